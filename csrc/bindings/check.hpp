@@ -1,0 +1,59 @@
+// What every binding does before it lets go of the GIL: look at shapes, strides and ranges, and say what is wrong.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace firth {
+
+namespace py = pybind11;
+
+// Arrays are taken as they are: a wrong dtype or layout is an error, never a silent copy.
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+inline void require(bool holds, const std::string& message) {
+    if (!holds) throw std::invalid_argument(message);
+}
+
+// A one-dimensional contiguous array of n elements (any number if n < 0).
+template <class T>
+const T* vector_of(const py::array_t<T>& array, const char* name, std::int64_t n = -1) {
+    require(array.ndim() == 1, std::string(name) + " must have one dimension, not " + std::to_string(array.ndim()));
+    require(array.size() == 0 || array.strides(0) == static_cast<py::ssize_t>(sizeof(T)),
+            std::string(name) + " must be contiguous");
+    require(n < 0 || array.size() == n,
+            std::string(name) + " must have " + std::to_string(n) + " elements, not " + std::to_string(array.size()));
+    return array.data();
+}
+
+// A matrix whose rows are contiguous; rows may lie further apart than they are long.
+struct Matrix {
+    float* data;
+    std::int64_t rows;
+    std::int64_t columns;
+    std::int64_t stride;  // floats between rows
+};
+
+inline Matrix matrix_of(const py::array_t<float>& array, const char* name, bool writeable) {
+    require(array.ndim() == 2, std::string(name) + " must have two dimensions, not " + std::to_string(array.ndim()));
+    const auto stride = array.strides(0) / static_cast<py::ssize_t>(sizeof(float));
+    require(array.shape(1) <= 1 || array.strides(1) == static_cast<py::ssize_t>(sizeof(float)),
+            std::string(name) + " must have contiguous rows");
+    require(array.shape(0) <= 1 || (stride >= array.shape(1) && array.strides(0) % 4 == 0),
+            std::string(name) + " must have its rows one after the other");
+    require(!writeable || array.writeable(), std::string(name) + " must be writeable");
+    return {const_cast<float*>(array.data()), array.shape(0), array.shape(1),
+            array.shape(0) <= 1 ? array.shape(1) : stride};
+}
+
+inline int threads_of(int threads) {
+    require(threads >= 1, "threads must be at least 1, not " + std::to_string(threads));
+    return threads;
+}
+
+}  // namespace firth

@@ -1,0 +1,16 @@
+// The table of contents of firth._core.
+#include <pybind11/pybind11.h>
+
+#include "runtime/isa.hpp"
+
+namespace firth {
+void bind_runtime(pybind11::module_& m);
+void bind_word2vec(pybind11::module_& m);
+}  // namespace firth
+
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
+    m.doc() = "The compiled kernels of firth. See _core.pyi.";
+    firth::use_best_isa();
+    firth::bind_runtime(m);
+    firth::bind_word2vec(m);
+}

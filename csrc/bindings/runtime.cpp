@@ -1,0 +1,70 @@
+#include <pybind11/stl.h>
+
+#include "bindings/check.hpp"
+#include "runtime/isa.hpp"
+#include "runtime/sampling.hpp"
+
+namespace firth {
+namespace {
+
+Array<std::uint32_t> alias_table(const py::array_t<double>& weights) {
+    const double* data = vector_of(weights, "weights");
+    require(weights.size() > 0, "weights must not be empty");
+    require(weights.size() < (1LL << 31), "weights must have fewer than 2^31 elements");
+    Array<std::uint32_t> cells({weights.size(), py::ssize_t{2}});
+    build_alias_table(reinterpret_cast<AliasCell*>(cells.mutable_data()), data,
+                      static_cast<std::size_t>(weights.size()));
+    return cells;
+}
+
+void uniform(py::array_t<float>& out, float scale, std::uint64_t seed, int threads) {
+    const Matrix m = matrix_of(out, "out", true);
+    threads_of(threads);
+    const py::gil_scoped_release release;
+    fill_uniform(m.data, static_cast<std::size_t>(m.rows), static_cast<std::size_t>(m.columns),
+                 static_cast<std::size_t>(m.stride), scale, seed, threads);
+}
+
+// Trainers index rows with every id they meet, so a corpus is looked at once before training: O(tokens + documents).
+void check_corpus(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
+                  std::int64_t n_words) {
+    const std::int32_t* id = vector_of(ids, "ids");
+    const std::int64_t* offset = vector_of(offsets, "offsets");
+    const std::int64_t n = ids.size(), n_offsets = offsets.size();
+    const py::gil_scoped_release release;
+    require(n_offsets >= 1 && offset[0] == 0 && offset[n_offsets - 1] == n,
+            "offsets must run from 0 to the number of ids");
+    for (std::int64_t i = 1; i < n_offsets; ++i) {
+        if (offset[i - 1] > offset[i]) {
+            throw std::invalid_argument("offsets[" + std::to_string(i) + "] is below the one before it");
+        }
+    }
+    for (std::int64_t i = 0; i < n; ++i) {
+        if (id[i] < 0 || id[i] >= n_words) {
+            throw std::invalid_argument("ids[" + std::to_string(i) + "] = " + std::to_string(id[i]) +
+                                        " is not the row of one of " + std::to_string(n_words) + " words");
+        }
+    }
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& m) {
+    m.def("current_isa", [] { return built_isas()[static_cast<std::size_t>(current_isa())]; });
+    m.def("built_isas", &built_isas);
+    m.def("available_isas", &available_isas);
+    m.def("use_isa", &use_isa, py::arg("name"));
+#ifdef _OPENMP
+    m.attr("OPENMP") = true;
+#else
+    m.attr("OPENMP") = false;
+#endif
+    m.attr("COMPILER") = __VERSION__;
+    m.def("alias_table", &alias_table, py::arg("weights").noconvert());
+    m.def("check_corpus", &check_corpus, py::arg("ids").noconvert(), py::arg("offsets").noconvert(),
+          py::arg("n_words"));
+    m.def("fill_uniform", &uniform, py::arg("out").noconvert(), py::kw_only(), py::arg("scale"), py::arg("seed"),
+          py::arg("threads"));
+}
+
+}  // namespace firth

@@ -1,0 +1,35 @@
+// Random numbers as a pure function of what they are for. There is no generator with a state to carry along: a
+// chunk's numbers do not depend on how the work was cut, nor on which thread does it.
+//
+// Everything is `static`: kernels compile this header once per instruction set, and a shared inline function could
+// leave its AVX-512 copy to everyone.
+#pragma once
+
+#include <cstdint>
+
+namespace firth {
+
+// The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection of 64 bits in which every bit of the result
+// depends on every bit of x.
+static inline std::uint64_t mix(std::uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+// Element `index` of the random sequence `key`.
+static inline std::uint64_t random_at(std::uint64_t key, std::uint64_t index) {
+    return mix(key + (index + 1) * 0x9E3779B97F4A7C15u);
+}
+
+// A sequence of its own for every (seed, stream): seeds that differ by one have nothing in common.
+static inline std::uint64_t random_key(std::uint64_t seed, std::uint64_t stream) {
+    return random_at(mix(seed ^ 0xD1B54A32D192ED03u), stream);
+}
+
+// The high 32 bits of `bits` as an integer in [0, n). The bias, below n / 2^32, is far under what training can feel.
+static inline std::uint32_t random_below(std::uint64_t bits, std::uint32_t n) {
+    return static_cast<std::uint32_t>(((bits >> 32) * n) >> 32);
+}
+
+}  // namespace firth

@@ -1,0 +1,208 @@
+"""Files: opened compressed or not, written whole or not at all, and the tensor container of firth's own formats."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import json
+import lzma
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+PathLike = str | os.PathLike[str]
+
+# safetensors' names of the element types that firth stores.
+_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U32": np.dtype("<u4"),
+    "U8": np.dtype("u1"),
+}
+
+
+def open_binary(path: PathLike) -> BinaryIO:
+    """Open a file for reading bytes, unpacked if its name ends in .gz, .bz2, .xz or .zst."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give the files in it, one by one")
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if suffix == ".bz2":
+        return cast(BinaryIO, bz2.open(path, "rb"))
+    if suffix == ".xz":
+        return cast(BinaryIO, lzma.open(path, "rb"))
+    if suffix == ".zst":
+        return _open_zstd(path)
+    return path.open("rb")
+
+
+def is_compressed(path: PathLike) -> bool:
+    """Whether `open_binary` unpacks this file."""
+    return Path(path).suffix.lower() in {".gz", ".bz2", ".xz", ".zst"}
+
+
+def _open_zstd(path: Path) -> BinaryIO:
+    try:
+        from compression import zstd  # type: ignore[import-not-found, unused-ignore]  # Python 3.14 and newer
+    except ImportError:
+        try:
+            import zstandard as zstd
+        except ImportError:
+            raise ImportError(f"reading {path} needs zstandard: pip install 'firth[zstd]'") from None
+    return cast(BinaryIO, zstd.open(path, "rb"))
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[IO[bytes]]:
+    """Write a file beside its place and rename it there at the end, so that a crash leaves the old one or the new.
+
+    On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays as it was.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give a file name")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; ours get the mode that an ordinary open would have given them.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
+        raise
+
+
+def write_tensors(path: PathLike, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write arrays and metadata as one safetensors file, row by row, without a second copy in memory.
+
+    Parameters
+    ----------
+    path
+        Where to write; the file appears whole or not at all.
+    tensors
+        Arrays of the types in `_DTYPES`, of any strides.
+    metadata
+        Anything JSON can hold; each value is stored as a JSON string under its key.
+
+    Notes
+    -----
+    The safetensors library wants every array as one more `bytes` object; here they go out as they lie. The file is
+    an ordinary safetensors file: an 8-byte length, a JSON header padded to 8 bytes, then the arrays.
+    """
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {key: json.dumps(value) for key, value in metadata.items()}}
+    # Wide elements first keeps every array aligned to its element size.
+    ordered = sorted(tensors, key=lambda key: -tensors[key].dtype.itemsize)
+    position = 0
+    for key in ordered:
+        array = tensors[key]
+        header[key] = {
+            "dtype": names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [position, position + array.nbytes],
+        }
+        position += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as file:
+        file.write(struct.pack("<Q", len(text)))
+        file.write(text)
+        for key in ordered:
+            array = tensors[key]
+            step = max(1, (1 << 24) // max(1, array[:1].nbytes))
+            for start in range(0, len(array), step):
+                file.write(np.ascontiguousarray(array[start : start + step]).data.cast("B"))
+
+
+def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `write_tensors`, or any writer of safetensors, wrote.
+
+    Parameters
+    ----------
+    path
+        A safetensors file.
+    mmap
+        Map the arrays read-only instead of reading them: nothing is loaded until it is looked at.
+
+    Returns
+    -------
+    tensors, metadata
+        Arrays by name, and the metadata with values decoded from JSON where they are JSON.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a whole safetensors file of types that firth knows.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > size - 8:
+            raise ValueError(f"{path} is not a safetensors file, or it is cut short")
+        try:
+            header = json.loads(file.read(length))
+            raw = header.pop("__metadata__", {})
+            tensors: dict[str, NDArray[Any]] = {}
+            for name, entry in header.items():
+                dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+                begin, end = entry["data_offsets"]
+                if end > size - 8 - length or end - begin != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+                    raise ValueError(f"{path} is cut short: tensor {name!r} does not lie inside it")
+                offset = 8 + length + begin
+                if begin == end:
+                    tensors[name] = np.empty(shape, dtype)
+                elif mmap:
+                    tensors[name] = np.memmap(path, dtype, "r", offset, shape)
+                else:
+                    file.seek(offset)
+                    tensors[name] = np.fromfile(file, dtype, (end - begin) // dtype.itemsize).reshape(shape)
+        except KeyError as error:
+            raise ValueError(f"{path} holds something that firth does not read: {error}") from None
+        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError):
+            raise ValueError(f"{path} is not a safetensors file: its header is not the JSON it should be") from None
+    return tensors, {key: _decoded(value) for key, value in raw.items()}
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
+    """Words as two arrays for `write_tensors`: their UTF-8 bytes end to end, and where each begins."""
+    encoded = [word.encode() for word in words]
+    offsets = np.zeros(len(words) + 1, np.int64)
+    np.cumsum([len(word) for word in encoded], out=offsets[1:])
+    return {"words": np.frombuffer(b"".join(encoded), np.uint8), "word_offsets": offsets}
+
+
+def unpack_words(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
+    """The words that `pack_words` packed."""
+    data, offsets = tensors["words"].tobytes(), tensors["word_offsets"].tolist()
+    return [data[begin:end].decode() for begin, end in zip(offsets, offsets[1:], strict=False)]

@@ -1,0 +1,1 @@
+"""Ways of learning static vectors, one file for each."""

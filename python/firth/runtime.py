@@ -1,0 +1,71 @@
+"""The machine: which instruction sets run here, how many threads, and matrices laid out for the kernels."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firth import _core
+
+_ROW = 16  # floats to which rows are padded: one AVX-512 register, one cache line
+
+
+def cpu_info() -> dict[str, Any]:
+    """Tell which kernels are in use.
+
+    Returns
+    -------
+    dict
+        ``isa``: the instruction set in use; ``available``: those this processor runs, oldest first; ``built``: those
+        this build carries; ``threads``: processors this process may use; ``openmp``: whether threads are OpenMP's;
+        ``compiler``: the compiler's version.
+
+    Notes
+    -----
+    The environment variable ``FIRTH_ISA``, read at import, forces one of the available instruction sets.
+    """
+    return {
+        "isa": _core.current_isa(),
+        "available": _core.available_isas(),
+        "built": _core.built_isas(),
+        "threads": default_threads(),
+        "openmp": _core.OPENMP,
+        "compiler": _core.COMPILER,
+    }
+
+
+def select_isa() -> None:
+    """Obey ``FIRTH_ISA``, if it is set; called once, at import."""
+    name = os.environ.get("FIRTH_ISA")
+    if name:
+        try:
+            _core.use_isa(name)
+        except ValueError as error:
+            raise ImportError(f"FIRTH_ISA: {error}") from None
+
+
+def default_threads() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def padded_rows(rows: int, columns: int) -> NDArray[np.float32]:
+    """A zeroed float32 matrix (rows, columns) whose rows are aligned to 64 bytes, padded to a multiple of 16 floats.
+
+    Raises
+    ------
+    MemoryError
+        Naming the bytes asked for, if they cannot be had.
+    """
+    stride = -(-columns // _ROW) * _ROW
+    try:
+        memory = np.zeros(rows * stride + _ROW, np.float32)
+    except MemoryError:
+        raise MemoryError(f"no memory for {rows} rows of {columns} numbers ({4 * rows * stride} bytes)") from None
+    start = (-memory.ctypes.data % (4 * _ROW)) // 4
+    return memory[start : start + rows * stride].reshape(rows, stride)[:, :columns]
