@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import itertools
 import json
 import lzma
 import os
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 PathLike = str | os.PathLike[str]
 
 # safetensors' names of the element types that firth stores.
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -205,4 +206,4 @@ def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
 def unpack_words(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
     """The words that `pack_words` packed."""
     data, offsets = tensors["words"].tobytes(), tensors["word_offsets"].tolist()
-    return [data[begin:end].decode() for begin, end in zip(offsets, offsets[1:], strict=False)]
+    return [data[begin:end].decode() for begin, end in itertools.pairwise(offsets)]
