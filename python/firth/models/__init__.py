@@ -1,1 +1,6 @@
 """Ways of learning static vectors, one file for each."""
+
+from firth.models.base import load
+from firth.models.word2vec import Word2Vec
+
+__all__ = ["Word2Vec", "load"]

@@ -1,0 +1,146 @@
+"""word2vec: skip-gram with negative sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firth import _core
+from firth.corpus import Corpus
+from firth.models.base import GradientModel, Tally, Train, option
+from firth.runtime import padded_rows
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Word2Vec(GradientModel):
+    r"""Skip-gram with negative sampling.
+
+    Each word learns to tell the words around it from words drawn at random. For a pair of a word w and a word c near
+    it, with K negatives drawn from the noise distribution, the loss is
+
+    .. math:: -\log\sigma(v_w \cdot u_c) - \sum_{k=1}^{K} \log\sigma(-v_w \cdot u_{n_k})
+
+    (Mikolov, Sutskever, Chen, Corrado & Dean 2013, equation 4). One pair is one example in `history`.
+
+    Parameters
+    ----------
+    vector_size
+        D, numbers in a vector.
+    window
+        The most words on either side of a word that count as near. Each position draws its own reach, uniformly from 1
+        to this, so that nearer words weigh more.
+    negative
+        K, negatives for each position; its window shares them (Ji, Satish, Li & Dubey 2016).
+    sample
+        Frequent words are skipped at random: one that makes up a share f of the text is kept with probability
+        sqrt(sample / f) + sample / f. 0 keeps every word.
+    ns_exponent
+        Negatives are drawn in proportion to count ** ns_exponent.
+    learning_rate, min_learning_rate
+        Step size at the first word and at the last; linear in between.
+    epochs
+        Passes over the corpus.
+    seed
+        Same seed, one thread: the same vectors to the bit. With more threads updates race on purpose (Recht, Ré, Wright
+        & Niu 2011) and runs differ by noise.
+    threads
+        None: every processor this process may use.
+
+    Examples
+    --------
+    >>> model = Word2Vec(vector_size=100, epochs=5).fit(corpus)      # doctest: +SKIP
+    >>> model.vectors.most_similar("bank")                           # doctest: +SKIP
+    """
+
+    vector_size: int = option(100, low=1, high=1_000_000)
+    window: int = option(5, low=1, high=10_000)
+    negative: int = option(5, low=1, high=10_000)
+    sample: float = option(1e-3, low=0)
+    ns_exponent: float = option(0.75, low=-10, high=10)
+    learning_rate: float = option(0.025, above=0, high=3e38)
+    min_learning_rate: float = option(1e-4, low=0, high=3e38)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
+            )
+
+    def estimate_memory(self, corpus: Corpus) -> dict[str, int]:
+        """Tell the bytes that `fit` will need.
+
+        Returns
+        -------
+        dict
+            ``corpus``: ids and offsets (on disk, if the corpus was opened from a file); ``matrices``: the vectors and
+            the context vectors; ``backup``: the vectors of the last whole epoch; ``tables``; and the ``total``.
+        """
+        words = len(corpus.vocabulary)
+        matrix = 4 * words * (-(-self.vector_size // 16) * 16)
+        sizes = {
+            "corpus": corpus.ids.nbytes + corpus.offsets.nbytes,
+            "matrices": 2 * matrix,
+            "backup": 4 * words * self.vector_size,
+            "tables": 12 * words,
+        }
+        return {**sizes, "total": sum(sizes.values())}
+
+    def _begin(self, corpus: Corpus) -> tuple[int, Train]:
+        words = len(corpus.vocabulary)
+        counts = np.bincount(corpus.ids, minlength=words).astype(np.float64)
+        keep = keep_thresholds(counts, self.sample)
+        # A word that a given vocabulary names and the text lacks is never drawn.
+        noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1) ** self.ns_exponent, 0.0))
+        vectors, context = padded_rows(words, self.vector_size), padded_rows(words, self.vector_size)
+        _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
+        self._tensors = {"vectors": vectors, "context": context}
+
+        def train(begin: int, end: int, epoch: int) -> Tally:
+            loss, examples, _, diverged_at = _core.train_skipgram(
+                vectors,
+                context,
+                ids=corpus.ids,
+                offsets=corpus.offsets,
+                keep=keep,
+                noise=noise,
+                begin=begin,
+                end=end,
+                epoch=epoch,
+                epochs=self.epochs,
+                window=self.window,
+                negative=self.negative,
+                learning_rate=self.learning_rate,
+                min_learning_rate=self.min_learning_rate,
+                seed=self.seed,
+                threads=self.n_threads,
+            )
+            if diverged_at < 0:
+                return Tally(loss, examples)
+            word = corpus.vocabulary.words[corpus.ids[diverged_at]]
+            return Tally(loss, examples, f"token {diverged_at}, the word {word!r}")
+
+        return corpus.n_tokens, train
+
+    def _learning_rate(self, progress: float) -> float:
+        return self.learning_rate - (self.learning_rate - self.min_learning_rate) * progress
+
+
+def keep_thresholds(counts: NDArray[np.float64], sample: float) -> NDArray[np.uint32]:
+    """For each word the number that 32 random bits must not exceed for a token of it to be kept.
+
+    Parameters
+    ----------
+    counts
+        (words,) how often each occurs.
+    sample
+        The share of the text from which on words are thinned, as word2vec's program has it; 0 keeps all.
+    """
+    if sample == 0:
+        return np.full(len(counts), 2**32 - 1, np.uint32)
+    share: NDArray[Any] = np.maximum(counts, 1) / counts.sum()
+    probability = np.minimum(1.0, np.sqrt(sample / share) + sample / share)
+    return np.minimum(probability * 2.0**32, 2.0**32 - 1).astype(np.uint32)
