@@ -1,0 +1,321 @@
+"""Word2Vec: the skip-gram kernel against its oracle on every route, and what training must give."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import firth
+import reference
+from firth import _core
+from firth.models.word2vec import keep_thresholds
+from firth.runtime import padded_rows
+
+
+@dataclasses.dataclass
+class Case:
+    """A small corpus, matrices that are not near zero, and everything else the kernel asks for."""
+
+    documents: list[list[int]]
+    words: int = 23
+    size: int = 20
+    window: int = 4
+    negative: int = 5
+    sample: float = 0.0
+    epoch: int = 1
+    learning_rate: float = 0.1
+
+    def __post_init__(self):
+        self.ids = np.array([word for document in self.documents for word in document], np.int32)
+        self.offsets = np.cumsum([0, *map(len, self.documents)]).astype(np.int64)
+        counts = np.bincount(self.ids, minlength=self.words).astype(float)
+        self.keep = keep_thresholds(counts, self.sample)
+        self.noise = _core.alias_table((counts + 1) ** 0.75)
+        rng = np.random.default_rng(5)
+        self.vectors, self.context = (padded_rows(self.words, self.size) for _ in range(2))
+        self.vectors[:] = rng.normal(0, 0.5, self.vectors.shape)
+        self.context[:] = rng.normal(0, 0.5, self.context.shape)
+
+    def options(self, begin, end):
+        return {
+            "keep": self.keep,
+            "noise": self.noise,
+            "begin": begin,
+            "end": len(self.ids) if end is None else end,
+            "epoch": self.epoch,
+            "epochs": 3,
+            "window": self.window,
+            "negative": self.negative,
+            "learning_rate": self.learning_rate,
+            "min_learning_rate": 0.01,
+            "seed": 7,
+        }
+
+    def train(self, threads=1, cuts=()):
+        """The matrices and tallies after training, the range cut into pieces at `cuts`."""
+        vectors, context = (padded_rows(self.words, self.size) for _ in range(2))
+        vectors[:], context[:] = self.vectors, self.context
+        total = np.zeros(3)
+        ends = [0, *cuts, len(self.ids)]
+        for begin, end in zip(ends, ends[1:], strict=False):
+            *tally, diverged = _core.train_skipgram(
+                vectors, context, ids=self.ids, offsets=self.offsets, threads=threads, **self.options(begin, end)
+            )
+            assert diverged == -1
+            total += tally
+        for matrix in (vectors, context):
+            rows = np.lib.stride_tricks.as_strided(matrix, (self.words, matrix.strides[0] // 4))
+            assert not rows[:, self.size :].any(), "the padding was written to"
+        return vectors, context, total
+
+    def oracle(self, dtype=np.float64):
+        vectors, context = self.vectors.astype(dtype), self.context.astype(dtype)
+        options = self.options(0, None)
+        tally = reference.skipgram(vectors, context, documents=self.documents, **options)
+        return vectors, context, np.array(tally)
+
+
+def random_documents(lengths, words=23, seed=3):
+    rng = np.random.default_rng(seed)
+    zipf = 1 / np.arange(1, words + 1)
+    return [rng.choice(words, n, p=zipf / zipf.sum()).tolist() for n in lengths]
+
+
+def assert_close(case, result):
+    """Within a few times what the oracle itself loses in float32: every later step inherits an earlier rounding."""
+    exact, naive = case.oracle(), case.oracle(np.float32)
+    np.testing.assert_array_equal(result[2][1:], exact[2][1:])
+    assert result[2][0] == pytest.approx(exact[2][0], rel=1e-5)
+    for got, true, rough in zip(result[:2], exact[:2], naive[:2], strict=True):
+        assert np.abs(got - true).max() <= 4 * np.abs(rough - true).max() + 2e-6
+
+
+@pytest.fixture(params=_core.available_isas())
+def isa(request):
+    before = _core.current_isa()
+    _core.use_isa(request.param)
+    yield request.param
+    _core.use_isa(before)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 33, 100])
+@pytest.mark.parametrize("negative", [1, 2, 3, 4, 5, 6, 13])
+def test_kernel_equals_oracle(isa, size, negative):
+    case = Case(random_documents([40, 1, 0, 0, 2, 3, 60, 0]), size=size, negative=negative)
+    assert_close(case, case.train())
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 40])
+def test_kernel_equals_oracle_at_any_window(isa, window):
+    case = Case(random_documents([50, 4, 30]), window=window, learning_rate=0.02)
+    assert_close(case, case.train())
+
+
+def test_kernel_equals_oracle_with_subsampling(isa):
+    case = Case(random_documents([200, 5, 5, 300]), sample=0.02)
+    result = case.train()
+    assert 0.2 < result[2][2] / len(case.ids) < 0.8, "the sample should drop some words and keep some"
+    assert_close(case, result)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any),
+    size=st.integers(1, 40),
+    window=st.integers(1, 9),
+    negative=st.integers(1, 14),
+    sample=st.sampled_from([0.0, 0.01, 0.1]),
+    words=st.integers(2, 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_kernel_equals_oracle_on_anything(lengths, size, window, negative, sample, words):
+    case = Case(
+        random_documents(lengths, words), words=words, size=size, window=window, negative=negative, sample=sample
+    )
+    assert_close(case, case.train())
+
+
+@pytest.mark.parametrize("sample", [0.0, 0.02])
+def test_cuts_do_not_show(isa, sample):
+    """Chunks of any size give the same bits, in the middle of a document too, and beyond a block of the kernel."""
+    case = Case(random_documents([300, 7, 9000, 1, 40]), sample=sample)
+    whole = case.train()
+    for cuts in ([1], [299, 300, 301], [4096, 8192], list(range(13, 9000, 977))):
+        pieces = case.train(cuts=cuts)
+        np.testing.assert_array_equal(pieces[0], whole[0])
+        np.testing.assert_array_equal(pieces[1], whole[1])
+        np.testing.assert_array_equal(pieces[2][1:], whole[2][1:])
+        assert pieces[2][0] == pytest.approx(whole[2][0], rel=1e-8)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_train_every_centre_once(isa, threads):
+    case = Case(random_documents([3000, 7, 1, 4000]), words=23, learning_rate=0.01)
+    one, many = case.train(), case.train(threads)
+    np.testing.assert_array_equal(many[2][1:], one[2][1:])
+    assert many[2][0] == pytest.approx(one[2][0], rel=0.02)
+
+
+def test_one_word_alone_has_no_examples():
+    case = Case([[0], [1], [2]])
+    vectors, _, tally = case.train()
+    np.testing.assert_array_equal(vectors, case.vectors)
+    np.testing.assert_array_equal(tally, [0, 0, 3])
+
+
+def test_gradient_by_finite_differences():
+    """The kernel's step is -learning_rate times the gradient of the loss it reports."""
+    rate = 1e-2
+    case = Case([[1, 2]], words=4, size=6, window=1, negative=3, learning_rate=rate, epoch=0)
+    case.offsets, case.ids = np.array([0, 2]), np.array([1, 2], np.int32)
+
+    def run(vectors, context):
+        saved = case.vectors, case.context
+        case.vectors, case.context = vectors, context
+        after = padded_rows(4, 6), padded_rows(4, 6)
+        after[0][:], after[1][:] = vectors, context
+        loss, *_ = _core.train_skipgram(
+            *after, ids=case.ids, offsets=case.offsets, threads=1, **case.options(0, 1)
+        )  # one centre, one example
+        case.vectors, case.context = saved
+        return loss, after
+
+    _, (vectors, context) = run(case.vectors, case.context)
+    for which, moved in ((0, vectors), (1, context)):
+        start = (case.vectors, case.context)[which]
+        step = (moved - start) / rate
+        for row in range(4):
+            for column in range(6):
+                h, losses = 1e-2, []
+                for sign in (1, -1):
+                    changed = [case.vectors.copy(), case.context.copy()]
+                    changed[which][row, column] += sign * h
+                    losses.append(run(*changed)[0])
+                assert step[row, column] == pytest.approx(-(losses[0] - losses[1]) / (2 * h), abs=2e-3)
+
+
+def test_alias_table_is_the_distribution():
+    weights = np.array([5.0, 0.0, 1.0, 3.0, 1e-3, 7.0])
+    cells = _core.alias_table(weights).astype(np.float64)
+    share = np.zeros(6)
+    for cell, (threshold, alias) in enumerate(cells):
+        own = (threshold + 1) / 2**32
+        share[cell] += own / 6
+        share[int(alias)] += (1 - own) / 6
+    np.testing.assert_allclose(share, weights / weights.sum(), atol=1e-8)
+    for bad in ([], [0.0, 0.0], [1.0, -1.0], [1.0, np.nan], [np.inf]):
+        with pytest.raises(ValueError, match="weights"):
+            _core.alias_table(np.array(bad, float))
+
+
+def test_keep_thresholds_follow_word2vec():
+    counts = np.array([9000.0, 900.0, 90.0, 10.0])
+    share = counts / 10000
+    expected = np.minimum(1, (np.sqrt(share / 1e-2) + 1) * 1e-2 / share)
+    np.testing.assert_allclose(keep_thresholds(counts, 1e-2) / 2**32, expected, atol=1e-9)
+    assert (keep_thresholds(counts, 0) == 2**32 - 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"begin": -1}, "begin and end"),
+        ({"end": 10**6}, "begin and end"),
+        ({"window": 0}, "window"),
+        ({"negative": 0}, "negative"),
+        ({"threads": 0}, "threads"),
+        ({"keep": np.zeros(3, np.uint32)}, "keep must have 23 elements, not 3"),
+        ({"noise": np.zeros((3, 2), np.uint32)}, "noise"),
+        ({"offsets": np.array([0, 3])}, "offsets"),
+    ],
+)
+def test_binding_checks_what_it_is_given(change, message):
+    case = Case(random_documents([30]))
+    given = {"ids": case.ids, "offsets": case.offsets, "threads": 1, **case.options(0, None), **change}
+    with pytest.raises(ValueError, match=message):
+        _core.train_skipgram(case.vectors, case.context, **given)
+
+
+def test_binding_never_copies_what_it_should_write():
+    case = Case(random_documents([30]))
+    given = {"ids": case.ids, "offsets": case.offsets, "threads": 1, **case.options(0, None)}
+    with pytest.raises(TypeError):
+        _core.train_skipgram(case.vectors.astype(np.float64), case.context, **given)
+    with pytest.raises(ValueError, match="16 floats"):
+        _core.train_skipgram(np.zeros((23, 20), np.float32), np.zeros((23, 20), np.float32), **given)
+    case.vectors.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        _core.train_skipgram(case.vectors, case.context, **given)
+
+
+def test_check_corpus_names_the_place():
+    offsets = np.array([0, 2, 3])
+    _core.check_corpus(np.array([0, 1, 2], np.int32), offsets, 3)
+    with pytest.raises(ValueError, match=r"ids\[1\] = 3"):
+        _core.check_corpus(np.array([0, 3, 2], np.int32), offsets, 3)
+    with pytest.raises(ValueError, match=r"ids\[2\] = -1"):
+        _core.check_corpus(np.array([0, 1, -1], np.int32), offsets, 3)
+    with pytest.raises(ValueError, match="offsets"):
+        _core.check_corpus(np.array([0, 1, 2], np.int32), np.array([0, 3, 2, 3]), 3)
+    with pytest.raises(ValueError, match="offsets"):
+        _core.check_corpus(np.array([0, 1, 2], np.int32), np.array([0, 2]), 3)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def topics(seed=0, documents=400, length=20):
+    """Two topics that share no word but three: words of one topic keep company with each other alone."""
+    rng = np.random.default_rng(seed)
+    names = [[f"{topic}{i}" for i in range(15)] + ["the", "of", "and"] for topic in "ab"]
+    return [rng.choice(names[i % 2], length).tolist() for i in range(documents)]
+
+
+def separation(vectors):
+    """Mean cosine within the topics less that between them."""
+    a = vectors.matrix[[vectors.index[f"a{i}"] for i in range(15)]]
+    b = vectors.matrix[[vectors.index[f"b{i}"] for i in range(15)]]
+    a, b = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in (a, b))
+    off = ~np.eye(15, dtype=bool)
+    return ((a @ a.T)[off].mean() + (b @ b.T)[off].mean()) / 2 - (a @ b.T).mean()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_topics_come_apart(isa, threads):
+    corpus = firth.Corpus.from_iterable(topics(), min_count=1)
+    model = firth.Word2Vec(vector_size=16, epochs=30, sample=0, learning_rate=0.05, threads=threads).fit(corpus)
+    assert separation(model.vectors) > 0.7
+    losses = [epoch.loss for epoch in model.history]
+    assert losses[-1] < losses[0] < 6 * np.log(2) + 0.01
+    assert model.history[-1].learning_rate == pytest.approx(1e-4)
+
+
+def test_untrained_vectors_do_not_separate():
+    """The test above can fail: with steps of nearly nothing there are no topics."""
+    corpus = firth.Corpus.from_iterable(topics(), min_count=1)
+    model = firth.Word2Vec(vector_size=16, epochs=2, learning_rate=1e-9, min_learning_rate=0, threads=1).fit(corpus)
+    assert abs(separation(model.vectors)) < 0.1
+    assert model.history[0].loss == pytest.approx(6 * np.log(2), rel=0.02)
+
+
+def test_divergence_keeps_the_last_good_vectors():
+    corpus = firth.Corpus.from_iterable(topics(), min_count=1)
+    model = firth.Word2Vec(vector_size=8, learning_rate=1e30, threads=1)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, at token \d+, the word '\w+'"):
+        model.fit(corpus)
+    assert np.abs(model.vectors.matrix).max() <= 0.5 / 8
+
+
+def test_given_vocabulary_words_that_the_text_lacks_stay_as_they_began():
+    vocabulary = firth.Vocabulary(["a1", "nowhere", "b1", *[f"a{i}" for i in range(2, 6)]])
+    corpus = firth.Corpus.from_iterable(topics(), vocabulary=vocabulary)
+    model = firth.Word2Vec(vector_size=8, epochs=2, threads=1).fit(corpus)
+    assert not model._tensors["context"][1].any()
+
+
+def test_min_learning_rate_above_learning_rate():
+    with pytest.raises(ValueError, match="min_learning_rate"):
+        firth.Word2Vec(learning_rate=0.01, min_learning_rate=0.02)
