@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ class Case:
         vectors[:], context[:] = self.vectors, self.context
         total = np.zeros(3)
         ends = [0, *cuts, len(self.ids)]
-        for begin, end in zip(ends, ends[1:], strict=False):
+        for begin, end in itertools.pairwise(ends):
             *tally, diverged = _core.train_skipgram(
                 vectors, context, ids=self.ids, offsets=self.offsets, threads=threads, **self.options(begin, end)
             )
