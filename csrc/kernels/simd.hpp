@@ -48,8 +48,9 @@ typedef float Vec4Memory __attribute__((vector_size(16), aligned(4), may_alias))
 FIRTH_INLINE Vec load(const float* p) { return *reinterpret_cast<const VecMemory*>(p); }
 FIRTH_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecMemory*>(p) = v; }
 FIRTH_INLINE void store4(float* p, Vec4 v) { *reinterpret_cast<Vec4Memory*>(p) = v; }
-FIRTH_INLINE Vec splat(float x) { return Vec{} + x; }
-FIRTH_INLINE VecInt splat_int(std::int32_t x) { return VecInt{} + x; }
+// Less zero, not plus zero: only that is x for every x, -0 included, so that no arithmetic is left of it.
+FIRTH_INLINE Vec splat(float x) { return x - Vec{}; }
+FIRTH_INLINE VecInt splat_int(std::int32_t x) { return x - VecInt{}; }
 
 // Chooses lane by lane; a mask lane is all ones or all zeros, as comparisons give it.
 FIRTH_INLINE Vec select(VecInt mask, Vec yes, Vec no) {

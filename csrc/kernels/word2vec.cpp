@@ -79,13 +79,23 @@ FIRTH_INLINE void dot_rows(float* dots, int m4, float* const* hidden, int m, flo
     }
 }
 
+struct Rows {
+    float* const* rows;
+    int n;
+};
+
 // Moves both sides in one pass over D, while they are in registers:
 //   hidden[i] += sum_j g[j * m4 + i] targets[j]      target[j] += sum_i g[j * m4 + i] hidden[i]
 // with the targets as they were before the step. Sums for a target are added to what memory holds at the end, so that
-// a word drawn twice, or moved by another thread meanwhile, keeps both moves.
+// a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later step will write are
+// asked for on the way, a line of each at a time: all at once they would fill the queue of outstanding misses.
 template <int N>
-FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, float* const* targets, int floats) {
+FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, float* const* targets, int floats,
+                        const Rows& upcoming) {
     for (int d = 0; d < floats; d += kWidth) {
+        if (d % kLine == 0) {
+            for (int r = 0; r < upcoming.n; ++r) __builtin_prefetch(upcoming.rows[r] + d, 1, 3);
+        }
         Vec target[N], move[N];
 #pragma GCC unroll 6
         for (int j = 0; j < N; ++j) {
@@ -122,7 +132,7 @@ FIRTH_INLINE constexpr int round_up(int n, int step) { return (n + step - 1) / s
 // and has written nothing, if a dot product is not finite.
 template <int N>
 FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targets, const float* signs,
-                                float learning_rate, int floats, StepScratch& scratch) {
+                                float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
     const int m4 = round_up(m, 4);
     const int pairs = round_up(N * m4, kWidth);
     float* const dots = scratch.dots;
@@ -147,30 +157,26 @@ FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targe
         store(dots + p, sign * learning_rate * e / factor);
     }
     scratch.padding += pairs - N * m;
-    apply<N>(dots, m4, hidden, m, targets, floats);
+    apply<N>(dots, m4, hidden, m, targets, floats, upcoming);
     return true;
 }
 
 FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n, const float* signs,
-                       float learning_rate, int floats, StepScratch& scratch) {
+                       float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
     switch (n) {
         case 1:
-            return logistic_step<1>(hidden, m, targets, signs, learning_rate, floats, scratch);
+            return logistic_step<1>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
         case 2:
-            return logistic_step<2>(hidden, m, targets, signs, learning_rate, floats, scratch);
+            return logistic_step<2>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
         case 3:
-            return logistic_step<3>(hidden, m, targets, signs, learning_rate, floats, scratch);
+            return logistic_step<3>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
         case 4:
-            return logistic_step<4>(hidden, m, targets, signs, learning_rate, floats, scratch);
+            return logistic_step<4>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
         case 5:
-            return logistic_step<5>(hidden, m, targets, signs, learning_rate, floats, scratch);
+            return logistic_step<5>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
         default:
-            return logistic_step<6>(hidden, m, targets, signs, learning_rate, floats, scratch);
+            return logistic_step<6>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
     }
-}
-
-FIRTH_INLINE void prefetch_row(const float* row, int floats) {
-    for (int d = 0; d < floats; d += kLine) __builtin_prefetch(row + d, 1, 3);
 }
 
 // A stretch of tokens after subsampling, with as many neighbours on either side as a window can reach.
@@ -249,7 +255,7 @@ void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end
 struct Workspace {
     Kept kept;
     float** hidden;   // (2 window + 1), the last written and not used
-    float** targets;  // (kAhead + 1, 1 + K) a ring: the centre's own row and its negatives
+    float** targets;  // (kAhead + 1, 2 + K) a ring: the centre's own row, its negatives, and a row to ask for
     int* n_targets;   // (kAhead + 1)
     float* signs;     // +1 (m4_max) times, then -1: a step whose first target is positive starts m4 before the turn
     StepScratch step;
@@ -276,7 +282,7 @@ Workspace lay_out(Arena& arena, int window, int negative) {
     w.kept.last = arena.take<std::int32_t>(tokens);
     w.kept.positions = arena.take<std::int64_t>(tokens);
     w.hidden = arena.take<float*>(2 * window + 1);
-    w.targets = arena.take<float*>((kAhead + 1) * (1 + negative));
+    w.targets = arena.take<float*>((kAhead + 1) * (2 + negative));
     w.n_targets = arena.take<int>(kAhead + 1);
     w.signs = arena.take<float>(m4_max + kTargets * m4_max + kWidth);
     w.step.dots = arena.take<float>(kTargets * m4_max + kWidth);
@@ -310,32 +316,34 @@ void skipgram_range(const SkipGram& task, std::int64_t begin, std::int64_t end, 
         return matrix + static_cast<std::int64_t>(word) * task.stride;
     };
 
-    // Draws the targets of centre i and asks for the rows it will need: K draws, less those that hit the centre
-    // itself, as word2vec has it.
+    // Draws the targets of centre i: K negatives, less those that hit the centre itself, as word2vec has it.
     const auto prepare = [&](int i) {
         if (i >= kept.end) return;
         const std::int32_t centre = kept.words[i];
         const int slot = i % (kAhead + 1);
-        float** const targets = w.targets + slot * (1 + task.negative);
+        float** const targets = w.targets + slot * (2 + task.negative);
         targets[0] = row(task.context, centre);
-        prefetch_row(targets[0], floats);
         const auto first_draw =
             static_cast<std::uint64_t>(kept.positions[i]) * static_cast<std::uint64_t>(task.negative);
         int n = 1;
         for (int k = 0; k < task.negative; ++k) {
             const std::uint64_t bits = random_at(noise_key, first_draw + static_cast<std::uint64_t>(k));
             const auto cell = static_cast<std::int32_t>(random_below(bits, static_cast<std::uint32_t>(task.n_words)));
-            const AliasCell& drawn = task.noise[cell];
-            const std::int32_t word =
-                static_cast<std::uint32_t>(bits) <= drawn.threshold ? cell : static_cast<std::int32_t>(drawn.alias);
-            if (word == centre) continue;
+            const AliasCell drawn = task.noise[cell];
+            // Which of the two it is cannot be foretold: a mask, not a branch.
+            const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
+            const std::int32_t word = (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
             targets[n] = row(task.context, word);
-            prefetch_row(targets[n], floats);
-            ++n;
+            n += word != centre;
         }
         w.n_targets[slot] = n;
-        const int newest = i + task.window;
-        if (newest < kept.last[i]) prefetch_row(row(task.vectors, kept.words[newest]), floats);
+        const int newest = i + task.window < kept.last[i] ? i + task.window : i;
+        targets[n] = row(task.vectors, kept.words[newest]);
+    };
+    // The rows of centre i, and the one that enters its window last.
+    const auto rows_of = [&](int i) {
+        const int slot = i % (kAhead + 1);
+        return i < kept.end ? Rows{w.targets + slot * (2 + task.negative), w.n_targets[slot] + 1} : Rows{nullptr, 0};
     };
 
     for (std::int64_t block = begin; block < end; block += kBlock) {
@@ -354,6 +362,7 @@ void skipgram_range(const SkipGram& task, std::int64_t begin, std::int64_t end, 
                 m += c != i;
             }
             ++tally->centres;
+            Rows upcoming = rows_of(i + kAhead);
             if (m == 0) continue;
 
             const double progress =
@@ -362,16 +371,17 @@ void skipgram_range(const SkipGram& task, std::int64_t begin, std::int64_t end, 
             const auto rate =
                 static_cast<float>(task.learning_rate - (task.learning_rate - task.min_learning_rate) * progress);
             const int slot = i % (kAhead + 1);
-            float* const* const targets = w.targets + slot * (1 + task.negative);
+            float* const* const targets = w.targets + slot * (2 + task.negative);
             const int n = w.n_targets[slot];
             const float* signs = w.signs + m4_max - round_up(m, 4);
             for (int first = 0; first < n; first += kTargets) {
                 const int some = n - first < kTargets ? n - first : kTargets;
-                if (!step(w.hidden, m, targets + first, some, signs, rate, floats, w.step)) {
+                if (!step(w.hidden, m, targets + first, some, signs, rate, floats, upcoming, w.step)) {
                     tally->diverged_at = position;
                     return;
                 }
                 signs = w.signs + m4_max;
+                upcoming.n = 0;
             }
             tally->examples += m;
         }
