@@ -4,7 +4,9 @@
 #include "runtime/isa.hpp"
 
 namespace firth {
+void bind_rows(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);
+void bind_topk(pybind11::module_& m);
 void bind_word2vec(pybind11::module_& m);
 }  // namespace firth
 
@@ -12,5 +14,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.doc() = "The compiled kernels of firth. See _core.pyi.";
     firth::use_best_isa();
     firth::bind_runtime(m);
+    firth::bind_rows(m);
+    firth::bind_topk(m);
     firth::bind_word2vec(m);
 }
