@@ -235,6 +235,31 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_gradient, long_corpus
     assert again.history == resumed.history
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="raises a POSIX signal")
+def test_ctrl_c_in_the_kernel(make_gradient, long_corpus, tmp_path, monkeypatch):
+    """A signal that comes while a stretch is trained does not come between it and the note that it was trained."""
+    whole = make_gradient().fit(long_corpus)
+    begin = type(make_gradient())._begin
+
+    def begin_and_press(model, corpus):
+        units, train = begin(model, corpus)
+
+        def pressed(*stretch):
+            tally = train(*stretch)
+            if stretch[0] > 0:
+                signal.raise_signal(signal.SIGINT)
+            return tally
+
+        return units, pressed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(make_gradient()), "_begin", begin_and_press)
+        with pytest.raises(KeyboardInterrupt):
+            make_gradient().fit(long_corpus, checkpoint=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert same(make_gradient().fit(long_corpus, checkpoint=tmp_path, resume=True), whole)
+
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})

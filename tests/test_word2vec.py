@@ -299,7 +299,7 @@ def test_untrained_vectors_do_not_separate():
     corpus = firth.Corpus.from_iterable(topics(), min_count=1)
     model = firth.Word2Vec(vector_size=16, epochs=2, learning_rate=1e-9, min_learning_rate=0, threads=1).fit(corpus)
     assert abs(separation(model.vectors)) < 0.1
-    assert model.history[0].loss == pytest.approx(6 * np.log(2), rel=0.02)
+    assert model.history[0].loss == pytest.approx(6 * np.log(2), rel=0.05)  # a draw that hits the centre is dropped
 
 
 def test_divergence_keeps_the_last_good_vectors():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import numbers
+import signal
+import threading
 import time
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -333,6 +336,29 @@ def _fingerprint(corpus: Corpus) -> list[int]:
     ]
 
 
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Hold a Ctrl-C back until the end of the block.
+
+    Python would raise KeyboardInterrupt the moment the kernel returns: between the training of a stretch and the note
+    that it was trained, and the checkpoint would have it trained again.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    pressed = []
+    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 class _Run:
     """One call of `fit`: where it stands, and how it goes on."""
 
@@ -365,10 +391,16 @@ class _Run:
             good = np.array(model._tensors["vectors"])
             while self.position < self.units:
                 end = min(self.units, self.position + chunk)
-                start = time.perf_counter()
-                tally = self.train_stretch(self.position, end, self.epoch)
-                seconds = time.perf_counter() - start
-                model._view = None  # what it may have cached of the vectors is stale
+                with _interrupt_deferred():
+                    start = time.perf_counter()
+                    tally = self.train_stretch(self.position, end, self.epoch)
+                    seconds = time.perf_counter() - start
+                    advance = end - self.position
+                    self.position = end
+                    self.loss += tally.loss
+                    self.examples += tally.examples
+                    self.seconds += seconds
+                    model._view = None  # what it may have cached of the vectors is stale
                 if tally.diverged:
                     model._tensors["vectors"][:] = good
                     raise FloatingPointError(
@@ -376,11 +408,7 @@ class _Run:
                         f"is not finite. The vectors are kept as they were after epoch {self.epoch}. "
                         "A lower learning rate helps."
                     )
-                bar.update(end - self.position)
-                self.loss += tally.loss
-                self.examples += tally.examples
-                self.seconds += seconds
-                self.position = end
+                bar.update(advance)
                 # How the work is cut does not show in the result, so the clock may decide it.
                 if seconds < _CHUNK_SECONDS / 2:
                     chunk = min(2 * chunk, 1 << 40)
