@@ -98,10 +98,7 @@ std::vector<std::int64_t> share_lines(std::string_view text, int threads, std::v
     cuts.assign(static_cast<std::size_t>(threads) + 1, size);
     cuts[0] = 0;
     for (int thread = 1; thread < threads; ++thread) {
-        // A share starts after the first newline at or behind its fair place, less one byte: a line that starts
-        // exactly there is its own.
-        const std::int64_t fair = std::max<std::int64_t>(size * thread / threads, 1);
-        const char* const newline = find_newline(begin + std::min(fair - 1, size), end);
+        const char* const newline = find_newline(begin + size * thread / threads, end);
         cuts[static_cast<std::size_t>(thread)] = newline < end ? newline + 1 - begin : size;
     }
     std::vector<std::int64_t> lines(static_cast<std::size_t>(threads) + 1, 0);

@@ -84,7 +84,9 @@ class Vocabulary:
         if len(self._ids) != len(self.words):
             # Of a word that comes twice, the dict holds the last place.
             at = next(i for i, word in enumerate(self.words) if self._ids[word] != i)
-            raise ValueError(f"words must differ: {self.words[at]!r} is words[{at}] and words[{self._ids[self.words[at]]}]")
+            raise ValueError(
+                f"words must differ: {self.words[at]!r} is words[{at}] and words[{self._ids[self.words[at]]}]"
+            )
         given = np.zeros(len(self.words), np.int64) if counts is None else np.asarray(counts)
         if given.shape != (len(self.words),):
             raise ValueError(f"counts must be {len(self.words)} numbers, one a word, not of shape {given.shape}")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +197,9 @@ def _answers(vectors: Vectors, triples: NDArray[np.int64], known: int, method: M
         else:
             scores = vectors.multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
             np.put_along_axis(scores, batch, -np.inf, axis=1)
-            answers[begin : begin + size] = np.argmax(scores, axis=1)
+            best = np.argmax(scores, axis=1)
+            some = scores[np.arange(len(batch)), best] > -np.inf
+            answers[begin : begin + size] = np.where(some, best, -1)
     return answers
 
 
@@ -209,7 +210,7 @@ def _units(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     norms = np.linalg.norm(units, axis=1, keepdims=True)
     norms[norms == 0] = 1
     units /= norms
-    return cast("NDArray[np.float64]", units)
+    return units
 
 
 def _row(vectors: Vectors, word: str, lower: bool, known: int | None = None) -> int | None:
