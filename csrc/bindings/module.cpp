@@ -5,6 +5,7 @@
 
 namespace firth {
 void bind_runtime(pybind11::module_& m);
+void bind_text(pybind11::module_& m);
 void bind_word2vec(pybind11::module_& m);
 }  // namespace firth
 
@@ -12,5 +13,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.doc() = "The compiled kernels of firth. See _core.pyi.";
     firth::use_best_isa();
     firth::bind_runtime(m);
+    firth::bind_text(m);
     firth::bind_word2vec(m);
 }

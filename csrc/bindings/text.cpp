@@ -1,0 +1,128 @@
+#include "text/counter.hpp"
+
+#include <pybind11/stl.h>
+
+#include "bindings/check.hpp"
+
+namespace firth {
+namespace {
+
+// Words as firth.files.pack_words packs them.
+std::vector<std::string_view> unpack(const py::array_t<std::uint8_t>& text, const py::array_t<std::int64_t>& offsets) {
+    const auto* bytes = reinterpret_cast<const char*>(vector_of(text, "words"));
+    const std::int64_t* offset = vector_of(offsets, "word_offsets");
+    const std::int64_t n = offsets.size();
+    require(n >= 1 && offset[0] == 0 && offset[n - 1] == text.size(),
+            "word_offsets must run from 0 to the number of bytes");
+    std::vector<std::string_view> words;
+    for (std::int64_t i = 0; i + 1 < n; ++i) {
+        require(offset[i] <= offset[i + 1], "word_offsets must be sorted");
+        words.emplace_back(bytes + offset[i], static_cast<std::size_t>(offset[i + 1] - offset[i]));
+    }
+    return words;
+}
+
+py::tuple pack(const TextCounter& counter) {
+    const auto& words = counter.words();
+    py::array_t<std::int64_t> offsets(static_cast<py::ssize_t>(words.size()) + 1);
+    std::int64_t* offset = offsets.mutable_data();
+    offset[0] = 0;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        offset[i + 1] = offset[i] + static_cast<std::int64_t>(words[i].size());
+    }
+    py::array_t<std::uint8_t> text(offset[words.size()]);
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        std::copy(words[i].begin(), words[i].end(), reinterpret_cast<char*>(text.mutable_data()) + offset[i]);
+    }
+    return py::make_tuple(text, offsets,
+                          py::array_t<std::int64_t>(static_cast<py::ssize_t>(words.size()), counter.counts().data()));
+}
+
+TextCounter make_counter(const std::optional<py::array_t<std::uint32_t>>& lower, int threads, std::int64_t min_share) {
+    require(min_share >= 1, "min_share must be at least 1");
+    TokenizerTable table;
+    if (lower) {
+        const std::uint32_t* data = vector_of(*lower, "lower");
+        require(lower->size() > 0, "lower must not be empty");
+        table.lower.assign(data, data + lower->size());
+        for (const std::uint32_t code : table.lower) require(code <= 0x10FFFF, "lower must hold code points");
+    }
+    return TextCounter(std::move(table), threads_of(threads), min_share);
+}
+
+void feed(TextCounter& counter, const py::buffer& data) {
+    const py::buffer_info info = data.request();
+    require(info.ndim == 1 && info.itemsize == 1 && (info.size <= 1 || info.strides[0] == 1),
+            "data must be contiguous bytes");
+    const py::gil_scoped_release release;
+    counter.feed(static_cast<const char*>(info.ptr), static_cast<std::size_t>(info.size));
+}
+
+void feed_tokens(TextCounter& counter, const py::array_t<std::uint8_t>& words,
+                 const py::array_t<std::int64_t>& word_offsets, const py::array_t<std::int32_t>& ids,
+                 const py::array_t<std::int64_t>& ends) {
+    const auto new_words = unpack(words, word_offsets);
+    const std::int32_t* id = vector_of(ids, "ids");
+    const std::int64_t* end = vector_of(ends, "ends");
+    const std::int64_t n = ids.size(), n_documents = ends.size();
+    const py::gil_scoped_release release;
+    counter.feed_tokens(new_words, id, n, end, n_documents);
+}
+
+py::tuple select(TextCounter& counter, std::int64_t min_count, std::int64_t most) {
+    {
+        const py::gil_scoped_release release;
+        counter.select(min_count, most);
+    }
+    return pack(counter);
+}
+
+py::tuple select_given(TextCounter& counter, const py::array_t<std::uint8_t>& words,
+                       const py::array_t<std::int64_t>& word_offsets) {
+    const auto given = unpack(words, word_offsets);
+    {
+        const py::gil_scoped_release release;
+        counter.select(given);
+    }
+    return pack(counter);
+}
+
+void write(TextCounter& counter, py::array_t<std::int32_t>& ids, py::array_t<std::int64_t>& offsets) {
+    vector_of(ids, "ids", counter.kept_tokens());
+    vector_of(offsets, "offsets", counter.documents() + 1);
+    std::int32_t* id = ids.mutable_data();
+    std::int64_t* offset = offsets.mutable_data();
+    const py::gil_scoped_release release;
+    counter.write(id, offset);
+}
+
+}  // namespace
+
+void bind_text(py::module_& m) {
+    py::class_<TextCounter>(m, "TextCounter")
+        .def(py::init(&make_counter), py::kw_only(), py::arg("lower").noconvert() = py::none(), py::arg("threads"),
+             py::arg("min_share"))
+        .def("begin_file", &TextCounter::begin_file, py::arg("offset"))
+        .def("feed", &feed, py::arg("data"))
+        .def("end_file", &TextCounter::end_file, py::call_guard<py::gil_scoped_release>())
+        .def("feed_tokens", &feed_tokens, py::arg("words").noconvert(), py::arg("word_offsets").noconvert(),
+             py::arg("ids").noconvert(), py::arg("ends").noconvert())
+        .def("merge", &TextCounter::merge, py::call_guard<py::gil_scoped_release>())
+        .def("select", &select, py::arg("min_count"), py::arg("most"))
+        .def("select_given", &select_given, py::arg("words").noconvert(), py::arg("word_offsets").noconvert())
+        .def("write", &write, py::arg("ids").noconvert(), py::arg("offsets").noconvert())
+        .def_property_readonly("documents", &TextCounter::documents)
+        .def_property_readonly("tokens", &TextCounter::tokens)
+        .def_property_readonly("invalid", &TextCounter::invalid)
+        .def_property_readonly("first_invalid",
+                               [](const TextCounter& counter) -> std::optional<py::tuple> {
+                                   const auto at = counter.first_invalid();
+                                   if (!at) return std::nullopt;
+                                   return py::make_tuple(at->byte, at->line);
+                               })
+        .def_property_readonly("table_bytes", &TextCounter::table_bytes)
+        .def_property_readonly("largest_count", &TextCounter::largest_count)
+        .def_property_readonly("kept_tokens", &TextCounter::kept_tokens);
+}
+
+}  // namespace firth

@@ -1,0 +1,800 @@
+"""Text as ids: a vocabulary, and a corpus of documents that the models read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from firth import _core, _tokens
+from firth.files import (
+    PathLike,
+    is_compressed,
+    open_binary,
+    pack_words,
+    read_tensors,
+    unpack_words,
+    write_tensors,
+)
+from firth.runtime import default_threads
+
+if TYPE_CHECKING:
+    import tokenizers
+
+Source: TypeAlias = PathLike | IO[bytes] | IO[str]
+Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer"
+
+_FORMAT, _VERSION = "firth.corpus", 1
+_BLOCK = 8 << 20  # bytes that each thread gets at a time; between blocks the bar moves and Ctrl-C is seen
+_LARGEST_BLOCK = 256 << 20
+_MIN_SHARE = 1 << 16  # bytes below which another thread costs more than it helps
+_TOKENS = 1 << 20  # tokens of a block of lists
+_BATCH = 1000  # texts that a Hugging Face tokenizer gets at a time
+# No character beyond this is a letter or digit (CJK ideographs end at U+33479).
+_LAST_CHARACTER = 0x34000
+_BOMS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+class Vocabulary:
+    """The words of a corpus or a model, each with its id: its place in `words`.
+
+    Parameters
+    ----------
+    words
+        Distinct strings; their order is kept.
+    counts
+        How often each occurs, (len(words),); zeros if not known.
+
+    Attributes
+    ----------
+    words : list of str
+    counts : int64 array, (len(words),)
+
+    Raises
+    ------
+    TypeError
+        If a word is not a string.
+    ValueError
+        If a word comes twice, or counts and words differ in number, or a count is negative.
+    """
+
+    def __init__(self, words: Iterable[str], counts: ArrayLike | None = None) -> None:
+        if isinstance(words, str):
+            raise TypeError("words must be a list of strings, not one string")
+        self.words = list(words)
+        if not all(map(str.__instancecheck__, self.words)):
+            at = next(i for i, word in enumerate(self.words) if not isinstance(word, str))
+            raise TypeError(f"words[{at}] is a {type(self.words[at]).__name__}, not a string")
+        if len(self._ids) != len(self.words):
+            # Of a word that comes twice, the dict holds the last place.
+            at = next(i for i, word in enumerate(self.words) if self._ids[word] != i)
+            raise ValueError(f"words must differ: {self.words[at]!r} is words[{at}] and words[{self._ids[self.words[at]]}]")
+        given = np.zeros(len(self.words), np.int64) if counts is None else np.asarray(counts)
+        if given.shape != (len(self.words),):
+            raise ValueError(f"counts must be {len(self.words)} numbers, one a word, not of shape {given.shape}")
+        if given.size and given.dtype.kind not in "iu":
+            raise TypeError(f"counts must be integers, not {given.dtype}")
+        self.counts: NDArray[np.int64] = given.astype(np.int64)
+        if (self.counts < 0).any():
+            at = int(np.argmin(self.counts))
+            raise ValueError(f"counts[{at}] is {self.counts[at]}: a count cannot be negative")
+
+    @classmethod
+    def _of(cls, words: list[str], counts: NDArray[np.int64]) -> Vocabulary:
+        """What is known to be right, unchecked."""
+        vocabulary = cls.__new__(cls)
+        vocabulary.words, vocabulary.counts = words, counts
+        return vocabulary
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return dict(zip(self.words, range(len(self.words)), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._ids
+
+    def __getitem__(self, word: str) -> int:
+        try:
+            return self._ids[word]
+        except KeyError:
+            raise KeyError(f"{word!r} is not in the vocabulary of {len(self)} words") from None
+
+    def get(self, word: str, default: int | None = None) -> int | None:
+        """The id of a word, or `default` if it has none."""
+        return self._ids.get(word, default)
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary of {len(self)} words>"
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusReport:
+    """What became of a text: `tokens_read` is always `tokens_kept` plus `tokens_out_of_vocabulary`.
+
+    Attributes
+    ----------
+    documents
+        Documents read, empty ones included.
+    tokens_read, tokens_kept, tokens_out_of_vocabulary
+        Tokens of the text, those that have an id, and those left out because their word has none.
+    distinct_words_read
+        Different words of the text, before `min_count`, `max_size` or a given vocabulary.
+    invalid_sequences
+        Parts of the text that were no valid UTF-8 (or lone surrogates) and became U+FFFD each.
+    """
+
+    documents: int
+    tokens_read: int
+    tokens_kept: int
+    tokens_out_of_vocabulary: int
+    distinct_words_read: int
+    invalid_sequences: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that building a corpus will take: at its `peak`, and for the `result`."""
+
+    peak: int
+    result: int
+
+
+class Corpus:
+    """Documents as ids of the words of a vocabulary, end to end in one array.
+
+    Made by `from_file`, `from_iterable` or `open`, or from ids at hand:
+
+    Parameters
+    ----------
+    vocabulary
+        The words.
+    ids
+        Rows of the vocabulary, int32, (n_tokens,).
+    offsets
+        Document i is ``ids[offsets[i]:offsets[i + 1]]``; int64, (documents + 1,).
+
+    Attributes
+    ----------
+    vocabulary : Vocabulary
+        Its `counts` are those of this corpus, if it was made from text.
+    ids : int32 array, (n_tokens,)
+    offsets : int64 array, (documents + 1,)
+    report : CorpusReport
+
+    Raises
+    ------
+    ValueError
+        If an id has no word, or offsets do not run from 0 to the number of ids.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
+        ids, offsets = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)
+        _core.check_corpus(ids, offsets, len(vocabulary))
+        self.vocabulary, self.ids, self.offsets = vocabulary, ids, offsets
+        used = len(np.unique(ids))
+        self.report = CorpusReport(len(offsets) - 1, len(ids), len(ids), 0, used, 0)
+
+    @classmethod
+    def _of(
+        cls, vocabulary: Vocabulary, ids: NDArray[np.int32], offsets: NDArray[np.int64], report: CorpusReport
+    ) -> Corpus:
+        corpus = cls.__new__(cls)
+        corpus.vocabulary, corpus.ids, corpus.offsets, corpus.report = vocabulary, ids, offsets, report
+        return corpus
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all documents."""
+        return len(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, document: int) -> list[str]:
+        """The words of one document; those out of vocabulary are not among them."""
+        n = len(self)
+        if not -n <= document < n:
+            raise IndexError(f"document {document} of a corpus of {n}")
+        document %= n
+        words = self.vocabulary.words
+        return [words[i] for i in self.ids[self.offsets[document] : self.offsets[document + 1]].tolist()]
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<Corpus of {len(self)} documents, {self.n_tokens} tokens of {len(self.vocabulary)} words>"
+
+    @staticmethod
+    def from_file(
+        source: Source | Sequence[Source],
+        *,
+        min_count: int = 5,
+        max_size: int | None = None,
+        vocabulary: Vocabulary | None = None,
+        tokenizer: Tokenizer = "whitespace",
+        errors: str = "replace",
+        threads: int | None = None,
+        progress: bool = False,
+    ) -> Corpus:
+        r"""Read text in which every line is one document.
+
+        Parameters
+        ----------
+        source
+            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. Paths that
+            end in .gz, .bz2, .xz or .zst are unpacked as they are read. Only ``\n`` ends a line; blank lines are
+            empty documents, so that document i is line i.
+        min_count
+            Words that occur less often are left out.
+        max_size
+            How many words are kept at most, the most frequent ones; None: all.
+        vocabulary
+            Take these words and no others, under the ids they have; `min_count` then means nothing.
+        tokenizer
+            "whitespace" splits as `str.split` does. "words" takes the lower-cased runs of letters, digits and
+            underscores, as ``re.findall(r"\w+", text.lower())`` does but character by character: the capital sigma
+            becomes σ at the end of a word too, İ becomes i. A function from a text to a list of str is called for
+            each line; so is a Hugging Face ``tokenizers.Tokenizer``, without special tokens, truncation or padding.
+            Those two do not see a carriage return at a line's end.
+        errors
+            What becomes of invalid UTF-8: "replace" puts U+FFFD for each invalid part, as ``bytes.decode`` does, and
+            warns; "strict" raises.
+        threads
+            Processors to use; None: all that this process may use. The corpus does not depend on it.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        Corpus
+            Words ordered by count, the most frequent first; equally frequent ones by their UTF-8 bytes.
+
+        Raises
+        ------
+        OSError
+            If a file is missing, is a directory, or cannot be read.
+        ValueError
+            If there is no text, no word is left, a file is UTF-16 or UTF-32, or (``errors="strict"``) text is invalid:
+            naming the file, the line and the byte.
+        """
+        options = _Options(min_count, max_size, vocabulary, tokenizer, errors, threads)
+        corpus, invalid = _from_file(source, options, progress=progress)
+        for name, n in invalid.items():
+            sequences = "1 invalid UTF-8 sequence was" if n == 1 else f"{n} invalid UTF-8 sequences were"
+            warnings.warn(f"{name}: {sequences} read as U+FFFD", UserWarning, stacklevel=2)
+        return corpus
+
+    @staticmethod
+    def from_iterable(
+        documents: Iterable[str] | Iterable[Sequence[str]],
+        *,
+        min_count: int = 5,
+        max_size: int | None = None,
+        vocabulary: Vocabulary | None = None,
+        tokenizer: Tokenizer = "whitespace",
+        errors: str = "replace",
+        threads: int | None = None,
+        progress: bool = False,
+    ) -> Corpus:
+        """Read documents from a list, a generator, a column of a table: all strings, or all sequences of tokens.
+
+        Parameters
+        ----------
+        documents
+            One item is one document, whatever line ends it holds. Strings are tokenised; the tokens of sequences are
+            taken as they are.
+        min_count, max_size, vocabulary, tokenizer, errors, threads, progress
+            As for `from_file`. Here `errors` is about lone surrogates, which are no text.
+
+        Returns
+        -------
+        Corpus
+            As from `from_file`.
+
+        Raises
+        ------
+        TypeError
+            If the documents are not what they should be, naming the document and the position of the token.
+        ValueError
+            If there is no document, no word is left, or (``errors="strict"``) a string holds a lone surrogate.
+        """
+        options = _Options(min_count, max_size, vocabulary, tokenizer, errors, threads)
+        corpus, n = _from_iterable(documents, options, progress=progress)
+        if n:
+            surrogates = "1 lone surrogate was" if n == 1 else f"{n} lone surrogates were"
+            warnings.warn(f"documents: {surrogates} read as U+FFFD", UserWarning, stacklevel=2)
+        return corpus
+
+    def save(self, path: PathLike) -> None:
+        """Write the corpus as one safetensors file; it appears whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        tensors: dict[str, NDArray[Any]] = {
+            **pack_words(self.vocabulary.words),
+            "counts": self.vocabulary.counts,
+            "ids": self.ids,
+            "offsets": self.offsets,
+        }
+        metadata = {"format": _FORMAT, "version": _VERSION, "report": dataclasses.asdict(self.report)}
+        write_tensors(path, tensors, metadata)
+
+    @staticmethod
+    def open(path: PathLike) -> Corpus:
+        """Open a saved corpus; its ids and offsets stay in the file and are mapped.
+
+        Raises
+        ------
+        OSError
+            If there is no such file.
+        ValueError
+            If it is not a saved corpus, or was written by a newer version.
+        """
+        tensors, metadata = read_tensors(path, mmap=True)
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"{path} is not a corpus saved by firth; read a text with Corpus.from_file")
+        if metadata.get("version") != _VERSION:
+            raise ValueError(
+                f"{path} has version {metadata.get('version')} of the corpus format; this firth reads version {_VERSION}"
+            )
+        try:
+            ids, offsets, counts = tensors["ids"], tensors["offsets"], np.array(tensors["counts"])
+            report = CorpusReport(**metadata["report"])
+            words = unpack_words(tensors)
+        except (KeyError, TypeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is a damaged corpus: {error}") from None
+        types = [array.dtype.str for array in (ids, offsets, counts)]
+        if (
+            types != ["<i4", "<i8", "<i8"]
+            or counts.shape != (len(words),)
+            or offsets.ndim != 1
+            or ids.ndim != 1
+            or len(offsets) != report.documents + 1
+            or (offsets[0], offsets[-1]) != (0, len(ids))
+        ):
+            raise ValueError(f"{path} is a damaged corpus: its arrays do not fit together")
+        return Corpus._of(Vocabulary._of(words, counts), ids, offsets, report)
+
+    @staticmethod
+    def estimate_memory(path: PathLike, *, tokenizer: str = "whitespace", threads: int | None = None) -> MemoryEstimate:
+        """Tell what memory `from_file` will take, from samples of a file that is not compressed.
+
+        Parameters
+        ----------
+        path
+            The text; up to 8 MB of it are read, in eight places.
+        tokenizer
+            "whitespace" or "words".
+        threads
+            As for `from_file`: each has a table of words.
+
+        Returns
+        -------
+        MemoryEstimate
+            In bytes, if no word is left out. Words beyond the samples are extrapolated by Heaps' law, V = K N^b.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If the file is empty or compressed, or the tokenizer is another one.
+        """
+        options = _Options(1, None, None, tokenizer, "replace", threads)
+        return _estimate_memory(path, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    min_count: int
+    max_size: int | None
+    vocabulary: Vocabulary | None
+    tokenizer: Tokenizer
+    errors: str
+    threads: int | None
+    # Text is fed in blocks of so many bytes, shared out in shares of so many: small ones are for tests.
+    block: int | None = None
+    min_share: int = _MIN_SHARE
+
+    def __post_init__(self) -> None:
+        for name in ("min_count", "max_size", "threads"):
+            value = getattr(self, name)
+            if value is None and name != "min_count":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} must be an integer, not {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.vocabulary is not None and not isinstance(self.vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary must be a Vocabulary, not a {type(self.vocabulary).__name__}")
+        if self.vocabulary is not None and self.max_size is not None:
+            raise ValueError("give max_size or vocabulary, not both")
+        if self.errors not in ("replace", "strict"):
+            raise ValueError(f"errors must be 'replace' or 'strict', not {self.errors!r}")
+        if isinstance(self.tokenizer, str):
+            if self.tokenizer not in ("whitespace", "words"):
+                raise ValueError(
+                    f"tokenizer must be 'whitespace', 'words', a function or a tokenizers.Tokenizer, not "
+                    f"{self.tokenizer!r}"
+                )
+        elif not callable(self.tokenizer) and not hasattr(self.tokenizer, "encode_batch"):
+            raise TypeError(f"tokenizer must be a function from a text to a list of str, not {self.tokenizer!r:.60}")
+
+    @property
+    def strict(self) -> bool:
+        return self.errors == "strict"
+
+    @property
+    def n_threads(self) -> int:
+        return default_threads() if self.threads is None else int(self.threads)
+
+    @property
+    def block_bytes(self) -> int:
+        return min(_BLOCK * self.n_threads, _LARGEST_BLOCK) if self.block is None else self.block
+
+    def counter(self) -> _core.TextCounter:
+        lower = _lower_table() if self.tokenizer == "words" else None
+        return _core.TextCounter(lower=lower, threads=self.n_threads, min_share=self.min_share)
+
+
+@functools.cache
+def _lower_table() -> NDArray[np.uint32]:
+    """By code point, its lower case if it is a word character, else 0."""
+    codes = np.arange(_LAST_CHARACTER, dtype="<u4")
+    codes[0xD800:0xE000] = 0  # surrogates
+    codes[[0x130, 0x3A3]] = [ord("i"), ord("σ")]  # the two whose lower case is two characters, or depends on others
+    characters = codes.tobytes().decode("utf-32-le")
+    word = np.fromiter(map(str.isalnum, characters), np.bool_, _LAST_CHARACTER)
+    word[ord("_")] = True
+    lower = np.frombuffer(characters.lower().encode("utf-32-le"), "<u4")
+    return np.where(word, lower, 0).astype(np.uint32)
+
+
+def _name_of(source: Source) -> str:
+    if isinstance(source, str | os.PathLike):
+        return "standard input" if source == "-" else os.fspath(source)
+    return str(getattr(source, "name", "the file object"))
+
+
+def _sources(source: Source | Sequence[Source]) -> list[Source]:
+    """The files to read, each looked at before the first one is read."""
+    if isinstance(source, str | os.PathLike) or hasattr(source, "read"):
+        sources: list[Source] = [source]  # type: ignore[list-item]
+    elif isinstance(source, list | tuple):
+        sources = list(source)
+    else:
+        raise TypeError(f"source must be a path, an open file or a list of them, not a {type(source).__name__}")
+    if not sources:
+        raise ValueError("the list of files is empty")
+    for i, one in enumerate(sources):
+        if isinstance(one, str | os.PathLike):
+            if one != "-":
+                if Path(one).is_dir():
+                    raise IsADirectoryError(f"{os.fspath(one)} is a directory; give the files in it, one by one")
+                os.stat(one)
+        elif not hasattr(one, "read"):
+            raise TypeError(f"source[{i}] must be a path or an open file, not a {type(one).__name__}")
+    return sources
+
+
+@dataclasses.dataclass
+class _Files:
+    """Reads files block by block, with a bar, and remembers which ones held invalid text."""
+
+    sources: list[Source]
+    options: _Options
+    bar: tqdm[Any]
+    invalid: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def note_invalid(self, name: str, n: int) -> None:
+        if n:
+            self.invalid[name] = self.invalid.get(name, 0) + n
+
+    def blocks(self, source: Source) -> Iterator[memoryview]:
+        """The bytes of a file without a byte order mark, in blocks of which each lives until the next."""
+        if isinstance(source, str | os.PathLike) and source != "-":
+            with open_binary(source) as file:
+                yield from self._blocks_of(file, _name_of(source))
+        else:
+            yield from self._blocks_of(sys.stdin.buffer if source == "-" else source, _name_of(source))
+
+    def _blocks_of(self, file: Any, name: str) -> Iterator[memoryview]:
+        step = self.options.block_bytes
+        first = True
+        for block in self._text_blocks(file, name) if isinstance(file.read(0), str) else self._byte_blocks(file, name):
+            start = 0
+            if first:
+                first = False
+                head = bytes(block[:4])
+                for mark, encoding in _BOMS.items():
+                    if head.startswith(mark):
+                        raise ValueError(f"{name} is {encoding}; convert it: iconv -f {encoding} -t UTF-8")
+                start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+            for begin in range(start, len(block), step):
+                yield block[begin : begin + step]
+            self.bar.update(len(block))
+
+    def _byte_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(max(4, self.options.block_bytes)))  # 4: a byte order mark is never cut
+        while True:
+            n = 0
+            while n < len(buffer):
+                if hasattr(file, "readinto"):
+                    got = file.readinto(buffer[n:])
+                else:
+                    data = file.read(len(buffer) - n)
+                    got = len(data)
+                    buffer[n : n + got] = data
+                if not got:
+                    break
+                n += got
+            if n:
+                yield buffer[:n]
+            if n < len(buffer):
+                return
+
+    def _text_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
+        while text := file.read(max(4, self.options.block_bytes)):
+            try:
+                data = text.encode()
+            except UnicodeEncodeError:
+                if self.options.strict:
+                    data = text.encode(errors="surrogatepass")  # which is invalid, and will be reported with its line
+                else:
+                    text, n = _tokens.replace_surrogates(text)
+                    self.note_invalid(name, n)
+                    data = text.encode()
+            yield memoryview(data)
+
+    def feed(self, counter: _core.TextCounter) -> None:
+        """Everything to the counter."""
+        for source in self.sources:
+            name, before = _name_of(source), counter.invalid
+            blocks = self.blocks(source)
+            counter.begin_file(0)
+            for block in blocks:
+                counter.feed(block)
+                self._check(counter, name)
+            counter.end_file()
+            self._check(counter, name)
+            self.note_invalid(name, counter.invalid - before)
+
+    def _check(self, counter: _core.TextCounter, name: str) -> None:
+        if self.options.strict and counter.first_invalid is not None:
+            byte, line = counter.first_invalid
+            raise _invalid_text(name, line, byte)
+
+    def lines(self) -> Iterator[str]:
+        """Every line of every file, as text, for tokenizers that are not ours."""
+        for source in self.sources:
+            name, rest, byte, line = _name_of(source), [], 0, 0
+            for block in self.blocks(source):
+                *ended, last = bytes(block).split(b"\n")
+                for end in ended:
+                    raw = b"".join([*rest, end])
+                    rest.clear()
+                    yield self._decoded(raw, name, line, byte)
+                    byte += len(raw) + 1
+                    line += 1
+                if last:
+                    rest.append(last)
+            if rest:
+                yield self._decoded(b"".join(rest), name, line, byte)
+
+    def _decoded(self, raw: bytes, name: str, line: int, byte: int) -> str:
+        raw = raw.removesuffix(b"\r")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            if self.options.strict:
+                raise _invalid_text(name, line, byte + error.start) from None
+        text = raw.decode(errors="replace")
+        self.note_invalid(name, text.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
+        return text
+
+
+def _invalid_text(name: str, line: int, byte: int) -> ValueError:
+    return ValueError(
+        f"{name}, line {line + 1}, byte {byte}: invalid UTF-8; convert the file, or read it with errors='replace'"
+    )
+
+
+def _tokenised(texts: Iterator[str], tokenizer: Any) -> Iterator[Sequence[str]]:
+    if hasattr(tokenizer, "encode_batch"):
+        # A copy, because a tokenizer may be set to cut texts at some length, or to fill them up.
+        whole = type(tokenizer).from_str(tokenizer.to_str())
+        whole.no_truncation()
+        whole.no_padding()
+        while batch := list(itertools.islice(texts, _BATCH)):
+            for encoding in whole.encode_batch(batch, add_special_tokens=False):
+                yield encoding.tokens
+        return
+    for i, text in enumerate(texts):
+        tokens = tokenizer(text)
+        if not isinstance(tokens, list | tuple):
+            raise TypeError(f"the tokenizer gave a {type(tokens).__name__} for documents[{i}], not a list of str")
+        yield tokens
+
+
+def _feed_tokens(counter: _core.TextCounter, documents: Iterator[Any], options: _Options) -> int:
+    """Lists of tokens to the counter; how many lone surrogates were replaced."""
+    tokens = _tokens.Tokens(documents, strict=options.strict)
+    while (block := tokens.block(_TOKENS if options.block is None else options.block)) is not None:
+        counter.feed_tokens(*block)
+    return tokens.invalid
+
+
+def _from_file(
+    source: Source | Sequence[Source], options: _Options, *, progress: bool = False
+) -> tuple[Corpus, dict[str, int]]:
+    sources = _sources(source)
+    counter = options.counter()
+    plain = all(isinstance(one, str | os.PathLike) and one != "-" and not is_compressed(one) for one in sources)
+    total = sum(os.stat(one).st_size for one in sources) if plain else None  # type: ignore[arg-type]
+    with tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=not progress) as bar:
+        files = _Files(sources, options, bar)
+        surrogates = 0
+        if isinstance(options.tokenizer, str):
+            files.feed(counter)
+        else:
+            surrogates = _feed_tokens(counter, _tokenised(files.lines(), options.tokenizer), options)
+    names = ", ".join(map(_name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
+    if surrogates:
+        files.note_invalid(f"tokens of {names}", surrogates)
+    return _finish(counter, options, names, sum(files.invalid.values())), files.invalid
+
+
+def _from_iterable(documents: Any, options: _Options, *, progress: bool = False) -> tuple[Corpus, int]:
+    if isinstance(documents, str | bytes | bytearray):
+        raise TypeError("documents is one text; give a list of texts, or its path to from_file")
+    if isinstance(documents, os.PathLike):
+        raise TypeError("documents is a path; give it to from_file")
+    if type(documents).__name__ == "DataFrame":
+        raise TypeError("documents is a DataFrame; give one of its columns")
+    if isinstance(documents, dict):
+        raise TypeError("documents is a dict; give its values()")
+    if not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be an iterable of texts or of lists of tokens, not {documents!r:.60}")
+    counter = options.counter()
+    strings = isinstance(options.tokenizer, str)
+    with tqdm(documents, desc="reading", unit=" documents", unit_scale=True, disable=not progress) as bar:
+        iterator: Iterator[Any] = iter(bar) if progress else iter(documents)
+        first = list(itertools.islice(iterator, 1))
+        iterator = itertools.chain(first, iterator)
+        invalid = 0
+        if not first:
+            pass
+        elif isinstance(first[0], str) and strings:
+            texts = _tokens.Texts(iterator, strict=options.strict)
+            counter.begin_file(0)
+            while (block := texts.block(options.block_bytes)) is not None:
+                counter.feed(block)
+            counter.end_file()
+            invalid = texts.invalid
+        elif isinstance(first[0], str):
+            invalid = _feed_tokens(counter, _tokenised(_only_texts(iterator), options.tokenizer), options)
+        elif options.tokenizer != "whitespace":
+            raise TypeError(
+                f"documents[0] is of type {type(first[0]).__name__}, but a tokenizer takes strings; give texts, or "
+                "lists of tokens without a tokenizer"
+            )
+        else:
+            invalid = _feed_tokens(counter, iterator, options)
+    return _finish(counter, options, "documents", invalid), invalid
+
+
+def _only_texts(documents: Iterator[Any]) -> Iterator[str]:
+    for i, text in enumerate(documents):
+        if not isinstance(text, str):
+            raise TypeError(f"documents[{i}] is of type {type(text).__name__}, not a string as documents[0] is")
+        yield text
+
+
+def _finish(counter: _core.TextCounter, options: _Options, name: str, invalid: int) -> Corpus:
+    """Choose the words, and number the text by them."""
+    if counter.documents == 0:
+        raise ValueError(f"there is no text: {name} is empty")
+    distinct = counter.merge()
+    if options.vocabulary is None:
+        packed, offsets, counts = counter.select(options.min_count, options.max_size or -1)
+        if len(counts) == 0:
+            raise ValueError(_no_word(counter, distinct, options.min_count, name))
+        words = unpack_words({"words": packed, "word_offsets": offsets})
+    else:
+        given = pack_words(options.vocabulary.words)
+        _, _, counts = counter.select_given(given["words"], given["word_offsets"])
+        words = options.vocabulary.words
+    ids = np.empty(counter.kept_tokens, np.int32)
+    document_offsets = np.empty(counter.documents + 1, np.int64)
+    report = CorpusReport(
+        counter.documents,
+        counter.tokens,
+        counter.kept_tokens,
+        counter.tokens - counter.kept_tokens,
+        distinct,
+        invalid,
+    )
+    counter.write(ids, document_offsets)
+    return Corpus._of(Vocabulary._of(words, counts), ids, document_offsets, report)
+
+
+def _no_word(counter: _core.TextCounter, distinct: int, min_count: int, name: str) -> str:
+    if distinct == 0:
+        return f"there is no word in the {counter.documents} documents of {name}"
+    largest = counter.largest_count
+    return (
+        f"no word of {name} occurs min_count={min_count} times: of {distinct} different words the most frequent occurs "
+        f"{largest} times; give min_count={largest} or less"
+    )
+
+
+def _estimate_memory(path: PathLike, options: _Options) -> MemoryEstimate:
+    if is_compressed(path):
+        raise ValueError(f"{path} is compressed, so its text's size is not known; unpack it, or read it")
+    if not isinstance(options.tokenizer, str):
+        raise ValueError("estimate_memory knows the tokenizers 'whitespace' and 'words' only")
+    places, sample = 8, 1 << 20
+    with open_binary(path) as file:
+        size = file.seek(0, io.SEEK_END)
+        if size == 0:
+            raise ValueError(f"there is no text: {path} is empty")
+        starts = [0] if size <= places * sample else [(size - sample) * i // (places - 1) for i in range(places)]
+        half, whole = options.counter(), options.counter()
+        sampled = 0
+        for i, start in enumerate(starts):
+            file.seek(start)
+            data = file.read(size if len(starts) == 1 else sample)
+            sampled += len(data)
+            for counter in [whole] if i % 2 else [whole, half]:
+                counter.begin_file(0)
+                counter.feed(data)
+                counter.end_file()
+    scale = size / sampled
+    tokens = whole.tokens * scale
+    documents = max(whole.documents - len(starts), 0) * scale + 1
+    n, v = whole.tokens, whole.merge()
+    half_v = half.merge()
+    exponent = np.log(v / half_v) / np.log(n / half.tokens) if scale > 1 and n > half.tokens > 0 else 0.0
+
+    def different(tokens: float) -> float:
+        return float(v * (tokens / n) ** exponent) if n else 0.0
+
+    def table(words: float) -> float:  # 32 bytes a slot, at most half of them taken
+        return float(32 * 2 ** np.ceil(np.log2(max(2 * words, 1 << 13))))
+
+    threads = options.n_threads
+    share = different(tokens / threads)
+    # A Python string of eight characters with its place in the list, its packed bytes, its count.
+    words = different(tokens) * (49 + 8 + 8 + 8 + 8)
+    numbers, lines = 4 * tokens, 4 * documents
+    # While the last tables are merged, all tables and the merged one; while ids are written, the merged one.
+    merging = numbers + lines + threads * table(share) + (table(different(tokens)) if threads > 1 else 0)
+    result = numbers + 8 * documents + words
+    writing = numbers + lines + table(different(tokens)) + words + 8 * documents
+    return MemoryEstimate(int(max(merging, writing) + options.block_bytes), int(result))
