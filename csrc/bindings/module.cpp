@@ -4,8 +4,10 @@
 #include "runtime/isa.hpp"
 
 namespace firth {
+void bind_rows(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);
 void bind_text(pybind11::module_& m);
+void bind_topk(pybind11::module_& m);
 void bind_word2vec(pybind11::module_& m);
 }  // namespace firth
 
@@ -14,5 +16,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     firth::use_best_isa();
     firth::bind_runtime(m);
     firth::bind_text(m);
+    firth::bind_rows(m);
+    firth::bind_topk(m);
     firth::bind_word2vec(m);
 }

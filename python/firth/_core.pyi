@@ -1,5 +1,7 @@
 """The compiled kernels: the table of contents of csrc."""
 
+import mmap
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,3 +75,24 @@ def train_skipgram(
     seed: int,
     threads: int,
 ) -> tuple[float, int, int, int]: ...
+
+# topk
+def inverse_norms(matrix: NDArray[np.float32], *, threads: int) -> NDArray[np.float32]: ...
+def topk(
+    matrix: NDArray[np.float32],
+    *,
+    inverse_norms: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    k: int,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+
+# rows
+def parse_text(
+    data: bytes | mmap.mmap, *, start: int, vector_size: int, limit: int, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint8]]: ...
+def parse_binary(
+    data: bytes | mmap.mmap, *, start: int, vector_size: int, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int]: ...
+def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[list[str], list[int]]: ...
+def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...

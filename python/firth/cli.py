@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import itertools
 import lzma
+import math
 import sys
 import tempfile
 import typing
@@ -273,7 +274,11 @@ def _train(
         threads=options.get("threads"),
         progress=bars,
     )
-    say(f"{corpus.n_tokens:,} words of text, {len(corpus.vocabulary):,} different ones kept")
+    read = corpus.report
+    say(
+        f"{read.tokens_read:,} words of text, {read.distinct_words_read:,} different ones; "
+        f"{read.tokens_kept:,} kept, {len(corpus.vocabulary):,} different ones"
+    )
 
     def report(model: GradientModel) -> None:
         epoch = model.history[-1]
@@ -296,12 +301,7 @@ def _train(
 
 
 def _read_corpus(inputs: tuple[str, ...], how: dict[str, Any], threads: int | None, progress: bool) -> Corpus:
-    source: Any = list(inputs)
-    if "-" in inputs:
-        if len(inputs) > 1:
-            raise click.UsageError("- (standard input) stands alone; pass everything through it, or files")
-        source = sys.stdin.buffer
-    elif saved := [path for path in inputs if _is_saved_corpus(path)]:
+    if saved := [path for path in inputs if _is_saved_corpus(path)]:
         if len(inputs) > 1:
             raise click.UsageError(f"{saved[0]} is a saved corpus, which stands alone")
         context = click.get_current_context()
@@ -310,7 +310,7 @@ def _read_corpus(inputs: tuple[str, ...], how: dict[str, Any], threads: int | No
                 option = "--" + name.replace("_", "-")
                 raise click.UsageError(f"{option} was settled when the corpus {saved[0]} was made")
         return Corpus.open(saved[0])
-    return Corpus.from_file(source, threads=threads, progress=progress, **how)
+    return Corpus.from_file(list(inputs), threads=threads, progress=progress, **how)
 
 
 def _is_saved_corpus(path: str) -> bool:
@@ -450,29 +450,36 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
 
     kinds = [_kind_of_gold(file) for file in gold]
     vectors = load_vectors(path, limit=limit)
-    rows = [("", "asked", "known", "coverage", "score")]
+    rows = [("", "asked", "known", "coverage", "score", "measure")]
     for file, kind in zip(gold, kinds, strict=True):
         if kind == "similarity":
             similar = evaluate.similarity(vectors, file)
-            rows.append(_score_row(file.name, similar, f"Spearman {similar.spearman:6.3f}"))
+            score = "none" if math.isnan(similar.spearman) else f"{similar.spearman:.3f}"
+            rows.append(_score_row(file.name, similar.pairs, similar.found, score, "rank correlation"))
         else:
             answers = evaluate.analogies(vectors, file, restrict_vocab=restrict_vocab, method=method)
-            rows.append(_score_row(file.name, answers.total, f"correct {answers.total.accuracy:6.1%}"))
-            rows += [_score_row(f"  {s.name}", s, f"{s.accuracy:6.1%}") for s in answers.sections]
+            for part, name in ((answers, file.name), *((section, f"  {section.name}") for section in answers.sections)):
+                score = "none" if math.isnan(part.accuracy) else f"{part.accuracy:.1%}"
+                rows.append(_score_row(name, part.asked, part.found, score, "answered right"))
     for line in _aligned(rows):
         click.echo(line)
+
+
+def _score_row(name: str, asked: int, known: int, score: str, measure: str) -> tuple[str, ...]:
+    return name, f"{asked:,}", f"{known:,}", f"{known / asked:.1%}" if asked else "none", score, measure
 
 
 def _kind_of_gold(path: Path) -> str:
     """Whether a file holds word pairs with scores or analogies, told by its first line that says something."""
     with files.open_binary(path) as file:
-        for line in file:
-            fields = line.decode("utf-8", "replace").replace(",", " ").split()
-            if not fields or fields[0].startswith("#"):
+        for raw in file:
+            line = raw.decode("utf-8-sig", "replace").strip()
+            if not line or line.startswith("#"):
                 continue
-            if fields[0].startswith(":") or len(fields) == 4:
+            fields = len(line.split(next((one for one in "\t;," if one in line), None)))
+            if line.startswith(":") or fields == 4:
                 return "analogies"
-            if len(fields) == 3:
+            if fields == 3:
                 return "similarity"
             break
     raise click.ClickException(

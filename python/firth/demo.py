@@ -52,8 +52,9 @@ def run(file: Path | None, output: Path, epochs: int | None) -> None:
         min_count = 5
         corpus = Corpus.from_file(file, min_count=min_count, tokenizer="words", progress=bars)
         _say(f"{file}, in lower case and split into words.")
-    words = corpus.vocabulary.words
-    _say(f"{corpus.n_tokens:,} words; {len(words):,} different ones, each there {min_count} times or more.")
+    read, words = corpus.report, corpus.vocabulary.words
+    _say(f"{read.tokens_read:,} words, {read.distinct_words_read:,} different ones. The {len(words):,} that occur")
+    _say(f"{min_count} times or more are kept, {read.tokens_kept:,} in all.")
     if corpus.n_tokens < 100_000:
         _say("That is little text: expect rough answers.")
 

@@ -1,0 +1,475 @@
+"""Every file format of word vectors, as one table: how it is told, read and written."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import mmap
+import re
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, NoReturn, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firth import _core, files
+from firth.runtime import default_threads
+
+Matrix = NDArray[np.float32]
+Table = tuple[list[str], Matrix]
+Errors = Literal["strict", "skip"]
+
+_HEAD = 1 << 20  # bytes that a format is told by
+_LISTED = 5  # bad lines that a message spells out
+_CHUNK = 1 << 22  # numbers formatted at once
+_HEADER = re.compile(rb"[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t\r]*(?:\n|\Z)")
+_WHITE = re.compile(rb"[ \t\n\r\v\f]")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to read, and how."""
+
+    path: Path
+    limit: int | None
+    errors: Errors
+    mmap: bool
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of keeping words and their vectors in a file.
+
+    Attributes
+    ----------
+    name
+        As in ``load_vectors(path, format=...)``.
+    suffixes
+        File names by which it is chosen for writing, before any ".gz".
+    sniff
+        Whether a file that begins with these bytes is one.
+    read, write
+        From a request to words and matrix; and from those to a file.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    sniff: Callable[[bytes], bool]
+    read: Callable[[Request], Table]
+    write: Callable[[Path, list[str], Matrix], None]
+
+
+def read(
+    path: files.PathLike,
+    *,
+    format: str | None = None,
+    limit: int | None = None,
+    errors: Errors = "strict",
+    mmap: bool = False,
+) -> Table:
+    """Read words and matrix; see `firth.load_vectors` for the parameters."""
+    if errors not in ("strict", "skip"):
+        raise ValueError(f"errors must be 'strict' or 'skip', not {errors!r}")
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit must not be negative, not {limit}")
+    path = Path(path)
+    if format is None:
+        with files.open_binary(path) as file:
+            head = file.read(_HEAD)
+        chosen = next((one for one in FORMATS if one.sniff(head)), None)
+        if chosen is None:
+            raise ValueError(f"{path} is in none of the formats that firth knows: {_names()}{_guess(head)}")
+    else:
+        chosen = _named(format)
+    if mmap and chosen.name != "safetensors":
+        raise ValueError(f"{path}: mmap=True needs a safetensors file; {chosen.name} has to be read")
+    return chosen.read(Request(path, limit, errors, mmap))
+
+
+def write(path: files.PathLike, words: list[str], matrix: Matrix, *, format: str | None = None) -> None:
+    """Write words and matrix; see `Vectors.save` for the parameters."""
+    path = Path(path)
+    if format is None:
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        if files.is_compressed(path):
+            suffixes.pop()
+        suffix = suffixes[-1] if suffixes else ""
+        chosen = next((one for one in FORMATS if suffix in one.suffixes), None)
+        if chosen is None:
+            known = ", ".join(suffix for one in FORMATS for suffix in one.suffixes)
+            raise ValueError(f"{path}: which format? End the name in one of {known}, or give format= one of {_names()}")
+    else:
+        chosen = _named(format)
+    chosen.write(path, words, matrix)
+
+
+def _names() -> str:
+    return ", ".join(repr(one.name) for one in FORMATS)
+
+
+def _named(name: str) -> Format:
+    for one in FORMATS:
+        if one.name == name:
+            return one
+    raise ValueError(f"there is no format {name!r}; there are {_names()}")
+
+
+def _guess(head: bytes) -> str:
+    if head[:4] == struct.pack("<i", 793712314):
+        return "; it looks like a whole fastText model"
+    if head[:2] == b"\x80\x04" or head[:2] == b"\x80\x05" or head[:2] == b"\x80\x02":
+        return "; it looks like a pickle, which firth never opens: save it with its own library as word2vec text"
+    return "; it is empty" if not head else ""
+
+
+# ---- telling formats apart
+
+
+def _sniff_safetensors(head: bytes) -> bool:
+    return len(head) > 8 and head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] < 1 << 32
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return b"_" not in text  # which Python allows
+
+
+def _looks_like_rows(body: bytes, least: int) -> bool:
+    """Whether most of the first lines have at least `least` fields after the first, the last of them a number.
+
+    Most, because among the bytes of a binary file something like a number stands at the end of a line now and then.
+    """
+    lines = [line for line in body.split(b"\n", 20)[:20] if line.strip()]
+    rows = 0
+    for line in lines:
+        fields = line.split()
+        rows += len(fields) > least and _is_number(fields[-1]) and b"\0" not in line
+    return 2 * rows > len(lines)
+
+
+def _sniff_text(head: bytes) -> bool:
+    header = _HEADER.match(head)
+    if not header:
+        return False
+    body = head[header.end() :]
+    # Rows need not have as many numbers as the header promises: that is an error to report, not another format. Only
+    # where they have a single one may the "header" be the first row of a file without one.
+    return _looks_like_rows(body, min(2, int(header[2]))) or (int(header[1]) == 0 and not body.strip())
+
+
+def _sniff_binary(head: bytes) -> bool:
+    header = _HEADER.match(head)
+    return header is not None and not _looks_like_rows(head[header.end() :], 1)
+
+
+def _sniff_glove(head: bytes) -> bool:
+    return _looks_like_rows(head, 1)
+
+
+# ---- text
+
+
+@contextlib.contextmanager
+def _bytes_of(path: Path) -> Iterator[bytes | mmap.mmap]:
+    """A file's bytes: mapped, or read if it has to be unpacked."""
+    if files.is_compressed(path):
+        with files.open_binary(path) as file:
+            data = file.read()
+        yield data
+        return
+    with files.open_binary(path) as file:
+        if path.stat().st_size == 0:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
+
+
+def _read_text(request: Request) -> Table:
+    with _bytes_of(request.path) as data:
+        header = _HEADER.match(data)
+        if not header:
+            raise ValueError(
+                f"{request.path}: line 1 should be the header of word2vec's text format, two whole numbers; it is "
+                f"{_shown(data[:80])}. Without a header the format is 'glove'"
+            )
+        rows = _parse_rows(request, data, header.end(), int(header[2]))
+        found, promised = len(rows.spans), int(header[1])
+        expected = promised if request.limit is None else min(promised, request.limit)
+        if found != expected and (request.limit is None or found < expected):
+            rows.wrong = f"the header promises {promised} words, and {found} lines follow"
+        return _assemble(request, data, rows)
+
+
+def _read_glove(request: Request) -> Table:
+    with _bytes_of(request.path) as data:
+        # Words may contain blanks, so the number of fields that most lines have decides.
+        counts = Counter(len(line.split()) for line in data[:_HEAD].split(b"\n")[:1000] if line.strip())
+        if not counts:
+            raise ValueError(f"{request.path} has no vectors: it is empty")
+        rows = _parse_rows(request, data, 0, max(counts, key=lambda n: (counts[n], -n)) - 1)
+        return _assemble(request, data, rows)
+
+
+@dataclass
+class _Rows:
+    """What a file's rows gave, before their words are decoded.
+
+    spans: (n, 2), where each word stands in the data; problems: what is wrong with rows; wrong: with the whole file.
+    """
+
+    matrix: Matrix
+    spans: NDArray[np.int64]
+    unit: str  # what the format calls a row, for messages
+    first: int  # number of the first
+    problems: dict[int, str] = field(default_factory=dict)
+    wrong: str = ""
+
+
+def _parse_rows(request: Request, data: bytes | mmap.mmap, start: int, size: int) -> _Rows:
+    if size < 1:
+        raise ValueError(f"{request.path}: vectors must have at least 1 number each, not {size}")
+    limit = -1 if request.limit is None else request.limit
+    matrix, spans, status = _core.parse_text(
+        data, start=start, vector_size=size, limit=limit, threads=default_threads()
+    )
+    rows = _Rows(matrix, spans, "line", 1 if start == 0 else 2)
+    for row in np.flatnonzero(status).tolist():
+        begin, end = spans[row].tolist()
+        rows.problems[row] = _line_problem(data[begin : min(end, begin + (1 << 20))], int(status[row]), size)
+    return rows
+
+
+def _line_problem(line: bytes, status: int, size: int) -> str:
+    fields = line.split()
+    if not fields:
+        return "is empty"
+    if status == 3:
+        return f"has {size} numbers but no word"
+    if status == 1:
+        return f"has {len(fields) - 1} numbers after {_shown(fields[0])} instead of {size}"
+    bad = next((text for text in reversed(fields) if not _is_number(text)), fields[-1])
+    return f"({_shown(fields[0])} ...): {_shown(bad)} is not a number"
+
+
+def _shown(data: bytes) -> str:
+    text = data[:40].decode("utf-8", "replace")
+    return repr(text + "..." if len(data) > 40 else text)
+
+
+def _assemble(request: Request, data: bytes | mmap.mmap, rows: _Rows) -> Table:
+    """Decode the words, look for duplicates, and report or leave out the rows that are no good."""
+    words, replaced = _core.decode_words(data, rows.spans)
+    dropped = set(rows.problems)
+    broken = set(replaced) - dropped
+    if broken:
+        # A spelling that was valid from the start comes before one that became the same by losing bytes.
+        seen = {word for row, word in enumerate(words) if row not in broken and row not in dropped}
+        for row in sorted(broken):
+            if words[row] in seen:
+                dropped.add(row)
+            seen.add(words[row])
+        repeated = len(dropped & broken)
+        text = f"{request.path}: {len(broken)} words are not UTF-8; their bad bytes became U+FFFD"
+        if repeated:
+            text += f", and {repeated} of them, which then equal another word, were left out"
+        warnings.warn(text, stacklevel=5)
+    if len(set(words)) < len(words):
+        first_row: dict[str, int] = {}
+        for row, word in enumerate(words):
+            if row not in dropped and first_row.setdefault(word, row) != row:
+                rows.problems[row] = f"repeats the word {word!r} of {rows.unit} {first_row[word] + rows.first}"
+        dropped |= set(rows.problems)
+    problem = _problem(rows)
+    if problem and request.errors == "strict":
+        raise ValueError(f"{request.path}: {problem}. With errors='skip' the rest is loaded")
+    if problem:
+        warnings.warn(f"{request.path}: {problem}. The rest was loaded", stacklevel=5)
+    if not dropped:
+        return words, rows.matrix
+    kept = [row for row in range(len(words)) if row not in dropped]
+    return [words[row] for row in kept], rows.matrix[kept]
+
+
+def _problem(rows: _Rows) -> str:
+    """What is wrong with the file, the first few bad rows spelled out; empty if nothing is."""
+    parts = [rows.wrong] if rows.wrong else []
+    if rows.problems:
+        few = sorted(rows.problems)[:_LISTED]
+        listed = "; ".join(f"{rows.unit} {row + rows.first} {rows.problems[row]}" for row in few)
+        more = "; ..." if len(rows.problems) > len(few) else ""
+        plural = "lines" if rows.unit == "line" else "entries"
+        parts.append(f"{len(rows.problems)} of {len(rows.spans)} {plural} cannot be used: {listed}{more}")
+    return ". ".join(parts)
+
+
+# ---- word2vec's binary format
+
+
+def _read_binary(request: Request) -> Table:
+    with _bytes_of(request.path) as data:
+        header = _HEADER.match(data)
+        if not header:
+            raise ValueError(
+                f"{request.path} does not begin with the header of word2vec's binary format, two whole numbers and "
+                "a newline"
+            )
+        promised, size = int(header[1]), int(header[2])
+        if size < 1:
+            raise ValueError(f"{request.path}: vectors must have at least 1 number each, not {size}")
+        count = promised if request.limit is None else min(promised, request.limit)
+        matrix, spans, whole = _core.parse_binary(data, start=header.end(), vector_size=size, count=count)
+        rows = _Rows(matrix[:whole], spans[:whole].copy(), "entry", 1)
+        if whole < count:
+            begin, end = spans[whole].tolist()
+            word = f" ({_shown(data[begin:end])})" if begin < end else ""
+            rows.wrong = f"it is cut short: the file ends within entry {whole + 1}{word} of {promised}"
+        return _assemble(request, data, rows)
+
+
+# ---- writing
+
+
+@contextlib.contextmanager
+def _packed(path: Path) -> Iterator[IO[bytes]]:
+    """The file to write to, packed if its name ends in .gz."""
+    if files.is_compressed(path) and path.suffix.lower() != ".gz":
+        raise ValueError(f"cannot write {path}: of the packed formats firth writes .gz alone")
+    with files.replacing(path) as file:
+        if path.suffix.lower() == ".gz":
+            # No name and no time inside: the same vectors give the same bytes.
+            with gzip.GzipFile("", "wb", 6, file, 0) as packed:
+                yield cast(IO[bytes], packed)
+        else:
+            yield file
+
+
+def _encoded(path: Path, words: list[str], forbidden: Callable[[bytes], object], what: str) -> list[bytes]:
+    encoded = []
+    for row, word in enumerate(words):
+        try:
+            data = word.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}"
+            ) from None
+        if not data or forbidden(data):
+            _refuse(path, row, word, what)
+        encoded.append(data)
+    return encoded
+
+
+def _refuse(path: Path, row: int, word: str, what: str) -> NoReturn:
+    problem = f"has {what} in it" if word else "is empty"
+    raise ValueError(
+        f"cannot write {path}: word {row}, {word!r}, {problem}, which this format cannot hold. Replace it (by '_', as "
+        "is usual), or save as .safetensors, which holds any word"
+    )
+
+
+def _write_text(path: Path, words: list[str], matrix: Matrix) -> None:
+    _write_rows(path, words, matrix, f"{len(words)} {matrix.shape[1]}\n".encode())
+
+
+def _write_glove(path: Path, words: list[str], matrix: Matrix) -> None:
+    _write_rows(path, words, matrix, b"")
+
+
+def _write_rows(path: Path, words: list[str], matrix: Matrix, header: bytes) -> None:
+    encoded = _encoded(path, words, _WHITE.search, "white space")
+    step = max(1, _CHUNK // matrix.shape[1])
+    with _packed(path) as file:
+        file.write(header)
+        for begin in range(0, len(words), step):
+            some = encoded[begin : begin + step]
+            offsets = np.zeros(len(some) + 1, np.int64)
+            np.cumsum([len(word) for word in some], out=offsets[1:])
+            rows = matrix[begin : begin + step]
+            file.write(_core.format_text(b"".join(some), offsets, rows, threads=default_threads()))
+
+
+def _write_binary(path: Path, words: list[str], matrix: Matrix) -> None:
+    encoded = _encoded(path, words, lambda word: b" " in word or b"\n" in word, "a blank or a newline")
+    step = max(1, _CHUNK // matrix.shape[1])
+    with _packed(path) as file:
+        file.write(f"{len(words)} {matrix.shape[1]}\n".encode())
+        for begin in range(0, len(words), step):
+            rows = matrix[begin : begin + step]
+            file.write(b"".join(_entries(encoded[begin : begin + step], rows)))
+
+
+def _entries(words: list[bytes], matrix: Matrix) -> Iterable[bytes]:
+    for word, row in zip(words, matrix, strict=True):
+        yield word
+        yield b" "
+        yield row.tobytes()
+        yield b"\n"  # as the C program has it; readers skip it
+
+
+# ---- safetensors
+
+
+def _read_safetensors(request: Request) -> Table:
+    path = request.path
+    if files.is_compressed(path):
+        raise ValueError(f"{path}: unpack a safetensors file before reading it; it is read in place")
+    tensors, _ = files.read_tensors(path, mmap=request.mmap)
+    # A file of vectors holds "matrix"; a trained model's holds "vectors" (and "context" and more).
+    name = next((name for name in ("matrix", "vectors") if name in tensors), None)
+    if name is None or "words" not in tensors or "word_offsets" not in tensors:
+        held = ", ".join(sorted(tensors)) or "nothing"
+        raise ValueError(f"{path} holds no word vectors: it should hold matrix (or vectors), words and word_offsets, "
+                         f"and holds {held}")  # fmt: skip
+    matrix: NDArray[Any] = tensors[name]
+    words = _unpacked(path, tensors)
+    if matrix.ndim != 2 or len(matrix) != len(words):
+        raise ValueError(f"{path}: {name} of shape {matrix.shape} does not fit {len(words)} words")
+    if request.limit is not None:
+        words, matrix = words[: request.limit], matrix[: request.limit]
+    return words, matrix if matrix.dtype == np.float32 else matrix.astype(np.float32)
+
+
+def _unpacked(path: Path, tensors: dict[str, NDArray[Any]]) -> list[str]:
+    offsets, data = tensors["word_offsets"], tensors["words"]
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != data.size or np.any(np.diff(offsets) < 0):
+        raise ValueError(f"{path}: word_offsets must rise from 0 to {data.size}, the bytes of words")
+    try:
+        return files.unpack_words(tensors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: words are not UTF-8: {error}") from None
+
+
+def _write_safetensors(path: Path, words: list[str], matrix: Matrix) -> None:
+    _encoded_any(path, words)
+    tensors = {"matrix": matrix, **files.pack_words(words)}
+    files.write_tensors(path, tensors, {"format": "firth vectors", "version": 1})
+
+
+def _encoded_any(path: Path, words: list[str]) -> None:
+    if files.is_compressed(path):
+        raise ValueError(f"cannot write {path}: safetensors files are read in place and never packed")
+    for row, word in enumerate(words):
+        if not word.isascii():
+            try:
+                word.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}"
+                ) from None
+
+
+# In the order in which they are tried on a file: the most particular first.
+FORMATS: tuple[Format, ...] = (
+    Format("safetensors", (".safetensors",), _sniff_safetensors, _read_safetensors, _write_safetensors),
+    Format("word2vec-text", (".txt", ".vec"), _sniff_text, _read_text, _write_text),
+    Format("word2vec-binary", (".bin",), _sniff_binary, _read_binary, _write_binary),
+    Format("glove", (".glove",), _sniff_glove, _read_glove, _write_glove),
+)

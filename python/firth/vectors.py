@@ -1,0 +1,484 @@
+"""Words and their vectors: look-up, similarity, neighbours, analogies, directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from firth import _core, files, formats
+from firth.runtime import default_threads
+
+Method = Literal["3cosadd", "3cosmul"]
+Word = str
+WordOrVector = str | NDArray[Any]
+
+_EPSILON = 0.001  # Levy & Goldberg (2014), equation 5
+
+
+class Vectors:
+    """Words, and a vector for each.
+
+    Parameters
+    ----------
+    words
+        The words, all different, usually the most frequent first.
+    matrix
+        Shape (words, vector_size). Kept without a copy if it is float32 with contiguous rows (which may be padded).
+
+    Attributes
+    ----------
+    words : list of str
+    matrix : ndarray
+        float32, (words, vector_size), read-only: lengths are computed once. To change vectors, make new ones:
+        ``Vectors(v.words, v.matrix - v.matrix.mean(0))``.
+    index : dict
+        Row of each word.
+
+    Raises
+    ------
+    ValueError
+        If a word occurs twice, or the shapes do not fit.
+
+    Notes
+    -----
+    A vector of length 0 has similarity 0 with everything. A row that is not finite is never found by a search.
+    """
+
+    def __init__(self, words: Iterable[str], matrix: ArrayLike) -> None:
+        self.words = list(words)
+        rows = np.asarray(matrix)
+        if rows.dtype.kind not in "fiub":
+            raise TypeError(f"matrix must hold real numbers, not {rows.dtype}")
+        if rows.ndim != 2 or len(rows) != len(self.words) or rows.shape[1] < 1:
+            raise ValueError(f"matrix must have the shape ({len(self.words)} words, vector_size), not {rows.shape}")
+        rows = rows.astype(np.float32, copy=False)
+        step = rows.strides[0]
+        if (rows.shape[1] > 1 and rows.strides[1] != 4) or (len(rows) > 1 and (step < 4 * rows.shape[1] or step % 4)):
+            rows = np.ascontiguousarray(rows)
+        self.matrix: NDArray[np.float32] = rows.view()
+        self.matrix.flags.writeable = False
+        self.index = {word: row for row, word in enumerate(self.words)}
+        if len(self.index) < len(self.words):
+            _refuse_duplicate(self.words)
+        for row, word in enumerate(self.words):
+            if not isinstance(word, str):
+                raise TypeError(f"words must be str; words[{row}] is {word!r}")
+        self._norms: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.index
+
+    def __repr__(self) -> str:
+        return f"Vectors({len(self)} words, vector_size={self.vector_size})"
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector."""
+        return int(self.matrix.shape[1])
+
+    def __getitem__(self, words: Word | Sequence[Word]) -> NDArray[np.float32]:
+        """Vector of a word (vector_size), or of several (n, vector_size). KeyError for an unknown word."""
+        if isinstance(words, str):
+            return cast("NDArray[np.float32]", self.matrix[self._row(words)])
+        return self.matrix[self._rows(words)]
+
+    @overload
+    def get(self, word: Word) -> NDArray[np.float32] | None: ...
+    @overload
+    def get(self, word: Word, default: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def get(self, word: Word, default: NDArray[np.float32] | None = None) -> NDArray[np.float32] | None:
+        """Vector of a word, or `default` if it is unknown."""
+        row = self.index.get(word)
+        return default if row is None else self.matrix[row]
+
+    def similarity(self, a: WordOrVector, b: WordOrVector) -> float:
+        """Cosine of two words or vectors, between -1 and 1."""
+        return float(np.clip(self._unit(a) @ self._unit(b), -1, 1))
+
+    def distance(self, a: WordOrVector, b: WordOrVector) -> float:
+        """1 - cosine, between 0 and 2."""
+        return 1 - self.similarity(a, b)
+
+    def search(
+        self, queries: ArrayLike, topn: int = 10, *, restrict_vocab: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows nearest to vectors by cosine, exactly.
+
+        Parameters
+        ----------
+        queries
+            Shape (q, vector_size).
+        topn
+            Rows for each query; as many as there are words, if that is fewer.
+        restrict_vocab
+            Look among the first so many words alone.
+
+        Returns
+        -------
+        rows, scores
+            Each (q, topn), the nearest first, the lower row first among equals. A score is the same to the last bit
+            whatever the other queries and the number of threads. Where fewer than topn rows are finite, the rest is
+            -1 and NaN.
+        """
+        vectors = np.ascontiguousarray(queries, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self.vector_size:
+            raise ValueError(f"queries must have the shape (q, {self.vector_size}), not {vectors.shape}")
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise ValueError(f"queries[{bad[0]}] is not finite")
+        if topn < 0:
+            raise ValueError(f"topn must not be negative, not {topn}")
+        n = self._restricted(restrict_vocab)
+        rows, scores = _core.topk(
+            self.matrix[:n],
+            inverse_norms=self._inverse_norms()[:n],
+            queries=vectors,
+            k=min(topn, n),
+            threads=default_threads(),
+        )
+        return rows, np.clip(scores, -1, 1, out=scores)
+
+    def neighbors(
+        self, queries: Sequence[Word] | NDArray[Any], topn: int = 10, *, restrict_vocab: int | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Nearest words, with cosines, of many words or vectors at once.
+
+        Parameters
+        ----------
+        queries
+            Words, or an array (q, vector_size). A word is not its own neighbour.
+        topn, restrict_vocab
+            See `search`.
+
+        Returns
+        -------
+        list
+            For each query its (word, cosine) pairs, the nearest first.
+        """
+        if isinstance(queries, str):
+            raise TypeError(f"queries must be words or an array, not one string; write [{queries!r}]")
+        if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiub":
+            rows, scores = self.search(queries, topn, restrict_vocab=restrict_vocab)
+            own: list[int] = [-1] * len(rows)
+        else:
+            own = self._rows(queries)
+            rows, scores = self.search(self.matrix[own], topn + 1, restrict_vocab=restrict_vocab)
+        return [
+            self._named(found, score, {row}, topn)
+            for found, score, row in zip(rows.tolist(), scores.tolist(), own, strict=True)
+        ]
+
+    def most_similar(
+        self,
+        positive: WordOrVector | Sequence[WordOrVector] = (),
+        negative: WordOrVector | Sequence[WordOrVector] = (),
+        topn: int = 10,
+        *,
+        restrict_vocab: int | None = None,
+        method: Method = "3cosadd",
+    ) -> list[tuple[str, float]]:
+        """Words nearest to what is positive and farthest from what is negative.
+
+        Parameters
+        ----------
+        positive, negative
+            A word, a vector, or several. Words given are not among the answers.
+        topn
+            How many words.
+        restrict_vocab
+            Look among the first so many words alone.
+        method
+            "3cosadd": the cosine with the mean of the unit vectors, negative ones subtracted (Mikolov et al. 2013c).
+            "3cosmul": the product of the positive cosines over that of the negative ones, cosines shifted to [0, 1]
+            (Levy & Goldberg 2014, equation 5, epsilon 0.001).
+
+        Returns
+        -------
+        list
+            (word, score) pairs, the best first.
+        """
+        plus, minus = _several(positive), _several(negative)
+        if not plus and not minus:
+            raise ValueError("most_similar needs at least one positive or negative word or vector")
+        given = {self._row(one) for one in plus + minus if isinstance(one, str)}
+        units = np.stack([self._unit(one) for one in plus] + [-self._unit(one) for one in minus])
+        if method == "3cosadd":
+            rows, scores = self.search(units.mean(0)[None], topn + len(given), restrict_vocab=restrict_vocab)
+            return self._named(rows[0].tolist(), scores[0].tolist(), given, topn)
+        _check_method(method)
+        split = len(plus)
+        product = self.multiplied(units[None, :split], -units[None, split:], restrict_vocab=restrict_vocab)[0]
+        product[[row for row in given if row < len(product)]] = -np.inf
+        order = np.argsort(-product, kind="stable")[:topn]
+        return [(self.words[row], float(product[row])) for row in order.tolist() if product[row] > -np.inf]
+
+    def multiplied(
+        self, positive: NDArray[Any], negative: NDArray[Any], *, restrict_vocab: int | None = None
+    ) -> NDArray[np.float32]:
+        """Score all words by 3CosMul (Levy & Goldberg 2014, equation 5), for q questions at once.
+
+        Parameters
+        ----------
+        positive, negative
+            Unit vectors, (q, n, vector_size), of any n.
+        restrict_vocab
+            Score the first so many words alone.
+
+        Returns
+        -------
+        ndarray
+            float32 (q, words): the product of (1 + cos) / 2 over the positive vectors, divided by that of
+            (1 + cos) / 2 + 0.001 over the negative ones. -inf for words whose vectors are not finite.
+        """
+        n = self._restricted(restrict_vocab)
+        product = np.ones((len(positive), n), np.float32)
+        for j in range(positive.shape[1]):
+            product *= self._shifted_cosines(positive[:, j], n)
+        for j in range(negative.shape[1]):
+            product /= self._shifted_cosines(negative[:, j], n) + np.float32(_EPSILON)
+        product[np.isnan(product)] = -np.inf
+        return product
+
+    def analogy(
+        self,
+        a: Word,
+        b: Word,
+        c: Word,
+        topn: int = 10,
+        *,
+        restrict_vocab: int | None = None,
+        method: Method = "3cosadd",
+    ) -> list[tuple[str, float]]:
+        """Answer "a is to b as c is to ...": ``analogy("man", "king", "woman")``. See `most_similar`."""
+        return self.most_similar([b, c], [a], topn, restrict_vocab=restrict_vocab, method=method)
+
+    def doesnt_match(self, words: Sequence[Word]) -> str:
+        """Word least similar to the mean of the words' unit vectors, of three or more."""
+        if isinstance(words, str) or len(words) < 3:
+            raise ValueError("doesnt_match needs three words or more, as a list")
+        units = np.stack([self._unit(word) for word in words])
+        return words[int(np.argmin(units @ units.mean(0)))]
+
+    def rank(self, a: Word, b: Word) -> int:
+        """Place of b among a's neighbours: 1 if it is the nearest."""
+        row_a, row_b = self._row(a), self._row(b)
+        if row_a == row_b:
+            raise ValueError(f"rank needs two different words, not {a!r} twice")
+        with np.errstate(invalid="ignore"):  # rows that are not finite are no neighbours
+            cosines = self._cosines(self._unit(a)[None], len(self))[0]
+            nearer = cosines > cosines[row_b]
+        nearer[row_a] = False
+        return 1 + int(np.count_nonzero(nearer))
+
+    def direction(self, pairs: Iterable[tuple[Word, Word]]) -> Direction:
+        """Direction from the first to the second words of pairs: the mean difference of their unit vectors.
+
+        Examples
+        --------
+        >>> number = vectors.direction([("cat", "cats"), ("dog", "dogs")])      # doctest: +SKIP
+        >>> number.project(["puppy", "puppies"])                                # doctest: +SKIP
+        """
+        differences = [self._unit(b) - self._unit(a) for a, b in pairs]
+        if not differences:
+            raise ValueError("direction needs at least one pair of words")
+        mean = np.mean(differences, axis=0)
+        norm = float(np.linalg.norm(mean))
+        if not norm > 1e-12:
+            raise ValueError("the pairs have no common direction: their mean difference is 0")
+        return Direction((mean / norm).astype(np.float32), self)
+
+    def save(self, path: files.PathLike, format: str | None = None) -> None:
+        """Write words and vectors to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            Where to. The format follows from its end: .safetensors, .bin (word2vec's binary), .txt or .vec
+            (word2vec's text), .glove; with .gz behind it, packed.
+        format
+            "safetensors", "word2vec-binary", "word2vec-text" or "glove", whatever the file's name.
+
+        Raises
+        ------
+        ValueError
+            If no format is named, or the format cannot hold a word (white space in text, a blank in binary).
+
+        Notes
+        -----
+        Text is written with the fewest digits that read back as the same float32.
+        """
+        formats.write(path, self.words, self.matrix, format=format)
+
+    def to_gensim(self) -> Any:
+        """Copy to gensim's ``KeyedVectors``."""
+        keyed = _keyed_vectors()(self.vector_size, count=len(self), dtype=np.float32)
+        keyed.add_vectors(self.words, self.matrix)
+        return keyed
+
+    @classmethod
+    def from_gensim(cls, keyed: Any) -> Vectors:
+        """Take words and vectors from gensim's ``KeyedVectors``, without a copy."""
+        if not isinstance(keyed, _keyed_vectors()):
+            raise TypeError(f"from_gensim needs KeyedVectors (a model's .wv), not {type(keyed).__name__}")
+        return cls(keyed.index_to_key, keyed.vectors)
+
+    def _row(self, word: Word) -> int:
+        row = self.index.get(word)
+        if row is not None:
+            return row
+        if not isinstance(word, str):
+            raise TypeError(f"a word must be a str, not {word!r}")
+        others = [other for other in (word.lower(), word.upper(), word.capitalize()) if other in self.index]
+        hint = f"; {others[0]!r} is one" if others else ""
+        raise KeyError(f"{word!r} is not one of the {len(self)} words{hint}")
+
+    def _rows(self, words: Iterable[Word]) -> list[int]:
+        return [self._row(word) for word in words]
+
+    def _restricted(self, restrict_vocab: int | None) -> int:
+        if restrict_vocab is None:
+            return len(self)
+        if restrict_vocab < 0:
+            raise ValueError(f"restrict_vocab must not be negative, not {restrict_vocab}")
+        return min(restrict_vocab, len(self))
+
+    def _inverse_norms(self) -> NDArray[np.float32]:
+        """1 / length of each row, 0 for a length of 0, NaN for a row that is not finite. Computed once."""
+        if self._norms is None:
+            self._norms = _core.inverse_norms(self.matrix, threads=default_threads())
+        return self._norms
+
+    def _unit(self, one: WordOrVector) -> NDArray[np.float64]:
+        """Unit vector of a word or vector, in float64; 0 where that has no length."""
+        if isinstance(one, str):
+            vector, name = self.matrix[self._row(one)].astype(np.float64), repr(one)
+        else:
+            vector, name = np.asarray(one, np.float64), "a vector"
+            if vector.shape != (self.vector_size,):
+                raise ValueError(f"a vector must have the shape ({self.vector_size},), not {vector.shape}")
+        if not np.isfinite(vector).all():
+            raise ValueError(f"{name} is not finite")
+        norm = float(np.linalg.norm(vector))
+        return cast("NDArray[np.float64]", vector / norm if norm > 0 else vector)
+
+    def _cosines(self, units: NDArray[Any], n: int) -> NDArray[np.float32]:
+        """Cosines (q, n) of unit vectors (q, vector_size) with the first n words."""
+        cosines = units.astype(np.float32) @ self.matrix[:n].T
+        cosines *= self._inverse_norms()[:n]
+        return cast("NDArray[np.float32]", cosines)
+
+    def _shifted_cosines(self, units: NDArray[Any], n: int) -> NDArray[np.float32]:
+        with np.errstate(invalid="ignore"):  # rows that are not finite give NaN
+            cosines = self._cosines(units, n)
+            np.clip(cosines, -1, 1, out=cosines)
+        cosines += 1
+        cosines /= 2
+        return cosines
+
+    def _named(
+        self, rows: Iterable[int], scores: Iterable[float], without: set[int], topn: int
+    ) -> list[tuple[str, float]]:
+        pairs = zip(rows, scores, strict=True)
+        return [(self.words[row], score) for row, score in pairs if row >= 0 and row not in without][:topn]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction among vectors, such as singular to plural.
+
+    Attributes
+    ----------
+    vector
+        float32 (vector_size), of length 1.
+    """
+
+    vector: NDArray[np.float32]
+    _vectors: Vectors = field(repr=False)
+
+    def project(self, words: Sequence[Word]) -> NDArray[np.float32]:
+        """How far each word's unit vector points this way: dot products (n), between -1 and 1."""
+        if isinstance(words, str):
+            raise TypeError(f"project takes a list of words; write [{words!r}]")
+        units = [self._vectors._unit(word) for word in words]
+        return np.array([unit @ self.vector for unit in units], np.float32)
+
+
+def load_vectors(
+    path: files.PathLike,
+    *,
+    format: str | None = None,
+    limit: int | None = None,
+    errors: formats.Errors = "strict",
+    mmap: bool = False,
+) -> Vectors:
+    """Read vectors from a file of any known format.
+
+    Parameters
+    ----------
+    path
+        word2vec's text or binary format, GloVe's text, or safetensors (firth's vectors, and models it has trained);
+        the text and binary ones may be packed (.gz, .bz2, .xz, .zst).
+    format
+        "word2vec-text", "word2vec-binary", "glove" or "safetensors"; told by the contents if not given.
+    limit
+        Read the first so many words alone.
+    errors
+        "strict": a line that cannot be used is an error. "skip": such lines are left out, with a warning.
+    mmap
+        Map a safetensors file instead of reading it: rows are loaded when they are looked at.
+
+    Returns
+    -------
+    Vectors
+
+    Raises
+    ------
+    ValueError
+        Naming the file and the first bad lines: a wrong number of fields, something that is not a number, a word that
+        stood before, a header that promises other counts, a binary file cut short.
+
+    Warns
+    -----
+    UserWarning
+        If words are not UTF-8: bad bytes become U+FFFD, and of words that are then equal the first is kept.
+
+    Notes
+    -----
+    In text the last vector_size fields of a line are the numbers, so that a word may contain blanks. "inf" and "nan"
+    are numbers and are kept as they are, in every format; such rows are never found by a search.
+    """
+    return Vectors(*formats.read(path, format=format, limit=limit, errors=errors, mmap=mmap))
+
+
+def _several(given: WordOrVector | Sequence[WordOrVector]) -> list[WordOrVector]:
+    if isinstance(given, str) or (isinstance(given, np.ndarray) and given.ndim == 1):
+        return [given]
+    return list(given)
+
+
+def _check_method(method: str) -> None:
+    if method not in ("3cosadd", "3cosmul"):
+        raise ValueError(f"method must be '3cosadd' or '3cosmul', not {method!r}")
+
+
+def _refuse_duplicate(words: list[str]) -> None:
+    first: dict[str, int] = {}
+    for row, word in enumerate(words):
+        before = first.setdefault(word, row)
+        if before != row:
+            raise ValueError(f"words must all be different; {word!r} is words[{before}] and words[{row}]")
+
+
+def _keyed_vectors() -> Any:
+    try:
+        from gensim.models import KeyedVectors
+    except ImportError:
+        raise ImportError("this needs gensim: pip install gensim") from None
+    return KeyedVectors
