@@ -26,7 +26,7 @@ from firth import files, formats
 from firth.corpus import Corpus
 from firth.models import Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel
-from firth.vectors import Vectors, load_vectors
+from firth.vectors import Method, Vectors, load_vectors
 
 # What files, data and a machine too small raise; anything else is a mistake in firth and shows as one.
 _ERRORS = (
@@ -41,6 +41,8 @@ _ERRORS = (
     zlib.error,
 )
 
+_FORMAT = click.Choice([one.name for one in formats.FORMATS])
+_METHOD = click.Choice(typing.get_args(Method))
 _BATCH = 256  # words of a pipe that are looked up at once
 
 
@@ -57,7 +59,7 @@ class _Commands(click.Group):
         kwargs["prog_name"] = "firth"
         kwargs["standalone_mode"] = False
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
             try:
                 sys.exit(super().main(*args, **kwargs) or 0)
             except click.Abort:
@@ -89,10 +91,6 @@ def _describe(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     # str() of a KeyError puts its message in quotation marks.
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error) or type(error).__name__
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    click.echo(f"Warning: {message}", err=True)
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -327,8 +325,13 @@ def _is_saved_corpus(path: str) -> bool:
 
 def _query_options(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in (
-        click.option("--limit", type=click.IntRange(1), help="Read only so many vectors of the file.  [default: all]"),
-        click.option("-n", "--topn", type=click.IntRange(1), default=10, help="How many words to show."),
+        click.option(
+            "--limit",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Read only so many vectors of the file.  [default: all]",
+        ),
+        click.option("-n", "--topn", type=click.IntRange(1), metavar="N", default=10, help="How many words to show."),
         click.argument("path", metavar="VECTORS", type=click.Path(path_type=Path)),
     ):
         command = parameter(command)
@@ -375,8 +378,8 @@ def neighbors(
 @click.argument("a")
 @click.argument("b")
 @click.argument("c")
-@click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", help="How answers are scored.")
-def analogy(path: Path, a: str, b: str, c: str, topn: int, limit: int | None, method: str) -> None:
+@click.option("--method", type=_METHOD, default="3cosadd", help="How answers are scored.")
+def analogy(path: Path, a: str, b: str, c: str, topn: int, limit: int | None, method: Method) -> None:
     """Find D such that A is to B as C is to D.
 
     \b
@@ -418,12 +421,12 @@ def _show_scores(near: Sequence[tuple[str, float]]) -> None:
         click.echo(line)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows as lines: the first column flush left, the others flush right."""
+def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
+    """Rows as lines: the first columns flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "  ".join(cells).rstrip()
+        cells = zip(row, widths, strict=True)
+        yield "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(cells)).rstrip()
 
 
 # ------------------------------------------------------------------------------------------------ evaluate
@@ -432,10 +435,18 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 @main.command()
 @click.argument("path", metavar="VECTORS", type=click.Path(path_type=Path))
 @click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--limit", type=click.IntRange(1), help="Read only so many vectors of the file.  [default: all]")
-@click.option("--restrict-vocab", type=click.IntRange(1), default=300_000, help="Answer with the first so many words.")
-@click.option("--method", type=click.Choice(["3cosadd", "3cosmul"]), default="3cosadd", help="How answers are scored.")
-def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_vocab: int, method: str) -> None:
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Read only so many vectors of the file.  [default: all]"
+)
+@click.option(
+    "--restrict-vocab",
+    type=click.IntRange(1),
+    metavar="N",
+    default=300_000,
+    help="Answer with the first so many words.",
+)
+@click.option("--method", type=_METHOD, default="3cosadd", help="How answers are scored.")
+def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_vocab: int, method: Method) -> None:
     """Compare vectors with what people said.
 
     Each FILE is one of two kinds, and firth sees which. Similarity: two words and a score a line; shown is Spearman's
@@ -450,23 +461,26 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
 
     kinds = [_kind_of_gold(file) for file in gold]
     vectors = load_vectors(path, limit=limit)
-    rows = [("", "asked", "known", "coverage", "score", "measure")]
+    rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
     for file, kind in zip(gold, kinds, strict=True):
         if kind == "similarity":
             similar = evaluate.similarity(vectors, file)
-            score = "none" if math.isnan(similar.spearman) else f"{similar.spearman:.3f}"
-            rows.append(_score_row(file.name, similar.pairs, similar.found, score, "rank correlation"))
+            rows.append(
+                _score_row(file.name, "rank correlation", similar.pairs, similar.found, similar.spearman, ".3f")
+            )
         else:
             answers = evaluate.analogies(vectors, file, restrict_vocab=restrict_vocab, method=method)
-            for part, name in ((answers, file.name), *((section, f"  {section.name}") for section in answers.sections)):
-                score = "none" if math.isnan(part.accuracy) else f"{part.accuracy:.1%}"
-                rows.append(_score_row(name, part.asked, part.found, score, "answered right"))
-    for line in _aligned(rows):
+            rows.append(_score_row(file.name, "right answers", answers.asked, answers.found, answers.accuracy, ".1%"))
+            rows += [
+                _score_row(f"  {one.name}", "", one.asked, one.found, one.accuracy, ".1%") for one in answers.sections
+            ]
+    for line in _aligned(rows, left=2):
         click.echo(line)
 
 
-def _score_row(name: str, asked: int, known: int, score: str, measure: str) -> tuple[str, ...]:
-    return name, f"{asked:,}", f"{known:,}", f"{known / asked:.1%}" if asked else "none", score, measure
+def _score_row(name: str, measure: str, asked: int, known: int, score: float, style: str) -> tuple[str, ...]:
+    coverage = f"{known / asked:.1%}" if asked else "-"
+    return name, measure, f"{asked:,}", f"{known:,}", coverage, "-" if math.isnan(score) else format(score, style)
 
 
 def _kind_of_gold(path: Path) -> str:
@@ -493,9 +507,11 @@ def _kind_of_gold(path: Path) -> str:
 @main.command()
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--from", "source_format", metavar="FORMAT", help="Format of IN.  [default: looked at, or by suffix]")
-@click.option("--to", "target_format", metavar="FORMAT", help="Format of OUT.  [default: by suffix]")
-@click.option("--limit", type=click.IntRange(1), help="Keep only the first so many vectors.  [default: all]")
+@click.option("--from", "source_format", type=_FORMAT, help="Format of IN.  [default: told by its contents]")
+@click.option("--to", "target_format", type=_FORMAT, help="Format of OUT.  [default: by its suffix]")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Keep only the first so many vectors.  [default: all]"
+)
 def convert(
     source: Path, target: Path, source_format: str | None, target_format: str | None, limit: int | None
 ) -> None:

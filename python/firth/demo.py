@@ -53,8 +53,8 @@ def run(file: Path | None, output: Path, epochs: int | None) -> None:
         corpus = Corpus.from_file(file, min_count=min_count, tokenizer="words", progress=bars)
         _say(f"{file}, in lower case and split into words.")
     read, words = corpus.report, corpus.vocabulary.words
-    _say(f"{read.tokens_read:,} words, {read.distinct_words_read:,} different ones. The {len(words):,} that occur")
-    _say(f"{min_count} times or more are kept, {read.tokens_kept:,} in all.")
+    _say(f"{read.tokens_read:,} words, {read.distinct_words_read:,} different ones. Without the rare ones, seen less")
+    _say(f"than {min_count} times, {read.tokens_kept:,} words remain, {len(words):,} different ones.")
     if corpus.n_tokens < 100_000:
         _say("That is little text: expect rough answers.")
 
@@ -129,9 +129,7 @@ def _show_plural(vectors: Vectors, words: Sequence[str]) -> None:
 def _telling(vectors: Vectors) -> list[str]:
     """Some words of middling frequency that have a clear set of neighbours."""
     words = [word for word in vectors.words[100:2000] if len(word) > 3 and word.isalpha()] or vectors.words[:6]
-    closeness = {
-        word: near[-1][1] for word, near in zip(words, vectors.neighbors(words, topn=5), strict=True) if near
-    }
+    closeness = {word: near[-1][1] for word, near in zip(words, vectors.neighbors(words, topn=5), strict=True) if near}
     part = -(-len(words) // 6)
     return [max(words[i : i + part], key=lambda word: closeness.get(word, -1)) for i in range(0, len(words), part)]
 
