@@ -22,6 +22,13 @@ constexpr std::size_t kScratch = std::size_t{1} << 16;
 constexpr std::uint64_t kOnes = 0x0101010101010101ULL;
 constexpr std::uint64_t kHighs = 0x8080808080808080ULL;
 
+// 16 bytes from [16 - n] on keep the first n of 16.
+constexpr auto kMask = [] {
+    std::array<unsigned char, 32> mask{};
+    for (std::size_t i = 0; i < 16; ++i) mask[i] = 0xFF;
+    return mask;
+}();
+
 constexpr bool is_ascii_word(unsigned char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
@@ -133,10 +140,11 @@ class Scanner {
     void load(std::uint64_t pair[2], const char* p, std::size_t n) const {
         if (p + 16 <= readable_end_) {
             std::memcpy(pair, p, 16);
-            // Shifts by 64 are not defined, hence the two steps.
-            const std::size_t in_first = n < 8 ? n : 8, in_second = n - in_first;
-            pair[0] &= ~std::uint64_t{0} >> (64 - 8 * in_first);
-            pair[1] &= in_second == 0 ? 0 : ~std::uint64_t{0} >> (64 - 8 * in_second);
+            // A branch on the length would be mispredicted for every fourth word.
+            std::uint64_t mask[2];
+            std::memcpy(mask, kMask.data() + 16 - n, 16);
+            pair[0] &= mask[0];
+            pair[1] &= mask[1];
         } else {
             pair[0] = pair[1] = 0;
             std::memcpy(pair, p, n);

@@ -50,7 +50,7 @@ void WordTable::insert(Entry& entry, const WordKey& key) {
 void WordTable::grow(std::size_t n) {
     std::size_t slots = kFirstSlots;
     int shift = 64 - 13;
-    while (2 * n > slots) {
+    while (3 * n > 2 * slots) {
         slots *= 2;
         --shift;
     }

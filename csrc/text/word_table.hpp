@@ -51,7 +51,7 @@ class WordTable {
 
     // Makes room for n more words.
     void reserve(std::size_t n) {
-        if (2 * (size_ + n) > slots() || !entries_) grow(size_ + n);
+        if (3 * (size_ + n) > 2 * slots() || !entries_) grow(size_ + n);
     }
     void prefetch(const WordKey& key) const { __builtin_prefetch(entries_ + (key.hash >> shift_), 1); }
 

@@ -78,13 +78,16 @@ class Vocabulary:
         if isinstance(words, str):
             raise TypeError("words must be a list of strings, not one string")
         self.words = list(words)
-        if not all(map(str.__instancecheck__, self.words)):
-            at = next(i for i, word in enumerate(self.words) if not isinstance(word, str))
-            raise TypeError(f"words[{at}] is a {type(self.words[at]).__name__}, not a string")
+        given_words: list[Any] = self.words
+        for i, word in enumerate(given_words):
+            if not isinstance(word, str):
+                raise TypeError(f"words[{i}] is of type {type(word).__name__}, not a string")
         if len(self._ids) != len(self.words):
             # Of a word that comes twice, the dict holds the last place.
             at = next(i for i, word in enumerate(self.words) if self._ids[word] != i)
-            raise ValueError(f"words must differ: {self.words[at]!r} is words[{at}] and words[{self._ids[self.words[at]]}]")
+            raise ValueError(
+                f"words must differ: {self.words[at]!r} is words[{at}] and words[{self._ids[self.words[at]]}]"
+            )
         given = np.zeros(len(self.words), np.int64) if counts is None else np.asarray(counts)
         if given.shape != (len(self.words),):
             raise ValueError(f"counts must be {len(self.words)} numbers, one a word, not of shape {given.shape}")
@@ -361,7 +364,7 @@ class Corpus:
             raise ValueError(f"{path} is not a corpus saved by firth; read a text with Corpus.from_file")
         if metadata.get("version") != _VERSION:
             raise ValueError(
-                f"{path} has version {metadata.get('version')} of the corpus format; this firth reads version {_VERSION}"
+                f"{path} has version {metadata.get('version')} of the corpus format; this firth reads {_VERSION}"
             )
         try:
             ids, offsets, counts = tensors["ids"], tensors["offsets"], np.array(tensors["counts"])
@@ -468,7 +471,7 @@ def _lower_table() -> NDArray[np.uint32]:
     """By code point, its lower case if it is a word character, else 0."""
     codes = np.arange(_LAST_CHARACTER, dtype="<u4")
     codes[0xD800:0xE000] = 0  # surrogates
-    codes[[0x130, 0x3A3]] = [ord("i"), ord("σ")]  # the two whose lower case is two characters, or depends on others
+    codes[[0x130, 0x3A3]] = [ord("i"), 0x3C3]  # the two whose lower case is two characters, or depends on others
     characters = codes.tobytes().decode("utf-32-le")
     word = np.fromiter(map(str.isalnum, characters), np.bool_, _LAST_CHARACTER)
     word[ord("_")] = True
@@ -593,7 +596,8 @@ class _Files:
     def lines(self) -> Iterator[str]:
         """Every line of every file, as text, for tokenizers that are not ours."""
         for source in self.sources:
-            name, rest, byte, line = _name_of(source), [], 0, 0
+            name, byte, line = _name_of(source), 0, 0
+            rest: list[bytes] = []  # of a line that goes on in the next block
             for block in self.blocks(source):
                 *ended, last = bytes(block).split(b"\n")
                 for end in ended:
@@ -655,8 +659,8 @@ def _from_file(
 ) -> tuple[Corpus, dict[str, int]]:
     sources = _sources(source)
     counter = options.counter()
-    plain = all(isinstance(one, str | os.PathLike) and one != "-" and not is_compressed(one) for one in sources)
-    total = sum(os.stat(one).st_size for one in sources) if plain else None  # type: ignore[arg-type]
+    plain = [one for one in sources if isinstance(one, str | os.PathLike) and one != "-" and not is_compressed(one)]
+    total = sum(os.stat(one).st_size for one in plain) if len(plain) == len(sources) else None
     with tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=not progress) as bar:
         files = _Files(sources, options, bar)
         surrogates = 0
