@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,7 +207,7 @@ def _units(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     norms = np.linalg.norm(units, axis=1, keepdims=True)
     norms[norms == 0] = 1
     units /= norms
-    return cast("NDArray[np.float64]", units)
+    return units
 
 
 def _row(vectors: Vectors, word: str, lower: bool, known: int | None = None) -> int | None:

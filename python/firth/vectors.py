@@ -61,12 +61,12 @@ class Vectors:
             rows = np.ascontiguousarray(rows)
         self.matrix: NDArray[np.float32] = rows.view()
         self.matrix.flags.writeable = False
-        self.index = {word: row for row, word in enumerate(self.words)}
-        if len(self.index) < len(self.words):
-            _refuse_duplicate(self.words)
         for row, word in enumerate(self.words):
             if not isinstance(word, str):
                 raise TypeError(f"words must be str; words[{row}] is {word!r}")
+        self.index = {word: row for row, word in enumerate(self.words)}
+        if len(self.index) < len(self.words):
+            _refuse_duplicate(self.words)
         self._norms: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
@@ -318,7 +318,7 @@ class Vectors:
 
     def to_gensim(self) -> Any:
         """Copy to gensim's ``KeyedVectors``."""
-        keyed = _keyed_vectors()(self.vector_size, count=len(self), dtype=np.float32)
+        keyed = _keyed_vectors()(self.vector_size, dtype=np.float32)
         keyed.add_vectors(self.words, self.matrix)
         return keyed
 

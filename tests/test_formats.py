@@ -1,0 +1,478 @@
+import bz2
+import errno
+import gzip
+import lzma
+import os
+import struct
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import reference
+from firth import Vectors, _core, files, formats, load_vectors
+
+WORDS = ["the", "of", "naïve", "日本", "a\u00a0b", "\u2028", "1", "nan", "😀"]
+SUFFIXES = {"word2vec-text": ".txt", "word2vec-binary": ".bin", "glove": ".glove", "safetensors": ".safetensors"}
+
+
+def some_rows(rows=len(WORDS), columns=6, seed=0):
+    return np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
+
+
+def write(folder, data, name="file"):
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def assert_same(table, words, matrix):
+    """The same words, and numbers of the same bits (but for what NaNs carry)."""
+    assert table[0] == words
+    assert table[1].dtype == np.float32
+    assert table[1].shape == matrix.shape
+    np.testing.assert_array_equal(table[1], matrix)
+    np.testing.assert_array_equal(np.signbit(table[1]), np.signbit(matrix))
+
+
+# ---- round trips
+
+
+floats = st.floats(width=32, allow_nan=False) | st.sampled_from(
+    [0.0, -0.0, 1e-45, -1e-45, 1.1754942e-38, 1.1754944e-38, 3.4028235e38, -3.4028235e38, 0.1, 1 / 3, 16777216.0]
+).map(lambda x: float(np.float32(x)))
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\n\r\v\f"), min_size=1)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=150)
+def test_every_format_gives_back_words_and_bits(data):
+    words = data.draw(st.lists(texts, unique=True, min_size=1, max_size=8))
+    matrix = data.draw(hnp.arrays(np.float32, (len(words), data.draw(st.integers(1, 5))), elements=floats))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, suffix in SUFFIXES.items():
+            for packed in ("", ".gz") if name != "safetensors" else ("",):
+                path = Path(folder) / f"v{suffix}{packed}"
+                formats.write(path, words, matrix)
+                assert_same(formats.read(path, format=name), words, matrix)
+
+
+@given(texts, st.integers(0, 2**32 - 1))
+@example("nan", 0x7F800000)
+@example("inf", 0xFFC00000)
+@settings(deadline=None)
+def test_any_bits_survive_text(word, bits):
+    matrix = np.array([[bits, 0x3F800000]], np.uint32).view(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "v.txt"
+        formats.write(path, [word], matrix)
+        assert_same(formats.read(path), [word], matrix)
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_formats_are_told_by_their_contents(tmp_path, name):
+    for rows, columns in [(9, 6), (1, 2), (5, 1), (300, 50), (40, 2000)]:
+        words = WORDS if rows == 9 else [f"w{i}" for i in range(rows)]
+        matrix = some_rows(rows, columns)
+        formats.write(tmp_path / "nameless", words, matrix, format=name)
+        assert_same(formats.read(tmp_path / "nameless"), words, matrix)
+
+
+def test_binary_files_of_many_kinds_of_numbers_are_told_from_text(tmp_path):
+    # Among their bytes are newlines, blanks and digits.
+    for seed in range(200):
+        matrix = some_rows(30, 1 + seed % 40, seed) * np.float32(10.0 ** (seed % 13 - 9))
+        words = [str(i) for i in range(30)]
+        formats.write(tmp_path / "v.bin", words, matrix)
+        assert_same(formats.read(tmp_path / "v.bin"), words, matrix)
+
+
+def test_no_words_at_all(tmp_path):
+    for name, suffix in SUFFIXES.items():
+        path = tmp_path / f"v{suffix}"
+        formats.write(path, [], np.zeros((0, 3), np.float32))
+        if name == "glove":  # which then has nothing to say how long vectors are
+            with pytest.raises(ValueError, match="is empty"):
+                formats.read(path)
+        else:
+            assert formats.read(path)[1].shape == (0, 3)
+
+
+def test_padded_rows_and_many_chunks(tmp_path, monkeypatch):
+    wide = some_rows(1000, 16)
+    words = [f"w{i}" for i in range(1000)]
+    monkeypatch.setattr(formats, "_CHUNK", 100)
+    for suffix in SUFFIXES.values():
+        formats.write(tmp_path / f"v{suffix}", words, wide[:, :7])
+        assert_same(formats.read(tmp_path / f"v{suffix}"), words, wide[:, :7])
+
+
+@pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
+def test_packed_files_are_read(tmp_path, opener):
+    matrix = some_rows()
+    suffix = {gzip.open: ".gz", bz2.open: ".bz2", lzma.open: ".xz"}[opener]
+    for name in ("word2vec-text", "word2vec-binary", "glove"):
+        formats.write(tmp_path / "plain", WORDS, matrix, format=name)
+        with opener(tmp_path / f"v{suffix}", "wb") as file:
+            file.write((tmp_path / "plain").read_bytes())
+        assert_same(formats.read(tmp_path / f"v{suffix}"), WORDS, matrix)
+
+
+def test_gz_is_packed_and_the_same_every_time(tmp_path):
+    for name in ("a.txt.gz", "b.vec.gz"):
+        formats.write(tmp_path / name, WORDS, some_rows())
+    first, second = (tmp_path / name for name in ("a.txt.gz", "b.vec.gz"))
+    assert first.read_bytes() == second.read_bytes()
+    assert gzip.decompress(first.read_bytes()).startswith(b"9 6\nthe ")
+
+
+# ---- the text parser against the oracle
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 50])
+@pytest.mark.parametrize("end", [b"\n", b"", b" \n", b"\r\n", b"\n\n \n"])
+def test_lines_are_shared_out_without_losing_any(threads, end):
+    words = [f"w{'x' * (i % 17)}{i}" for i in range(101)]
+    matrix = some_rows(101, 3)
+    offsets = np.cumsum([0] + [len(word) for word in words])
+    text = _core.format_text("".join(words).encode(), offsets, matrix, threads=threads)
+    text = text.rstrip(b"\n").replace(b"\n", end[:2] if end[:1] in b" \r" else b"\n") + end
+    parsed, spans, status = _core.parse_text(text, start=0, vector_size=3, limit=-1, threads=threads)
+    assert not status.any()
+    expected_words, expected = reference.parse_rows(text, 3)
+    assert _core.decode_words(text, spans) == (expected_words, [])
+    assert expected_words == words
+    np.testing.assert_array_equal(parsed, expected)
+    np.testing.assert_array_equal(parsed, matrix)
+
+
+def parse_number(text):
+    parsed, _, status = _core.parse_text(b"w " + text, start=0, vector_size=1, limit=-1, threads=1)
+    return None if status[0] else parsed[0, 0]
+
+
+@given(st.from_regex(rb"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?", fullmatch=True))
+@example(b"1e-46")
+@example(b"1e39")
+@example(b"-1e999")
+@example(b"1e-999")
+def test_numbers_are_rounded_as_they_should_be(text):
+    with np.errstate(over="ignore"):
+        expected = np.float32(text.decode())
+        # NumPy and the slow road round by way of a double, which once in a billion is one unit too far.
+        if abs(expected) < 1e-37 or np.isinf(expected):
+            assert parse_number(text) == pytest.approx(expected, abs=2e-45)
+        else:
+            assert parse_number(text) == pytest.approx(expected, rel=1.2e-7)
+
+
+@pytest.mark.parametrize(
+    "text", [b"x", b"1x", b"1,5", b"0x1p3", b"+-1", b"--1", b"+", b"-", b".", b"1e", b"1_0", b"e5", b"1e+400x", b"\x00"]
+)
+def test_what_is_not_a_number_is_not_taken_for_one(text):
+    assert parse_number(text) is None
+
+
+def test_infinity_and_nan_are_numbers():
+    assert [parse_number(text) for text in (b"inf", b"-inf", b"Infinity")] == [np.inf, -np.inf, np.inf]
+    assert np.isnan(parse_number(b"nan"))
+    assert np.isnan(parse_number(b"-nan"))
+
+
+# ---- what real files are like
+
+
+def test_words_may_contain_blanks(tmp_path):
+    # As in the GloVe vectors of Common Crawl.
+    text = b". . . 0.1 0.2\nat name@domain.com 1 2\nNew York 3 4\nroute 66 5 6\nplain 7 8\nother 9 10\nthird 1 1\n"
+    words = [". . .", "at name@domain.com", "New York", "route 66", "plain", "other", "third"]
+    numbers = np.array([[0.1, 0.2], [1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [1, 1]], np.float32)
+    assert_same(formats.read(write(tmp_path, text)), words, numbers)
+    assert_same(formats.read(write(tmp_path, b"7 2\n" + text)), words, numbers)
+    entries = b"".join(b"%s %s\n" % (word.replace(" ", "_").encode(), row.tobytes()) for word, row in zip(words, numbers, strict=True))  # fmt: skip  # noqa: E501
+    assert formats.read(write(tmp_path, b"7 2\n" + entries))[0][2] == "New_York"
+
+
+def test_layouts_of_other_programs(tmp_path):
+    expected = (["a", "b"], np.array([[1, 2], [3, 4]], np.float32))
+    for text in [
+        b"2 2\na 1 2\nb 3 4\n",
+        b"2 2\na 1 2 \nb 3 4 \n",  # word2vec.c and fastText end lines with a blank
+        b"2 2\r\na 1 2\r\nb 3 4\r\n",
+        b"2\t2\na\t1\t2\nb\t3\t4",
+        b"2 2\na  1 2\n b +3 4.0e0\n\n",
+        b"a 1 2\nb 3 4\n",
+        b"2 2\na " + struct.pack("<2f", 1, 2) + b"\nb " + struct.pack("<2f", 3, 4) + b"\n",
+        b"2 2\na " + struct.pack("<2f", 1, 2) + b"b " + struct.pack("<2f", 3, 4),
+    ]:
+        assert_same(formats.read(write(tmp_path, text)), *expected)
+
+
+def test_limit_reads_the_first_words_alone(tmp_path):
+    matrix = some_rows()
+    for suffix in SUFFIXES.values():
+        path = tmp_path / f"v{suffix}"
+        formats.write(path, WORDS, matrix)
+        for limit in (1, 4, 9, 100):
+            assert_same(formats.read(path, limit=limit), WORDS[:limit], matrix[:limit])
+        with pytest.raises(ValueError, match="limit must not be negative"):
+            formats.read(path, limit=-1)
+    # What is bad behind the limit is not looked at.
+    assert formats.read(write(tmp_path, b"3 2\na 1 2\nb 3 4\nc 5\n"), limit=2)[0] == ["a", "b"]
+
+
+# ---- what is wrong, and where
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "rest"),
+    [
+        (b"3 2\na 1 2\nb 1\nc 5 6\n", "1 of 3 lines cannot be used: line 3 has 1 numbers after 'b' instead of 2", "ac"),
+        (b"a 1 2\nb 1.5 2.5 3.5\nc 5 6\n", "line 2 has 3 numbers after 'b' instead of 2", "ac"),
+        (b"3 2\na 1 2\nb 1 x2\nc 5 6\n", r"line 3 \('b' ...\): 'x2' is not a number", "ac"),
+        (b"3 2\na 1 2\n\nc 5 6\n", "line 3 is empty", "ac"),
+        (b"3 2\na 1 2\n 1 2\nc 5 6\n", "line 3 has 1 numbers after '1' instead of 2|2 numbers but no word", "ac"),
+        (b"a 1 2\nb 1 2\na 5 6\nc 5 6", "1 of 4 lines cannot be used: line 3 repeats the word 'a' of line 1", "abc"),
+        (b"3 2\na 1 2\nc 5 6\n", "the header promises 3 words, and 2 lines follow", "ac"),
+        (b"1 2\na 1 2\nc 5 6\n", "the header promises 1 words, and 2 lines follow", "ac"),
+        (b"9 2\n" + b"a 1 2\n" + b"x\n" * 8, "8 of 9 lines .* line 7 has 0 numbers .*; [.][.][.]", "a"),
+        (b"2 3\na 1 2\nb 3 4\n", "line 2 has 2 numbers after 'a' instead of 3", ""),
+        (
+            b"2 1\na " + struct.pack("<f", 1) + b"\nbcd " + b"\0\0\0",
+            r"cut short: the file ends within entry 2 \('bcd'\) of 2",
+            "a",
+        ),
+        (b"3 1\na " + struct.pack("<f", 1), "cut short: the file ends within entry 2 of 3", "a"),
+        (b"99999999999999 1\na " + struct.pack("<f", 1), "the file ends within entry 2 of 99999999999999", "a"),
+        (
+            b"2 1\na " + struct.pack("<f", 1) + b"a " + struct.pack("<f", 2),
+            "entry 2 repeats the word 'a' of entry 1",
+            "a",
+        ),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_bad_rows_are_named_or_skipped(tmp_path, text, message, rest, packed):
+    path = write(tmp_path, gzip.compress(text) if packed else text, "f.gz" if packed else "f")
+    with pytest.raises(ValueError, match=message) as caught:
+        formats.read(path)
+    assert str(path) in str(caught.value)
+    assert "errors='skip'" in str(caught.value)
+    with pytest.warns(UserWarning, match=message) as said:
+        words, matrix = formats.read(path, errors="skip")
+    assert len(said) == 1
+    assert words == list(rest)
+    assert len(matrix) == len(rest)
+    if text.startswith(b"3 2\na") and rest == "ac":
+        assert matrix.tolist() == [[1, 2], [5, 6]]
+
+
+def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path):
+    # The second and third are equal once their bad bytes are replaced; the last is a word that really is U+FFFD.
+    rows = [b"ok 1 1", b"\xff 2 2", b"\xfe 3 3", b"caf\xe9 4 4", "\ufffd 5 5".encode()]
+    path = write(tmp_path, b"\n".join(rows) + b"\n")
+    with pytest.warns(UserWarning, match="3 words are not UTF-8; .* 2 of them.* were left out"):
+        words, matrix = formats.read(path)
+    assert words == ["ok", "caf\ufffd", "\ufffd"]
+    assert matrix[:, 0].tolist() == [1, 4, 5]
+    path = write(tmp_path, b"caf\xe9 4 4\n\xff 2 2\n\xfe 3 3\n")
+    with pytest.warns(UserWarning, match="3 words are not UTF-8; .* 1 of them"):
+        assert formats.read(path)[0] == ["caf\ufffd", "\ufffd"]
+    path = write(tmp_path, b"2 1\nx\xe9 " + struct.pack("<f", 1) + b"\ny " + struct.pack("<f", 2))
+    with pytest.warns(UserWarning, match="1 words are not UTF-8; their bad bytes became U\\+FFFD$"):
+        assert formats.read(path)[0] == ["x\ufffd", "y"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is empty"),
+        (b"hello world\nthis is text\n", "none of the formats that firth knows: 'safetensors', 'word2vec-text'"),
+        (struct.pack("<ii", 793712314, 12) + bytes(50), "a whole fastText model"),
+        (b"\x80\x04\x95\x00", "a pickle"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        formats.read(write(tmp_path, data))
+
+
+def test_a_format_that_is_named_must_be_the_files(tmp_path):
+    path = write(tmp_path, b"a 1 2\nb 3 4\n")
+    with pytest.raises(ValueError, match="line 1 should be the header .* 'a 1 2"):
+        formats.read(path, format="word2vec-text")
+    with pytest.raises(ValueError, match="does not begin with the header of word2vec's binary format"):
+        formats.read(path, format="word2vec-binary")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        formats.read(path, format="safetensors")
+    with pytest.raises(ValueError, match="no format 'csv'; there are 'safetensors', 'word2vec-text'"):
+        formats.read(path, format="csv")
+    with pytest.raises(ValueError, match="'strict' or 'skip', not 'ignore'"):
+        formats.read(path, errors="ignore")
+    with pytest.raises(ValueError, match="at least 1 number each, not 0"):
+        formats.read(write(tmp_path, b"0 0\n"))
+    with pytest.raises(FileNotFoundError):
+        formats.read(tmp_path / "nowhere")
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("word", ["a b", "a\tb", "\n", "a\r", "\v", "a\f", ""])
+def test_text_cannot_hold_white_space(tmp_path, word):
+    for name in ("v.txt", "v.glove"):
+        with pytest.raises(ValueError, match="word 1, .*which this format cannot hold. .* save as .safetensors"):
+            formats.write(tmp_path / name, ["ok", word], some_rows(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["a b", "\nb", ""])
+def test_binary_cannot_hold_blanks(tmp_path, word):
+    with pytest.raises(ValueError, match="which this format cannot hold"):
+        formats.write(tmp_path / "v.bin", ["ok", word], some_rows(2))
+    formats.write(tmp_path / "v.bin", ["a\tb", "b\r"], some_rows(2))
+    assert formats.read(tmp_path / "v.bin")[0] == ["a\tb", "b\r"]
+    formats.write(tmp_path / "v.safetensors", ["ok", word], some_rows(2))
+    assert formats.read(tmp_path / "v.safetensors")[0] == ["ok", word]
+
+
+def test_words_that_are_not_unicode_are_named(tmp_path):
+    for suffix in SUFFIXES.values():
+        with pytest.raises(ValueError, match="word 1, .* is not valid Unicode"):
+            formats.write(tmp_path / f"v{suffix}", ["ok", "\ud800"], some_rows(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_format_follows_from_the_name(tmp_path):
+    with pytest.raises(ValueError, match="which format\\? End the name in one of .safetensors, .txt"):
+        formats.write(tmp_path / "v.dat", WORDS, some_rows())
+    with pytest.raises(ValueError, match="firth writes .gz alone"):
+        formats.write(tmp_path / "v.txt.xz", WORDS, some_rows())
+    with pytest.raises(ValueError, match="never packed"):
+        formats.write(tmp_path / "v.safetensors.gz", WORDS, some_rows())
+    formats.write(tmp_path / "v.txt", WORDS, some_rows(), format="glove")
+    assert (tmp_path / "v.txt").read_bytes().startswith(b"the 0.")
+    formats.write(tmp_path / "v.VEC", WORDS, some_rows())
+    assert (tmp_path / "v.VEC").read_bytes().startswith(b"9 6\n")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
+@pytest.mark.parametrize("name", ["v.txt", "v.txt.gz"])
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch, error, name):
+    path = tmp_path / name
+    formats.write(path, WORDS, some_rows())
+    old = path.read_bytes()
+    monkeypatch.setattr(formats, "_CHUNK", 12)
+    calls = []
+
+    def format_text(*args, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        return real(*args, **options)
+
+    real = _core.format_text
+    monkeypatch.setattr(_core, "format_text", format_text)
+    with pytest.raises(type(error)):
+        formats.write(path, WORDS, some_rows(seed=1))
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- safetensors, and trained models
+
+
+def test_a_trained_model_gives_its_vectors(tmp_path):
+    vectors, context = some_rows(), some_rows(seed=1)
+    path = tmp_path / "bank.model"
+    tensors = {"vectors": vectors, "context": context, **files.pack_words(WORDS)}
+    files.write_tensors(path, tensors, {"format": "firth model", "model": "Word2Vec"})
+    assert_same(formats.read(path), WORDS, vectors)
+    loaded = load_vectors(path, mmap=True)
+    assert isinstance(loaded, Vectors)
+    assert isinstance(loaded.matrix.base, np.memmap)
+    np.testing.assert_array_equal(loaded["the"], vectors[0])
+    assert loaded.most_similar("the") == Vectors(WORDS, vectors).most_similar("the")
+
+
+def test_the_safetensors_library_reads_ours(tmp_path):
+    library = pytest.importorskip("safetensors.numpy")
+    formats.write(tmp_path / "v.safetensors", WORDS, some_rows())
+    tensors = library.load_file(tmp_path / "v.safetensors")
+    np.testing.assert_array_equal(tensors["matrix"], some_rows())
+    assert files.unpack_words(tensors) == WORDS
+    tensors["matrix"] = tensors["matrix"].astype(np.float16)
+    library.save_file(tensors, tmp_path / "half.safetensors")
+    assert_same(formats.read(tmp_path / "half.safetensors"), WORDS, some_rows().astype(np.float16).astype(np.float32))
+
+
+def test_safetensors_files_that_hold_something_else(tmp_path):
+    path = tmp_path / "v.safetensors"
+    for tensors, message in [
+        ({"weight": some_rows()}, "holds no word vectors: .* and holds weight"),
+        ({"matrix": some_rows(8), **files.pack_words(WORDS)}, r"matrix of shape \(8, 6\) does not fit 9 words"),
+        (
+            {"matrix": some_rows(), "words": np.zeros(3, np.uint8), "word_offsets": np.array([0, 4])},
+            "word_offsets must rise from 0 to 3",
+        ),
+        (
+            {"matrix": some_rows(1), "words": np.array([255], np.uint8), "word_offsets": np.array([0, 1])},
+            "words are not UTF-8",
+        ),
+    ]:
+        files.write_tensors(path, tensors, {})
+        with pytest.raises(ValueError, match=message):
+            formats.read(path)
+    formats.write(path, WORDS, some_rows())
+    (tmp_path / "v.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(ValueError, match="unpack a safetensors file"):
+        formats.read(tmp_path / "v.gz")
+    formats.write(tmp_path / "v.txt", WORDS, some_rows())
+    with pytest.raises(ValueError, match="mmap=True needs a safetensors file"):
+        formats.read(tmp_path / "v.txt", mmap=True)
+
+
+# ---- gensim
+
+
+def test_gensim_reads_ours_and_we_read_gensims(tmp_path):
+    models = pytest.importorskip("gensim.models")
+    matrix = some_rows()
+    for binary, name in [(False, "v.txt"), (True, "v.bin"), (False, "v.txt.gz"), (True, "v.bin.gz")]:
+        formats.write(tmp_path / name, WORDS, matrix)
+        keyed = models.KeyedVectors.load_word2vec_format(tmp_path / name, binary=binary)
+        assert keyed.index_to_key == WORDS
+        np.testing.assert_array_equal(keyed.vectors, matrix)
+        keyed.save_word2vec_format(tmp_path / f"g{name}", binary=binary)
+        assert_same(formats.read(tmp_path / f"g{name}"), WORDS, matrix)
+    formats.write(tmp_path / "v.glove", WORDS, matrix)
+    keyed = models.KeyedVectors.load_word2vec_format(tmp_path / "v.glove", no_header=True)
+    np.testing.assert_array_equal(keyed.vectors, matrix)
+
+
+# ---- bindings
+
+
+def test_bindings_check_their_arguments():
+    with pytest.raises(ValueError, match="start must lie"):
+        _core.parse_text(b"a 1", start=4, vector_size=1, limit=-1, threads=1)
+    with pytest.raises(ValueError, match="vector_size must lie in"):
+        _core.parse_text(b"a 1", start=0, vector_size=0, limit=-1, threads=1)
+    with pytest.raises(ValueError, match="vector_size must lie in"):
+        _core.parse_binary(b"a 1", start=0, vector_size=1 << 60, count=1)
+    with pytest.raises(ValueError, match=r"spans\[0\] does not lie in the data"):
+        _core.decode_words(b"abc", np.array([[2, 4]]))
+    with pytest.raises(ValueError, match="offsets must rise"):
+        _core.format_text(b"abc", np.array([0, 4]), np.ones((1, 1), np.float32), threads=1)
+
+
+def test_reading_warns_of_nothing_else(tmp_path):
+    formats.write(tmp_path / "v.txt", WORDS, some_rows())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        formats.read(tmp_path / "v.txt")
