@@ -43,7 +43,7 @@ _ERRORS = (
 
 _FORMAT = click.Choice([one.name for one in formats.FORMATS])
 _METHOD = click.Choice(typing.get_args(Method))
-_BATCH = 256  # words of a pipe that are looked up at once
+_BATCH = 256  # lines of a pipe that are looked up at once
 
 
 class _Interrupted(click.ClickException):
@@ -134,7 +134,12 @@ def main(ctx: click.Context) -> None:
 @main.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="firth-demo.txt", help="Where vectors go.")
-@click.option("--epochs", type=int, help="Passes over the text.  [default: as many as take a few seconds, at most 30]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Passes over the text.  [default: as many as take a few seconds, at most 30]",
+)
 def demo(file: Path | None, output: Path, epochs: int | None) -> None:
     """Show in under a minute what firth does.
 
@@ -148,7 +153,7 @@ def demo(file: Path | None, output: Path, epochs: int | None) -> None:
     """
     from firth import demo
 
-    _check_output(output)
+    _check_output(output, inputs=[] if file is None else [file])
     demo.run(file, output, epochs)
 
 
@@ -254,9 +259,9 @@ def _train(
         model = kind(**options)
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
-    _check_output(output)
+    _check_output(output, inputs=inputs)
     if save_model is not None:
-        with _tried(save_model) as probe:
+        with _tried(save_model, inputs) as probe:
             probe.touch()
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
@@ -349,7 +354,7 @@ def neighbors(
     """Show the words whose vectors lie nearest, with the cosine of the angle between (1: the same direction).
 
     VECTORS is a file of vectors in any format that firth reads. Without a WORD, or for -, words are read from standard
-    input.
+    input (typed by hand: end with Ctrl-D).
 
     \b
     Examples:
@@ -360,9 +365,10 @@ def neighbors(
     vectors = load_vectors(path, limit=limit)
     _require_words(vectors, [*plus, *minus], path)
     unknown: list[str] = []
-    for batch in _batches(words):
+    from_stdin = words in ((), ("-",))
+    typed = from_stdin and sys.stdin.isatty()
+    for batch in _batches(typed) if from_stdin else [list(words)]:
         known = [word for word in batch if word in vectors]
-        unknown += (word for word in batch if word not in vectors)
         if plus or minus:
             found = [vectors.most_similar(positive=[word, *plus], negative=list(minus), topn=topn) for word in known]
         else:
@@ -370,6 +376,11 @@ def neighbors(
         for word, near in zip(known, found, strict=True):
             click.echo("".join([word, *(f" + {w}" for w in plus), *(f" - {w}" for w in minus)]))
             _show_scores(near)
+        missing = [word for word in batch if word not in vectors]
+        if typed and missing:
+            click.echo(_unknown(vectors, missing, path), err=True)
+        else:
+            unknown += missing
     _require_words(vectors, unknown, path)
 
 
@@ -392,28 +403,31 @@ def analogy(path: Path, a: str, b: str, c: str, topn: int, limit: int | None, me
     _show_scores(vectors.analogy(a, b, c, topn=topn, method=method))
 
 
-def _batches(words: Sequence[str]) -> Iterator[list[str]]:
-    if words and list(words) != ["-"]:
-        yield list(words)
-        return
-    typed = sys.stdin.isatty()
+def _batches(typed: bool) -> Iterator[list[str]]:
+    """Words of standard input: line by line with a prompt if somebody types them, else many at once."""
     while True:
         if typed:
             click.echo("Word: ", nl=False, err=True)
         lines = list(itertools.islice(iter(sys.stdin.readline, ""), 1 if typed else _BATCH))
         if not lines:
+            if typed:
+                click.echo(err=True)
             return
         yield [word for line in lines for word in line.split()]
 
 
 def _require_words(vectors: Vectors, words: Iterable[str], path: Path) -> None:
-    unknown = []
+    missing = [word for word in words if word not in vectors]
+    if missing:
+        raise click.ClickException(_unknown(vectors, missing, path))
+
+
+def _unknown(vectors: Vectors, words: Iterable[str], path: Path) -> str:
+    named = []
     for word in dict.fromkeys(words):
-        if word not in vectors:
-            other = next((form for form in (word.lower(), word.capitalize(), word.upper()) if form in vectors), None)
-            unknown.append(f"{word!r} ({other!r} is)" if other else repr(word))
-    if unknown:
-        raise click.ClickException(f"not among the {len(vectors):,} words of {path}: {', '.join(unknown)}")
+        other = next((form for form in (word.lower(), word.capitalize(), word.upper()) if form in vectors), None)
+        named.append(f"{word!r} ({other!r} is)" if other else repr(word))
+    return f"not among the {len(vectors):,} words of {path}: {', '.join(named)}"
 
 
 def _show_scores(near: Sequence[tuple[str, float]]) -> None:
@@ -527,19 +541,21 @@ def convert(
     click.echo(f"Saved {len(vectors):,} vectors of {vectors.matrix.shape[1]} numbers in {target}", err=True)
 
 
-def _check_output(path: Path, format: str | None = None) -> None:
+def _check_output(path: Path, format: str | None = None, inputs: Sequence[str | Path] = ()) -> None:
     """Find out before the work whether vectors can be written here at its end: format, folder and all."""
     known = [suffix for one in formats.FORMATS for suffix in one.suffixes]
     name = path.stem if files.is_compressed(path) else path.name
     if format is None and not name.lower().endswith(tuple(known)):
         raise click.UsageError(f"which format shall {path} have? End its name in one of {', '.join(known)}")
-    with _tried(path) as probe:
+    with _tried(path, inputs) as probe:
         Vectors(["word"], np.ones((1, 1), np.float32)).save(probe, format=format)
 
 
 @contextlib.contextmanager
-def _tried(path: Path) -> Iterator[Path]:
+def _tried(path: Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
     """A path of the same name in a folder beside it, to write to and forget; errors speak of the path itself."""
+    if path.exists() and any(Path(one).exists() and path.samefile(one) for one in inputs):
+        raise click.UsageError(f"{path} is what shall be read; write to another file")
     if path.is_dir():
         raise click.ClickException(f"{path} is a folder; give a file name")
     if not path.parent.is_dir():
