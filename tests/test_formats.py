@@ -2,6 +2,7 @@ import bz2
 import errno
 import gzip
 import lzma
+import mmap
 import os
 import struct
 import tempfile
@@ -21,7 +22,7 @@ WORDS = ["the", "of", "naïve", "日本", "a\u00a0b", "\u2028", "1", "nan", "�
 SUFFIXES = {"word2vec-text": ".txt", "word2vec-binary": ".bin", "glove": ".glove", "safetensors": ".safetensors"}
 
 
-def some_rows(rows=len(WORDS), columns=6, seed=0):
+def some_rows(rows=9, columns=6, seed=0):
     return np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
 
 
@@ -50,7 +51,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)  # each syncs seven files to disk
 def test_every_format_gives_back_words_and_bits(data):
     words = data.draw(st.lists(texts, unique=True, min_size=1, max_size=8))
     matrix = data.draw(hnp.arrays(np.float32, (len(words), data.draw(st.integers(1, 5))), elements=floats))
@@ -65,6 +66,7 @@ def test_every_format_gives_back_words_and_bits(data):
 @given(texts, st.integers(0, 2**32 - 1))
 @example("nan", 0x7F800000)
 @example("inf", 0xFFC00000)
+@example("\0", 0)
 @settings(deadline=None)
 def test_any_bits_survive_text(word, bits):
     matrix = np.array([[bits, 0x3F800000]], np.uint32).view(np.float32)
@@ -141,7 +143,7 @@ def test_lines_are_shared_out_without_losing_any(threads, end):
     matrix = some_rows(101, 3)
     offsets = np.cumsum([0] + [len(word) for word in words])
     text = _core.format_text("".join(words).encode(), offsets, matrix, threads=threads)
-    text = text.rstrip(b"\n").replace(b"\n", end[:2] if end[:1] in b" \r" else b"\n") + end
+    text = text.rstrip(b"\n").replace(b"\n", end if len(end) == 2 else b"\n") + end
     parsed, spans, status = _core.parse_text(text, start=0, vector_size=3, limit=-1, threads=threads)
     assert not status.any()
     expected_words, expected = reference.parse_rows(text, 3)
@@ -240,7 +242,7 @@ def test_limit_reads_the_first_words_alone(tmp_path):
         (b"a 1 2\nb 1 2\na 5 6\nc 5 6", "1 of 4 lines cannot be used: line 3 repeats the word 'a' of line 1", "abc"),
         (b"3 2\na 1 2\nc 5 6\n", "the header promises 3 words, and 2 lines follow", "ac"),
         (b"1 2\na 1 2\nc 5 6\n", "the header promises 1 words, and 2 lines follow", "ac"),
-        (b"9 2\n" + b"a 1 2\n" + b"x\n" * 8, "8 of 9 lines .* line 7 has 0 numbers .*; [.][.][.]", "a"),
+        (b"29 2\na 1 2\n" + b"b 1 2\n" * 20 + b"x\n" * 8, "27 of 29 lines .* line 8 repeats .*; [.][.][.]", "ab"),
         (b"2 3\na 1 2\nb 3 4\n", "line 2 has 2 numbers after 'a' instead of 3", ""),
         (
             b"2 1\na " + struct.pack("<f", 1) + b"\nbcd " + b"\0\0\0",
@@ -304,7 +306,7 @@ def test_other_files_are_refused(tmp_path, data, message):
 
 def test_a_format_that_is_named_must_be_the_files(tmp_path):
     path = write(tmp_path, b"a 1 2\nb 3 4\n")
-    with pytest.raises(ValueError, match="line 1 should be the header .* 'a 1 2"):
+    with pytest.raises(ValueError, match=r"line 1 should be the header .* 'a 1 2"):
         formats.read(path, format="word2vec-text")
     with pytest.raises(ValueError, match="does not begin with the header of word2vec's binary format"):
         formats.read(path, format="word2vec-binary")
@@ -326,7 +328,7 @@ def test_a_format_that_is_named_must_be_the_files(tmp_path):
 @pytest.mark.parametrize("word", ["a b", "a\tb", "\n", "a\r", "\v", "a\f", ""])
 def test_text_cannot_hold_white_space(tmp_path, word):
     for name in ("v.txt", "v.glove"):
-        with pytest.raises(ValueError, match="word 1, .*which this format cannot hold. .* save as .safetensors"):
+        with pytest.raises(ValueError, match=r"word 1, .*which this format cannot hold. .* save as .safetensors"):
             formats.write(tmp_path / name, ["ok", word], some_rows(2))
     assert list(tmp_path.iterdir()) == []
 
@@ -343,15 +345,15 @@ def test_binary_cannot_hold_blanks(tmp_path, word):
 
 def test_words_that_are_not_unicode_are_named(tmp_path):
     for suffix in SUFFIXES.values():
-        with pytest.raises(ValueError, match="word 1, .* is not valid Unicode"):
+        with pytest.raises(ValueError, match=r"word 1, .* is not valid Unicode"):
             formats.write(tmp_path / f"v{suffix}", ["ok", "\ud800"], some_rows(2))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_format_follows_from_the_name(tmp_path):
-    with pytest.raises(ValueError, match="which format\\? End the name in one of .safetensors, .txt"):
+    with pytest.raises(ValueError, match=r"which format\? End the name in one of .safetensors, .txt"):
         formats.write(tmp_path / "v.dat", WORDS, some_rows())
-    with pytest.raises(ValueError, match="firth writes .gz alone"):
+    with pytest.raises(ValueError, match=r"firth writes .gz alone"):
         formats.write(tmp_path / "v.txt.xz", WORDS, some_rows())
     with pytest.raises(ValueError, match="never packed"):
         formats.write(tmp_path / "v.safetensors.gz", WORDS, some_rows())
@@ -395,7 +397,10 @@ def test_a_trained_model_gives_its_vectors(tmp_path):
     assert_same(formats.read(path), WORDS, vectors)
     loaded = load_vectors(path, mmap=True)
     assert isinstance(loaded, Vectors)
-    assert isinstance(loaded.matrix.base, np.memmap)
+    owner = loaded.matrix
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner, mmap.mmap)
     np.testing.assert_array_equal(loaded["the"], vectors[0])
     assert loaded.most_similar("the") == Vectors(WORDS, vectors).most_similar("the")
 
@@ -450,6 +455,13 @@ def test_gensim_reads_ours_and_we_read_gensims(tmp_path):
         np.testing.assert_array_equal(keyed.vectors, matrix)
         keyed.save_word2vec_format(tmp_path / f"g{name}", binary=binary)
         assert_same(formats.read(tmp_path / f"g{name}"), WORDS, matrix)
+
+
+# gensim leaves the file open here.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_gensim_reads_our_glove_text(tmp_path):
+    models = pytest.importorskip("gensim.models")
+    matrix = some_rows()
     formats.write(tmp_path / "v.glove", WORDS, matrix)
     keyed = models.KeyedVectors.load_word2vec_format(tmp_path / "v.glove", no_header=True)
     np.testing.assert_array_equal(keyed.vectors, matrix)

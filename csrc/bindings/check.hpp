@@ -42,7 +42,7 @@ struct Matrix {
 inline Matrix matrix_of(const py::array_t<float>& array, const char* name, bool writeable) {
     require(array.ndim() == 2, std::string(name) + " must have two dimensions, not " + std::to_string(array.ndim()));
     const auto stride = array.strides(0) / static_cast<py::ssize_t>(sizeof(float));
-    require(array.shape(1) <= 1 || array.strides(1) == static_cast<py::ssize_t>(sizeof(float)),
+    require(array.size() == 0 || array.shape(1) <= 1 || array.strides(1) == static_cast<py::ssize_t>(sizeof(float)),
             std::string(name) + " must have contiguous rows");
     require(array.shape(0) <= 1 || (stride >= array.shape(1) && array.strides(0) % 4 == 0),
             std::string(name) + " must have its rows one after the other");

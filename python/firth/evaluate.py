@@ -196,7 +196,9 @@ def _answers(vectors: Vectors, triples: NDArray[np.int64], known: int, method: M
         else:
             scores = vectors.multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
             np.put_along_axis(scores, batch, -np.inf, axis=1)
-            answers[begin : begin + size] = np.argmax(scores, axis=1)
+            best = np.argmax(scores, axis=1)
+            some = scores[np.arange(len(batch)), best] > -np.inf
+            answers[begin : begin + size] = np.where(some, best, -1)
     return answers
 
 

@@ -151,7 +151,7 @@ def _looks_like_rows(body: bytes, least: int) -> bool:
     rows = 0
     for line in lines:
         fields = line.split()
-        rows += len(fields) > least and _is_number(fields[-1]) and b"\0" not in line
+        rows += len(fields) > least and _is_number(fields[-1])
     return 2 * rows > len(lines)
 
 
