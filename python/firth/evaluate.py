@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from firth import files
 from firth.vectors import Method, Vectors
@@ -225,6 +224,8 @@ def _row(vectors: Vectors, word: str, lower: bool, known: int | None = None) -> 
 def _spearman(x: list[float], y: list[float]) -> float:
     if len(x) < 2 or min(x) == max(x) or min(y) == max(y):
         return float("nan")
+    from scipy.stats import rankdata  # half a second that `import firth` need not wait
+
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 

@@ -296,7 +296,7 @@ class GradientModel(Model):
     def _read_checkpoint(
         self, folder: Path, corpus: Corpus, resume: bool
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        path = folder / _CHECKPOINT
+        path = folder / CHECKPOINT
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             return None
@@ -320,7 +320,7 @@ class GradientModel(Model):
         return tensors, metadata
 
 
-_CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"  # the file in the folder that `fit` is given
 
 
 def _fingerprint(corpus: Corpus) -> list[int]:
@@ -439,7 +439,7 @@ class _Run:
         if self.folder is None:
             return
         files.write_tensors(
-            self.folder / _CHECKPOINT,
+            self.folder / CHECKPOINT,
             {**self.model._tensors, **files.pack_words(self.model._words)},
             {
                 "format": "firth checkpoint",

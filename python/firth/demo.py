@@ -1,0 +1,187 @@
+"""`firth demo`: a tour on the documentation that every Python carries, or on a file of the user's."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import shlex
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from firth.corpus import Corpus
+from firth.models import Word2Vec
+from firth.vectors import Vectors
+
+_WORDS_READ = 30_000_000  # over all epochs: a few seconds
+_PAIRS = 30
+_ASKED = ("list", "socket", "left", "red", "month", "encode")  # frequent in Python's documentation
+# Folders of the standard library that are tests, programs or other people's packages.
+_SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+
+
+def run(file: Path | None, output: Path, epochs: int | None) -> None:
+    """Show the whole way, from text to saved vectors, on stdout; progress bars go to stderr if that is a terminal.
+
+    Parameters
+    ----------
+    file
+        A text; None for the documentation of Python itself.
+    output
+        Where the vectors are saved.
+    epochs
+        Passes over the text; None for as many as take a few seconds, at most 30.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read, or holds no word often enough.
+    """
+    bars = sys.stderr.isatty()
+    _title("Text")
+    if file is None:
+        texts = python_documentation(bars)
+        min_count = 10
+        corpus = Corpus.from_iterable(texts, min_count=min_count, tokenizer="words")
+    else:
+        min_count = 5
+        corpus = Corpus.from_file(file, min_count=min_count, tokenizer="words", progress=bars)
+        _say(f"{file}, in lower case and split into words.")
+    read, words = corpus.report, corpus.vocabulary.words
+    _say(f"{read.tokens_read:,} words, {read.distinct_words_read:,} different ones. Without the rare ones, seen less")
+    _say(f"than {min_count} times, {read.tokens_kept:,} words remain, {len(words):,} different ones.")
+    if corpus.n_tokens < 100_000:
+        _say("That is little text: expect rough answers.")
+
+    if epochs is None:
+        epochs = max(1, min(30, _WORDS_READ // max(1, corpus.n_tokens)))
+    model = Word2Vec(vector_size=100, window=5, negative=5, epochs=epochs)
+    _title("Training")
+    _say("word2vec's skip-gram: each word gets a vector of 100 numbers, and learns to tell the words around it")
+    _say("from words drawn at random. Nobody tells it what a word means.")
+    model.fit(corpus, progress=bars)
+    history = model.history
+    seconds = sum(epoch.seconds for epoch in history)
+    _say(
+        f"{epochs} passes, {epochs * corpus.n_tokens / 1e6:.1f} million words in {seconds:.1f} s: "
+        f"{epochs * corpus.n_tokens / seconds / 1e6:.1f} million words a second on {model.n_threads} threads."
+    )
+    _say(f"The loss fell from {history[0].loss:.3f} to {history[-1].loss:.3f}.")
+
+    vectors = model.vectors
+    asked = [word for word in _ASKED if word in vectors] if file is None else _telling(vectors)
+    _title("Neighbours: words in the same company have vectors in the same direction")
+    for word, near in zip(asked, vectors.neighbors(asked, topn=6), strict=True):
+        _say(f"{word:<12} {', '.join(other for other, _ in near)}")
+    _show_plural(vectors, [word for word in words if word.isalpha()])
+
+    _title("Saved")
+    vectors.save(output)
+    _say(f"{len(words):,} vectors in {output}. Ask them yourself:")
+    _say("")
+    _say(f"firth neighbors {shlex.quote(str(output))} {' '.join(asked[:2])}")
+    _say("")
+    _say("and with a text of your own: firth demo my.txt, or firth train skipgram my.txt -o vectors.txt")
+
+
+def _show_plural(vectors: Vectors, words: Sequence[str]) -> None:
+    """A direction and analogies from pairs that differ by an s: every other pair is held back to be asked about."""
+    present = set(words)
+    pairs = [
+        (word, word + "s")
+        for word in words
+        if len(word) > 2
+        and word[-1] != "s"
+        and word + "s" in present
+        # English: what can be -ed or -ing is a verb as well, whose s is not the plural's.
+        and not present & {word + "d", word + "ed", word + "ing"}
+    ][:_PAIRS]
+    if len(pairs) < 8:
+        return
+    taught, held = pairs[0::2], pairs[1::2]
+    _title("A direction: from a word to the same word with an s")
+    direction = vectors.direction(taught)
+    _say(f"The mean difference of {len(taught)} pairs ({', '.join('/'.join(pair) for pair in taught[:3])}, ...).")
+    _say("Words that it never saw, projected on it:")
+    places = [[float(x) for x in direction.project(pair)] for pair in held]
+    width = max(len(b) for _, b in held[:6])
+    for (a, b), (x, y) in zip(held[:6], places, strict=False):
+        _say(f"{a:<{width}} {x:6.2f}    {b:<{width}} {y:6.2f}")
+    _say(f"The s lies further along in {sum(x < y for x, y in places)} of {len(held)} such pairs.")
+
+    _title("Analogies: the difference of two words, carried over to a third")
+    asked = [(a, b, c, d) for a, b in taught for c, d in held]
+    right = [question for question in asked if vectors.analogy(*question[:3], topn=1)[0][0] == question[3]]
+    examples: list[tuple[str, ...]] = []
+    for question in right:
+        if not set(question) & set(itertools.chain(*examples)) and len(examples) < 3:
+            examples.append(question)
+    for a, b, c, d in examples:
+        _say(f"{a} is to {b} as {c} is to {d}")
+    _say(f"{len(right)} of {len(asked)} such questions come out right, with {len(vectors):,} words to choose from.")
+
+
+def _telling(vectors: Vectors) -> list[str]:
+    """Some words of middling frequency that have a clear set of neighbours."""
+    words = [word for word in vectors.words[100:2000] if len(word) > 3 and word.isalpha()] or vectors.words[:6]
+    closeness = {word: near[-1][1] for word, near in zip(words, vectors.neighbors(words, topn=5), strict=True) if near}
+    part = -(-len(words) // 6)
+    return [max(words[i : i + part], key=lambda word: closeness.get(word, -1)) for i in range(0, len(words), part)]
+
+
+def python_documentation(progress: bool) -> list[str]:
+    """English of about 320,000 words that every Python carries: `help()`'s topics, the standard library's docstrings.
+
+    What this Python lacks is said on stdout, and left out.
+
+    Raises
+    ------
+    ValueError
+        If it lacks both.
+    """
+    texts: list[str] = []
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        _say("This Python lacks pydoc_data, the texts of help(); going on without.")
+    else:
+        texts += topics.values()
+        _say(f"The {len(topics)} topics of Python's own help()")
+    library = Path(sysconfig.get_path("stdlib"))
+    sources = sorted(path for path in library.rglob("*.py") if not _SKIPPED & set(path.relative_to(library).parts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the style of what is parsed
+        bar = tqdm(sources, desc="Reading docstrings", unit="file", disable=not progress)
+        docstrings = [text for path in bar for text in _docstrings(path)]
+    if docstrings:
+        _say(f"and the {len(docstrings):,} docstrings of the {len(sources):,} modules in {library}")
+    else:
+        _say(f"This Python lacks the sources of its standard library in {library}; going on without.")
+    if not texts and not docstrings:
+        raise ValueError("this Python carries no documentation: give a text, firth demo FILE")
+    return texts + docstrings
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # templates and deliberately broken files
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node, clean=False)
+            if text:
+                yield text
+
+
+def _title(text: str) -> None:
+    click.secho(f"\n{text}", bold=True)
+
+
+def _say(text: str) -> None:
+    click.echo(f"   {text}".rstrip())

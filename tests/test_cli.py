@@ -1,0 +1,550 @@
+"""The command line: what it prints, what it refuses and when, and its exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import firth
+from firth import cli, demo
+
+# A compass: east and west, north and south are opposite; between two neighbours lies 45 degrees.
+COMPASS = ["east", "northeast", "north", "northwest", "west", "southwest", "south", "southeast"]
+
+
+def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], input=stdin)
+
+
+def refused(result: Result, code: int, *said: str) -> None:
+    """One line on stderr, with all that was to be said, nothing on stdout, and the exit code."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert result.stderr.endswith("\n")
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("Error: ")
+    for text in said:
+        assert text in result.stderr
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    """The program itself, in a process of its own that Ctrl-C reaches whatever its parents ignore."""
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from firth.cli import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(firth.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
+    return subprocess.Popen(command, env=environment, text=True, **given)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture
+def compass(tmp_path: Path) -> Path:
+    angles = np.arange(8) * np.pi / 4
+    path = tmp_path / "compass.txt"
+    firth.Vectors(COMPASS, np.stack([np.cos(angles), np.sin(angles)], axis=1)).save(path)
+    return path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """Two topics that never share a sentence."""
+    draw = random.Random(1)
+    topics = [[f"{letter}{i}" for i in range(10)] for letter in "ab"]
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(" ".join(draw.choices(topics[i % 2], k=10)) for i in range(400)))
+    return path
+
+
+# ---- the program
+
+
+def test_help_leads_a_newcomer() -> None:
+    for alone in (run(), run("--help"), run("-h")):
+        assert alone.exit_code == 0
+        assert "firth demo" in alone.stdout
+        for command in ("demo", "train", "neighbors", "analogy", "evaluate", "convert"):
+            assert f"\n  {command} " in alone.stdout
+    assert "skipgram" in run("train").stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "train skipgram", "neighbors", "analogy", "evaluate", "convert"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = run(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"    firth {command} " in result.stdout
+    assert "Example" in result.stdout
+
+
+def test_every_parameter_is_explained() -> None:
+    def check(command: click.Command) -> None:
+        assert command.help, command.name
+        for option in command.params:
+            assert isinstance(option, click.Argument) or option.help, option.name  # type: ignore[attr-defined]
+        for one in getattr(command, "commands", {}).values():
+            check(one)
+
+    check(cli.main)
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("firth ")
+    assert firth.cpu_info()["isa"] in result.stdout
+
+
+def test_help_does_not_load_scipy() -> None:
+    program = "import sys, firth.cli; sys.exit(any(name in sys.modules for name in ('scipy.stats', 'torch', 'gensim')))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(firth.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], ["nonsense", "Try: firth --help"]),
+        (["train", "nonsense"], ["nonsense", "Try: firth train --help"]),
+        (["neighbors"], ["VECTORS", "Try: firth neighbors --help"]),
+        (["neighbors", "x", "y", "--nonsense"], ["--nonsense"]),
+        (["analogy", "x", "a", "b"], ["'C'"]),
+        (["train", "skipgram", "text.txt"], ["--output"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--window", "wide"], ["--window", "wide"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--window", "0"], ["window must be at least 1"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--min-learning-rate", "1"], ["min_learning_rate"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--resume"], ["--checkpoint"]),
+        (["train", "skipgram", "text.txt", "-o", "o.xyz"], ["o.xyz", ".bin", ".safetensors"]),
+        (["convert", "x.txt", "y"], ["which format shall y have", ".txt"]),
+        (["convert", "x.txt", "y.txt", "--to", "nonsense"], ["nonsense", "word2vec-text"]),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(arguments: list[str], said: list[str]) -> None:
+    refused(run(*arguments), 2, *said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("wrong"), KeyError("wrong"), FloatingPointError("wrong"), EOFError("wrong"), OSError(28, "wrong")],
+)
+def test_an_error_is_one_line_and_1(compass: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "load_vectors", load)
+    result = run("neighbors", compass, "east")
+    refused(result, 1)
+    assert result.stderr == "Error: wrong\n"
+
+
+def test_a_mistake_of_ours_is_not_dressed_up(compass: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load_vectors", lambda *_, **__: None)
+    assert isinstance(run("neighbors", compass, "east").exception, TypeError)
+
+
+def test_a_missing_file_is_named() -> None:
+    refused(run("neighbors", "missing.txt", "word"), 1, "missing.txt: No such file")
+    refused(run("train", "skipgram", "missing.txt", "-o", "o.txt"), 1, "missing.txt")
+
+
+def test_warnings_are_one_line(text: Path, tmp_path: Path) -> None:
+    text.write_bytes(text.read_bytes() + b"\n\xff a0\n")
+    program = "from firth.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(firth.__file__).parents[1])}
+    command = [sys.executable, "-c", program, "train", "skipgram", text, "-o", tmp_path / "o.txt", "-q"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stderr == f"Warning: {text}: 1 invalid UTF-8 sequence was read as U+FFFD\n"
+
+
+def test_a_closed_pipe_is_quiet(compass: Path) -> None:
+    process = start("neighbors", compass, *COMPASS * 2000)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "east\n"
+    process.stdout.close()
+    process.stdout = None
+    assert process.communicate()[1] == ""
+    assert process.returncode == 1
+
+
+def test_a_full_disk_is_one_line(compass: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        process = start("neighbors", compass, "east", stdout=full)
+        assert process.communicate()[1].splitlines()[0] == "Error: No space left on device"
+        assert process.returncode == 1
+
+
+# ---- train
+
+
+def test_train_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) -> None:
+    output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
+    options = {"vector_size": 20, "window": 3, "negative": 4, "sample": 0.01, "ns_exponent": 0.5, "epochs": 2}
+    options |= {"learning_rate": 0.05, "min_learning_rate": 0.001, "seed": 7, "threads": 1}
+    flags = [item for name, value in options.items() for item in ("--" + name.replace("_", "-"), value)]
+    result = run("train", "skipgram", text, "-o", output, "--save-model", model, "--min-count", 3, *flags)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    for said in (
+        "4,000 words of text, 20 different",
+        "epoch 2 of 2: loss",
+        f"Saved 20 vectors of 20 numbers in {output}",
+    ):
+        assert said in result.stderr
+    expected = firth.Word2Vec(**options).fit(firth.Corpus.from_file(text, min_count=3))
+    vectors = firth.load_vectors(output)
+    assert vectors.words == expected.vectors.words
+    np.testing.assert_array_equal(vectors.matrix, expected.vectors.matrix)
+    assert firth.load(model).options == expected.options
+
+
+def test_every_option_of_the_model_is_there_with_its_default() -> None:
+    parameters = {parameter.name: parameter for parameter in cli.skipgram.params}
+    for field in dataclasses.fields(firth.Word2Vec):
+        assert parameters[field.name].default == field.default
+    assert parameters["min_count"].default == 5
+    assert parameters["tokenizer"].default == "whitespace"
+
+
+def test_train_learns(text: Path, tmp_path: Path) -> None:
+    assert run("train", "skipgram", text, "-o", tmp_path / "o.txt", "--epochs", 50, "--threads", 1).exit_code == 0
+    shown = run("neighbors", tmp_path / "o.txt", "a0", "-n", 9).stdout.split()[1::2]
+    assert sorted(shown) == [f"a{i}" for i in range(1, 10)]
+
+
+@pytest.mark.parametrize("name", ["o.txt", "o.vec", "o.bin", "o.glove", "o.safetensors", "o.txt.gz"])
+def test_the_suffix_says_the_format(text: Path, tmp_path: Path, name: str) -> None:
+    assert run("train", "skipgram", text, "-o", tmp_path / name, "--epochs", 1, "-q").exit_code == 0
+    assert len(firth.load_vectors(tmp_path / name)) == 20
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", name}
+
+
+def test_train_reads_several_files_and_standard_input(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("Zebra zebra " * 50)
+    common = ["-o", tmp_path / "o.txt", "--epochs", 1]
+    assert "4,100 words of text" in run("train", "skipgram", text, tmp_path / "more.txt", *common).stderr
+    assert "100 words of text, 2 diff" in run("train", "skipgram", "-", *common, stdin="Zebra zebra\n" * 50).stderr
+    words = run("train", "skipgram", "-", *common, "--tokenizer", "words", stdin="Zebra, zebra.\n" * 50)
+    assert "100 words of text, 1 diff" in words.stderr
+    few = run("train", "skipgram", text, *common, "--max-size", 3)
+    assert "Saved 3 vectors" in few.stderr
+
+
+def test_train_takes_a_saved_corpus(text: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "text.corpus"
+    firth.Corpus.from_file(text).save(saved)
+    common = ["-o", tmp_path / "o.txt", "--epochs", 1]
+    assert "4,000 words of text" in run("train", "skipgram", saved, *common).stderr
+    refused(run("train", "skipgram", saved, *common, "--min-count", 2), 2, "--min-count", str(saved))
+    refused(run("train", "skipgram", saved, text, *common), 2, str(saved))
+
+
+def test_quiet_says_nothing(text: Path, tmp_path: Path) -> None:
+    result = run("train", "skipgram", text, "-o", tmp_path / "o.txt", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+@pytest.mark.parametrize("which", ["-o", "--save-model"])
+def test_an_output_that_cannot_be_is_found_before_training(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    more = [] if which == "-o" else ["-o", tmp_path / "o.txt"]
+    missing = tmp_path / "missing" / "o.txt"
+    refused(run("train", "skipgram", text, *more, which, missing), 1, str(missing), "no folder")
+    refused(run("train", "skipgram", text, *more, which, tmp_path), 1 if more else 2, str(tmp_path))
+    if which == "-o":
+        folder = tmp_path / "folder.txt"
+        folder.mkdir()
+        refused(run("train", "skipgram", text, "-o", folder), 1, "is a folder")
+        refused(run("train", "skipgram", text, "-o", tmp_path / "o.bin.xz"), 1, f"cannot write {tmp_path / 'o.bin.xz'}")
+
+
+def test_a_folder_that_is_not_ours_is_found_before_training(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "elsewhere")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    output = tmp_path / "o.txt"
+    refused(run("train", "skipgram", text, "-o", output), 1, f"cannot write {output}: Permission denied")
+
+
+def test_a_text_is_never_overwritten_by_its_vectors(text: Path, tmp_path: Path) -> None:
+    before = text.read_bytes()
+    other = tmp_path / "o.txt"
+    for arguments in (["-o", text], ["-o", other, "--save-model", text], ["-o", tmp_path / "." / text.name]):
+        refused(run("train", "skipgram", other, text, *arguments), 2, str(text))
+    refused(run("demo", text, "-o", text), 2, str(text))
+    assert text.read_bytes() == before
+
+
+def test_an_old_checkpoint_is_found_before_training(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ["train", "skipgram", text, "-o", tmp_path / "o.txt", "--checkpoint", tmp_path / "state", "-q"]
+    assert run(*common, "--epochs", 1).exit_code == 0
+    assert run(*common, "--epochs", 1, "--resume").exit_code == 0
+    refused(run(*common, "--epochs", 2, "--resume"), 1, "epochs was 1, is 2")
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    refused(run(*common, "--epochs", 1), 1, str(tmp_path / "state"), "--resume")
+
+
+def interrupt(text: Path, output: Path, *more: object) -> str:
+    process = start("train", "skipgram", text, "-o", output, "--threads", 1, *more)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("epoch 2 of"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        if process.stdout is not None:
+            process.stdout.close()
+    return rest
+
+
+def test_ctrl_c_says_what_was_kept_and_how_to_go_on(text: Path, tmp_path: Path) -> None:
+    text.write_text(text.read_text() * 30)
+    output, state = tmp_path / "o.txt", tmp_path / "state"
+    said = interrupt(text, output, "--epochs", 3000)
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("Interrupted in epoch ")
+    assert "--checkpoint" in said
+    said = interrupt(text, output, "--epochs", 3000, "--checkpoint", state)
+    assert str(state) in said
+    assert "--resume" in said
+    assert not output.exists()
+    resumed = interrupt_later(text, output, state)
+    assert resumed > 2
+
+
+def interrupt_later(text: Path, output: Path, state: Path) -> int:
+    """The first epoch that a resumed run reports."""
+    process = start(
+        "train", "skipgram", text, "-o", output, "--threads", 1, "--epochs", 3000, "--checkpoint", state, "--resume"
+    )
+    assert process.stderr is not None
+    epoch = next(int(line.split()[1]) for line in process.stderr if line.startswith("epoch "))
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    return epoch
+
+
+# ---- queries
+
+
+def test_neighbors(compass: Path) -> None:
+    result = run("neighbors", compass, "east", "northwest", "-n", 2)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "east",
+        "  northeast   0.707",
+        "  southeast   0.707",
+        "northwest",
+        "  north   0.707",
+        "  west    0.707",
+    ]
+
+
+def test_neighbors_of_sums_and_differences(compass: Path) -> None:
+    result = run("neighbors", compass, "northeast", "--plus", "northwest", "--minus", "south", "-n", 1)
+    assert result.stdout.splitlines() == ["northeast + northwest - south", "  north   1.000"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_neighbors_of_words_from_standard_input(compass: Path, arguments: list[str]) -> None:
+    words = "east north\n\nwest\n" * 300
+    result = run("neighbors", compass, "-n", 1, *arguments, stdin=words)
+    assert result.exit_code == 0
+    assert result.stdout.split()[::3] == words.split()
+    assert run("neighbors", compass, stdin="").stdout == ""
+
+
+def test_neighbors_of_words_that_are_typed(compass: Path) -> None:
+    """On a terminal each line is answered at once, and an unknown word ends nothing."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = start("neighbors", compass, "-n", 1, stdin=theirs, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    os.write(ours, b"up\n")
+    assert process.stdout.readline() == f"Word: not among the 8 words of {compass}: 'up'\n"
+    os.write(ours, b"east\n")
+    assert process.stdout.readline() == "Word: east\n"
+    os.write(ours, b"\x04")
+    assert process.communicate(timeout=60)[0] == "  northeast   0.707\nWord: \n"
+    assert process.returncode == 0
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_unknown_words_are_named_and_the_others_shown(compass: Path) -> None:
+    refused(run("neighbors", compass, "up"), 1, "'up'", "8 words", str(compass))
+    refused(run("neighbors", compass, "east", "--minus", "up"), 1, "'up'")
+    refused(run("analogy", compass, "east", "north", "up"), 1, "'up'")
+    for result in (
+        run("neighbors", compass, "up", "east", "East", "-n", 1),
+        run("neighbors", compass, "-n", 1, stdin="up\neast\nEast\n"),
+    ):
+        assert result.exit_code == 1
+        assert result.stdout.splitlines() == ["east", "  northeast   0.707"]
+        assert result.stderr == f"Error: not among the 8 words of {compass}: 'up', 'East' ('east' is)\n"
+
+
+def test_limit_reads_the_first_vectors_alone(compass: Path) -> None:
+    assert run("neighbors", compass, "east", "--limit", 3).stdout.split()[1::2] == ["northeast", "north"]
+
+
+@pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
+def test_analogy(compass: Path, method: str) -> None:
+    result = run("analogy", compass, "east", "northeast", "north", "-n", 1, "--method", method)
+    vectors = firth.load_vectors(compass)
+    ((word, score),) = vectors.analogy("east", "northeast", "north", topn=1, method=method)  # type: ignore[arg-type]
+    assert result.stdout.splitlines() == ["east is to northeast as north is to", f"  {word}  {score:6.3f}"]
+
+
+# ---- evaluate
+
+
+def test_evaluate_tells_the_two_kinds_apart(compass: Path, tmp_path: Path) -> None:
+    pairs, questions = tmp_path / "pairs.csv", tmp_path / "questions.txt"
+    pairs.write_text("Word 1,Word 2,Mean score\neast,northeast,9\neast,north,5\neast,west,1\neast,up,3\n")
+    questions.write_text(
+        ": turn\nnorth northwest east northeast\nnorth northwest south southwest\nnorth northwest up down\n: none\n"
+    )
+    result = run("evaluate", compass, pairs, questions)
+    assert result.exit_code == 0, result.output
+    answers = firth.evaluate.analogies(firth.load_vectors(compass), questions)
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["measure", "asked", "known", "coverage", "score"],
+        ["pairs.csv", "rank", "correlation", "4", "3", "75.0%", "1.000"],
+        ["questions.txt", "right", "answers", "3", "2", "66.7%", f"{answers.accuracy:.1%}"],
+        ["turn", "3", "2", "66.7%", f"{answers.accuracy:.1%}"],
+        ["none", "0", "0", "-", "-"],
+    ]
+    assert len({len(line) for line in result.stdout.splitlines()}) == 1  # the last column is flush right
+
+
+def test_evaluate_on_nothing_known(compass: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("# none\nup down 3\n")
+    assert run("evaluate", compass, tmp_path / "pairs.txt").stdout.split()[-1] == "-"
+
+
+def test_evaluate_refuses_other_files_before_it_reads_vectors(compass: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("up down 3\n")
+    (tmp_path / "prose.txt").write_text("This is neither of the two kinds\n")
+    (tmp_path / "empty.txt").write_text("\n")
+    for name in ("prose.txt", "empty.txt"):
+        refused(run("evaluate", "missing.txt", tmp_path / "pairs.txt", tmp_path / name), 1, name, "neither")
+
+
+def test_evaluate_real_gold_standards(data: Path) -> None:
+    for path in sorted((data / "similarity").glob("*.txt")):
+        assert cli._kind_of_gold(path) == "similarity"
+    assert cli._kind_of_gold(data / "questions-words.txt") == "analogies"
+
+
+# ---- convert
+
+
+def test_convert(compass: Path, tmp_path: Path) -> None:
+    result = run("convert", compass, tmp_path / "o.bin", "--limit", 5)
+    assert result.exit_code == 0
+    assert "Saved 5 vectors of 2 numbers" in result.stderr
+    assert (tmp_path / "o.bin").read_bytes().startswith(b"5 2\neast ")
+    assert (
+        run("convert", tmp_path / "o.bin", tmp_path / "o", "--from", "word2vec-binary", "--to", "glove").exit_code == 0
+    )
+    assert (tmp_path / "o").read_text().splitlines()[0].split() == ["east", "1", "0"]
+    assert firth.load_vectors(tmp_path / "o").words == COMPASS[:5]
+
+
+# ---- demo
+
+
+def test_demo_on_a_file(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    nouns = ["wolf", "bird", "tree", "lake", "road", "barn", "hill", "farm", "star", "moon", "boat", "rope"]
+    lines = []
+    for _ in range(3000):
+        noun = draw.choice(nouns)
+        lines.append(f"One {noun} is here." if draw.random() < 0.5 else f"Many {noun}s are there!")
+    (tmp_path / "my text.txt").write_text("\n".join(lines))
+    output = tmp_path / "the vectors.bin"
+    result = run("demo", tmp_path / "my text.txt", "-o", output, "--epochs", 5)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    for title in ("Text", "Training", "Neighbours", "A direction", "Analogies", "Saved"):
+        assert f"\n{title}" in result.stdout
+    assert "5 passes" in result.stdout
+    assert "12,000 words" in result.stdout
+    assert f"firth neighbors '{output}' " in result.stdout
+    assert "in 6 of 6 such pairs" in result.stdout
+    assert len(firth.load_vectors(output)) == 30
+
+
+def test_demo_without_pairs_of_words(tmp_path: Path) -> None:
+    (tmp_path / "o.txt").write_text("ein Satz ohne viel\n" * 20)
+    result = run("demo", tmp_path / "o.txt", "-o", tmp_path / "v.txt", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "A direction" not in result.stdout
+    assert "little text" in result.stdout
+    assert len(firth.load_vectors(tmp_path / "v.txt")) == 4
+
+
+def test_demo_refuses_before_it_reads(tmp_path: Path) -> None:
+    refused(run("demo", "-o", tmp_path / "missing" / "v.txt"), 1, "no folder")
+    refused(run("demo", "-o", tmp_path / "v.txt", "--epochs", 0), 2, "--epochs")
+    refused(run("demo", tmp_path / "v.xyz", "-o", "v.xyz"), 2, "v.xyz")
+
+
+def test_demo_on_the_documentation_of_python(tmp_path: Path) -> None:
+    if not any(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        pytest.skip("this Python has no sources of its standard library")
+    process = start("demo", "-o", "v.txt", "--epochs", "2", cwd=tmp_path)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
+    assert "docstrings of the" in stdout
+    assert {"list", "file", "function"} <= set(firth.load_vectors(tmp_path / "v.txt").words)
+
+
+def test_documentation_says_what_is_lacking(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    monkeypatch.setattr(demo.sysconfig, "get_path", lambda _: "/nowhere")
+    with pytest.raises(ValueError, match="no documentation"):
+        demo.python_documentation(False)
+    assert "lacks pydoc_data" in capsys.readouterr().out
+
+
+def test_documentation_leaves_out_tests_and_broken_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    for name in ("test/a.py", "site-packages/b.py", "kept/c.py", "kept/broken.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f'"""Text of {name}."""\nclass A:\n    def f(self):\n        "Inner {name}."\n')
+    (tmp_path / "kept/broken.py").write_text("def (\n")
+    (tmp_path / "kept/warned.py").write_text("'''A bad escape: \\d.'''\n")
+    assert demo.python_documentation(False) == ["Text of kept/c.py.", "Inner kept/c.py.", "A bad escape: \\d."]
