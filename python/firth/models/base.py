@@ -34,7 +34,7 @@ _CHECKPOINT_SECONDS = 600.0  # between two checkpoints within an epoch
 
 def option(default: T, *, low: float | None = None, above: float | None = None, high: float | None = None) -> T:
     """Declare an option of a model: its default, and the range it must lie in (`above` itself excluded)."""
-    return typing.cast(T, dataclasses.field(default=default, metadata={"low": low, "above": above, "high": high}))
+    return dataclasses.field(default=default, metadata={"low": low, "above": above, "high": high})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +152,14 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         if value is None:
             return None
         (expected,) = (kind for kind in typing.get_args(expected) if kind is not type(None))
-    if expected is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if expected is bool or isinstance(value, bool):
+        if expected is bool and isinstance(value, bool):
+            return value
+    elif expected is int and isinstance(value, numbers.Integral):
         return int(value)
-    if expected is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    elif expected is float and isinstance(value, numbers.Real):
         return float(value)
-    if expected in (str, bool) and isinstance(value, expected):
+    elif expected is str and isinstance(value, str):
         return value
     raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
 

@@ -1,0 +1,179 @@
+"""What the scripts here share: fresh processes with their peak memory, the machine in words, medians and tables."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# This module and the scripts import nothing big at the top. A new process begins with the peak memory of the one it
+# was forked from, so the process that starts the others must stay small for theirs to be honest.
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Clock:
+    """Seconds by the name of the stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def stage(self, name: str) -> None:
+        """End a stage: all that passed since the last one did belongs to it."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self.last
+        self.last = now
+
+
+def megabytes(maxrss: int) -> float:
+    """`ru_maxrss` in units of 10^6 bytes; Linux counts it in KiB, macOS in bytes."""
+    return maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def peak_so_far() -> float:
+    """The most memory that this process has held, in units of 10^6 bytes."""
+    return megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def run_fresh(script: str, work: str, threads: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one function of a script in a process of its own; what it returns, with `peak_mb`, or `failed` and why."""
+    environment = {**os.environ}
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment[name] = str(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        answer, errors = Path(folder, "answer.json"), Path(folder, "errors.txt")
+        call = json.dumps({"work": work, "arguments": arguments, "answer": str(answer)})
+        with errors.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, script, "--worker", call],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            said = errors.read_text(errors="replace").strip().splitlines() or ["nothing"]
+            return {"failed": f"exit {process.returncode}: {said[-1]}"}
+        return {**json.loads(answer.read_text()), "peak_mb": megabytes(usage.ru_maxrss)}
+
+
+def serve(call: str, functions: Iterable[Callable[..., dict[str, Any]]]) -> None:
+    """The other end of `run_fresh`."""
+    request = json.loads(call)
+    work = {function.__name__: function for function in functions}[request["work"]]
+    Path(request["answer"]).write_text(json.dumps(work(**request["arguments"])))
+
+
+def matmul_gflops(size: int = 4096, repeats: int = 3) -> float:
+    """What a float32 product of two square matrices reaches here, in GFLOP/s: the median of a few, after a first."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    a, b = random.random((size, size), np.float32), random.random((size, size), np.float32)
+    out = np.empty((size, size), np.float32)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        np.matmul(a, b, out=out)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(seconds[1:]) / 1e9
+
+
+def describe_machine(packages: Iterable[str]) -> dict[str, Any]:
+    """Date, processor, memory, load and versions; `firth.cpu_info()` comes from a worker."""
+    try:
+        git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "cpu": _cpu_model(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        "load": os.getloadavg()[0],  # of the last minute, before anything started: above 0.2 the machine is not quiet
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in packages},
+        "commit": commit,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a result file; called after every run, so that an interrupted evening is not lost."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)
+
+
+def median(values: Iterable[float]) -> float:
+    """The median, NaN of nothing."""
+    values = list(values)
+    return statistics.median(values) if values else float("nan")
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """The median, and lowest to highest where there are several."""
+    if not values:
+        return "-"
+    text = f"{median(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned for reading as text; the first to the left, the others to the right."""
+    rows = [list(headings), *map(list, rows)]
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(headings))]
+    lines = []
+    for row in rows:
+        first, *others = row
+        cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def positive(text: str) -> int:
+    """A whole number above zero, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
