@@ -12,9 +12,9 @@ import itertools
 
 import numpy as np
 import pytest
-import reference
 
 import firth
+import reference
 from firth import _core
 from firth.models.word2vec import keep_thresholds
 from firth.runtime import default_threads, padded_rows
