@@ -49,6 +49,7 @@ PIECES = [
         b"\xed\xa0\x80",
     ],
     *[b"abcdefghijklmnopqrstuvwxyz"[:n] for n in (7, 8, 9, 15, 16, 17, 26)],
+    *[b"\xe0\x80\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80"],
     *[b"The", b"the", b"a\x00", b"naive", "naïve".encode(), b"x" * 70],
 ]
 texts = st.one_of(st.binary(max_size=150), st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join)).filter(
@@ -121,6 +122,11 @@ def test_one_huge_line_and_one_huge_token():
     for tokenizer in ("whitespace", "words"):
         result = read(b"a " + token + b" a\n" + token, tokenizer, threads=2, block=1 << 16)
         assert_holds(result, [["a", token.decode(), "a"], [token.decode()]])
+    wide = ["é" * 20, "é" * 100_000, "é" * 21]
+    for tokenizer in ("whitespace", "words"):
+        assert_holds(read(" ".join(wide).encode(), tokenizer), [wide])
+    with_invalid = b"".join(b"\xff" * n + b" " for n in (20, 100_000, 21))
+    assert_holds(read(with_invalid), [["\ufffd" * 20, "\ufffd" * 100_000, "\ufffd" * 21]])
 
 
 def test_many_words_of_every_length_in_every_table():
@@ -135,6 +141,23 @@ def test_many_words_of_every_length_in_every_table():
     for threads in (1, 2, 3):
         assert_holds(read(data, threads=threads, block=100_000), documents, 0)
     assert_holds(Corpus.from_iterable(documents, min_count=1), documents, 0)
+
+
+def test_words_that_differ_in_zeros_behind():
+    words = [f"{i}" + "\0" * zeros for i in range(10_000) for zeros in range(12)]
+    assert_holds(Corpus.from_iterable([words], min_count=1), [words])
+
+
+def test_words_of_one_hash():
+    """The hash multiplies two halves of 16 bytes, so that exchanging them, masked, gives the same one."""
+    length = 32
+    mask = (0xFBD3C1A5F7E9FF8D ^ 0xF5A1E3FF9BC7D3E1 ^ length ^ length << 32).to_bytes(8, "little")
+    letters = range(ord("0"), ord("z") + 1)
+    halves = [bytes([next(c for c in order if c ^ m in letters) for m in mask]) for order in (letters, letters[::-1])]
+    exchanged = [bytes(c ^ m for c, m in zip(half, mask, strict=True)) for half in halves[::-1]]
+    words = [(b"".join(pair) + b"-" * 16).decode() for pair in (halves, exchanged)]
+    assert words[0] != words[1]
+    assert_holds(Corpus.from_iterable([" ".join(words)], min_count=1), [words])
 
 
 def test_the_result_does_not_depend_on_threads():
