@@ -393,8 +393,9 @@ def test_neighbors_of_words_that_are_typed(compass: Path) -> None:
     os.write(ours, b"east\n")
     assert process.stdout.readline() == "Word: east\n"
     os.write(ours, b"\x04")
-    assert process.communicate(timeout=60)[0] == "  northeast   0.707\nWord: \n"
-    assert process.returncode == 0
+    assert process.stdout.read() == "  northeast   0.707\nWord: \n"
+    assert process.wait(timeout=60) == 0
+    process.stdout.close()
     os.close(ours)
     os.close(theirs)
 
