@@ -1,0 +1,173 @@
+// Row by row: all places where a word stands, found by one counting sort, then its neighbours added up in an
+// accumulator as long as the vocabulary, which stays in cache. No hashing, no merging, no order to keep.
+
+#include "counts/cooccurrence.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <mutex>
+
+#include "runtime/threads.hpp"
+
+namespace firth {
+namespace {
+
+// Places of the words [first, first + n), word by word, ascending.
+struct Places {
+    std::vector<std::int64_t> begin;  // (n + 1)
+    std::unique_ptr<std::int64_t[]> positions;
+};
+
+Places sort_places(const CooccurrenceTask& task, const std::int64_t* counts, std::int32_t first, std::int32_t n,
+                   int n_threads) {
+    Places places;
+    places.begin.assign(static_cast<std::size_t>(n) + 1, 0);
+    for (std::int32_t i = 0; i < n; ++i) places.begin[i + 1] = places.begin[i] + counts[first + i];
+    places.positions.reset(new std::int64_t[static_cast<std::size_t>(places.begin[n])]);
+    // Each thread sorts a range of words of about equal tokens: all read the whole text, none writes another's.
+    const std::int64_t total = places.begin[n];
+    parallel(n_threads, [&](int thread) {
+        const auto cut = [&](int t) {
+            const auto at = std::lower_bound(places.begin.begin(), places.begin.end(), total * t / n_threads);
+            return t == n_threads ? n : static_cast<std::int32_t>(at - places.begin.begin());
+        };
+        const std::int32_t from = thread == 0 ? 0 : cut(thread), to = cut(thread + 1);
+        if (from >= to) return;
+        std::vector<std::int64_t> next(places.begin.begin() + from, places.begin.begin() + to);
+        const auto low = static_cast<std::uint32_t>(first + from), span = static_cast<std::uint32_t>(to - from);
+        for (std::int64_t p = 0; p < task.n_tokens; ++p) {
+            const std::uint32_t word = static_cast<std::uint32_t>(task.ids[p]) - low;
+            if (word < span) places.positions[next[word]++] = p;
+        }
+    });
+    return places;
+}
+
+// The row in the making: sums by column, and a bit for each column touched, by which they are found again in order.
+class Accumulator {
+  public:
+    explicit Accumulator(std::int32_t n_words)
+        : sums_(static_cast<std::size_t>(n_words)), touched_((static_cast<std::size_t>(n_words) + 63) / 64) {}
+
+    void add(std::int32_t column, std::uint64_t weight) {
+        sums_[static_cast<std::size_t>(column)] += weight;
+        touched_[static_cast<std::size_t>(column) >> 6] |= std::uint64_t{1} << (column & 63);
+    }
+
+    // Appends the non-zero columns to the arrays, clears itself, and returns how many there were.
+    std::int64_t take(std::int32_t* columns, float* values) {
+        std::int64_t n = 0;
+        for (std::size_t block = 0; block < touched_.size(); ++block) {
+            std::uint64_t bits = touched_[block];
+            if (bits == 0) continue;
+            touched_[block] = 0;
+            for (; bits != 0; bits &= bits - 1) {
+                const std::size_t column = block * 64 + static_cast<std::size_t>(std::countr_zero(bits));
+                columns[n] = static_cast<std::int32_t>(column);
+                // Once through double, exact up to 2^53 units, then one rounding to float.
+                values[n] = static_cast<float>(static_cast<double>(sums_[column]) * (1.0 / (1 << kWeightBits)));
+                sums_[column] = 0;
+                ++n;
+            }
+        }
+        return n;
+    }
+
+  private:
+    std::vector<std::uint64_t> sums_;
+    std::vector<std::uint64_t> touched_;
+};
+
+}  // namespace
+
+DocumentStarts::DocumentStarts(const CooccurrenceTask& task)
+    : bits_(static_cast<std::size_t>(task.n_tokens / 64 + 1)) {
+    for (std::int64_t d = 0; d <= task.n_documents; ++d) {
+        const std::int64_t p = task.offsets[d];
+        bits_[static_cast<std::size_t>(p >> 6)] |= std::uint64_t{1} << (p & 63);
+    }
+}
+
+int DocumentStarts::before(std::int64_t position, int reach) const {
+    // The nearest start at or before `position`, at 0 at the latest.
+    std::int64_t block = position >> 6;
+    std::uint64_t bits = bits_[static_cast<std::size_t>(block)] << (63 - (position & 63));
+    std::int64_t distance = 0;
+    if (bits == 0) {
+        distance = (position & 63) + 1;
+        while (distance <= reach && (bits = bits_[static_cast<std::size_t>(--block)]) == 0) distance += 64;
+    }
+    if (bits != 0) distance += std::countl_zero(bits);
+    return static_cast<int>(std::min<std::int64_t>(distance, reach));
+}
+
+int DocumentStarts::behind(std::int64_t position, int reach) const {
+    // The nearest start behind `position`, at n_tokens at the latest.
+    const std::int64_t next = position + 1;
+    std::int64_t block = next >> 6;
+    std::uint64_t bits = bits_[static_cast<std::size_t>(block)] >> (next & 63);
+    std::int64_t distance = 0;
+    if (bits == 0) {
+        distance = 64 - (next & 63);
+        while (distance <= reach && (bits = bits_[static_cast<std::size_t>(++block)]) == 0) distance += 64;
+    }
+    if (bits != 0) distance += std::countr_zero(bits);
+    return static_cast<int>(std::min<std::int64_t>(distance, reach));
+}
+
+CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts,
+                                   const std::int64_t* counts, std::int32_t first, std::int32_t n, int n_threads) {
+    const Places places = sort_places(task, counts, first, n, n_threads);
+    // Rows are handed out in pieces of about equal work, small enough that no thread waits long for another.
+    std::vector<std::int32_t> cuts{0};
+    const std::int64_t piece_tokens = std::max<std::int64_t>(1000, places.begin[n] / (64 * n_threads));
+    for (std::int32_t row = 0; row < n; ++row) {
+        if (places.begin[row + 1] - places.begin[cuts.back()] >= piece_tokens) cuts.push_back(row + 1);
+    }
+    if (cuts.back() != n) cuts.push_back(n);
+
+    CooccurrenceRows rows;
+    rows.lengths.resize(static_cast<std::size_t>(n));
+    rows.pieces.resize(cuts.size() - 1);
+    const int left = task.left[0] == 0 ? 0 : task.window, right = task.right[0] == 0 ? 0 : task.window;
+    std::atomic<std::size_t> next_piece{0};
+    parallel(n_threads, [&](int) {
+        Accumulator row(task.n_words);
+        std::vector<std::int32_t> columns;
+        std::vector<float> values;
+        for (std::size_t piece; (piece = next_piece++) < rows.pieces.size();) {
+            std::size_t used = 0;
+            for (std::int32_t r = cuts[piece]; r < cuts[piece + 1]; ++r) {
+                const std::int64_t begin = places.begin[r], end = places.begin[r + 1];
+                for (std::int64_t at = begin; at < end; ++at) {
+                    const std::int64_t p = places.positions[at];
+                    if (at + 8 < end) __builtin_prefetch(task.ids + places.positions[at + 8]);
+                    const int before = left ? starts.before(p, left) : 0;
+                    const int behind = right ? starts.behind(p, right) : 0;
+                    for (int d = 0; d < before; ++d) row.add(task.ids[p - d - 1], task.left[d]);
+                    for (int d = 0; d < behind; ++d) row.add(task.ids[p + d + 1], task.right[d]);
+                }
+                const auto most = static_cast<std::size_t>(
+                    std::min<std::int64_t>(task.n_words, (end - begin) * (left + right)));
+                if (columns.size() < used + most) {
+                    columns.resize(std::max(2 * columns.size(), used + most));
+                    values.resize(columns.size());
+                }
+                const std::int64_t length = row.take(columns.data() + used, values.data() + used);
+                rows.lengths[static_cast<std::size_t>(r)] = length;
+                used += static_cast<std::size_t>(length);
+            }
+            auto& out = rows.pieces[piece];
+            out.size = static_cast<std::int64_t>(used);
+            out.columns.reset(new std::int32_t[used]);
+            out.values.reset(new float[used]);
+            std::copy_n(columns.data(), used, out.columns.get());
+            std::copy_n(values.data(), used, out.values.get());
+        }
+    });
+    return rows;
+}
+
+}  // namespace firth
