@@ -23,9 +23,9 @@ from firth.files import (
     is_compressed,
     open_binary,
     pack_words,
-    read_tensors,
+    read_own,
     unpack_words,
-    write_tensors,
+    write_own,
 )
 from firth.runtime import default_threads
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 Source: TypeAlias = PathLike | IO[bytes] | IO[str]
 Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer"
 
-_FORMAT, _VERSION = "firth.corpus", 1
 _BLOCK = 8 << 20  # bytes that each thread gets at a time; between blocks the bar moves and Ctrl-C is seen
 _LARGEST_BLOCK = 256 << 20
 _MIN_SHARE = 1 << 16  # bytes below which another thread costs more than it helps
@@ -194,7 +193,7 @@ class Corpus:
 
     def __init__(self, vocabulary: Vocabulary, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
         ids, offsets = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)
-        _core.check_corpus(ids, offsets, len(vocabulary))
+        _core.count_words(ids, offsets, len(vocabulary))
         self.vocabulary, self.ids, self.offsets = vocabulary, ids, offsets
         used = len(np.unique(ids))
         self.report = CorpusReport(len(offsets) - 1, len(ids), len(ids), 0, used, 0)
@@ -345,8 +344,7 @@ class Corpus:
             "ids": self.ids,
             "offsets": self.offsets,
         }
-        metadata = {"format": _FORMAT, "version": _VERSION, "report": dataclasses.asdict(self.report)}
-        write_tensors(path, tensors, metadata)
+        write_own(path, "corpus", tensors, {"report": dataclasses.asdict(self.report)})
 
     @staticmethod
     def open(path: PathLike) -> Corpus:
@@ -359,13 +357,7 @@ class Corpus:
         ValueError
             If it is not a saved corpus, or was written by a newer version.
         """
-        tensors, metadata = read_tensors(path, mmap=True)
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{path} is not a corpus saved by firth; read a text with Corpus.from_file")
-        if metadata.get("version") != _VERSION:
-            raise ValueError(
-                f"{path} has version {metadata.get('version')} of the corpus format; this firth reads {_VERSION}"
-            )
+        tensors, metadata = read_own(path, "corpus", mmap=True)
         try:
             ids, offsets, counts = tensors["ids"], tensors["offsets"], np.array(tensors["counts"])
             report = CorpusReport(**metadata["report"])

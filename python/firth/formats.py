@@ -450,7 +450,7 @@ def _unpacked(path: Path, tensors: dict[str, NDArray[Any]]) -> list[str]:
 def _write_safetensors(path: Path, words: list[str], matrix: Matrix) -> None:
     _encoded_any(path, words)
     tensors = {"matrix": matrix, **files.pack_words(words)}
-    files.write_tensors(path, tensors, {"format": "firth vectors", "version": 1})
+    files.write_own(path, "vectors", tensors)
 
 
 def _encoded_any(path: Path, words: list[str]) -> None:
