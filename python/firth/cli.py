@@ -246,10 +246,10 @@ def _flag(name: str) -> str:
 @train.command()
 @_training_options(Word2Vec)
 def skipgram(**arguments: Any) -> None:
-    """word2vec's skip-gram: each word learns to tell the words around it from random ones.
+    """Learn to tell the words around a word from random ones (word2vec).
 
-    INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as one;
-    - is standard input. A corpus that Corpus.save wrote will do as well.
+    The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst;
+    several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
     Examples:
@@ -515,7 +515,7 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
 
     \b
     Example:
-      firth evaluate vectors.txt WS-353-ALL.txt questions-words.txt
+      firth evaluate vectors.txt EN-WS-353-ALL.txt questions-words.txt
     """
     read = [_read_gold(file) for file in gold]
     vectors = load_vectors(path, limit=limit)
@@ -552,7 +552,7 @@ def _read_gold(path: Path) -> list[firth.evaluate.Triple] | dict[str, list[firth
         hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
         raise click.ClickException(f"{error}{hint}") from None
     if not pairs:
-        raise click.ClickException(f"{path} is empty: it should hold pairs of words with scores, or analogies")
+        raise click.ClickException(f"{path} holds neither pairs of words with scores nor analogies")
     return pairs
 
 
