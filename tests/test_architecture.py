@@ -26,6 +26,7 @@ FLOW = [
     ["models", "evaluate"],
     ["demo"],
     ["cli"],
+    ["__main__"],
 ]
 
 

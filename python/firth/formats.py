@@ -79,11 +79,11 @@ def read(
         raise ValueError(f"limit must not be negative, not {limit}")
     path = Path(path)
     if format is None:
-        with files.open_binary(path) as file:
-            head = file.read(_HEAD)
-        chosen = next((one for one in FORMATS if one.sniff(head)), None)
-        if chosen is None:
+        head = _head_of(path)
+        told = _tell(head)
+        if told is None:
             raise ValueError(f"{path} is in none of the formats that firth knows: {_names()}{_guess(head)}")
+        chosen = told
     else:
         chosen = _named(format)
     if mmap and chosen.name != "safetensors":
@@ -94,18 +94,36 @@ def read(
 def write(path: files.PathLike, words: list[str], matrix: Matrix, *, format: str | None = None) -> None:
     """Write words and matrix; see `Vectors.save` for the parameters."""
     path = Path(path)
-    if format is None:
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        if files.is_compressed(path):
-            suffixes.pop()
-        suffix = suffixes[-1] if suffixes else ""
-        chosen = next((one for one in FORMATS if suffix in one.suffixes), None)
-        if chosen is None:
-            known = ", ".join(suffix for one in FORMATS for suffix in one.suffixes)
-            raise ValueError(f"{path}: which format? End the name in one of {known}, or give format= one of {_names()}")
-    else:
-        chosen = _named(format)
+    chosen = by_suffix(path) if format is None else _named(format)
     chosen.write(path, words, matrix)
+
+
+def by_suffix(path: files.PathLike) -> Format:
+    """Format in which a file of this name is written; ValueError if the name says none."""
+    path = Path(path)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if files.is_compressed(path):
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    chosen = next((one for one in FORMATS if suffix in one.suffixes), None)
+    if chosen is None:
+        known = ", ".join(suffix for one in FORMATS for suffix in one.suffixes)
+        raise ValueError(f"{path}: which format? End the name in one of {known}, or name the format: {_names()}")
+    return chosen
+
+
+def tell(path: files.PathLike) -> Format | None:
+    """Format that a file seems to be in, by its first bytes; None if it is none of them."""
+    return _tell(_head_of(Path(path)))
+
+
+def _head_of(path: Path) -> bytes:
+    with files.open_binary(path) as file:
+        return file.read(_HEAD)
+
+
+def _tell(head: bytes) -> Format | None:
+    return next((one for one in FORMATS if one.sniff(head)), None)
 
 
 def _names() -> str:
