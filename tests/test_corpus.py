@@ -707,6 +707,17 @@ def test_damage_among_words_is_told_at_once(tmp_path, name, value):
         Corpus.open(path)
 
 
+@pytest.mark.parametrize(("documents", "tokens", "offsets"), [(2, 3, [0, 3]), (1, 4, [0, 3]), (-1, 3, [])])
+def test_damage_in_the_report_is_told_at_once(tmp_path, documents, tokens, offsets):
+    path = tmp_path / "a.corpus"
+    Corpus(Vocabulary(["a"]), np.zeros(3, np.int32), np.array([0, 3])).save(path)
+    tensors, metadata = firth.files.read_tensors(path)
+    metadata["report"].update(documents=documents, tokens_kept=tokens)
+    firth.files.write_tensors(path, {**tensors, "offsets": np.array(offsets, np.int64)}, metadata)
+    with pytest.raises(ValueError, match="do not fit together"):
+        Corpus.open(path)
+
+
 # ---- the counter -----------------------------------------------------------------------------------------------------
 
 
