@@ -611,12 +611,12 @@ def test_open_what_is_no_corpus(tmp_path):
         Corpus.open(path)
     one = np.zeros(1, np.int64)
     firth.files.write_tensors(path, {"a": one}, {})
-    with pytest.raises(ValueError, match="not a corpus saved by firth"):
+    with pytest.raises(ValueError, match="not a firth corpus"):
         Corpus.open(path)
-    firth.files.write_tensors(path, {"a": one}, {"format": "firth.corpus", "version": 99})
+    firth.files.write_tensors(path, {"a": one}, {"format": "firth corpus", "version": 99})
     with pytest.raises(ValueError, match="version 99"):
         Corpus.open(path)
-    firth.files.write_tensors(path, {"a": one}, {"format": "firth.corpus", "version": 1})
+    firth.files.write_tensors(path, {"a": one}, {"format": "firth corpus", "version": 1})
     with pytest.raises(ValueError, match="damaged"):
         Corpus.open(path)
     Corpus.from_iterable(WORDS, min_count=1).save(path)
@@ -859,3 +859,48 @@ def test_no_warning_for_good_text():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Corpus.from_file(io.BytesIO("a \ufffd é".encode()), min_count=1)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_damaged_compressed_files_are_named(tmp_path, suffix):
+    if suffix == ".zst":
+        pytest.importorskip("zstandard")
+    packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}.get(suffix, lambda data: data)
+    path = tmp_path / f"text{suffix}"
+    for damaged in (packed(b"some words of a text\n" * 1000)[:-20], b"no archive at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match="text"):
+            Corpus.from_file(path, min_count=1)
+
+
+def test_a_pipe_that_does_not_wait_is_no_end():
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.write(write, b"a b c\n")
+    with open(read, "rb", buffering=0) as file, pytest.raises(BlockingIOError, match="blocking"):
+        Corpus.from_file(file, min_count=1)
+    os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("ids", "offsets", "error"),
+    [
+        ([2**32, 1], [0, 2], ValueError),
+        ([0.0, 1.0], [0, 2], TypeError),
+        ([0, 1], [0.0, 2.0], TypeError),
+        ([True, False], [0, 2], TypeError),
+        (["0", "1"], [0, 2], TypeError),
+        ([0, 2], [0, 2], ValueError),
+    ],
+)
+def test_ids_at_hand_are_not_bent_into_shape(ids, offsets, error):
+    with pytest.raises(error):
+        Corpus(Vocabulary(["a", "b"]), np.array(ids), np.array(offsets))
+    with pytest.raises(TypeError, match="Vocabulary"):
+        Corpus(["a", "b"], np.array([0], np.int32), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("options", [{"threads": 100_000}, {"min_count": 2**63}, {"max_size": 2**63}])
+def test_options_have_bounds(options):
+    with pytest.raises(ValueError, match="at most"):
+        Corpus.from_iterable(["a b"], **options)

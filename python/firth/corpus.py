@@ -25,6 +25,7 @@ from firth.files import (
     pack_words,
     read_own,
     unpack_words,
+    unpacking,
     write_own,
 )
 from firth.runtime import default_threads
@@ -43,6 +44,7 @@ _BATCH = 1000  # texts that a Hugging Face tokenizer gets at a time
 # No character beyond this is a letter or digit (CJK ideographs end at U+33479).
 _LAST_CHARACTER = 0x34000
 _HEAD = 9  # bytes at the start of a file that tell what it is; no block cuts them
+_LARGEST = {"min_count": 2**62, "max_size": 2**31 - 1, "threads": 4096}
 _BOMS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -156,6 +158,16 @@ class CorpusReport:
     invalid_sequences: int
 
 
+def _integers(name: str, values: ArrayLike, dtype: type[np.int32] | type[np.int64]) -> NDArray[Any]:
+    """`values` as a contiguous array of this type, if all of them are whole numbers that it can hold."""
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, not {array.dtype}")
+    if array.size and not np.iinfo(dtype).min <= array.min() <= array.max() <= np.iinfo(dtype).max:
+        raise ValueError(f"{name} must fit {dtype.__name__}: they run from {array.min()} to {array.max()}")
+    return np.ascontiguousarray(array, dtype)
+
+
 class Corpus:
     """Documents as ids of the words of a vocabulary, end to end in one array.
 
@@ -185,7 +197,9 @@ class Corpus:
     """
 
     def __init__(self, vocabulary: Vocabulary, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
-        ids, offsets = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)
+        if not isinstance(vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary must be a Vocabulary, not a {type(vocabulary).__name__}")
+        ids, offsets = _integers("ids", ids, np.int32), _integers("offsets", offsets, np.int64)
         _core.count_words(ids, offsets, len(vocabulary))
         self.vocabulary, self.ids, self.offsets = vocabulary, ids, offsets
         used = len(np.unique(ids))
@@ -443,8 +457,9 @@ class _Options:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise TypeError(f"{name} must be an integer, not {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+            if not 1 <= value <= _LARGEST[name]:
+                bound = "at least 1" if value < 1 else f"at most {_LARGEST[name]}"
+                raise ValueError(f"{name} must be {bound}, not {value}")
         if self.vocabulary is not None and not isinstance(self.vocabulary, Vocabulary):
             raise TypeError(f"vocabulary must be a Vocabulary, not a {type(self.vocabulary).__name__}")
         if self.vocabulary is not None and self.max_size is not None:
@@ -547,7 +562,7 @@ class _Files:
     def blocks(self, source: Source) -> Iterator[tuple[int, memoryview]]:
         """A file without its byte order mark, in blocks, each of which lives until the next: its position and bytes."""
         if isinstance(source, str | os.PathLike) and source != "-":
-            with open_binary(source) as file:
+            with unpacking(source), open_binary(source) as file:
                 yield from self._blocks_of(file, _name_of(source))
         else:
             yield from self._blocks_of(sys.stdin.buffer if source == "-" else source, _name_of(source))
@@ -570,8 +585,10 @@ class _Files:
                     got = file.readinto(buffer[n:])
                 else:
                     data = file.read(len(buffer) - n)
-                    got = len(data)
-                    buffer[n : n + got] = data
+                    got = None if data is None else len(data)
+                    buffer[n : n + (got or 0)] = data or b""
+                if got is None:
+                    raise BlockingIOError(f"{name} gives nothing yet and does not wait: make it blocking")
                 if not got:
                     break
                 n += got

@@ -13,6 +13,7 @@ import operator
 import os
 import secrets
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -70,6 +71,20 @@ def _open_zstd(path: Path) -> BinaryIO:
         except ImportError:
             raise ImportError(f"reading {path} needs zstandard: pip install 'firth[zstd]'") from None
     return cast(BinaryIO, zstd.open(path, "rb"))
+
+
+@contextlib.contextmanager
+def unpacking(path: PathLike) -> Iterator[None]:
+    """Turn what the unpackers raise at damaged data, each an error of its own kind, into an OSError with the name."""
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, EOFError | zlib.error | lzma.LZMAError)
+        # bz2's own is an OSError that no system call gave; zstd's library need not be there to be named here.
+        bare = isinstance(error, OSError) and error.errno is None and not isinstance(error, BlockingIOError)
+        if not (known or bare or type(error).__name__ == "ZstdError"):
+            raise
+        raise OSError(f"{path} is damaged, or not what its name says: {error}") from None
 
 
 @contextlib.contextmanager
