@@ -656,8 +656,7 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
     units[~np.isfinite(units).all(axis=1)] = 0
     norms = np.linalg.norm(units, axis=1, keepdims=True)
     norms[norms == 0] = 1
-    units /= norms
-    return units
+    return cast("NDArray[np.float64]", units / norms)
 
 
 def _count(name: str, value: int) -> int:
