@@ -525,7 +525,7 @@ class Vectors:
                 raise ValueError(f"a vector must have the shape ({self.vector_size},), not {vector.shape}")
         if not np.isfinite(vector).all():
             raise ValueError(f"{name} is not finite")
-        return unit_rows(vector[None])[0]
+        return cast("NDArray[np.float64]", unit_rows(vector[None])[0])
 
     def _cosines(self, units: NDArray[Any], n: int) -> NDArray[np.float32]:
         """Cosines (q, n) of unit vectors (q, vector_size) with the first n words."""
@@ -656,7 +656,8 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
     units[~np.isfinite(units).all(axis=1)] = 0
     norms = np.linalg.norm(units, axis=1, keepdims=True)
     norms[norms == 0] = 1
-    return cast("NDArray[np.float64]", units / norms)
+    units /= norms
+    return cast("NDArray[np.float64]", units)
 
 
 def _count(name: str, value: int) -> int:
