@@ -657,7 +657,7 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
     norms = np.linalg.norm(units, axis=1, keepdims=True)
     norms[norms == 0] = 1
     units /= norms
-    return cast("NDArray[np.float64]", units)
+    return units
 
 
 def _count(name: str, value: int) -> int:
