@@ -642,3 +642,18 @@ def test_documentation_leaves_out_tests_and_broken_files(tmp_path: Path, monkeyp
     (tmp_path / "kept/broken.py").write_text("def (\n")
     (tmp_path / "kept/warned.py").write_text("'''A bad escape: \\d.'''\n")
     assert demo.python_documentation(False) == ["Text of kept/c.py.", "Inner kept/c.py.", "A bad escape: \\d."]
+
+
+def test_train_writes_no_two_things_to_one_place(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a b c\n" * 20)
+    out = tmp_path / "out.safetensors"
+    result = run("train", "skipgram", text, "-o", out, "--save-model", out)
+    assert result.exit_code == 2
+    assert "same file" in result.stderr
+    state = tmp_path / "checkpoint.safetensors"
+    result = run("train", "skipgram", text, "-o", state, "--checkpoint", tmp_path)
+    assert result.exit_code == 2
+    assert "checkpoint" in result.stderr
+    assert not out.exists()
+    assert not state.exists()

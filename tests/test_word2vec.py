@@ -95,14 +95,6 @@ def assert_close(case, result):
         assert np.abs(got - true).max() <= 4 * np.abs(rough - true).max() + 2e-6
 
 
-@pytest.fixture(params=_core.available_isas())
-def isa(request):
-    before = _core.current_isa()
-    _core.use_isa(request.param)
-    yield request.param
-    _core.use_isa(before)
-
-
 @pytest.mark.parametrize("size", [1, 15, 16, 33, 100])
 @pytest.mark.parametrize("negative", [1, 2, 3, 4, 5, 6, 13])
 def test_kernel_equals_oracle(isa, size, negative):

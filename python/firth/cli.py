@@ -284,6 +284,10 @@ def _train(
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
     _check_output(output, inputs=inputs)
+    if save_model is not None and save_model.resolve() == output.resolve():
+        raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
+    if checkpoint is not None and (checkpoint / CHECKPOINT).resolve() == output.resolve():
+        raise click.UsageError(f"{output} is the file of the checkpoint; write to another one")
     if save_model is not None:
         with _tried(save_model, inputs) as probe:
             probe.touch()

@@ -39,6 +39,7 @@ class Request:
     limit: int | None
     errors: Errors
     mmap: bool
+    warnings: list[str] = field(default_factory=list)  # what the user should be told
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,11 @@ def read(
         chosen = _named(format)
     if mmap and chosen.name != "safetensors":
         raise ValueError(f"{path}: mmap=True needs a safetensors file; {chosen.name} has to be read")
-    return chosen.read(Request(path, limit, errors, mmap))
+    request = Request(path, limit, errors, mmap)
+    table = chosen.read(request)
+    for text in request.warnings:
+        warnings.warn(text, stacklevel=3)  # where load_vectors is called
+    return table
 
 
 def write(path: files.PathLike, words: list[str], matrix: Matrix, *, format: str | None = None) -> None:
@@ -223,7 +228,7 @@ def _read_text(request: Request) -> Table:
         found, promised = len(rows.spans), int(header[1])
         expected = promised if request.limit is None else min(promised, request.limit)
         if found != expected and (request.limit is None or found < expected):
-            rows.wrong = f"the header promises {promised} words, and {found} lines follow"
+            rows.wrong = f"the header promises {_count(promised, 'word')} and is followed by {_count(found, 'line')}"
         return _assemble(request, data, rows)
 
 
@@ -271,11 +276,15 @@ def _line_problem(line: bytes, status: int, size: int) -> str:
     if not fields:
         return "is empty"
     if status == 3:
-        return f"has {size} numbers but no word"
+        return f"has {_count(size, 'number')} but no word"
     if status == 1:
-        return f"has {len(fields) - 1} numbers after {_shown(fields[0])} instead of {size}"
+        return f"has {_count(len(fields) - 1, 'number')} after {_shown(fields[0])} instead of {size}"
     bad = next((text for text in reversed(fields) if not _is_number(text)), fields[-1])
     return f"({_shown(fields[0])} ...): {_shown(bad)} is not a number"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _shown(data: bytes) -> str:
@@ -296,10 +305,10 @@ def _assemble(request: Request, data: bytes | mmap.mmap, rows: _Rows) -> Table:
                 dropped.add(row)
             seen.add(words[row])
         repeated = len(dropped & broken)
-        text = f"{request.path}: {len(broken)} words are not UTF-8; their bad bytes became U+FFFD"
+        text = f"{request.path}: bytes that are not UTF-8 became U+FFFD in {_count(len(broken), 'word')}"
         if repeated:
-            text += f", and {repeated} of them, which then equal another word, were left out"
-        warnings.warn(text, stacklevel=5)
+            text += f" ({repeated} left out, now equal to another word)"
+        request.warnings.append(text)
     if len(set(words)) < len(words):
         first_row: dict[str, int] = {}
         for row, word in enumerate(words):
@@ -310,7 +319,7 @@ def _assemble(request: Request, data: bytes | mmap.mmap, rows: _Rows) -> Table:
     if problem and request.errors == "strict":
         raise ValueError(f"{request.path}: {problem}. With errors='skip' the rest is loaded")
     if problem:
-        warnings.warn(f"{request.path}: {problem}. The rest was loaded", stacklevel=5)
+        request.warnings.append(f"{request.path}: {problem}. The rest was loaded")
     if not dropped:
         return words, rows.matrix
     kept = [row for row in range(len(words)) if row not in dropped]
@@ -359,10 +368,11 @@ def _read_binary(request: Request) -> Table:
 @contextlib.contextmanager
 def _packed(path: Path) -> Iterator[IO[bytes]]:
     """The file to write to, packed if its name ends in .gz."""
-    if files.is_compressed(path) and path.suffix.lower() != ".gz":
+    pack = files.is_compressed(path)
+    if pack and path.suffix.lower() != ".gz":
         raise ValueError(f"cannot write {path}: of the packed formats firth writes .gz alone")
     with files.replacing(path) as file:
-        if path.suffix.lower() == ".gz":
+        if pack:
             # No name and no time inside: the same vectors give the same bytes.
             with gzip.GzipFile("", "wb", 6, file, 0) as packed:
                 yield cast(IO[bytes], packed)
@@ -373,16 +383,18 @@ def _packed(path: Path) -> Iterator[IO[bytes]]:
 def _encoded(path: Path, words: list[str], forbidden: Callable[[bytes], object], what: str) -> list[bytes]:
     encoded = []
     for row, word in enumerate(words):
-        try:
-            data = word.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}"
-            ) from None
+        data = _encode(path, row, word)
         if not data or forbidden(data):
             _refuse(path, row, word, what)
         encoded.append(data)
     return encoded
+
+
+def _encode(path: Path, row: int, word: str) -> bytes:
+    try:
+        return word.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}") from None
 
 
 def _refuse(path: Path, row: int, word: str, what: str) -> NoReturn:
@@ -466,22 +478,12 @@ def _unpacked(path: Path, tensors: dict[str, NDArray[Any]]) -> list[str]:
 
 
 def _write_safetensors(path: Path, words: list[str], matrix: Matrix) -> None:
-    _encoded_any(path, words)
-    tensors = {"matrix": matrix, **files.pack_words(words)}
-    files.write_own(path, "vectors", tensors)
-
-
-def _encoded_any(path: Path, words: list[str]) -> None:
     if files.is_compressed(path):
         raise ValueError(f"cannot write {path}: safetensors files are read in place and never packed")
     for row, word in enumerate(words):
-        if not word.isascii():
-            try:
-                word.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}"
-                ) from None
+        _encode(path, row, word)
+    tensors = {"matrix": matrix, **files.pack_words(words)}
+    files.write_own(path, "vectors", tensors)
 
 
 # In the order in which they are tried on a file: the most particular first.
