@@ -534,3 +534,18 @@ def test_reading_warns_of_nothing_else(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         formats.read(tmp_path / "v.txt")
+
+
+@pytest.mark.parametrize("format", ["word2vec-text", "glove"])
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path, format):
+    path = tmp_path / "marked.txt"
+    Vectors(["one", "two"], np.ones((2, 3), np.float32)).save(path, format=format)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_vectors(path).words == ["one", "two"]
+
+
+def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
+    path = tmp_path / "liar.txt"
+    path.write_text("500000 268435456\n" + "word 1 2\n" * 1000)
+    with pytest.raises(ValueError, match=r"liar.txt: the header promises"):
+        load_vectors(path, format="word2vec-text")

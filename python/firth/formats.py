@@ -27,7 +27,8 @@ Errors = Literal["strict", "skip"]
 _HEAD = 1 << 20  # bytes that a format is told by
 _LISTED = 5  # bad lines that a message spells out
 _CHUNK = 1 << 22  # numbers formatted at once
-_HEADER = re.compile(rb"[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t\r]*(?:\n|\Z)")
+_MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before UTF-8
+_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t\r]*(?:\n|\Z)")
 _WHITE = re.compile(rb"[ \t\n\r\v\f]")
 
 
@@ -224,7 +225,14 @@ def _read_text(request: Request) -> Table:
                 f"{request.path}: line 1 should be the header of word2vec's text format, two whole numbers; it is "
                 f"{_shown(data[:80])}. Without a header the format is 'glove'"
             )
-        rows = _parse_rows(request, data, header.end(), int(header[2]))
+        size = int(header[2])
+        if (
+            2 * size > len(data) and int(header[1]) > 0
+        ):  # a digit and a blank each, at the least: nothing is allocated on such a word
+            raise ValueError(
+                f"{request.path}: the header promises vectors of {size} numbers, more than the file can hold"
+            )
+        rows = _parse_rows(request, data, header.end(), size)
         found, promised = len(rows.spans), int(header[1])
         expected = promised if request.limit is None else min(promised, request.limit)
         if found != expected and (request.limit is None or found < expected):
@@ -238,7 +246,8 @@ def _read_glove(request: Request) -> Table:
         counts = Counter(len(line.split()) for line in data[:_HEAD].split(b"\n")[:1000] if line.strip())
         if not counts:
             raise ValueError(f"{request.path} has no vectors: it is empty")
-        rows = _parse_rows(request, data, 0, max(counts, key=lambda n: (counts[n], -n)) - 1)
+        start = len(_MARK) if data[: len(_MARK)] == _MARK else 0
+        rows = _parse_rows(request, data, start, max(counts, key=lambda n: (counts[n], -n)) - 1)
         return _assemble(request, data, rows)
 
 
