@@ -229,7 +229,7 @@ def kernel(text: str, threads: int, seed: int, epochs: int) -> dict[str, Any]:
 
     corpus = _firth_corpus(text, None, threads)
     model = firth.Word2Vec(**_firth_options(epochs, seed, threads))
-    tokens, train = model._begin(corpus)
+    tokens, train = model._begin(corpus, corpus.vocabulary.counts)
     before = common.matmul_gflops()
     seconds, examples, losses = [], [], []
     for epoch in range(epochs):
@@ -298,7 +298,7 @@ def _sentences(text: str, source: str) -> list[Any] | None:
 def _examples_in_an_epoch(corpus: Any, seed: int, threads: int) -> int:
     import firth
 
-    tokens, train = firth.Word2Vec(**_firth_options(1, seed, threads))._begin(corpus)
+    tokens, train = firth.Word2Vec(**_firth_options(1, seed, threads))._begin(corpus, corpus.vocabulary.counts)
     return int(train(0, tokens, 0).examples)
 
 

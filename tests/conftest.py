@@ -7,6 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from firth import _core
+
+
+@pytest.fixture(params=_core.available_isas())
+def isa(request):
+    """Each instruction set that runs here, in use during the test."""
+    before = _core.current_isa()
+    _core.use_isa(request.param)
+    yield request.param
+    _core.use_isa(before)
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

@@ -97,8 +97,8 @@ def skipgram(
 ):
     """Skip-gram with negative sampling over the centres in [begin, end) of the documents' tokens, in place.
 
-    Returns loss, examples, centres. Negatives come in groups of at most six targets with the centre, each group one
-    step, as the kernel has it.
+    Returns loss, examples, centres. As the kernel has it, a step takes at most sixteen neighbours, each sixteen with a
+    draw of their own, and at most six targets.
     """
     n_tokens = sum(map(len, documents))
     sampling, drawing = random_key(seed, 2 * epoch), random_key(seed, 2 * epoch + 1)
@@ -115,18 +115,20 @@ def skipgram(
             if not near:
                 continue
             centre = document[p - start]
-            targets = [centre]
-            for k in range(negative):
-                bits = random_at(drawing, p * negative + k)
-                cell = (bits >> 32) * len(noise) >> 32
-                word = cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
-                if word != centre:
-                    targets.append(word)
             rate = learning_rate - (learning_rate - min_learning_rate) * (epoch * n_tokens + p) / (epochs * n_tokens)
-            labels = np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
-            for first in range(0, len(targets), 6):
-                group = slice(first, first + 6)
-                loss += logistic_step(vectors, context, near, targets[group], labels[group], rate)
+            for piece in range(0, len(near), 16):
+                targets = [centre]
+                for k in range(negative):
+                    bits = random_at(drawing, ((piece // 16 * n_tokens + p) * negative + k) & _MASK)
+                    cell = (bits >> 32) * len(noise) >> 32
+                    word = cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
+                    if word != centre:
+                        targets.append(word)
+                labels = np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
+                for first in range(0, len(targets), 6):
+                    group = slice(first, first + 6)
+                    hidden = near[piece : piece + 16]
+                    loss += logistic_step(vectors, context, hidden, targets[group], labels[group], rate)
             examples += len(near)
         start += len(document)
     return loss, examples, centres

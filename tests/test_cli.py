@@ -104,7 +104,29 @@ def test_version() -> None:
     result = run("--version")
     assert result.exit_code == 0
     assert result.stdout.startswith("firth ")
+    assert firth.__version__ in result.stdout
     assert firth.cpu_info()["isa"] in result.stdout
+
+
+def test_python_m_firth_is_the_program() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(firth.__file__).parents[1])}
+    command = [sys.executable, "-m", "firth", "--version"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == run("--version").stdout
+
+
+@pytest.mark.parametrize("command", ["", "train", "train skipgram", "demo", "neighbors", "evaluate", "convert"])
+def test_help_is_whole(command: str) -> None:
+    """No summary is cut, and no bracket follows another."""
+    shown = " ".join(run(*command.split(), "--help").stdout.split())
+    assert "..." not in shown.replace("]...", "").replace("INPUT...", "").replace("FILE...", "")
+    assert "] [" not in shown.split("Options: ")[1].split("Commands: ")[0]
+
+
+def test_an_option_without_help_is_named() -> None:
+    model = dataclasses.make_dataclass("GloVe", [("vector_size", int, 100), ("x_max", float, 10.0)])
+    with pytest.raises(LookupError, match=r"options of GloVe mean: x_max$"):
+        cli._training_options(model)  # type: ignore[arg-type]
 
 
 def test_help_does_not_load_scipy() -> None:
@@ -123,11 +145,14 @@ def test_help_does_not_load_scipy() -> None:
         (["analogy", "x", "a", "b"], ["'C'"]),
         (["train", "skipgram", "text.txt"], ["--output"]),
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--window", "wide"], ["--window", "wide"]),
-        (["train", "skipgram", "text.txt", "-o", "o.txt", "--window", "0"], ["window must be at least 1"]),
-        (["train", "skipgram", "text.txt", "-o", "o.txt", "--min-learning-rate", "1"], ["min_learning_rate"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--window", "0"], ["--window must be at least 1"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--min-learning-rate", "1"], ["--min-learning-rate (1.0) "]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--min-count", "0"], ["--min-count must be at least 1"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--max-size", "0"], ["--max-size must be at least 1"]),
+        (["train", "skipgram", "text.txt", "-o", "o.txt", "--threads", "0"], ["--threads must be at least 1"]),
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--resume"], ["--checkpoint"]),
         (["train", "skipgram", "text.txt", "-o", "o.xyz"], ["o.xyz", ".bin", ".safetensors"]),
-        (["convert", "x.txt", "y"], ["which format shall y have", ".txt"]),
+        (["convert", "x.txt", "y"], ["y: which format?", ".txt"]),
         (["convert", "x.txt", "y.txt", "--to", "nonsense"], ["nonsense", "word2vec-text"]),
     ],
 )
@@ -252,6 +277,47 @@ def test_train_takes_a_saved_corpus(text: Path, tmp_path: Path) -> None:
     refused(run("train", "skipgram", saved, text, *common), 2, str(saved))
 
 
+def some_vectors(path: Path) -> Path:
+    draw = np.random.default_rng(1)
+    firth.Vectors([f"word{i}" for i in range(50)], draw.normal(size=(50, 10))).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.bin", "v.glove", "v.safetensors", "v.txt.gz"])
+def test_train_refuses_vectors_as_text(text: Path, tmp_path: Path, name: str) -> None:
+    path = some_vectors(tmp_path / name)
+    for inputs in ([path], [text, path]):
+        refused(run("train", "skipgram", *inputs, "-o", tmp_path / "o.txt"), 1, f"{path} holds vectors", "not text")
+
+
+def test_train_refuses_a_model_as_text(text: Path, tmp_path: Path) -> None:
+    common = ["train", "skipgram", "-o", tmp_path / "o.txt", "-q", "--epochs", 1]
+    assert run(*common, text, "--save-model", tmp_path / "text.model").exit_code == 0
+    refused(run(*common, tmp_path / "text.model"), 1, "text.model holds vectors")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1 22 333 4 5 6 7 8 9 10 11 12",  # a walk over numbered nodes
+        "noon 0.5",  # a table
+        "10 12\nIt was the best of times, it was the worst of times, and so on and on; see 3.",
+        "5 999999999\nAll of it is text",
+    ],
+)
+def test_text_that_looks_like_vectors_is_text(tmp_path: Path, line: str) -> None:
+    (tmp_path / "text.txt").write_text(f"{line}\n" * 30)
+    result = run("train", "skipgram", tmp_path / "text.txt", "-o", tmp_path / "o.txt", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+
+
+def test_one_of_a_thing_is_no_plural(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("1 1\nword 0.5\n")
+    assert "Saved 1 vector of 1 number in" in run("convert", tmp_path / "one.txt", tmp_path / "o.txt").stderr
+    assert "not among the 1 word of" in run("neighbors", tmp_path / "o.txt", "other").stderr
+    assert [demo.counted(n, "pass", "passes") for n in (0, 1, 1000)] == ["0 passes", "1 pass", "1,000 passes"]
+
+
 def test_quiet_says_nothing(text: Path, tmp_path: Path) -> None:
     result = run("train", "skipgram", text, "-o", tmp_path / "o.txt", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
@@ -303,6 +369,16 @@ def test_an_old_checkpoint_is_found_before_training(
     refused(run(*common, "--epochs", 2, "--resume"), 1, "epochs was 1, is 2")
     monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
     refused(run(*common, "--epochs", 1), 1, str(tmp_path / "state"), "--resume")
+
+
+def test_a_checkpoint_that_cannot_be_is_found_before_training(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    common = ["train", "skipgram", "-o", tmp_path / "o.txt", "--checkpoint"]
+    refused(run(*common, text, text), 1, str(text), "File exists")
+    refused(run(*common, tmp_path / "state", "missing.txt"), 1, "missing.txt")
+    assert not (tmp_path / "state").exists()
 
 
 def interrupt(text: Path, output: Path, *more: object) -> str:
@@ -456,14 +532,19 @@ def test_evaluate_refuses_other_files_before_it_reads_vectors(compass: Path, tmp
     (tmp_path / "pairs.txt").write_text("up down 3\n")
     (tmp_path / "prose.txt").write_text("This is neither of the two kinds\n")
     (tmp_path / "empty.txt").write_text("\n")
-    for name in ("prose.txt", "empty.txt"):
-        refused(run("evaluate", "missing.txt", tmp_path / "pairs.txt", tmp_path / name), 1, name, "neither")
+    (tmp_path / "questions.txt").write_text("man king woman queen\n")
+    for name, said in (
+        ("prose.txt", "line 1 should be two words and a score"),
+        ("empty.txt", "neither pairs of words with scores nor analogies"),
+        ("questions.txt", "line ': section'"),
+    ):
+        refused(run("evaluate", "missing.txt", tmp_path / "pairs.txt", tmp_path / name), 1, name, said)
 
 
 def test_evaluate_real_gold_standards(data: Path) -> None:
     for path in sorted((data / "similarity").glob("*.txt")):
-        assert cli._kind_of_gold(path) == "similarity"
-    assert cli._kind_of_gold(data / "questions-words.txt") == "analogies"
+        assert isinstance(cli._read_gold(path), list)
+    assert isinstance(cli._read_gold(data / "questions-words.txt"), dict)
 
 
 # ---- convert
@@ -514,6 +595,18 @@ def test_demo_without_pairs_of_words(tmp_path: Path) -> None:
     assert len(firth.load_vectors(tmp_path / "v.txt")) == 4
 
 
+def test_demo_replaces_its_own_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.txt").write_text("ein Satz ohne viel\n" * 20)
+    some_vectors(Path("mine.txt"))
+    before = Path("mine.txt").read_bytes()
+    refused(run("demo", "my.txt", "-o", "mine.txt", "--epochs", 1), 1, "mine.txt is there already")
+    assert Path("mine.txt").read_bytes() == before
+    for _ in range(2):
+        assert run("demo", "my.txt", "--epochs", 1).exit_code == 0
+    assert len(firth.load_vectors("firth-demo.txt")) == 4
+
+
 def test_demo_refuses_before_it_reads(tmp_path: Path) -> None:
     refused(run("demo", "-o", tmp_path / "missing" / "v.txt"), 1, "no folder")
     refused(run("demo", "-o", tmp_path / "v.txt", "--epochs", 0), 2, "--epochs")
@@ -549,3 +642,18 @@ def test_documentation_leaves_out_tests_and_broken_files(tmp_path: Path, monkeyp
     (tmp_path / "kept/broken.py").write_text("def (\n")
     (tmp_path / "kept/warned.py").write_text("'''A bad escape: \\d.'''\n")
     assert demo.python_documentation(False) == ["Text of kept/c.py.", "Inner kept/c.py.", "A bad escape: \\d."]
+
+
+def test_train_writes_no_two_things_to_one_place(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a b c\n" * 20)
+    out = tmp_path / "out.safetensors"
+    result = run("train", "skipgram", text, "-o", out, "--save-model", out)
+    assert result.exit_code == 2
+    assert "same file" in result.stderr
+    state = tmp_path / "checkpoint.safetensors"
+    result = run("train", "skipgram", text, "-o", state, "--checkpoint", tmp_path)
+    assert result.exit_code == 2
+    assert "checkpoint" in result.stderr
+    assert not out.exists()
+    assert not state.exists()

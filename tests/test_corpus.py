@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import io
 import lzma
+import os
 import re
 import subprocess
 import sys
@@ -16,17 +17,15 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import tokenizers
-import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import firth
 import reference
-from firth import Corpus, Vocabulary, corpus
+from firth import Corpus, Vocabulary, _core, corpus
 
+BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 # Bytes near everything that matters: white space, line ends, parts of sequences, valid ones, words of 15 to 17 bytes.
@@ -103,8 +102,12 @@ def test_any_bytes_blocks_and_threads(data, threads, block, tokenizer):
 
 
 @settings(max_examples=100, deadline=None)
-@given(texts, st.integers(1, 3), st.integers(1, 40), st.sampled_from(["whitespace", "words"]))
-def test_strict_names_the_first_invalid_byte(data, threads, block, tokenizer):
+@given(
+    texts, st.integers(1, 3), st.integers(1, 40), st.sampled_from(["whitespace", "words"]), st.sampled_from([b"", BOM])
+)
+@example(b"a\nbc \xff", 1, 3, "whitespace", BOM)
+def test_strict_names_the_first_invalid_byte(data, threads, block, tokenizer, mark):
+    data = mark + data
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -144,7 +147,9 @@ def test_many_words_of_every_length_in_every_table():
 
 
 def test_words_that_differ_in_zeros_behind():
-    words = [f"{i}" + "\0" * zeros for i in range(10_000) for zeros in range(12)]
+    """So many and so different that dozens of them have one slot."""
+    starts = np.random.default_rng(1).integers(ord("a"), ord("z") + 1, (5_000, 6)).astype(np.uint8)
+    words = [bytes(start).decode() + "\0" * zeros for start in np.unique(starts, axis=0) for zeros in range(11)]
     assert_holds(Corpus.from_iterable([words], min_count=1), [words])
 
 
@@ -218,7 +223,7 @@ DOCUMENTS = [line.split() for line in TEXT.split("\n")[:-1]]
         (".gz", gzip.compress),
         (".bz2", bz2.compress),
         (".xz", lzma.compress),
-        (".zst", zstandard.ZstdCompressor().compress),
+        (".zst", lambda data: pytest.importorskip("zstandard").ZstdCompressor().compress(data)),
     ],
 )
 def test_compressed_files(tmp_path, suffix, pack):
@@ -271,9 +276,9 @@ def test_progress_shows_a_bar(tmp_path, capsys):
         list,
         tuple,
         iter,
-        pd.Series,
         lambda items: (item for item in items),
-        lambda items: pd.Series(items, index=range(7, 7 + len(items))),
+        lambda items: pytest.importorskip("pandas").Series(items),
+        lambda items: pytest.importorskip("pandas").Series(items, index=range(7, 7 + len(items))),
         lambda items: np.fromiter(items, dtype=object),
     ],
 )
@@ -285,9 +290,18 @@ def test_iterables_of_strings_and_of_tokens(make):
 
 
 def test_tokens_are_taken_as_they_are():
-    documents = [["new york", "", "a\nb"], (), np.array(["", "x"]), pd.Series(["x", "new york"])]
+    documents = [["new york", "", "a\nb"], (), np.array(["", "x"])]
     expected = [list(map(str, document)) for document in documents]
     assert_holds(Corpus.from_iterable(documents, min_count=1), expected)
+
+
+def test_columns_of_a_table_are_tokens_or_texts():
+    pandas = pytest.importorskip("pandas")
+    assert_holds(Corpus.from_iterable([pandas.Series(["x", "new york"])], min_count=1), [["x", "new york"]])
+    with pytest.raises(TypeError, match="one of its columns"):
+        Corpus.from_iterable(pandas.DataFrame({"text": ["a"]}))
+    with pytest.raises(TypeError, match=r"documents\[1\] is of type NAType, .* drop missing"):
+        Corpus.from_iterable(["a", pandas.NA])
 
 
 def test_line_ends_inside_a_text_do_not_end_its_document():
@@ -306,6 +320,7 @@ def test_more_than_one_block_of_texts_and_tokens():
 
 
 def test_hugging_face_tokenizer_is_not_allowed_to_cut_or_fill(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
     vocabulary = {word: i for i, word in enumerate(["[UNK]", "[PAD]", "[CLS]", "the", "bank", "##s", "river"])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
@@ -407,6 +422,21 @@ def test_files_that_are_none(tmp_path):
             Corpus.from_file(path)
 
 
+def test_safetensors_files_are_no_texts(tmp_path):
+    path = tmp_path / "saved"
+    saved = Corpus.from_iterable(WORDS, min_count=1)
+    saved.save(path)
+    packed = tmp_path / "saved.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for tokenizer in ("whitespace", str.split):
+        for source in (path, packed, io.BytesIO(path.read_bytes())):
+            with pytest.raises(ValueError, match=r"safetensors file, not a text.*Corpus\.open.*firth\.load_vectors"):
+                Corpus.from_file(source, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match="safetensors file"):
+        Corpus.estimate_memory(path)
+    assert_holds(read(b"abcdefg {", block=1), [["abcdefg", "{"]])
+
+
 def test_invalid_text_is_counted_and_told(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes("caf\xe9 b\n\xe9 \xef\xbf\xbd".encode("latin-1"))
@@ -443,7 +473,6 @@ def test_lone_surrogates():
         ("one text", "give a list of texts"),
         (b"one text", "give a list of texts"),
         (Path("x"), "from_file"),
-        (pd.DataFrame({"text": ["a"]}), "one of its columns"),
         ({"a": "b"}, r"values\(\)"),
         (3, "must be an iterable"),
         (["a", b"b"], r"documents\[1\] is of type bytes, not a string; decode"),
@@ -451,7 +480,6 @@ def test_lone_surrogates():
         (["a", None], r"documents\[1\] is None, not a string; drop missing"),
         (["a", "b", float("nan")], r"documents\[2\] is NaN"),
         ([None, "a"], r"documents\[0\] is None"),
-        (["a", pd.NA], r"documents\[1\] is of type NAType, .* drop missing"),
         (["a", ["b"]], r"documents\[1\] is of type list, not a string; give all strings"),
         ([["b"], "a"], r"documents\[1\] is of type str, not a list of tokens; give all"),
         ([["b"], None], r"documents\[1\] is None, not a list of tokens"),
@@ -583,12 +611,12 @@ def test_open_what_is_no_corpus(tmp_path):
         Corpus.open(path)
     one = np.zeros(1, np.int64)
     firth.files.write_tensors(path, {"a": one}, {})
-    with pytest.raises(ValueError, match="not a corpus saved by firth"):
+    with pytest.raises(ValueError, match="not a firth corpus"):
         Corpus.open(path)
-    firth.files.write_tensors(path, {"a": one}, {"format": "firth.corpus", "version": 99})
+    firth.files.write_tensors(path, {"a": one}, {"format": "firth corpus", "version": 99})
     with pytest.raises(ValueError, match="version 99"):
         Corpus.open(path)
-    firth.files.write_tensors(path, {"a": one}, {"format": "firth.corpus", "version": 1})
+    firth.files.write_tensors(path, {"a": one}, {"format": "firth corpus", "version": 1})
     with pytest.raises(ValueError, match="damaged"):
         Corpus.open(path)
     Corpus.from_iterable(WORDS, min_count=1).save(path)
@@ -596,6 +624,169 @@ def test_open_what_is_no_corpus(tmp_path):
     firth.files.write_tensors(path, {**tensors, "offsets": tensors["offsets"][:-1]}, metadata)
     with pytest.raises(ValueError, match="do not fit together"):
         Corpus.open(path)
+
+
+def damaged_is_told_or_harmless(path, data: bytes) -> bool:
+    """Open a file with these bytes; whether it opens. Its documents then hold words, or it is told that they do not."""
+    path.write_bytes(data)
+    try:
+        opened = Corpus.open(path)
+    except ValueError:
+        return False
+    try:
+        Corpus(opened.vocabulary, opened.ids, opened.offsets)  # looks at every number
+    except ValueError:
+        with pytest.raises(ValueError, match="the corpus is damaged: document"):
+            list(opened)
+        with pytest.raises(ValueError, match=r"ids\[|offsets\["):
+            firth.Word2Vec(vector_size=4, epochs=1, threads=1).fit(opened)
+    else:
+        words = set(opened.vocabulary.words)
+        assert all(word in words for document in opened for word in document)
+    return True
+
+
+def test_a_damaged_file_is_told(tmp_path):
+    path = tmp_path / "a.corpus"
+    Corpus.from_iterable([["b", "é", "b"], [], ["a longer word than most", "b"]], min_count=1).save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    opened = 0
+    for n in range(len(whole)):
+        assert not damaged_is_told_or_harmless(path, whole[:n])
+        for flip in {1, 0x80, int(rng.integers(1, 256))}:
+            opened += damaged_is_told_or_harmless(path, whole[:n] + bytes([whole[n] ^ flip]) + whole[n + 1 :])
+    assert opened > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ids", [0, 1, -1], "document 1 holds an id that has no word"),
+        ("ids", [0, 2, 1], "document 0 holds an id that has no word"),
+        ("offsets", [0, 3, 2, 3], "document 1 lies at 3:2"),
+        ("offsets", [0, -1, 2, 3], "document 0 lies at 0:-1"),
+        ("offsets", [0, 4, 4, 3], "document 0 lies at 0:4"),
+    ],
+)
+def test_damage_among_ids_and_offsets_is_told_where_it_is_met(tmp_path, name, value, message):
+    path = tmp_path / "a.corpus"
+    Corpus(Vocabulary(["a", "b"]), np.array([0, 1, 0], np.int32), np.array([0, 2, 3, 3])).save(path)
+    tensors, metadata = firth.files.read_tensors(path)
+    firth.files.write_tensors(path, {**tensors, name: np.array(value, tensors[name].dtype)}, metadata)
+    opened = Corpus.open(path)
+    with pytest.raises(ValueError, match=message):
+        list(opened)
+    with pytest.raises(ValueError, match=rf"{name}\["):
+        firth.Word2Vec(vector_size=4, epochs=1, threads=1).fit(opened)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("words", b"aa"),
+        ("words", b"\xffa"),
+        ("word_offsets", [1, 1, 2]),
+        ("word_offsets", [0, 3, 2]),
+        ("word_offsets", [0, 1, 1]),
+        ("word_offsets", []),
+        ("counts", [1, -1]),
+        ("counts", [1, 1, 1]),
+        ("ids", [0, 1]),
+        ("offsets", [0, 2, 2]),
+        ("offsets", []),
+    ],
+)
+def test_damage_among_words_is_told_at_once(tmp_path, name, value):
+    path = tmp_path / "a.corpus"
+    Corpus(Vocabulary(["a", "b"]), np.array([0, 1, 0], np.int32), np.array([0, 3])).save(path)
+    tensors, metadata = firth.files.read_tensors(path)
+    value = list(value)  # bytes are numbers
+    firth.files.write_tensors(path, {**tensors, name: np.array(value, tensors[name].dtype)}, metadata)
+    with pytest.raises(ValueError, match=r"a\.corpus is a damaged corpus"):
+        Corpus.open(path)
+
+
+@pytest.mark.parametrize(("documents", "tokens", "offsets"), [(2, 3, [0, 3]), (1, 4, [0, 3]), (-1, 3, [])])
+def test_damage_in_the_report_is_told_at_once(tmp_path, documents, tokens, offsets):
+    path = tmp_path / "a.corpus"
+    Corpus(Vocabulary(["a"]), np.zeros(3, np.int32), np.array([0, 3])).save(path)
+    tensors, metadata = firth.files.read_tensors(path)
+    metadata["report"].update(documents=documents, tokens_kept=tokens)
+    firth.files.write_tensors(path, {**tensors, "offsets": np.array(offsets, np.int64)}, metadata)
+    with pytest.raises(ValueError, match="do not fit together"):
+        Corpus.open(path)
+
+
+# ---- the counter -----------------------------------------------------------------------------------------------------
+
+
+def new_counter(data=b""):
+    counter = _core.TextCounter(threads=1, min_share=1)
+    counter.begin_file(0)
+    counter.feed(data)
+    return counter
+
+
+def test_the_counter_is_called_in_turn():
+    ids, offsets = np.empty(3, np.int32), np.empty(2, np.int64)
+    none = np.empty(0, np.int32)
+    counter = new_counter(b"a b a")
+    with pytest.raises(RuntimeError, match="no words are selected"):
+        counter.write(none, np.empty(1, np.int64))
+    assert counter.merge() == 2  # the open file, and its last word, is ended
+    assert (counter.merge(), counter.tokens, counter.documents) == (2, 3, 1)
+    no_words = (np.empty(0, np.uint8), np.zeros(1, np.int64), none, np.zeros(1, np.int64))
+    for feed, arguments in (
+        (counter.begin_file, [0]),
+        (counter.feed, [b"c"]),
+        (counter.end_file, []),
+        (counter.feed_tokens, no_words),
+    ):
+        with pytest.raises(RuntimeError, match="nothing more can be fed"):
+            feed(*arguments)
+    with pytest.raises(RuntimeError, match="no words are selected"):
+        counter.write(none, offsets)
+    counter.select(1, -1)
+    assert counter.kept_tokens == 3
+    for select, arguments in ((counter.select, (1, -1)), (counter.select_given, no_words[:2])):
+        with pytest.raises(RuntimeError, match="selected already"):
+            select(*arguments)
+    assert counter.kept_tokens == 3
+    counter.write(ids, offsets)
+    assert (ids.tolist(), offsets.tolist()) == ([0, 1, 0], [0, 3])
+    with pytest.raises(RuntimeError, match="written already"):
+        counter.write(ids, offsets)
+    with pytest.raises(RuntimeError, match="selected already"):
+        counter.select(1, -1)
+
+
+def test_the_counter_takes_contiguous_bytes():
+    counter = new_counter()
+    data = memoryview(b"a-b-c-")
+    for wrong in (data[::2], data[::-1], np.zeros(3, np.int32), data.cast("B", (2, 3))):
+        with pytest.raises(ValueError, match="contiguous bytes"):
+            counter.feed(wrong)
+    for right in (data[:1][::2], data[:0][::2], bytearray(b"b"), data[2:3].cast("c")):
+        counter.feed(right)
+    assert (counter.merge(), counter.tokens) == (1, 1)  # abb
+
+
+def test_the_counter_looks_at_tokens(tmp_path):
+    counter = _core.TextCounter(threads=1, min_share=1)
+    words, word_offsets = np.frombuffer(b"ab", np.uint8), np.array([0, 1, 2])
+    ids = np.array([0, 1, 0], np.int32)
+    for ends in ([2, 1], [4], [-1]):
+        with pytest.raises(ValueError, match="ends must be sorted"):
+            counter.feed_tokens(words, word_offsets, ids, np.array(ends))
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(1 << 34)  # takes no room
+    many = np.memmap(path, np.int32, "r")
+    with pytest.raises(ValueError, match=r"more than 2\^32 - 1 tokens"):
+        counter.feed_tokens(words, word_offsets, many, np.array([len(many)]))
+    counter.feed_tokens(words, word_offsets, ids, np.array([1, 3]))
+    assert (counter.merge(), counter.tokens, counter.documents) == (2, 3, 2)
 
 
 # ---- real text -------------------------------------------------------------------------------------------------------
@@ -625,7 +816,8 @@ def test_wikipedia(wikipedia):
         assert result[i] == [word for word in lines[i].split() if counts[word] >= 5]
 
 
-def test_estimate_memory(wikipedia, tmp_path):
+def test_estimate_memory(wikipedia):
+    """Half to twice what is measured: allocators and page sizes differ between systems."""
     program = (
         "import sys, firth\n"
         "def peak():\n"
@@ -636,22 +828,24 @@ def test_estimate_memory(wikipedia, tmp_path):
     )
     if not Path("/proc/self/status").exists():
         pytest.skip("no /proc to read the peak of memory from")
+    if "asan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("a sanitizer takes memory of its own")
     for threads in (1, 2):
         run = subprocess.run(
             [sys.executable, "-c", program, wikipedia, str(threads)], capture_output=True, check=True, text=True
         )
         estimate = Corpus.estimate_memory(wikipedia, threads=threads)
-        assert estimate.peak == pytest.approx(int(run.stdout), rel=0.3)
+        assert 0.5 < estimate["peak"] / int(run.stdout) < 2
     result = Corpus.from_file(wikipedia, min_count=1)
     words = sum(map(sys.getsizeof, result.vocabulary.words)) + sys.getsizeof(result.vocabulary.words)
     taken = result.ids.nbytes + result.offsets.nbytes + result.vocabulary.counts.nbytes + words
-    assert estimate.result == pytest.approx(taken, rel=0.3)
+    assert 0.5 < estimate["result"] / taken < 2
 
 
 def test_estimate_memory_of_what_it_cannot_tell(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"a b c\n")
-    assert Corpus.estimate_memory(path, threads=1).result < 1000
+    assert Corpus.estimate_memory(path, threads=1)["result"] < 1000
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="is empty"):
         Corpus.estimate_memory(path)
@@ -665,3 +859,48 @@ def test_no_warning_for_good_text():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Corpus.from_file(io.BytesIO("a \ufffd é".encode()), min_count=1)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_damaged_compressed_files_are_named(tmp_path, suffix):
+    if suffix == ".zst":
+        pytest.importorskip("zstandard")
+    packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}.get(suffix, lambda data: data)
+    path = tmp_path / f"text{suffix}"
+    for damaged in (packed(b"some words of a text\n" * 1000)[:-20], b"no archive at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match="text"):
+            Corpus.from_file(path, min_count=1)
+
+
+def test_a_pipe_that_does_not_wait_is_no_end():
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.write(write, b"a b c\n")
+    with open(read, "rb", buffering=0) as file, pytest.raises(BlockingIOError, match="blocking"):
+        Corpus.from_file(file, min_count=1)
+    os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("ids", "offsets", "error"),
+    [
+        ([2**32, 1], [0, 2], ValueError),
+        ([0.0, 1.0], [0, 2], TypeError),
+        ([0, 1], [0.0, 2.0], TypeError),
+        ([True, False], [0, 2], TypeError),
+        (["0", "1"], [0, 2], TypeError),
+        ([0, 2], [0, 2], ValueError),
+    ],
+)
+def test_ids_at_hand_are_not_bent_into_shape(ids, offsets, error):
+    with pytest.raises(error):
+        Corpus(Vocabulary(["a", "b"]), np.array(ids), np.array(offsets))
+    with pytest.raises(TypeError, match="Vocabulary"):
+        Corpus(["a", "b"], np.array([0], np.int32), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("options", [{"threads": 100_000}, {"min_count": 2**63}, {"max_size": 2**63}])
+def test_options_have_bounds(options):
+    with pytest.raises(ValueError, match="at most"):
+        Corpus.from_iterable(["a b"], **options)

@@ -1,7 +1,5 @@
 import itertools
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +7,6 @@ from scipy.stats import spearmanr
 
 import reference
 from firth import Vectors, evaluate
-
-DATA = Path(os.environ.get("FIRTH_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the real text and gold standards are not here: set FIRTH_DATA"
-)
 
 
 def random_vectors(n=300, size=8, seed=0, prefix="w"):
@@ -189,6 +182,10 @@ def test_analogies_of_few_or_odd_words():
         assert result.found == 2
     with pytest.raises(ValueError, match="'3cosadd' or '3cosmul'"):
         evaluate.analogies(vectors, {}, method="mul")
+    with pytest.raises(ValueError, match="restrict_vocab must not be negative, not -1"):
+        evaluate.analogies(vectors, {}, restrict_vocab=-1)
+    with pytest.raises(TypeError, match=r"restrict_vocab must be a whole number, not 2\.5"):
+        evaluate.analogies(vectors, {}, restrict_vocab=2.5)
     with pytest.raises(ValueError, match="section 's': a question has four words"):
         evaluate.analogies(vectors, {"s": [("a", "b", "c")]})
 
@@ -205,10 +202,9 @@ def test_bad_lines_of_questions_are_named(tmp_path, text, message):
 # ---- the gold standards
 
 
-@needs_data
-def test_the_gold_standards_are_read_whole():
-    words = {word.lower() for path in (DATA / "similarity").glob("*.txt") for word in path.read_text().split()}
-    words |= {word.lower() for word in (DATA / "questions-words.txt").read_text().split()}
+def test_the_gold_standards_are_read_whole(data):
+    words = {word.lower() for path in (data / "similarity").glob("*.txt") for word in path.read_text().split()}
+    words |= {word.lower() for word in (data / "questions-words.txt").read_text().split()}
     names = sorted(words)
     vectors = Vectors(names, np.random.default_rng(0).standard_normal((len(names), 10)))
     for name, pairs in [
@@ -218,10 +214,10 @@ def test_the_gold_standards_are_read_whole():
         ("MEN-TR-3k", 3000),
         ("RG-65", 65),
     ]:
-        result = evaluate.similarity(vectors, DATA / "similarity" / f"{name}.txt")
+        result = evaluate.similarity(vectors, data / "similarity" / f"{name}.txt")
         assert (result.pairs, result.coverage) == (pairs, 1)
         assert abs(result.spearman) < 0.3
-    result = evaluate.analogies(vectors, DATA / "questions-words.txt")
+    result = evaluate.analogies(vectors, data / "questions-words.txt")
     assert (result.asked, result.found, len(result.sections)) == (19544, 19544, 14)
     assert sum(section.asked for section in result.sections) == 19544
     assert result.accuracy < 0.05

@@ -6,6 +6,7 @@ import lzma
 import os
 import stat
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -169,3 +170,50 @@ def test_an_unknown_element_type_is_named(tmp_path):
 @settings(deadline=None)
 def test_words_come_back(words):
     assert files.unpack_words(files.pack_words(words)) == words
+
+
+def test_replacing_follows_links_and_keeps_modes(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    with files.replacing(link) as file:
+        file.write(b"new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
+
+
+def test_replacing_writes_into_what_is_no_ordinary_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    with files.replacing(pipe) as file:
+        file.write(b"through")
+    reader.join()
+    assert read == [b"through"]
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-8, -4]}}',
+        '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}',
+        '{"__metadata__": ["x"]}',
+        '{"__metadata__": {"x": 1}}',
+        "[" * 100_000,
+        '{"a": []}',
+    ],
+)
+def test_damaged_headers(tmp_path, header):
+    path = tmp_path / "damaged"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + b"1234")
+    for mmap in (False, True):
+        with pytest.raises(ValueError, match="damaged"):
+            files.read_tensors(path, mmap=mmap)

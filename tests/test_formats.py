@@ -4,7 +4,10 @@ import gzip
 import lzma
 import mmap
 import os
+import shutil
 import struct
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -186,6 +189,39 @@ def test_infinity_and_nan_are_numbers():
     assert np.isnan(parse_number(b"-nan"))
 
 
+LOCALE_SCRIPT = """
+import locale, sys
+import numpy as np
+from firth import _core
+try:
+    locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+except locale.Error:
+    sys.exit("no such locale")
+assert locale.localeconv()["decimal_point"] == ","
+for text in (b"0.5", b"1.5e-60", b"-1.5e60"):
+    parsed, _, status = _core.parse_text(b"w " + text, start=0, vector_size=1, limit=-1, threads=1)
+    assert status[0] == 0 and parsed[0, 0] == np.array(float(text)).astype(np.float32), text
+assert _core.parse_text(b"w 1,5e-60", start=0, vector_size=1, limit=-1, threads=1)[2][0] != 0
+text = _core.format_text(b"w", np.array([0, 1]), np.array([[0.5, 1e-40]], np.float32), threads=1)
+assert b"," not in text, text
+assert locale.format_string("%g", 0.5) == "0,5"
+"""
+
+
+def test_numbers_have_a_point_in_every_locale(tmp_path):
+    if shutil.which("localedef"):
+        subprocess.run(
+            ["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], check=False, capture_output=True
+        )
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    if (tmp_path / "de_DE.UTF-8").exists():
+        environment["LOCPATH"] = str(tmp_path)
+    result = subprocess.run([sys.executable, "-c", LOCALE_SCRIPT], env=environment, capture_output=True, text=True)
+    if result.stderr.strip() == "no such locale":
+        pytest.skip("there is no locale with a decimal comma here")
+    assert result.returncode == 0, result.stderr
+
+
 # ---- what real files are like
 
 
@@ -234,14 +270,16 @@ def test_limit_reads_the_first_words_alone(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message", "rest"),
     [
-        (b"3 2\na 1 2\nb 1\nc 5 6\n", "1 of 3 lines cannot be used: line 3 has 1 numbers after 'b' instead of 2", "ac"),
+        (b"3 2\na 1 2\nb 1\nc 5 6\n", "1 of 3 lines cannot be used: line 3 has 1 number after 'b' instead of 2", "ac"),
         (b"a 1 2\nb 1.5 2.5 3.5\nc 5 6\n", "line 2 has 3 numbers after 'b' instead of 2", "ac"),
         (b"3 2\na 1 2\nb 1 x2\nc 5 6\n", r"line 3 \('b' ...\): 'x2' is not a number", "ac"),
         (b"3 2\na 1 2\n\nc 5 6\n", "line 3 is empty", "ac"),
-        (b"3 2\na 1 2\n 1 2\nc 5 6\n", "line 3 has 1 numbers after '1' instead of 2|2 numbers but no word", "ac"),
+        (b"3 2\na 1 2\n 1 2\nc 5 6\n", "line 3 has 1 number after '1' instead of 2|2 numbers but no word", "ac"),
         (b"a 1 2\nb 1 2\na 5 6\nc 5 6", "1 of 4 lines cannot be used: line 3 repeats the word 'a' of line 1", "abc"),
-        (b"3 2\na 1 2\nc 5 6\n", "the header promises 3 words, and 2 lines follow", "ac"),
-        (b"1 2\na 1 2\nc 5 6\n", "the header promises 1 words, and 2 lines follow", "ac"),
+        (b"3 2\na 1 2\nc 5 6\n", "the header promises 3 words and is followed by 2 lines", "ac"),
+        (b"1 2\na 1 2\nc 5 6\n", "the header promises 1 word and is followed by 2 lines", "ac"),
+        (b"2 2\na 1 2\n", r"the header promises 2 words and is followed by 1 line\.", "a"),
+        (b"a 1\nb 2\n 3\nc 4\n", "line 3 has 1 number but no word", "abc"),
         (b"29 2\na 1 2\n" + b"b 1 2\n" * 20 + b"x\n" * 8, "27 of 29 lines .* line 8 repeats .*; [.][.][.]", "ab"),
         (b"2 3\na 1 2\nb 3 4\n", "line 2 has 2 numbers after 'a' instead of 3", ""),
         (
@@ -278,16 +316,24 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path):
     # The second and third are equal once their bad bytes are replaced; the last is a word that really is U+FFFD.
     rows = [b"ok 1 1", b"\xff 2 2", b"\xfe 3 3", b"caf\xe9 4 4", "\ufffd 5 5".encode()]
     path = write(tmp_path, b"\n".join(rows) + b"\n")
-    with pytest.warns(UserWarning, match="3 words are not UTF-8; .* 2 of them.* were left out"):
+    with pytest.warns(UserWarning, match=r"became U\+FFFD in 3 words \(2 left out, now equal to another word\)$"):
         words, matrix = formats.read(path)
     assert words == ["ok", "caf\ufffd", "\ufffd"]
     assert matrix[:, 0].tolist() == [1, 4, 5]
     path = write(tmp_path, b"caf\xe9 4 4\n\xff 2 2\n\xfe 3 3\n")
-    with pytest.warns(UserWarning, match="3 words are not UTF-8; .* 1 of them"):
+    with pytest.warns(UserWarning, match=r"in 3 words \(1 left out"):
         assert formats.read(path)[0] == ["caf\ufffd", "\ufffd"]
     path = write(tmp_path, b"2 1\nx\xe9 " + struct.pack("<f", 1) + b"\ny " + struct.pack("<f", 2))
-    with pytest.warns(UserWarning, match="1 words are not UTF-8; their bad bytes became U\\+FFFD$"):
+    with pytest.warns(UserWarning, match=r"bytes that are not UTF-8 became U\+FFFD in 1 word$"):
         assert formats.read(path)[0] == ["x\ufffd", "y"]
+
+
+def test_warnings_point_at_the_caller(tmp_path):
+    entries = b"2 1\nx\xe9 " + struct.pack("<f", 1) + b"\nz "
+    for data in (b"2 1\nx\xe9 1\ny\n", b"x\xe9 1 2\ny 1 2\nz 1\n", entries):
+        with pytest.warns(UserWarning, match=r"U\+FFFD|The rest was loaded") as said:
+            load_vectors(write(tmp_path, data), errors="skip")
+        assert [warning.filename for warning in said] == [__file__] * 2
 
 
 @pytest.mark.parametrize(
@@ -488,3 +534,18 @@ def test_reading_warns_of_nothing_else(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         formats.read(tmp_path / "v.txt")
+
+
+@pytest.mark.parametrize("format", ["word2vec-text", "glove"])
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path, format):
+    path = tmp_path / "marked.txt"
+    Vectors(["one", "two"], np.ones((2, 3), np.float32)).save(path, format=format)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_vectors(path).words == ["one", "two"]
+
+
+def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
+    path = tmp_path / "liar.txt"
+    path.write_text("500000 268435456\n" + "word 1 2\n" * 1000)
+    with pytest.raises(ValueError, match=r"liar.txt: the header promises"):
+        load_vectors(path, format="word2vec-text")

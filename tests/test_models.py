@@ -144,7 +144,7 @@ def test_load_refuses_other_files(make, corpus, tmp_path):
     with pytest.raises(ValueError, match="text"):
         firth.load(tmp_path / "text")
     corpus.save(tmp_path / "c")
-    with pytest.raises(ValueError, match="not a model"):
+    with pytest.raises(ValueError, match="is a firth corpus, not a firth model"):
         firth.load(tmp_path / "c")
     with pytest.raises(FileNotFoundError):
         firth.load(tmp_path / "missing")
@@ -236,13 +236,21 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_gradient, long_corpus
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="raises a POSIX signal")
-def test_ctrl_c_in_the_kernel(make_gradient, long_corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("own", [False, True])
+def test_ctrl_c_in_the_kernel(make_gradient, long_corpus, tmp_path, monkeypatch, own):
     """A signal that comes while a stretch is trained does not come between it and the note that it was trained."""
+
+    def raise_it(*_):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    handler = raise_it if own else signal.default_int_handler
+    signal.signal(signal.SIGINT, handler)
     whole = make_gradient().fit(long_corpus)
     begin = type(make_gradient())._begin
 
-    def begin_and_press(model, corpus):
-        units, train = begin(model, corpus)
+    def begin_and_press(model, *arguments):
+        units, train = begin(model, *arguments)
 
         def pressed(*stretch):
             tally = train(*stretch)
@@ -256,8 +264,31 @@ def test_ctrl_c_in_the_kernel(make_gradient, long_corpus, tmp_path, monkeypatch)
         patch.setattr(type(make_gradient()), "_begin", begin_and_press)
         with pytest.raises(KeyboardInterrupt):
             make_gradient().fit(long_corpus, checkpoint=tmp_path)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
+    signal.signal(signal.SIGINT, before)
     assert same(make_gradient().fit(long_corpus, checkpoint=tmp_path, resume=True), whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="raises a POSIX signal")
+def test_ctrl_c_between_two_epochs(make_gradient, corpus, tmp_path, monkeypatch):
+    """The epoch is counted and the position set back in one piece: nothing is skipped after resuming."""
+    whole = make_gradient().fit(corpus)
+
+    class History(list):
+        def append(self, record):
+            super().append(record)
+            if len(self) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    model = make_gradient()
+    seen = property(lambda self: self.__dict__.setdefault("seen", History()), lambda *_: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "history", seen, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(corpus, checkpoint=tmp_path)
+    resumed = make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)
+    assert [epoch.epoch for epoch in resumed.history] == [1, 2, 3]
+    assert same(resumed, whole)
 
 
 SCRIPT = """
@@ -291,6 +322,71 @@ def test_killed_and_resumed(name, long_corpus, tmp_path, monkeypatch):
     assert same(resumed, MODELS[name](epochs=2000).fit(long_corpus, callbacks=stop))
 
 
+def test_callbacks_see_copies(make_gradient, corpus):
+    held = []
+    model = make_gradient().fit(corpus, callbacks=[lambda model: held.append(model.vectors)])
+    assert [np.array_equal(held[0].matrix, v.matrix) for v in held] == [True, False, False]
+    assert held[0].similarity("w1", "w2") == pytest.approx(dict(held[0].most_similar("w1", topn=39))["w2"], abs=1e-5)
+    np.testing.assert_array_equal(held[-1].matrix, model.vectors.matrix)
+
+
+@pytest.mark.parametrize("wrong", [5, [5]])
+def test_wrong_callbacks_change_nothing(make_gradient, corpus, wrong):
+    model = make_gradient().fit(corpus)
+    before = model.vectors.matrix.copy()
+    with pytest.raises(TypeError):
+        model.fit(corpus, callbacks=wrong)
+    np.testing.assert_array_equal(model.vectors.matrix, before)
+    assert len(model.history) == 3
+
+
+def test_no_token_and_no_example(make_gradient):
+    vocabulary = firth.Vocabulary(["elsewhere"])
+    with pytest.raises(ValueError, match="no token"):
+        make_gradient().fit(firth.Corpus.from_iterable([["here"]], vocabulary=vocabulary))
+    model = make_gradient().fit(firth.Corpus.from_iterable([["alone"], ["alone"]], min_count=1))
+    assert np.isnan(model.history[0].loss)
+
+
+def test_damaged_checkpoints_and_models(make_gradient, corpus, tmp_path):
+    model = make_gradient()
+    model.fit(corpus, checkpoint=tmp_path)
+    model.save(tmp_path / "model")
+    for path, what in ((tmp_path / base.CHECKPOINT, "checkpoint"), (tmp_path / "model", "model")):
+        tensors, metadata = files.read_tensors(path)
+        for name in metadata:
+            files.write_tensors(path, tensors, {key: value for key, value in metadata.items() if key != name})
+            with pytest.raises(ValueError, match=str(tmp_path)):
+                firth.load(path) if what == "model" else make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)
+        for name in tensors:
+            if what == "model" and name == "context":
+                continue
+            files.write_tensors(path, {key: value for key, value in tensors.items() if key != name}, metadata)
+            if what == "checkpoint" and name.startswith("word"):
+                continue  # they are there for people; the corpus has them
+            with pytest.raises(ValueError, match=str(tmp_path)):
+                firth.load(path) if what == "model" else make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_may_use_threads(make_gradient, corpus):
+    """OpenMP's threads do not come along in a fork, and its runtime would wait for them for ever."""
+    model = make_gradient(threads=2).fit(corpus)
+    child = os.fork()
+    if child == 0:
+        make_gradient(threads=2).fit(corpus)
+        model.vectors.neighbors(corpus.vocabulary.words)
+        os._exit(0)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+
+
 def test_checkpoints_are_not_mixed_up(make_gradient, corpus, tmp_path):
     make_gradient().fit(corpus, checkpoint=tmp_path)
     with pytest.raises(ValueError, match="resume=True"):
@@ -300,6 +396,9 @@ def test_checkpoints_are_not_mixed_up(make_gradient, corpus, tmp_path):
     other = firth.Corpus.from_iterable(documents(299), min_count=1)
     with pytest.raises(ValueError, match="another"):
         make_gradient().fit(other, checkpoint=tmp_path, resume=True)
+    renamed = [[f"x{word}" for word in document] for document in documents()]
+    with pytest.raises(ValueError, match="another"):
+        make_gradient().fit(firth.Corpus.from_iterable(renamed, min_count=1), checkpoint=tmp_path, resume=True)
     with pytest.raises(ValueError, match="checkpoint="):
         make_gradient().fit(corpus, resume=True)
     make_gradient(threads=2).fit(corpus, checkpoint=tmp_path, resume=True)

@@ -95,14 +95,6 @@ def assert_close(case, result):
         assert np.abs(got - true).max() <= 4 * np.abs(rough - true).max() + 2e-6
 
 
-@pytest.fixture(params=_core.available_isas())
-def isa(request):
-    before = _core.current_isa()
-    _core.use_isa(request.param)
-    yield request.param
-    _core.use_isa(before)
-
-
 @pytest.mark.parametrize("size", [1, 15, 16, 33, 100])
 @pytest.mark.parametrize("negative", [1, 2, 3, 4, 5, 6, 13])
 def test_kernel_equals_oracle(isa, size, negative):
@@ -110,7 +102,7 @@ def test_kernel_equals_oracle(isa, size, negative):
     assert_close(case, case.train())
 
 
-@pytest.mark.parametrize("window", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 8, 9, 16, 40, 200])
 def test_kernel_equals_oracle_at_any_window(isa, window):
     case = Case(random_documents([50, 4, 30]), window=window, learning_rate=0.02)
     assert_close(case, case.train())
@@ -252,17 +244,17 @@ def test_binding_never_copies_what_it_should_write():
         _core.train_skipgram(case.vectors, case.context, **given)
 
 
-def test_check_corpus_names_the_place():
+def test_count_words_checks_and_names_the_place():
     offsets = np.array([0, 2, 3])
-    _core.check_corpus(np.array([0, 1, 2], np.int32), offsets, 3)
+    np.testing.assert_array_equal(_core.count_words(np.array([0, 1, 1], np.int32), offsets, 3), [1, 2, 0])
     with pytest.raises(ValueError, match=r"ids\[1\] = 3"):
-        _core.check_corpus(np.array([0, 3, 2], np.int32), offsets, 3)
+        _core.count_words(np.array([0, 3, 2], np.int32), offsets, 3)
     with pytest.raises(ValueError, match=r"ids\[2\] = -1"):
-        _core.check_corpus(np.array([0, 1, -1], np.int32), offsets, 3)
+        _core.count_words(np.array([0, 1, -1], np.int32), offsets, 3)
     with pytest.raises(ValueError, match="offsets"):
-        _core.check_corpus(np.array([0, 1, 2], np.int32), np.array([0, 3, 2, 3]), 3)
+        _core.count_words(np.array([0, 1, 2], np.int32), np.array([0, 3, 2, 3]), 3)
     with pytest.raises(ValueError, match="offsets"):
-        _core.check_corpus(np.array([0, 1, 2], np.int32), np.array([0, 2]), 3)
+        _core.count_words(np.array([0, 1, 2], np.int32), np.array([0, 2]), 3)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -308,6 +300,33 @@ def test_divergence_keeps_the_last_good_vectors():
     with pytest.raises(FloatingPointError, match=r"epoch 1, at token \d+, the word '\w+'"):
         model.fit(corpus)
     assert np.abs(model.vectors.matrix).max() <= 0.5 / 8
+
+
+def test_divergence_in_the_last_steps_is_seen():
+    corpus = firth.Corpus.from_iterable(["a b c"] * 20, min_count=1)
+    model = firth.Word2Vec(epochs=1, learning_rate=1e19, sample=0.0, vector_size=10, threads=1)
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        model.fit(corpus)
+    assert np.abs(model.vectors.matrix).max() <= 0.5 / 10
+
+
+@pytest.mark.parametrize("words", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_tiny_vocabularies(words, size):
+    corpus = firth.Corpus.from_iterable([[f"w{i % words}" for i in range(50)]], min_count=1)
+    model = firth.Word2Vec(vector_size=size, window=10_000, negative=20, sample=0.0).fit(corpus)
+    assert np.isfinite(model.vectors.matrix).all()
+
+
+@pytest.mark.parametrize("window", [200, 10_000])
+def test_wide_windows_train_calmly(window):
+    """Sixteen neighbours a step: the gradients of a whole wide window at one place made the centre's row overshoot."""
+    rng = np.random.default_rng(1)
+    zipf = 1 / np.arange(1, 301)
+    corpus = firth.Corpus.from_iterable([rng.choice(300, 1500, p=zipf / zipf.sum()).astype(str)], min_count=1)
+    model = firth.Word2Vec(vector_size=20, window=window, epochs=2, threads=1).fit(corpus)
+    assert model.history[-1].loss < 6 * np.log(2)
+    assert np.abs(model.vectors.matrix).max() < 5
 
 
 def test_given_vocabulary_words_that_the_text_lacks_stay_as_they_began():

@@ -20,12 +20,19 @@ inline void require(bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
 }
 
+inline void require_aligned(const py::array& array, const char* name) {
+    require((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0,
+            std::string(name) + " must be aligned to its element size");
+}
+
 // A one-dimensional contiguous array of n elements (any number if n < 0).
 template <class T>
 const T* vector_of(const py::array_t<T>& array, const char* name, std::int64_t n = -1) {
     require(array.ndim() == 1, std::string(name) + " must have one dimension, not " + std::to_string(array.ndim()));
-    require(array.size() == 0 || array.strides(0) == static_cast<py::ssize_t>(sizeof(T)),
+    // Of an array of one element or none NumPy leaves the stride open.
+    require(array.size() <= 1 || array.strides(0) == static_cast<py::ssize_t>(sizeof(T)),
             std::string(name) + " must be contiguous");
+    require_aligned(array, name);
     require(n < 0 || array.size() == n,
             std::string(name) + " must have " + std::to_string(n) + " elements, not " + std::to_string(array.size()));
     return array.data();
@@ -41,14 +48,16 @@ struct Matrix {
 
 inline Matrix matrix_of(const py::array_t<float>& array, const char* name, bool writeable) {
     require(array.ndim() == 2, std::string(name) + " must have two dimensions, not " + std::to_string(array.ndim()));
-    const auto stride = array.strides(0) / static_cast<py::ssize_t>(sizeof(float));
+    require_aligned(array, name);
+    auto stride = array.strides(0) / static_cast<py::ssize_t>(sizeof(float));
     require(array.size() == 0 || array.shape(1) <= 1 || array.strides(1) == static_cast<py::ssize_t>(sizeof(float)),
             std::string(name) + " must have contiguous rows");
     require(array.shape(0) <= 1 || (stride >= array.shape(1) && array.strides(0) % 4 == 0),
             std::string(name) + " must have its rows one after the other");
     require(!writeable || array.writeable(), std::string(name) + " must be writeable");
-    return {const_cast<float*>(array.data()), array.shape(0), array.shape(1),
-            array.shape(0) <= 1 ? array.shape(1) : stride};
+    // A single row may have any stride; one that leaves room is that of a padded matrix.
+    if (array.shape(0) <= 1 && (stride < array.shape(1) || array.strides(0) % 4 != 0)) stride = array.shape(1);
+    return {const_cast<float*>(array.data()), array.shape(0), array.shape(1), stride};
 }
 
 inline int threads_of(int threads) {

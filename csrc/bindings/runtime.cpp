@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bindings/check.hpp"
 #include "runtime/isa.hpp"
 #include "runtime/sampling.hpp"
@@ -25,12 +27,16 @@ void uniform(py::array_t<float>& out, float scale, std::uint64_t seed, int threa
                  static_cast<std::size_t>(m.stride), scale, seed, threads);
 }
 
-// Trainers index rows with every id they meet, so a corpus is looked at once before training: O(tokens + documents).
-void check_corpus(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
-                  std::int64_t n_words) {
+// Trainers index rows with every id they meet, so a corpus is looked at once before training; the same look counts how
+// often each word occurs. O(tokens + documents).
+Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
+                                std::int64_t n_words) {
     const std::int32_t* id = vector_of(ids, "ids");
     const std::int64_t* offset = vector_of(offsets, "offsets");
     const std::int64_t n = ids.size(), n_offsets = offsets.size();
+    require(n_words >= 0, "n_words must not be negative");
+    Array<std::int64_t> result(n_words);
+    std::int64_t* counts = result.mutable_data();
     const py::gil_scoped_release release;
     require(n_offsets >= 1 && offset[0] == 0 && offset[n_offsets - 1] == n,
             "offsets must run from 0 to the number of ids");
@@ -39,12 +45,15 @@ void check_corpus(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
             throw std::invalid_argument("offsets[" + std::to_string(i) + "] is below the one before it");
         }
     }
+    std::fill_n(counts, n_words, 0);
     for (std::int64_t i = 0; i < n; ++i) {
         if (id[i] < 0 || id[i] >= n_words) {
             throw std::invalid_argument("ids[" + std::to_string(i) + "] = " + std::to_string(id[i]) +
                                         " is not the row of one of " + std::to_string(n_words) + " words");
         }
+        ++counts[id[i]];
     }
+    return result;
 }
 
 }  // namespace
@@ -61,8 +70,7 @@ void bind_runtime(py::module_& m) {
 #endif
     m.attr("COMPILER") = __VERSION__;
     m.def("alias_table", &alias_table, py::arg("weights").noconvert());
-    m.def("check_corpus", &check_corpus, py::arg("ids").noconvert(), py::arg("offsets").noconvert(),
-          py::arg("n_words"));
+    m.def("count_words", &count_words, py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("n_words"));
     m.def("fill_uniform", &uniform, py::arg("out").noconvert(), py::kw_only(), py::arg("scale"), py::arg("seed"),
           py::arg("threads"));
 }

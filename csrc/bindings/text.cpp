@@ -120,7 +120,6 @@ void bind_text(py::module_& m) {
                                    if (!at) return std::nullopt;
                                    return py::make_tuple(at->byte, at->line);
                                })
-        .def_property_readonly("table_bytes", &TextCounter::table_bytes)
         .def_property_readonly("largest_count", &TextCounter::largest_count)
         .def_property_readonly("kept_tokens", &TextCounter::kept_tokens);
 }

@@ -1,46 +1,15 @@
-#include "kernels/word2vec.hpp"
-
-#include <new>
-#include <vector>
+#include "runtime/word2vec.hpp"
 
 #include "bindings/check.hpp"
-#include "runtime/threads.hpp"
 
 namespace firth {
 namespace {
 
-struct AlignedBytes {
-    explicit AlignedBytes(std::int64_t n) : data(::operator new(static_cast<std::size_t>(n), std::align_val_t{64})) {}
-    ~AlignedBytes() { ::operator delete(data, std::align_val_t{64}); }
-    AlignedBytes(const AlignedBytes&) = delete;
-    AlignedBytes& operator=(const AlignedBytes&) = delete;
-    void* data;
-};
-
-SkipGramTally train(const SkipGram& task, std::int64_t begin, std::int64_t end, int threads) {
-    std::vector<SkipGramTally> tallies(static_cast<std::size_t>(threads));
-    parallel_shares(end - begin, threads, [&](long long from, long long to, int thread) {
-        // Scratch is allocated by the thread that uses it, so that no two threads share a cache line.
-        const AlignedBytes scratch(FIRTH_KERNEL(skipgram_scratch_bytes)(task.window, task.negative));
-        SkipGramTally tally;
-        FIRTH_KERNEL(skipgram_range)(task, begin + from, begin + to, &tally, scratch.data);
-        tallies[static_cast<std::size_t>(thread)] = tally;
-    });
-    SkipGramTally all;
-    for (const SkipGramTally& tally : tallies) {
-        all.loss += tally.loss;
-        all.examples += tally.examples;
-        all.centres += tally.centres;
-        if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
-    }
-    return all;
-}
-
-py::tuple train_skipgram(py::array_t<float>& vectors, py::array_t<float>& context, const py::array_t<std::int32_t>& ids,
-                         const py::array_t<std::int64_t>& offsets, const py::array_t<std::uint32_t>& keep,
-                         const Array<std::uint32_t>& noise, std::int64_t begin, std::int64_t end, int epoch, int epochs,
-                         int window, int negative, float learning_rate, float min_learning_rate, std::uint64_t seed,
-                         int threads) {
+py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const py::array_t<std::int32_t>& ids,
+                const py::array_t<std::int64_t>& offsets, const py::array_t<std::uint32_t>& keep,
+                const Array<std::uint32_t>& noise, std::int64_t begin, std::int64_t end, int epoch, int epochs,
+                int window, int negative, float learning_rate, float min_learning_rate, std::uint64_t seed,
+                int threads) {
     const Matrix v = matrix_of(vectors, "vectors", true), c = matrix_of(context, "context", true);
     require(v.rows == c.rows && v.columns == c.columns && v.stride == c.stride,
             "vectors and context must have one shape and layout");
@@ -73,11 +42,17 @@ py::tuple train_skipgram(py::array_t<float>& vectors, py::array_t<float>& contex
     require(task.n_documents >= 1 && task.offsets[0] == 0 && task.offsets[task.n_documents] == task.n_tokens,
             "offsets must run from 0 to the number of ids");
     require(0 <= begin && begin <= end && end <= task.n_tokens, "begin and end must lie in 0 .. the number of ids");
+    require(epochs >= 1 && 0 <= epoch && epoch < epochs, "epoch must lie in 0 .. epochs - 1");
     threads_of(threads);
+    for (std::int32_t i = 0; i < task.n_words; ++i) {
+        if (task.noise[i].alias >= static_cast<std::uint32_t>(task.n_words)) {
+            throw std::invalid_argument("noise names a word beyond the last one");
+        }
+    }
     SkipGramTally tally;
     {
         const py::gil_scoped_release release;
-        tally = train(task, begin, end, threads);
+        tally = train_skipgram(task, begin, end, threads);
     }
     return py::make_tuple(tally.loss, tally.examples, tally.centres, tally.diverged_at);
 }
@@ -85,8 +60,8 @@ py::tuple train_skipgram(py::array_t<float>& vectors, py::array_t<float>& contex
 }  // namespace
 
 void bind_word2vec(py::module_& m) {
-    m.def("train_skipgram", &train_skipgram, py::arg("vectors").noconvert(), py::arg("context").noconvert(),
-          py::kw_only(), py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("keep").noconvert(),
+    m.def("train_skipgram", &train, py::arg("vectors").noconvert(), py::arg("context").noconvert(), py::kw_only(),
+          py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("keep").noconvert(),
           py::arg("noise").noconvert(), py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("epochs"),
           py::arg("window"), py::arg("negative"), py::arg("learning_rate"), py::arg("min_learning_rate"),
           py::arg("seed"), py::arg("threads"));

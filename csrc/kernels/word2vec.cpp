@@ -17,7 +17,10 @@ namespace {
 constexpr int kTargets = 6;
 // Register block of dot products: 4 hidden rows by this many targets.
 constexpr int kTargetsAtOnce = kRegisters == 32 ? 6 : 3;
-// Tokens of a range handled at once, and centres between a prefetch and its use.
+// Neighbours of one step at the most. A wider window takes several steps: with the gradients of hundreds of neighbours
+// taken at one place, the centre's row overshoots, and training diverges at the usual learning rates.
+constexpr int kHidden = 16;
+// Tokens of a range handled at once, and steps between a prefetch and its use.
 constexpr int kBlock = 4096;
 constexpr int kAhead = 2;
 constexpr int kLine = 16;  // floats in a cache line
@@ -251,14 +254,19 @@ void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end
     for (int i = 0; i < n; ++i) kept.words[i] = task.ids[kept.positions[i]];
 }
 
+// One step to come: up to kHidden of a centre's neighbours, and the targets that they share.
+struct Task {
+    int centre;
+    int from, to;     // the neighbours: kept tokens [from, to) but the centre
+    int m;            // how many they are
+    int n_targets;    // 0: there is no such step
+    float** targets;  // (2 + K) the centre's own row, the negatives', and the newest neighbour's, to be asked for
+};
+
 // Where one thread keeps its things; laid out once over the scratch that the caller gives.
 struct Workspace {
     Kept kept;
-    float** hidden;   // (2 window + 1), the last written and not used
-    float** targets;  // (kAhead + 1, 2 + K) a ring: the centre's own row, its negatives, and a row to ask for
-    int* n_targets;   // (kAhead + 1)
-    float* signs;     // +1 (m4_max) times, then -1: a step whose first target is positive starts m4 before the turn
-    StepScratch step;
+    Task tasks[kAhead + 1];  // a ring
 };
 
 // Hands out pieces of the scratch, or, without scratch, only adds them up.
@@ -275,21 +283,89 @@ struct Arena {
 
 Workspace lay_out(Arena& arena, int window, int negative) {
     const int tokens = kBlock + 2 * window + 1;  // one more: the filter writes before it decides
-    const int m4_max = round_up(2 * window, 4);
     Workspace w;
     w.kept.words = arena.take<std::int32_t>(tokens);
     w.kept.first = arena.take<std::int32_t>(tokens);
     w.kept.last = arena.take<std::int32_t>(tokens);
     w.kept.positions = arena.take<std::int64_t>(tokens);
-    w.hidden = arena.take<float*>(2 * window + 1);
-    w.targets = arena.take<float*>((kAhead + 1) * (2 + negative));
-    w.n_targets = arena.take<int>(kAhead + 1);
-    w.signs = arena.take<float>(m4_max + kTargets * m4_max + kWidth);
-    w.step.dots = arena.take<float>(kTargets * m4_max + kWidth);
-    w.step.loss = {splat(1), splat_int(0)};
-    w.step.padding = 0;
+    for (Task& task : w.tasks) task.targets = arena.take<float*>(2 + negative);
     return w;
 }
+
+// Gives the steps of a stretch one after the other.
+class Tasks {
+  public:
+    Tasks(const Sampler& sampler, const Kept& kept, std::uint64_t noise_key)
+        : sampler_(sampler), kept_(kept), noise_key_(noise_key), centre_(kept.begin - 1) {}
+
+    void next(Task& task) {
+        task.m = 0;
+        while (task.m == 0) {
+            if (at_ == to_ && !next_centre()) {
+                task.n_targets = 0;
+                return;
+            }
+            task.centre = centre_;
+            task.from = at_;
+            at_ = at_ + kHidden < to_ ? at_ + kHidden : to_;
+            const bool inside = task.from <= centre_ && centre_ < at_;
+            if (inside && at_ < to_) ++at_;
+            task.to = at_;
+            task.m = task.to - task.from - inside;
+            ++piece_;
+        }
+        draw(task);
+    }
+
+  private:
+    bool next_centre() {
+        if (++centre_ >= kept_.end) {
+            centre_ = kept_.end;
+            return false;
+        }
+        const std::uint64_t bits = sampler_.bits(kept_.positions[centre_]);
+        const int reach = 1 + static_cast<int>(random_below(bits, static_cast<std::uint32_t>(sampler_.task.window)));
+        at_ = centre_ - reach > kept_.first[centre_] ? centre_ - reach : kept_.first[centre_];
+        to_ = centre_ + reach + 1 < kept_.last[centre_] ? centre_ + reach + 1 : kept_.last[centre_];
+        piece_ = 0;
+        return true;
+    }
+
+    // K negatives, less those that hit the centre itself, as word2vec has it.
+    void draw(Task& task) const {
+        const SkipGram& all = sampler_.task;
+        const std::int32_t centre = kept_.words[task.centre];
+        const auto position = static_cast<std::uint64_t>(kept_.positions[task.centre]) +
+                              static_cast<std::uint64_t>(piece_ - 1) * static_cast<std::uint64_t>(all.n_tokens);
+        const std::uint64_t first_draw = position * static_cast<std::uint64_t>(all.negative);
+        const auto row = [&](float* matrix, std::int32_t word) {
+            return matrix + static_cast<std::int64_t>(word) * all.stride;
+        };
+        task.targets[0] = row(all.context, centre);
+        int n = 1;
+        for (int k = 0; k < all.negative; ++k) {
+            const std::uint64_t bits = random_at(noise_key_, first_draw + static_cast<std::uint64_t>(k));
+            const auto cell = static_cast<std::int32_t>(random_below(bits, static_cast<std::uint32_t>(all.n_words)));
+            const AliasCell drawn = all.noise[cell];
+            // Which of the two it is cannot be foretold: a mask, not a branch.
+            const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
+            const std::int32_t word = (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
+            task.targets[n] = row(all.context, word);
+            n += word != centre;
+        }
+        task.n_targets = n;
+        // The widest reach brings this neighbour in first, or the end of the piece does.
+        const int newest = task.centre + all.window < kept_.last[task.centre] ? task.centre + all.window : task.to - 1;
+        task.targets[n] = row(all.vectors, kept_.words[newest]);
+    }
+
+    const Sampler& sampler_;
+    const Kept& kept_;
+    const std::uint64_t noise_key_;
+    int centre_;
+    int at_ = 0, to_ = 0;  // what is left of the centre's window
+    int piece_ = 0;        // pieces of it given so far
+};
 
 }  // namespace
 
@@ -303,91 +379,56 @@ void skipgram_range(const SkipGram& task, std::int64_t begin, std::int64_t end, 
     Arena arena{static_cast<char*>(scratch)};
     Workspace w = lay_out(arena, task.window, task.negative);
     const Kept& kept = w.kept;
-    const int m4_max = round_up(2 * task.window, 4);
-    for (int i = 0; i < m4_max; ++i) w.signs[i] = 1.0f;
-    for (int i = 0; i < kTargets * m4_max + kWidth; ++i) w.signs[m4_max + i] = -1.0f;
+
+    alignas(64) float dots[kTargets * kHidden + kWidth];
+    // +1 for the first target's pairs, -1 for all others': a step whose first target is the centre starts m4 before -1.
+    alignas(64) float signs[(1 + kTargets) * kHidden + kWidth];
+    for (int i = 0; i < (1 + kTargets) * kHidden + kWidth; ++i) signs[i] = i < kHidden ? 1.0f : -1.0f;
+    StepScratch step_scratch{dots, {splat(1), splat_int(0)}, 0};
 
     const int floats = round_up(task.vector_size, kWidth);
     const auto epoch = static_cast<std::uint64_t>(task.epoch);
     const Sampler sampler{task, random_key(task.seed, 2 * epoch)};
     const std::uint64_t noise_key = random_key(task.seed, 2 * epoch + 1);
     const double all_tokens = static_cast<double>(task.epochs) * static_cast<double>(task.n_tokens);
-    const auto row = [&](float* matrix, std::int32_t word) {
-        return matrix + static_cast<std::int64_t>(word) * task.stride;
-    };
-
-    // Draws the targets of centre i: K negatives, less those that hit the centre itself, as word2vec has it.
-    const auto prepare = [&](int i) {
-        if (i >= kept.end) return;
-        const std::int32_t centre = kept.words[i];
-        const int slot = i % (kAhead + 1);
-        float** const targets = w.targets + slot * (2 + task.negative);
-        targets[0] = row(task.context, centre);
-        const auto first_draw =
-            static_cast<std::uint64_t>(kept.positions[i]) * static_cast<std::uint64_t>(task.negative);
-        int n = 1;
-        for (int k = 0; k < task.negative; ++k) {
-            const std::uint64_t bits = random_at(noise_key, first_draw + static_cast<std::uint64_t>(k));
-            const auto cell = static_cast<std::int32_t>(random_below(bits, static_cast<std::uint32_t>(task.n_words)));
-            const AliasCell drawn = task.noise[cell];
-            // Which of the two it is cannot be foretold: a mask, not a branch.
-            const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
-            const std::int32_t word = (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
-            targets[n] = row(task.context, word);
-            n += word != centre;
-        }
-        w.n_targets[slot] = n;
-        const int newest = i + task.window < kept.last[i] ? i + task.window : i;
-        targets[n] = row(task.vectors, kept.words[newest]);
-    };
-    // The rows of centre i, and the one that enters its window last.
-    const auto rows_of = [&](int i) {
-        const int slot = i % (kAhead + 1);
-        return i < kept.end ? Rows{w.targets + slot * (2 + task.negative), w.n_targets[slot] + 1} : Rows{nullptr, 0};
-    };
+    const double tokens_before = static_cast<double>(task.epoch) * static_cast<double>(task.n_tokens);
 
     for (std::int64_t block = begin; block < end; block += kBlock) {
         sample_stretch(sampler, block, block + kBlock < end ? block + kBlock : end, w.kept);
-        for (int i = kept.begin; i < kept.begin + kAhead; ++i) prepare(i);
-        for (int i = kept.begin; i < kept.end; ++i) {
-            prepare(i + kAhead);
-            const std::int64_t position = kept.positions[i];
-            const int reach =
-                1 + static_cast<int>(random_below(sampler.bits(position), static_cast<std::uint32_t>(task.window)));
-            const int from = i - reach > kept.first[i] ? i - reach : kept.first[i];
-            const int to = i + reach + 1 < kept.last[i] ? i + reach + 1 : kept.last[i];
-            int m = 0;
-            for (int c = from; c < to; ++c) {
-                w.hidden[m] = row(task.vectors, kept.words[c]);
-                m += c != i;
-            }
-            ++tally->centres;
-            Rows upcoming = rows_of(i + kAhead);
-            if (m == 0) continue;
+        tally->centres += kept.end - kept.begin;
+        Tasks tasks(sampler, kept, noise_key);
+        for (int slot = 0; slot < kAhead; ++slot) tasks.next(w.tasks[slot]);
+        for (int slot = 0; w.tasks[slot].n_targets > 0; slot = slot == kAhead ? 0 : slot + 1) {
+            Task& ahead = w.tasks[slot == 0 ? kAhead : slot - 1];
+            tasks.next(ahead);
+            Rows upcoming{ahead.targets, ahead.n_targets > 0 ? ahead.n_targets + 1 : 0};
 
-            const double progress =
-                (static_cast<double>(task.epoch) * static_cast<double>(task.n_tokens) + static_cast<double>(position)) /
-                all_tokens;
+            const Task& now = w.tasks[slot];
+            float* hidden[kHidden + 1];  // the last one is written and not used
+            int m = 0;
+            for (int c = now.from; c < now.to; ++c) {
+                hidden[m] = task.vectors + static_cast<std::int64_t>(kept.words[c]) * task.stride;
+                m += c != now.centre;
+            }
+            const std::int64_t position = kept.positions[now.centre];
+            const double progress = (tokens_before + static_cast<double>(position)) / all_tokens;
             const auto rate =
                 static_cast<float>(task.learning_rate - (task.learning_rate - task.min_learning_rate) * progress);
-            const int slot = i % (kAhead + 1);
-            float* const* const targets = w.targets + slot * (2 + task.negative);
-            const int n = w.n_targets[slot];
-            const float* signs = w.signs + m4_max - round_up(m, 4);
-            for (int first = 0; first < n; first += kTargets) {
-                const int some = n - first < kTargets ? n - first : kTargets;
-                if (!step(w.hidden, m, targets + first, some, signs, rate, floats, upcoming, w.step)) {
+            const float* sign = signs + kHidden - round_up(m, 4);
+            for (int first = 0; first < now.n_targets; first += kTargets) {
+                const int n = now.n_targets - first < kTargets ? now.n_targets - first : kTargets;
+                if (!step(hidden, m, now.targets + first, n, sign, rate, floats, upcoming, step_scratch)) {
                     tally->diverged_at = position;
                     return;
                 }
-                signs = w.signs + m4_max;
+                sign = signs + kHidden;
                 upcoming.n = 0;
             }
             tally->examples += m;
         }
-        tally->loss += take(w.step.loss);
+        tally->loss += take(step_scratch.loss);
     }
-    tally->loss -= 0.693147180559945309 * static_cast<double>(w.step.padding);
+    tally->loss -= 0.693147180559945309 * static_cast<double>(step_scratch.padding);
 }
 
 }  // namespace firth::FIRTH_ISA

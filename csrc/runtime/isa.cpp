@@ -1,14 +1,28 @@
 #include "runtime/isa.hpp"
 
+#include <atomic>
+#include <iterator>
 #include <stdexcept>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace firth {
 namespace {
 
-int selected = 0;
+std::atomic<int> selected{0};
 
 #if defined(__x86_64__)
 const char* const kNames[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4"};
+
+// Of level v3, what the compilers' run-time check has no name for in older versions: leaf 1, and leaf 0x80000001.
+bool has_lzcnt_movbe_f16c() {
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+    const bool movbe = c & (1u << 22), f16c = c & (1u << 29);
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & (1u << 5)) && movbe && f16c;
+}
 
 // The features that the psABI demands of a level and that our compilers make use of. The compiler's run-time
 // check also asks the operating system whether it saves the wide registers.
@@ -16,7 +30,7 @@ bool runs(int isa) {
     __builtin_cpu_init();
     const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
     const bool v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_lzcnt_movbe_f16c();
     const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");

@@ -2,37 +2,11 @@
 #pragma once
 
 #include <string>
-#include <type_traits>
 #include <vector>
 
-// Declares one kernel in the namespace of every instruction set it is compiled for (CMakeLists.txt lists the same),
-// and calls the one in use:
-//     FIRTH_DECLARE_KERNEL(void, scale, float* data, int n)    in the kernel's header
-//     FIRTH_KERNEL(scale)(data, n)                             where it is called
-#if defined(__x86_64__)
-#define FIRTH_DECLARE_KERNEL(result, name, ...) \
-    namespace x86_64_v2 {                       \
-    result name(__VA_ARGS__);                   \
-    }                                           \
-    namespace x86_64_v3 {                       \
-    result name(__VA_ARGS__);                   \
-    }                                           \
-    namespace x86_64_v4 {                       \
-    result name(__VA_ARGS__);                   \
-    }
-#define FIRTH_KERNEL(name) firth::pick(&firth::x86_64_v2::name, &firth::x86_64_v3::name, &firth::x86_64_v4::name)
-#else
-#define FIRTH_DECLARE_KERNEL(result, name, ...) \
-    namespace baseline {                        \
-    result name(__VA_ARGS__);                   \
-    }
-#define FIRTH_KERNEL(name) firth::pick(&firth::baseline::name)
-#endif
+#include "runtime/dispatch.hpp"
 
 namespace firth {
-
-// Position in built_isas() of the instruction set in use.
-int current_isa();
 
 // Names, oldest first: "x86-64-v2", ... All that this build carries, and those of them that this processor runs.
 std::vector<std::string> built_isas();
@@ -42,13 +16,5 @@ std::vector<std::string> available_isas();
 void use_isa(const std::string& name);
 // Selects the newest available one.
 void use_best_isa();
-
-// The function of the instruction set in use, of those given oldest first.
-template <class... F>
-auto pick(F... variants) {
-    using Function = std::common_type_t<F...>;
-    const Function table[] = {variants...};
-    return table[current_isa()];
-}
 
 }  // namespace firth

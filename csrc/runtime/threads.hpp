@@ -3,12 +3,15 @@
 
 #include <exception>
 #include <mutex>
-#ifndef _OPENMP
+#include <system_error>
 #include <thread>
 #include <vector>
-#endif
 
 namespace firth {
+
+// Whether this process was forked from one that had loaded firth. OpenMP's threads do not come along in a fork, and
+// its runtime waits for them for ever.
+bool forked();
 
 // Calls work(thread) for thread = 0 .. n_threads - 1, each on a thread of its own, and waits for all of them.
 // An exception must not leave a parallel region: the first one is kept and thrown again here.
@@ -29,15 +32,25 @@ void parallel(int n_threads, Work&& work) {
         }
     };
 #ifdef _OPENMP
-    // A loop, not the bare region: a runtime that grants fewer threads than asked for still does all the work.
+    if (!forked()) {
+        // A loop, not the bare region: a runtime that grants fewer threads than asked for still does all the work.
 #pragma omp parallel for num_threads(n_threads) schedule(static, 1)
-    for (int thread = 0; thread < n_threads; ++thread) guarded(thread);
-#else
-    std::vector<std::thread> others;
-    for (int thread = 1; thread < n_threads; ++thread) others.emplace_back(guarded, thread);
-    guarded(0);
-    for (auto& other : others) other.join();
+        for (int thread = 0; thread < n_threads; ++thread) guarded(thread);
+        if (failure) std::rethrow_exception(failure);
+        return;
+    }
 #endif
+    std::vector<std::thread> others;
+    others.reserve(static_cast<std::size_t>(n_threads));
+    int started = 1;
+    try {
+        for (; started < n_threads; ++started) others.emplace_back(guarded, started);
+    } catch (const std::system_error&) {
+        // The system grants no more threads: the rest of the work is done on this one.
+    }
+    guarded(0);
+    for (int thread = started; thread < n_threads; ++thread) guarded(thread);
+    for (auto& other : others) other.join();
     if (failure) std::rethrow_exception(failure);
 }
 

@@ -29,10 +29,6 @@ constexpr auto kMask = [] {
     return mask;
 }();
 
-constexpr bool is_ascii_word(unsigned char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-}
-
 // Bit i is set if p[i] separates words: ASCII white space, or whatever ASCII is no letter, digit or underscore.
 // Bytes beyond ASCII never do: what they mean is seen when the word is.
 template <bool kWords>
@@ -57,9 +53,12 @@ std::uint64_t separators(const char* p) {
         mask |= static_cast<std::uint64_t>(bits) << i;
     }
 #else
-    static const auto table = [] {
+    static constexpr auto table = [] {
+        const auto in_word = [](unsigned c) {
+            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+        };
         std::array<unsigned char, 256> separates{};
-        for (unsigned c = 0; c < 128; ++c) separates[c] = kWords ? !is_ascii_word(c) : is_ascii_space(c);
+        for (unsigned char c = 0; c < 128; ++c) separates[c] = kWords ? !in_word(c) : is_ascii_space(c);
         return separates;
     }();
     for (int i = 0; i < 64; ++i) mask |= static_cast<std::uint64_t>(table[static_cast<unsigned char>(p[i])]) << i;
@@ -252,8 +251,12 @@ TextCounter::TextCounter(TokenizerTable tokenizer, int threads, std::int64_t min
       min_share_(min_share),
       tables_(static_cast<std::size_t>(threads)) {}
 
+void TextCounter::require_feeding() const {
+    if (state_ != State::feeding) throw std::logic_error("the text is merged: nothing more can be fed");
+}
+
 void TextCounter::begin_file(std::int64_t offset) {
-    if (merged_) throw std::logic_error("the text is counted already");
+    require_feeding();
     if (line_open_) end_file();
     position_ = offset;
     line_ = 0;
@@ -261,7 +264,7 @@ void TextCounter::begin_file(std::int64_t offset) {
 }
 
 void TextCounter::feed(const char* data, std::size_t n) {
-    if (merged_) throw std::logic_error("the text is counted already");
+    require_feeding();
     for (; n > 0;) {
         const std::size_t piece = std::min(n, kLargestPiece);
         feed_piece(data, piece);
@@ -299,6 +302,7 @@ void TextCounter::feed_piece(const char* data, std::size_t n) {
 }
 
 void TextCounter::end_file() {
+    require_feeding();
     if (!carry_.empty()) {
         scan(carry_.data(), carry_.data() + carry_.size(), 1, position_ - static_cast<std::int64_t>(carry_.size()));
         carry_.clear();
@@ -362,7 +366,13 @@ TextCounter::Scanned TextCounter::scan_share(const char* begin, const char* end,
 
 void TextCounter::feed_tokens(const std::vector<std::string_view>& new_words, const std::int32_t* ids, std::int64_t n,
                               const std::int64_t* ends, std::int64_t n_documents) {
-    if (merged_) throw std::logic_error("the text is counted already");
+    require_feeding();
+    if (n >= (1LL << 32)) throw std::invalid_argument("more than 2^32 - 1 tokens at once; feed them in blocks");
+    std::int64_t before = 0;
+    for (std::int64_t i = 0; i < n_documents; ++i) {
+        if (ends[i] < before || ends[i] > n) throw std::invalid_argument("ends must be sorted, and within the ids");
+        before = ends[i];
+    }
     WordTable& words = tables_[0];
     words.reserve(new_words.size());
     for (const std::string_view word : new_words) {
@@ -371,7 +381,7 @@ void TextCounter::feed_tokens(const std::vector<std::string_view>& new_words, co
         }
         token_counts_.push_back(0);
     }
-    Segment segment{0, Pages(static_cast<std::size_t>(n) * sizeof(std::uint32_t)), n, {}};
+    Segment segment{0, Pages(static_cast<std::size_t>(n) * sizeof(std::uint32_t)), n, {ends, ends + n_documents}};
     auto* out = segment.ids.as<std::uint32_t>();
     for (std::int64_t i = 0; i < n; ++i) {
         const auto id = static_cast<std::uint32_t>(ids[i]);
@@ -379,24 +389,14 @@ void TextCounter::feed_tokens(const std::vector<std::string_view>& new_words, co
         ++token_counts_[id];
         out[i] = id;
     }
-    std::int64_t before = 0;
-    for (std::int64_t i = 0; i < n_documents; ++i) {
-        if (ends[i] < before || ends[i] > n || n >= (1LL << 32)) throw std::invalid_argument("ends must be sorted");
-        segment.ends.push_back(static_cast<std::uint32_t>(before = ends[i]));
-    }
     tokens_ += n;
     documents_ += n_documents;
     segments_.push_back(std::move(segment));
 }
 
-std::int64_t TextCounter::table_bytes() const {
-    std::size_t bytes = 0;
-    for (const WordTable& table : tables_) bytes += table.slots() * sizeof(WordTable::Entry);
-    return static_cast<std::int64_t>(bytes);
-}
-
 std::int64_t TextCounter::merge() {
-    if (!merged_) {
+    if (state_ == State::feeding) {
+        end_file();
         WordTable& all = tables_[0];
         all.for_each([&](WordTable::Entry& entry) {
             if (entry.number <= token_counts_.size()) entry.count += token_counts_[entry.number - 1];
@@ -404,13 +404,18 @@ std::int64_t TextCounter::merge() {
         merged_ids_.resize(tables_.size());
         for (std::size_t i = 1; i < tables_.size(); ++i) all.absorb(tables_[i], merged_ids_[i]);
         all.for_each([&](const WordTable::Entry& entry) { largest_count_ = std::max(largest_count_, entry.count); });
-        merged_ = true;
+        state_ = State::merged;
     }
     return static_cast<std::int64_t>(tables_[0].size());
 }
 
-void TextCounter::select(std::int64_t min_count, std::int64_t most) {
+void TextCounter::begin_selection() {
     merge();
+    if (state_ != State::merged) throw std::logic_error("the words are selected already");
+}
+
+void TextCounter::select(std::int64_t min_count, std::int64_t most) {
+    begin_selection();
     struct Candidate {
         std::int64_t count;
         std::uint64_t start;  // the first 8 bytes as a number that sorts as they do
@@ -442,10 +447,11 @@ void TextCounter::select(std::int64_t min_count, std::int64_t most) {
         counts_.push_back(entry.count);
         kept_tokens_ += entry.count;
     }
+    state_ = State::selected;
 }
 
 void TextCounter::select(const std::vector<std::string_view>& words) {
-    merge();
+    begin_selection();
     std::vector<std::int64_t> count_of(tables_[0].size());
     tables_[0].for_each([&](const WordTable::Entry& entry) { count_of[entry.number - 1] = entry.count; });
     final_ids_.assign(tables_[0].size(), -1);
@@ -457,9 +463,13 @@ void TextCounter::select(const std::vector<std::string_view>& words) {
         counts_.push_back(count);
         kept_tokens_ += count;
     }
+    state_ = State::selected;
 }
 
 void TextCounter::write(std::int32_t* ids, std::int64_t* offsets) {
+    if (state_ == State::written) throw std::logic_error("the ids are written already");
+    if (state_ != State::selected) throw std::logic_error("no words are selected: their ids cannot be written");
+    state_ = State::written;  // from here on: the numbers are replaced in place
     // Each table's numbers straight to final ids.
     for (std::size_t i = 1; i < merged_ids_.size(); ++i) {
         for (std::int32_t& id : merged_ids_[i]) id = final_ids_[static_cast<std::size_t>(id)];

@@ -24,6 +24,7 @@ struct InvalidAt {
     std::int64_t line;  // lines before it
 };
 
+// Text is fed, merged, selected from and written, in this order; a call out of turn throws std::logic_error.
 class TextCounter {
   public:
     // Text is shared out over threads in shares of min_share bytes or more.
@@ -44,15 +45,14 @@ class TextCounter {
     std::int64_t tokens() const { return tokens_; }
     std::int64_t invalid() const { return invalid_; }  // sequences that became U+FFFD
     std::optional<InvalidAt> first_invalid() const { return first_invalid_; }
-    // Bytes taken by tables and by the numbers kept so far.
-    std::int64_t table_bytes() const;
 
-    // Nothing can be fed after this. The number of different words, and the count of the most frequent one.
+    // Ends a file that is still open; nothing can be fed after this. The number of different words, and the count of
+    // the most frequent one.
     std::int64_t merge();
     std::int64_t largest_count() const { return largest_count_; }
 
-    // Then one of these says which words stay, in the order of their ids. By count: the most frequent first, equally
-    // frequent ones by their bytes; `most` < 0: all. By a given vocabulary: as it is.
+    // Then one of these, once, says which words stay, in the order of their ids. By count: the most frequent first,
+    // equally frequent ones by their bytes; `most` < 0: all. By a given vocabulary: as it is.
     void select(std::int64_t min_count, std::int64_t most);
     void select(const std::vector<std::string_view>& words);
     std::int64_t kept_tokens() const { return kept_tokens_; }
@@ -63,6 +63,7 @@ class TextCounter {
     void write(std::int32_t* ids, std::int64_t* offsets);
 
   private:
+    enum class State { feeding, merged, selected, written };
     // Consecutive tokens, and where documents end among them.
     struct Segment {
         int table;
@@ -76,10 +77,11 @@ class TextCounter {
         std::optional<InvalidAt> first_invalid;  // relative to the scanned text
     };
 
+    void require_feeding() const;
+    void begin_selection();
     void feed_piece(const char* data, std::size_t n);
     void scan(const char* begin, const char* end, int shares, std::int64_t offset);
     Scanned scan_share(const char* begin, const char* end, const char* readable_end, int table);
-    void set_final(const WordTable::Entry& entry, std::int64_t id);
 
     TokenizerTable tokenizer_;
     int threads_;
@@ -94,7 +96,7 @@ class TextCounter {
     std::int64_t documents_ = 0, tokens_ = 0, invalid_ = 0;
     std::optional<InvalidAt> first_invalid_;
 
-    bool merged_ = false;
+    State state_ = State::feeding;
     std::vector<std::vector<std::int32_t>> merged_ids_;  // by table but the first, whose ids the merged table keeps
     std::vector<std::int32_t> final_ids_;                // by id in the merged table; -1: not kept
     std::vector<std::string_view> words_;

@@ -1,5 +1,10 @@
 #include "text/rows.hpp"
 
+#include <locale.h>
+#ifdef __APPLE__
+#include <xlocale.h>
+#endif
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -11,6 +16,22 @@
 namespace firth {
 namespace {
 
+// While it lives, strtod and snprintf on this thread write numbers with a point, whatever the program's locale.
+class PointForDecimals {
+  public:
+    PointForDecimals() : before_(uselocale(plain())) {}
+    ~PointForDecimals() { uselocale(before_); }
+    PointForDecimals(const PointForDecimals&) = delete;
+    PointForDecimals& operator=(const PointForDecimals&) = delete;
+
+  private:
+    static locale_t plain() {
+        static const locale_t locale = newlocale(LC_ALL_MASK, "C", nullptr);
+        return locale;
+    }
+    locale_t before_;
+};
+
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
 const char* find_newline(const char* begin, const char* end) {
@@ -18,7 +39,8 @@ const char* find_newline(const char* begin, const char* end) {
     return found ? static_cast<const char*>(found) : end;
 }
 
-// The slow road: strtod on a copy that ends in 0. It knows numbers that no float holds, which become 0 or infinity.
+// The slow road: strtod, under PointForDecimals, on a copy that ends in 0. It knows numbers that no float holds, which
+// become 0 or infinity.
 bool parse_rounding(const char* begin, const char* end, float* out) {
     const std::string copy(begin, end);
     // strtod would take hexadecimal numbers as well.
@@ -117,6 +139,7 @@ void parse_lines(std::string_view text, const std::vector<std::int64_t>& lines, 
                  std::int64_t columns, float* matrix, Span* words, LineStatus* status) {
     const char* const start = text.data();
     parallel(static_cast<int>(lines.size()) - 1, [&](int thread) {
+        const PointForDecimals point;
         const auto i = static_cast<std::size_t>(thread);
         std::int64_t n = lines[i];
         const char* const stop = start + cuts[i + 1];
@@ -151,6 +174,7 @@ std::vector<std::string> format_lines(std::string_view words, const std::int64_t
                                       std::int64_t rows, std::int64_t columns, std::int64_t stride, int threads) {
     std::vector<std::string> pieces(static_cast<std::size_t>(threads));
     parallel_shares(rows, threads, [&](long long begin, long long end, int thread) {
+        const PointForDecimals point;
         std::string text;
         char number[32];  // "-1.17549435e-38" needs 15
         for (long long row = begin; row < end; ++row) {

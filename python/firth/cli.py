@@ -10,6 +10,7 @@ import inspect
 import itertools
 import lzma
 import math
+import re
 import sys
 import tempfile
 import typing
@@ -22,8 +23,11 @@ from typing import Any, NoReturn
 import click
 import numpy as np
 
-from firth import files, formats
+import firth.corpus
+import firth.evaluate
+from firth import formats
 from firth.corpus import Corpus
+from firth.demo import OUTPUT, counted
 from firth.models import Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel
 from firth.vectors import Method, Vectors, load_vectors
@@ -96,15 +100,8 @@ def _describe(error: BaseException) -> str:
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    import importlib.metadata
-
-    from firth.runtime import cpu_info
-
-    try:
-        version = importlib.metadata.version("firth")
-    except importlib.metadata.PackageNotFoundError:
-        version = "(not installed, run from its source)"
-    click.echo(f"firth {version}, kernels for {cpu_info()['isa']}, {cpu_info()['threads']} threads")
+    machine = firth.cpu_info()
+    click.echo(f"firth {firth.__version__}, kernels for {machine['isa']}, {counted(machine['threads'], 'thread')}")
     ctx.exit()
 
 
@@ -113,7 +110,14 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, the instruction set in use and the number of threads.",
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Learn what words mean from the company they keep.
@@ -133,12 +137,13 @@ def main(ctx: click.Context) -> None:
 
 @main.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), default="firth-demo.txt", help="Where vectors go.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=OUTPUT, help="Where vectors go.")
 @click.option(
     "--epochs",
     type=click.IntRange(1),
     metavar="N",
-    help="Passes over the text.  [default: as many as take a few seconds, at most 30]",
+    show_default="as many as take a few seconds, at most 30",
+    help="Passes over the text.",
 )
 def demo(file: Path | None, output: Path, epochs: int | None) -> None:
     """Show in under a minute what firth does.
@@ -154,6 +159,10 @@ def demo(file: Path | None, output: Path, epochs: int | None) -> None:
     from firth import demo
 
     _check_output(output, inputs=[] if file is None else [file])
+    if output.exists() and output != OUTPUT:
+        raise click.ClickException(
+            f"{output} is there already, and the demo replaces {OUTPUT} alone; give another name"
+        )
     demo.run(file, output, epochs)
 
 
@@ -169,8 +178,8 @@ _HELP = {
     "learning_rate": "Step size at the first word.",
     "min_learning_rate": "Step size at the last word.",
     "epochs": "Passes over the text.",
-    "seed": "Where random numbers start. The same seed on one thread gives the same vectors.",
-    "threads": "Threads to run on.  [default: all processors]",
+    "seed": "Where random numbers start. The same seed on one thread and one instruction set gives the same vectors.",
+    "threads": "Threads to run on.",
 }
 
 
@@ -184,6 +193,9 @@ def train(ctx: click.Context) -> None:
 
 def _training_options(kind: type[GradientModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The arguments of a command that trains a model: text, outputs, and the model's own options."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unexplained := sorted(fields.keys() - _HELP.keys()):
+        raise LookupError(f"say in _HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
     reading = inspect.signature(Corpus.from_file).parameters
     path = click.Path(path_type=Path)
     parameters = [
@@ -193,7 +205,7 @@ def _training_options(kind: type[GradientModel]) -> Callable[[Callable[..., None
         click.option(
             "--min-count", type=int, default=reading["min_count"].default, help="Leave out words that are rarer."
         ),
-        click.option("--max-size", type=int, help="Keep at most so many words, the most frequent.  [default: all]"),
+        click.option("--max-size", type=int, show_default="all", help="Keep at most so many words, the most frequent."),
         click.option(
             "--tokenizer",
             type=click.Choice(["whitespace", "words"]),
@@ -202,18 +214,21 @@ def _training_options(kind: type[GradientModel]) -> Callable[[Callable[..., None
         ),
     ]
     types = typing.get_type_hints(kind)
-    for field in sorted(dataclasses.fields(kind), key=lambda field: list(_HELP).index(field.name)):
-        declared = types[field.name]
-        value_type = next((t for t in typing.get_args(declared) if t is not type(None)), declared)
+    for name in (name for name in _HELP if name in fields):
+        value_type = next((t for t in typing.get_args(types[name]) if t is not type(None)), types[name])
         parameters.append(
             click.option(
-                "--" + field.name.replace("_", "-"), type=value_type, default=field.default, help=_HELP[field.name]
+                _flag(name),
+                type=value_type,
+                default=fields[name].default,
+                show_default="all processors" if name == "threads" else True,
+                help=_HELP[name],
             )
         )
     parameters += [
         click.option("--checkpoint", type=path, metavar="FOLDER", help="Keep the state of the training here."),
         click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
     ]
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
@@ -224,13 +239,17 @@ def _training_options(kind: type[GradientModel]) -> Callable[[Callable[..., None
     return add
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 @train.command()
 @_training_options(Word2Vec)
 def skipgram(**arguments: Any) -> None:
-    """word2vec's skip-gram: each word learns to tell the words around it from random ones.
+    """Learn to tell the words around a word from random ones (word2vec).
 
-    INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as one;
-    - is standard input. A corpus that Corpus.save wrote will do as well.
+    The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst;
+    several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
     Examples:
@@ -255,32 +274,42 @@ def _train(
     **options: Any,
 ) -> None:
     # Everything that can go wrong at the end is looked at now: training takes hours.
+    reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": options["threads"]}
     try:
         model = kind(**options)
-    except (TypeError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
+        firth.corpus._Options(**reading, vocabulary=None, errors="replace")
+    except ValueError as error:
+        names = "|".join([*options, *reading])
+        raise click.UsageError(re.sub(rf"\b({names})\b", lambda found: _flag(found[0]), str(error))) from None
+    if resume and checkpoint is None:
+        raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
     _check_output(output, inputs=inputs)
+    if save_model is not None and save_model.resolve() == output.resolve():
+        raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
+    if checkpoint is not None and (checkpoint / CHECKPOINT).resolve() == output.resolve():
+        raise click.UsageError(f"{output} is the file of the checkpoint; write to another one")
     if save_model is not None:
         with _tried(save_model, inputs) as probe:
             probe.touch()
-    if resume and checkpoint is None:
-        raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
+    firth.corpus._sources(list(inputs))
+    saved = _saved_corpus(inputs)
     state = None if checkpoint is None else checkpoint / CHECKPOINT
-    if state is not None and state.exists() and not resume:
-        raise click.ClickException(f"{state} is left from an earlier run: add --resume to go on from it, or remove it")
+    if state is not None:
+        if state.exists() and not resume:
+            raise click.ClickException(
+                f"{state} is left from an earlier run: add --resume to go on from it, or remove it"
+            )
+        state.parent.mkdir(parents=True, exist_ok=True)
+        with _tried(state) as probe:
+            probe.touch()
 
     say: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: click.echo(text, err=True))
     bars = not quiet and sys.stderr.isatty()
-    corpus = _read_corpus(
-        inputs,
-        {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer},
-        threads=options.get("threads"),
-        progress=bars,
-    )
+    corpus = Corpus.open(saved) if saved else Corpus.from_file(list(inputs), **reading, progress=bars)
     read = corpus.report
     say(
-        f"{read.tokens_read:,} words of text, {read.distinct_words_read:,} different ones; "
-        f"{read.tokens_kept:,} kept, {len(corpus.vocabulary):,} different ones"
+        f"{counted(read.tokens_read, 'word')} of text, {read.distinct_words_read:,} different; "
+        f"{read.tokens_kept:,} kept, {len(corpus.vocabulary):,} different"
     )
 
     def report(model: GradientModel) -> None:
@@ -300,29 +329,48 @@ def _train(
     model.vectors.save(output)
     if save_model is not None:
         model.save(save_model)
-    say(f"Saved {len(model.vectors.words):,} vectors of {model.vectors.matrix.shape[1]} numbers in {output}")
+    say(_saved(model.vectors, output))
 
 
-def _read_corpus(inputs: tuple[str, ...], how: dict[str, Any], threads: int | None, progress: bool) -> Corpus:
-    if saved := [path for path in inputs if _is_saved_corpus(path)]:
-        if len(inputs) > 1:
-            raise click.UsageError(f"{saved[0]} is a saved corpus, which stands alone")
-        context = click.get_current_context()
-        for name in how:
-            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-                option = "--" + name.replace("_", "-")
-                raise click.UsageError(f"{option} was settled when the corpus {saved[0]} was made")
-        return Corpus.open(saved[0])
-    return Corpus.from_file(list(inputs), threads=threads, progress=progress, **how)
+def _saved(vectors: Vectors, path: Path) -> str:
+    return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'number')} in {path}"
+
+
+def _saved_corpus(inputs: tuple[str, ...]) -> str | None:
+    """The corpus that Corpus.save wrote, if that is the input; vectors, which are no text, are refused."""
+    saved = [path for path in inputs if _is_saved_corpus(path)]
+    if not saved:
+        return None
+    if len(inputs) > 1:
+        raise click.UsageError(f"{saved[0]} is a saved corpus, which stands alone")
+    context = click.get_current_context()
+    for name in ("min_count", "max_size", "tokenizer"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{_flag(name)} was settled when the corpus {saved[0]} was made")
+    return saved[0]
 
 
 def _is_saved_corpus(path: str) -> bool:
-    """Whether this is a safetensors file: eight bytes of length, then JSON. Text holds no zero bytes."""
-    if not Path(path).is_file():  # a pipe would lose what is looked at
+    if path == "-" or not Path(path).is_file():  # a pipe would lose what is looked at
         return False
-    with open(path, "rb") as file:
-        start = file.read(9)
-    return start[4:] == b"\0\0\0\0{"
+    format = formats.tell(path)
+    if format is None:
+        return False
+    ours = format.name == "safetensors"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _, matrix = formats.read(path, format=format.name, limit=20, mmap=ours)
+        except (MemoryError, ValueError):
+            return ours
+        # Text may look like vectors: tables have few columns, walks over numbered nodes whole numbers, and letters
+        # taken for the bytes of numbers give huge ones.
+        if ours or (matrix.shape[1] >= 10 and (matrix % 1).any() and np.abs(matrix).max() < 1e6):
+            raise click.ClickException(
+                f"{path} holds vectors ({format.name}), not text: train with the text that they are learnt from, or "
+                "ask them with firth neighbors"
+            )
+    return False
 
 
 # ------------------------------------------------------------------------------------------------- queries
@@ -334,7 +382,8 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
             "--limit",
             type=click.IntRange(1),
             metavar="N",
-            help="Read only so many vectors of the file.  [default: all]",
+            show_default="all",
+            help="Read only so many vectors of the file.",
         ),
         click.option("-n", "--topn", type=click.IntRange(1), metavar="N", default=10, help="How many words to show."),
         click.argument("path", metavar="VECTORS", type=click.Path(path_type=Path)),
@@ -351,10 +400,11 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
 def neighbors(
     path: Path, words: tuple[str, ...], topn: int, limit: int | None, plus: tuple[str, ...], minus: tuple[str, ...]
 ) -> None:
-    """Show the words whose vectors lie nearest, with the cosine of the angle between (1: the same direction).
+    """Show the words whose vectors lie nearest to a word's.
 
-    VECTORS is a file of vectors in any format that firth reads. Without a WORD, or for -, words are read from standard
-    input (typed by hand: end with Ctrl-D).
+    Beside each stands the cosine of the angle between; 1 is the same direction. VECTORS is a file of vectors in any
+    format that firth reads. Without a WORD, or for -, words are read from standard input (typed by hand: end with
+    Ctrl-D).
 
     \b
     Examples:
@@ -427,7 +477,7 @@ def _unknown(vectors: Vectors, words: Iterable[str], path: Path) -> str:
     for word in dict.fromkeys(words):
         other = next((form for form in (word.lower(), word.capitalize(), word.upper()) if form in vectors), None)
         named.append(f"{word!r} ({other!r} is)" if other else repr(word))
-    return f"not among the {len(vectors):,} words of {path}: {', '.join(named)}"
+    return f"not among the {counted(len(vectors), 'word')} of {path}: {', '.join(named)}"
 
 
 def _show_scores(near: Sequence[tuple[str, float]]) -> None:
@@ -450,7 +500,7 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 @click.argument("path", metavar="VECTORS", type=click.Path(path_type=Path))
 @click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="Read only so many vectors of the file.  [default: all]"
+    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Read only so many vectors of the file."
 )
 @click.option(
     "--restrict-vocab",
@@ -469,21 +519,19 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
 
     \b
     Example:
-      firth evaluate vectors.txt WS-353-ALL.txt questions-words.txt
+      firth evaluate vectors.txt EN-WS-353-ALL.txt questions-words.txt
     """
-    from firth import evaluate
-
-    kinds = [_kind_of_gold(file) for file in gold]
+    read = [_read_gold(file) for file in gold]
     vectors = load_vectors(path, limit=limit)
     rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
-    for file, kind in zip(gold, kinds, strict=True):
-        if kind == "similarity":
-            similar = evaluate.similarity(vectors, file)
+    for file, asked in zip(gold, read, strict=True):
+        if isinstance(asked, list):
+            similar = firth.evaluate.similarity(vectors, asked)
             rows.append(
                 _score_row(file.name, "rank correlation", similar.pairs, similar.found, similar.spearman, ".3f")
             )
         else:
-            answers = evaluate.analogies(vectors, file, restrict_vocab=restrict_vocab, method=method)
+            answers = firth.evaluate.analogies(vectors, asked, restrict_vocab=restrict_vocab, method=method)
             rows.append(_score_row(file.name, "right answers", answers.asked, answers.found, answers.accuracy, ".1%"))
             rows += [
                 _score_row(f"  {one.name}", "", one.asked, one.found, one.accuracy, ".1%") for one in answers.sections
@@ -497,22 +545,19 @@ def _score_row(name: str, measure: str, asked: int, known: int, score: float, st
     return name, measure, f"{asked:,}", f"{known:,}", coverage, "-" if math.isnan(score) else format(score, style)
 
 
-def _kind_of_gold(path: Path) -> str:
-    """Whether a file holds word pairs with scores or analogies, told by its first line that says something."""
-    with files.open_binary(path) as file:
-        for raw in file:
-            line = raw.decode("utf-8-sig", "replace").strip()
-            if not line or line.startswith("#"):
-                continue
-            fields = len(line.split(next((one for one in "\t;," if one in line), None)))
-            if line.startswith(":") or fields == 4:
-                return "analogies"
-            if fields == 3:
-                return "similarity"
-            break
-    raise click.ClickException(
-        f"{path} is neither a similarity file (two words and a score a line) nor an analogy file (four words a line)"
-    )
+def _read_gold(path: Path) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
+    """Word pairs with scores; or analogies, if the first line is that of a section."""
+    _, first = next(firth.evaluate._lines(path), (0, ""))
+    if first.startswith(":"):
+        return firth.evaluate._read_questions(path)
+    try:
+        pairs = list(firth.evaluate._read_pairs(path))
+    except ValueError as error:
+        hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
+        raise click.ClickException(f"{error}{hint}") from None
+    if not pairs:
+        raise click.ClickException(f"{path} holds neither pairs of words with scores nor analogies")
+    return pairs
 
 
 # ------------------------------------------------------------------------------------------------- convert
@@ -521,10 +566,10 @@ def _kind_of_gold(path: Path) -> str:
 @main.command()
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--from", "source_format", type=_FORMAT, help="Format of IN.  [default: told by its contents]")
-@click.option("--to", "target_format", type=_FORMAT, help="Format of OUT.  [default: by its suffix]")
+@click.option("--from", "source_format", type=_FORMAT, show_default="told by its contents", help="Format of IN.")
+@click.option("--to", "target_format", type=_FORMAT, show_default="by its suffix", help="Format of OUT.")
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="Keep only the first so many vectors.  [default: all]"
+    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Keep only the first so many vectors."
 )
 def convert(
     source: Path, target: Path, source_format: str | None, target_format: str | None, limit: int | None
@@ -538,15 +583,16 @@ def convert(
     _check_output(target, target_format)
     vectors = load_vectors(source, format=source_format, limit=limit)
     vectors.save(target, format=target_format)
-    click.echo(f"Saved {len(vectors):,} vectors of {vectors.matrix.shape[1]} numbers in {target}", err=True)
+    click.echo(_saved(vectors, target), err=True)
 
 
 def _check_output(path: Path, format: str | None = None, inputs: Sequence[str | Path] = ()) -> None:
     """Find out before the work whether vectors can be written here at its end: format, folder and all."""
-    known = [suffix for one in formats.FORMATS for suffix in one.suffixes]
-    name = path.stem if files.is_compressed(path) else path.name
-    if format is None and not name.lower().endswith(tuple(known)):
-        raise click.UsageError(f"which format shall {path} have? End its name in one of {', '.join(known)}")
+    if format is None:
+        try:
+            formats.by_suffix(path)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
     with _tried(path, inputs) as probe:
         Vectors(["word"], np.ones((1, 1), np.float32)).save(probe, format=format)
 
@@ -570,7 +616,3 @@ def _tried(path: Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
             yield probe
         except (OSError, ValueError) as error:
             raise click.ClickException(_describe(error).replace(str(probe), str(path))) from None
-
-
-if __name__ == "__main__":
-    main()

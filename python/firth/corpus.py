@@ -23,9 +23,10 @@ from firth.files import (
     is_compressed,
     open_binary,
     pack_words,
-    read_tensors,
+    read_own,
     unpack_words,
-    write_tensors,
+    unpacking,
+    write_own,
 )
 from firth.runtime import default_threads
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 Source: TypeAlias = PathLike | IO[bytes] | IO[str]
 Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer"
 
-_FORMAT, _VERSION = "firth.corpus", 1
 _BLOCK = 8 << 20  # bytes that each thread gets at a time; between blocks the bar moves and Ctrl-C is seen
 _LARGEST_BLOCK = 256 << 20
 _MIN_SHARE = 1 << 16  # bytes below which another thread costs more than it helps
@@ -43,6 +43,8 @@ _TOKENS = 1 << 20  # tokens of a block of lists
 _BATCH = 1000  # texts that a Hugging Face tokenizer gets at a time
 # No character beyond this is a letter or digit (CJK ideographs end at U+33479).
 _LAST_CHARACTER = 0x34000
+_HEAD = 9  # bytes at the start of a file that tell what it is; no block cuts them
+_LARGEST = {"min_count": 2**62, "max_size": 2**31 - 1, "threads": 4096}
 _BOMS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -156,12 +158,14 @@ class CorpusReport:
     invalid_sequences: int
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes that building a corpus will take: at its `peak`, and for the `result`."""
-
-    peak: int
-    result: int
+def _integers(name: str, values: ArrayLike, dtype: type[np.int32] | type[np.int64]) -> NDArray[Any]:
+    """`values` as a contiguous array of this type, if all of them are whole numbers that it can hold."""
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, not {array.dtype}")
+    if array.size and not np.iinfo(dtype).min <= array.min() <= array.max() <= np.iinfo(dtype).max:
+        raise ValueError(f"{name} must fit {dtype.__name__}: they run from {array.min()} to {array.max()}")
+    return np.ascontiguousarray(array, dtype)
 
 
 class Corpus:
@@ -193,8 +197,10 @@ class Corpus:
     """
 
     def __init__(self, vocabulary: Vocabulary, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
-        ids, offsets = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)
-        _core.check_corpus(ids, offsets, len(vocabulary))
+        if not isinstance(vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary must be a Vocabulary, not a {type(vocabulary).__name__}")
+        ids, offsets = _integers("ids", ids, np.int32), _integers("offsets", offsets, np.int64)
+        _core.count_words(ids, offsets, len(vocabulary))
         self.vocabulary, self.ids, self.offsets = vocabulary, ids, offsets
         used = len(np.unique(ids))
         self.report = CorpusReport(len(offsets) - 1, len(ids), len(ids), 0, used, 0)
@@ -216,13 +222,28 @@ class Corpus:
         return len(self.offsets) - 1
 
     def __getitem__(self, document: int) -> list[str]:
-        """The words of one document; those out of vocabulary are not among them."""
+        """The words of one document; those out of vocabulary are not among them.
+
+        Raises
+        ------
+        IndexError
+            If there is no such document.
+        ValueError
+            If the file of an opened corpus is damaged there.
+        """
         n = len(self)
         if not -n <= document < n:
             raise IndexError(f"document {document} of a corpus of {n}")
         document %= n
         words = self.vocabulary.words
-        return [words[i] for i in self.ids[self.offsets[document] : self.offsets[document + 1]].tolist()]
+        begin, end = self.offsets[document : document + 2].tolist()
+        if not 0 <= begin <= end <= self.n_tokens:
+            raise ValueError(f"the corpus is damaged: document {document} lies at {begin}:{end} of its ids")
+        try:
+            # Unsigned, so that a negative id is beyond all words instead of counting from their end.
+            return [words[i] for i in self.ids[begin:end].view(np.uint32).tolist()]
+        except IndexError:
+            raise ValueError(f"the corpus is damaged: document {document} holds an id that has no word") from None
 
     def __iter__(self) -> Iterator[list[str]]:
         return map(self.__getitem__, range(len(self)))
@@ -255,7 +276,9 @@ class Corpus:
         max_size
             How many words are kept at most, the most frequent ones; None: all.
         vocabulary
-            Take these words and no others, under the ids they have; `min_count` then means nothing.
+            Take these words and no others, under the ids they have; `min_count` then means nothing. The text may hold
+            none of them: its documents are then empty, and the corpus, which can be saved and opened, is nothing that
+            a model can learn from.
         tokenizer
             "whitespace" splits as `str.split` does. "words" takes the lower-cased runs of letters, digits and
             underscores, as ``re.findall(r"\w+", text.lower())`` does but character by character: the capital sigma
@@ -280,8 +303,8 @@ class Corpus:
         OSError
             If a file is missing, is a directory, or cannot be read.
         ValueError
-            If there is no text, no word is left, a file is UTF-16 or UTF-32, or (``errors="strict"``) text is invalid:
-            naming the file, the line and the byte.
+            If there is no text, no word is left, a file is UTF-16, UTF-32 or a safetensors file such as a saved corpus,
+            or (``errors="strict"``) text is invalid: naming the file, the line and the byte.
         """
         options = _Options(min_count, max_size, vocabulary, tokenizer, errors, threads)
         corpus, invalid = _from_file(source, options, progress=progress)
@@ -345,8 +368,7 @@ class Corpus:
             "ids": self.ids,
             "offsets": self.offsets,
         }
-        metadata = {"format": _FORMAT, "version": _VERSION, "report": dataclasses.asdict(self.report)}
-        write_tensors(path, tensors, metadata)
+        write_own(path, "corpus", tensors, {"report": dataclasses.asdict(self.report)})
 
     @staticmethod
     def open(path: PathLike) -> Corpus:
@@ -357,35 +379,37 @@ class Corpus:
         OSError
             If there is no such file.
         ValueError
-            If it is not a saved corpus, or was written by a newer version.
+            If it is not a saved corpus, is damaged, or was written by a newer version.
+
+        Notes
+        -----
+        So that opening takes no longer for more text, single ids and offsets are not looked at here. Damage among them
+        raises ValueError where it is met: a document when it is asked for, the whole corpus before a model's `fit`
+        begins.
         """
-        tensors, metadata = read_tensors(path, mmap=True)
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{path} is not a corpus saved by firth; read a text with Corpus.from_file")
-        if metadata.get("version") != _VERSION:
-            raise ValueError(
-                f"{path} has version {metadata.get('version')} of the corpus format; this firth reads {_VERSION}"
-            )
+        tensors, metadata = read_own(path, "corpus", mmap=True)
         try:
             ids, offsets, counts = tensors["ids"], tensors["offsets"], np.array(tensors["counts"])
             report = CorpusReport(**metadata["report"])
-            words = unpack_words(tensors)
-        except (KeyError, TypeError, UnicodeDecodeError) as error:
+            word_offsets = tensors["word_offsets"]
+            if (np.diff(word_offsets) < 0).any() or (word_offsets[0], word_offsets[-1]) != (0, len(tensors["words"])):
+                raise ValueError("its words do not lie end to end")
+            vocabulary = Vocabulary(unpack_words(tensors), counts)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is a damaged corpus: {error}") from None
-        types = [array.dtype.str for array in (ids, offsets, counts)]
         if (
-            types != ["<i4", "<i8", "<i8"]
-            or counts.shape != (len(words),)
+            [array.dtype.str for array in (ids, offsets)] != ["<i4", "<i8"]
             or offsets.ndim != 1
             or ids.ndim != 1
-            or len(offsets) != report.documents + 1
+            or (len(offsets) - 1, len(ids)) != (report.documents, report.tokens_kept)
+            or len(offsets) == 0
             or (offsets[0], offsets[-1]) != (0, len(ids))
         ):
             raise ValueError(f"{path} is a damaged corpus: its arrays do not fit together")
-        return Corpus._of(Vocabulary._of(words, counts), ids, offsets, report)
+        return Corpus._of(vocabulary, ids, offsets, report)
 
     @staticmethod
-    def estimate_memory(path: PathLike, *, tokenizer: str = "whitespace", threads: int | None = None) -> MemoryEstimate:
+    def estimate_memory(path: PathLike, *, tokenizer: str = "whitespace", threads: int | None = None) -> dict[str, int]:
         """Tell what memory `from_file` will take, from samples of a file that is not compressed.
 
         Parameters
@@ -399,8 +423,9 @@ class Corpus:
 
         Returns
         -------
-        MemoryEstimate
-            In bytes, if no word is left out. Words beyond the samples are extrapolated by Heaps' law, V = K N^b.
+        dict
+            Bytes at the ``peak`` of reading and of the ``result``, if no word is left out. Words beyond the samples are
+            extrapolated by Heaps' law, V = K N^b.
 
         Raises
         ------
@@ -432,8 +457,9 @@ class _Options:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise TypeError(f"{name} must be an integer, not {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+            if not 1 <= value <= _LARGEST[name]:
+                bound = "at least 1" if value < 1 else f"at most {_LARGEST[name]}"
+                raise ValueError(f"{name} must be {bound}, not {value}")
         if self.vocabulary is not None and not isinstance(self.vocabulary, Vocabulary):
             raise TypeError(f"vocabulary must be a Vocabulary, not a {type(self.vocabulary).__name__}")
         if self.vocabulary is not None and self.max_size is not None:
@@ -485,6 +511,20 @@ def _name_of(source: Source) -> str:
     return str(getattr(source, "name", "the file object"))
 
 
+def _text_start(head: bytes, name: str) -> int:
+    """How many bytes of a file that begins so are a byte order mark; raises if it is no text to read."""
+    for mark, encoding in _BOMS.items():
+        if head.startswith(mark):
+            raise ValueError(f"{name} is {encoding}; convert it: iconv -f {encoding} -t UTF-8")
+    # The length of a JSON header, below 2^32, and the header.
+    if head[4:_HEAD] == b"\0\0\0\0{":
+        raise ValueError(
+            f"{name} is a safetensors file, not a text: a saved corpus is read by Corpus.open, a model by firth.load, "
+            "vectors by firth.load_vectors"
+        )
+    return 3 if head.startswith(b"\xef\xbb\xbf") else 0
+
+
 def _sources(source: Source | Sequence[Source]) -> list[Source]:
     """The files to read, each looked at before the first one is read."""
     if isinstance(source, str | os.PathLike) or hasattr(source, "read"):
@@ -519,32 +559,25 @@ class _Files:
         if n:
             self.invalid[name] = self.invalid.get(name, 0) + n
 
-    def blocks(self, source: Source) -> Iterator[memoryview]:
-        """The bytes of a file without a byte order mark, in blocks of which each lives until the next."""
+    def blocks(self, source: Source) -> Iterator[tuple[int, memoryview]]:
+        """A file without its byte order mark, in blocks, each of which lives until the next: its position and bytes."""
         if isinstance(source, str | os.PathLike) and source != "-":
-            with open_binary(source) as file:
+            with unpacking(source), open_binary(source) as file:
                 yield from self._blocks_of(file, _name_of(source))
         else:
             yield from self._blocks_of(sys.stdin.buffer if source == "-" else source, _name_of(source))
 
-    def _blocks_of(self, file: Any, name: str) -> Iterator[memoryview]:
+    def _blocks_of(self, file: Any, name: str) -> Iterator[tuple[int, memoryview]]:
         step = self.options.block_bytes
-        first = True
+        at = 0
         for block in self._text_blocks(file, name) if isinstance(file.read(0), str) else self._byte_blocks(file, name):
-            start = 0
-            if first:
-                first = False
-                head = bytes(block[:4])
-                for mark, encoding in _BOMS.items():
-                    if head.startswith(mark):
-                        raise ValueError(f"{name} is {encoding}; convert it: iconv -f {encoding} -t UTF-8")
-                start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
-            for begin in range(start, len(block), step):
-                yield block[begin : begin + step]
+            for begin in range(_text_start(bytes(block[:_HEAD]), name) if at == 0 else 0, len(block), step):
+                yield at + begin, block[begin : begin + step]
+            at += len(block)
             self.bar.update(len(block))
 
     def _byte_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(max(4, self.options.block_bytes)))  # 4: a byte order mark is never cut
+        buffer = memoryview(bytearray(max(_HEAD, self.options.block_bytes)))
         while True:
             n = 0
             while n < len(buffer):
@@ -552,8 +585,10 @@ class _Files:
                     got = file.readinto(buffer[n:])
                 else:
                     data = file.read(len(buffer) - n)
-                    got = len(data)
-                    buffer[n : n + got] = data
+                    got = None if data is None else len(data)
+                    buffer[n : n + (got or 0)] = data or b""
+                if got is None:
+                    raise BlockingIOError(f"{name} gives nothing yet and does not wait: make it blocking")
                 if not got:
                     break
                 n += got
@@ -563,7 +598,7 @@ class _Files:
                 return
 
     def _text_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
-        while text := file.read(max(4, self.options.block_bytes)):
+        while text := file.read(max(_HEAD, self.options.block_bytes)):
             try:
                 data = text.encode()
             except UnicodeEncodeError:
@@ -579,9 +614,9 @@ class _Files:
         """Everything to the counter."""
         for source in self.sources:
             name, before = _name_of(source), counter.invalid
-            blocks = self.blocks(source)
-            counter.begin_file(0)
-            for block in blocks:
+            for i, (at, block) in enumerate(self.blocks(source)):
+                if i == 0:
+                    counter.begin_file(at)
                 counter.feed(block)
                 self._check(counter, name)
             counter.end_file()
@@ -598,7 +633,8 @@ class _Files:
         for source in self.sources:
             name, byte, line = _name_of(source), 0, 0
             rest: list[bytes] = []  # of a line that goes on in the next block
-            for block in self.blocks(source):
+            for at, block in self.blocks(source):
+                byte = at - sum(map(len, rest))  # where the line at hand begins
                 *ended, last = bytes(block).split(b"\n")
                 for end in ended:
                     raw = b"".join([*rest, end])
@@ -758,7 +794,7 @@ def _no_word(counter: _core.TextCounter, distinct: int, min_count: int, name: st
     )
 
 
-def _estimate_memory(path: PathLike, options: _Options) -> MemoryEstimate:
+def _estimate_memory(path: PathLike, options: _Options) -> dict[str, int]:
     if is_compressed(path):
         raise ValueError(f"{path} is compressed, so its text's size is not known; unpack it, or read it")
     if not isinstance(options.tokenizer, str):
@@ -774,6 +810,8 @@ def _estimate_memory(path: PathLike, options: _Options) -> MemoryEstimate:
         for i, start in enumerate(starts):
             file.seek(start)
             data = file.read(size if len(starts) == 1 else sample)
+            if start == 0:
+                data = data[_text_start(data[:_HEAD], str(path)) :]
             sampled += len(data)
             for counter in [whole] if i % 2 else [whole, half]:
                 counter.begin_file(0)
@@ -801,4 +839,4 @@ def _estimate_memory(path: PathLike, options: _Options) -> MemoryEstimate:
     merging = numbers + lines + threads * table(share) + (table(different(tokens)) if threads > 1 else 0)
     result = numbers + 8 * documents + words
     writing = numbers + lines + table(different(tokens)) + words + 8 * documents
-    return MemoryEstimate(int(max(merging, writing) + options.block_bytes), int(result))
+    return {"peak": int(max(merging, writing) + options.block_bytes), "result": int(result)}

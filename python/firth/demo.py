@@ -18,6 +18,8 @@ from firth.corpus import Corpus
 from firth.models import Word2Vec
 from firth.vectors import Vectors
 
+OUTPUT = Path("firth-demo.txt")  # where vectors go if nobody says otherwise
+
 _WORDS_READ = 30_000_000  # over all epochs: a few seconds
 _PAIRS = 30
 _ASKED = ("list", "socket", "left", "red", "month", "encode")  # frequent in Python's documentation
@@ -53,8 +55,10 @@ def run(file: Path | None, output: Path, epochs: int | None) -> None:
         corpus = Corpus.from_file(file, min_count=min_count, tokenizer="words", progress=bars)
         _say(f"{file}, in lower case and split into words.")
     read, words = corpus.report, corpus.vocabulary.words
-    _say(f"{read.tokens_read:,} words, {read.distinct_words_read:,} different ones. Without the rare ones, seen less")
-    _say(f"than {min_count} times, {read.tokens_kept:,} words remain, {len(words):,} different ones.")
+    _say(
+        f"{counted(read.tokens_read, 'word')}, {read.distinct_words_read:,} different. Without the rare ones, seen less"
+    )
+    _say(f"than {min_count} times: {counted(read.tokens_kept, 'word')}, {len(words):,} different.")
     if corpus.n_tokens < 100_000:
         _say("That is little text: expect rough answers.")
 
@@ -68,8 +72,8 @@ def run(file: Path | None, output: Path, epochs: int | None) -> None:
     history = model.history
     seconds = sum(epoch.seconds for epoch in history)
     _say(
-        f"{epochs} passes, {epochs * corpus.n_tokens / 1e6:.1f} million words in {seconds:.1f} s: "
-        f"{epochs * corpus.n_tokens / seconds / 1e6:.1f} million words a second on {model.n_threads} threads."
+        f"{counted(epochs, 'pass', 'passes')}, {epochs * corpus.n_tokens / 1e6:.1f} million words in {seconds:.1f} s: "
+        f"{epochs * corpus.n_tokens / seconds / 1e6:.1f} million a second on {counted(model.n_threads, 'thread')}."
     )
     _say(f"The loss fell from {history[0].loss:.3f} to {history[-1].loss:.3f}.")
 
@@ -82,7 +86,7 @@ def run(file: Path | None, output: Path, epochs: int | None) -> None:
 
     _title("Saved")
     vectors.save(output)
-    _say(f"{len(words):,} vectors in {output}. Ask them yourself:")
+    _say(f"{counted(len(words), 'vector')} in {output}. Ask them yourself:")
     _say("")
     _say(f"firth neighbors {shlex.quote(str(output))} {' '.join(asked[:2])}")
     _say("")
@@ -177,6 +181,11 @@ def _docstrings(path: Path) -> Iterator[str]:
             text = ast.get_docstring(node, clean=False)
             if text:
                 yield text
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """A number and its noun, whose plural has an s unless another is given."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"
 
 
 def _title(text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import files
-from firth.vectors import Method, Vectors
+from firth.vectors import Method, Vectors, check_method, unit_rows
 
 _BATCH = 1 << 24  # cosines held at once by 3CosMul
 
@@ -78,7 +78,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Analogies(Section):
-    """Analogies of all sections together, and each section's."""
+    """Analogies of all sections together, and each section's.
+
+    Attributes
+    ----------
+    name, correct, found, asked
+        As a section's; the name is "total".
+    sections
+        Each section, in the order asked.
+    """
 
     sections: tuple[Section, ...]
 
@@ -102,6 +110,8 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
         Naming file and line, if a line is not two words and a number.
     """
@@ -144,16 +154,19 @@ def analogies(
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
+    TypeError
+        If restrict_vocab is not a whole number.
     ValueError
-        Naming file and line, if a line is not four words.
+        Naming file and line, if a line is not four words; or if restrict_vocab is negative, or there is no such method.
 
     Notes
     -----
     a, b and c are never answers. A question with an unknown word counts as asked, not as found.
     """
-    if method not in ("3cosadd", "3cosmul"):
-        raise ValueError(f"method must be '3cosadd' or '3cosmul', not {method!r}")
-    known = len(vectors) if restrict_vocab is None else min(restrict_vocab, len(vectors))
+    check_method(method)
+    known = vectors._restricted(restrict_vocab)
     asked = questions if isinstance(questions, Mapping) else _read_questions(Path(questions))
     names: list[str] = []
     rows: list[list[int]] = []
@@ -185,7 +198,7 @@ def _answers(vectors: Vectors, triples: NDArray[np.int64], known: int, method: M
     size = max(1, (_BATCH // max(1, known)) if method == "3cosmul" else 4096)
     for begin in range(0, len(triples), size):
         batch = triples[begin : begin + size]
-        a, b, c = (_units(vectors, batch[:, i]) for i in range(3))
+        a, b, c = (unit_rows(vectors.matrix[batch[:, i]]) for i in range(3))
         if method == "3cosadd":
             # Of the four best, at most three are the question's own words.
             rows, _ = vectors.search(b - a + c, 4, restrict_vocab=known)
@@ -194,22 +207,12 @@ def _answers(vectors: Vectors, triples: NDArray[np.int64], known: int, method: M
             each = np.arange(len(batch))
             answers[begin : begin + size] = np.where(own[each, first], -1, rows[each, first])
         else:
-            scores = vectors.multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
+            scores = vectors._multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
             np.put_along_axis(scores, batch, -np.inf, axis=1)
             best = np.argmax(scores, axis=1)
             some = scores[np.arange(len(batch)), best] > -np.inf
             answers[begin : begin + size] = np.where(some, best, -1)
     return answers
-
-
-def _units(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Unit vectors (n, vector_size) of rows; 0 for rows that have no length or are not finite."""
-    units = vectors.matrix[rows].astype(np.float64)
-    units[~np.isfinite(units).all(axis=1)] = 0
-    norms = np.linalg.norm(units, axis=1, keepdims=True)
-    norms[norms == 0] = 1
-    units /= norms
-    return units
 
 
 def _row(vectors: Vectors, word: str, lower: bool, known: int | None = None) -> int | None:

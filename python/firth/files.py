@@ -8,9 +8,12 @@ import gzip
 import itertools
 import json
 import lzma
+import math
+import operator
 import os
+import secrets
 import struct
-import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -19,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PathLike = str | os.PathLike[str]
+
+VERSION = 1  # of firth's own files; the next one must read this one
 
 # safetensors' names of the element types that firth stores.
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -49,9 +54,12 @@ def open_binary(path: PathLike) -> BinaryIO:
     return path.open("rb")
 
 
+_PACKED = {".gz", ".bz2", ".xz", ".zst"}
+
+
 def is_compressed(path: PathLike) -> bool:
     """Whether `open_binary` unpacks this file."""
-    return Path(path).suffix.lower() in {".gz", ".bz2", ".xz", ".zst"}
+    return Path(path).suffix.lower() in _PACKED
 
 
 def _open_zstd(path: Path) -> BinaryIO:
@@ -66,31 +74,52 @@ def _open_zstd(path: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
+def unpacking(path: PathLike) -> Iterator[None]:
+    """Turn what the unpackers raise at damaged data, each an error of its own kind, into an OSError with the name."""
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, EOFError | zlib.error | lzma.LZMAError)
+        # bz2's own is an OSError that no system call gave; zstd's library need not be there to be named here.
+        bare = isinstance(error, OSError) and error.errno is None and not isinstance(error, BlockingIOError)
+        if not (known or bare or type(error).__name__ == "ZstdError"):
+            raise
+        raise OSError(f"{path} is damaged, or not what its name says: {error}") from None
+
+
+@contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     """Write a file beside its place and rename it there at the end, so that a crash leaves the old one or the new.
 
-    On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays as it was.
+    On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays as it was. A file
+    that is replaced keeps its mode; a symbolic link keeps pointing to the file. What is no ordinary file, such as a
+    pipe or a terminal, is written to as it is.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give a file name")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    place = Path(path)
+    if place.is_dir():
+        raise IsADirectoryError(f"{place} is a directory; give a file name")
+    place = place.resolve()
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {place}: the folder {place.parent} does not exist")
+    if place.exists() and not place.is_file():
+        with place.open("wb") as file:
+            yield file
+        return
+    mode = place.stat().st_mode & 0o777 if place.exists() else None
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # "x": never into a file that is there already.
+        with temporary.open("xb") as file:
+            if mode is not None:
+                os.chmod(temporary, mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; ours get the mode that an ordinary open would have given them.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
             raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
         raise
 
@@ -167,25 +196,61 @@ def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArr
         try:
             header = json.loads(file.read(length))
             raw = header.pop("__metadata__", {})
-            tensors: dict[str, NDArray[Any]] = {}
-            for name, entry in header.items():
-                dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-                begin, end = entry["data_offsets"]
-                if end > size - 8 - length or end - begin != int(np.prod(shape, dtype=object)) * dtype.itemsize:
-                    raise ValueError(f"{path} is cut short: tensor {name!r} does not lie inside it")
-                offset = 8 + length + begin
-                if begin == end:
-                    tensors[name] = np.empty(shape, dtype)
-                elif mmap:
-                    tensors[name] = np.memmap(path, dtype, "r", offset, shape)
-                else:
-                    file.seek(offset)
-                    tensors[name] = np.fromfile(file, dtype, (end - begin) // dtype.itemsize).reshape(shape)
+            if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+                raise TypeError("its metadata are not strings by name")
+            tensors = {
+                name: _read_tensor(path, file, 8 + length, size, name, entry, mmap) for name, entry in header.items()
+            }
         except KeyError as error:
             raise ValueError(f"{path} holds something that firth does not read: {error}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError):
+        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, OverflowError, RecursionError):
             raise ValueError(f"{path} is not a safetensors file: its header is not the JSON it should be") from None
     return tensors, {key: _decoded(value) for key, value in raw.items()}
+
+
+def write_own(
+    path: PathLike, kind: str, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write one of firth's own files: `kind` is what it holds, "corpus", "model", "checkpoint" or "vectors"."""
+    write_tensors(path, tensors, {"format": f"firth {kind}", "version": VERSION, **(metadata or {})})
+
+
+def read_own(path: PathLike, kind: str, *, mmap: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `write_own` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, is of another kind, or was written by a newer firth.
+    """
+    tensors, metadata = read_tensors(path, mmap=mmap)
+    found = metadata.get("format")
+    if found != f"firth {kind}":
+        holds = f"a {found}" if isinstance(found, str) and found.startswith("firth ") else "no file that firth wrote"
+        raise ValueError(f"{path} is {holds}, not a firth {kind}")
+    if metadata.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has version {metadata.get('version')} of the firth {kind} format; this firth reads {VERSION}"
+        )
+    return tensors, metadata
+
+
+def _read_tensor(
+    path: Path, file: IO[bytes], start: int, size: int, name: str, entry: dict[str, Any], mmap: bool
+) -> NDArray[Any]:
+    """One tensor, whose header is `entry`, of a file of `size` bytes with the tensors from byte `start` on."""
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(map(operator.index, entry["shape"]))
+    begin, end = map(operator.index, entry["data_offsets"])
+    if not 0 <= begin <= end <= size - start or min(shape, default=0) < 0:
+        raise ValueError(f"{path} is cut short: tensor {name!r} does not lie inside it")
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{path} is damaged: tensor {name!r} has {end - begin} bytes, not those of shape {shape}")
+    if begin == end:
+        return np.empty(shape, dtype)
+    if mmap:
+        return np.memmap(path, dtype, "r", start + begin, shape)
+    file.seek(start + begin)
+    return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
 
 
 def _decoded(value: str) -> Any:
@@ -204,6 +269,17 @@ def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
 
 
 def unpack_words(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
-    """The words that `pack_words` packed."""
-    data, offsets = tensors["words"].tobytes(), tensors["word_offsets"].tolist()
+    """The words that `pack_words` packed.
+
+    Raises
+    ------
+    KeyError, TypeError, UnicodeDecodeError
+        If the tensors are not what it packed.
+    """
+    packed, ends = tensors["words"], tensors["word_offsets"]
+    if packed.dtype != np.uint8 or ends.dtype != np.int64 or ends.ndim != 1 or packed.ndim != 1:
+        raise TypeError("words are not packed as bytes and offsets")
+    if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(packed) or (np.diff(ends) < 0).any():
+        raise TypeError("the words' offsets do not run through their bytes")
+    data, offsets = packed.tobytes(), ends.tolist()
     return [data[begin:end].decode() for begin, end in itertools.pairwise(offsets)]

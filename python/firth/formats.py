@@ -27,7 +27,8 @@ Errors = Literal["strict", "skip"]
 _HEAD = 1 << 20  # bytes that a format is told by
 _LISTED = 5  # bad lines that a message spells out
 _CHUNK = 1 << 22  # numbers formatted at once
-_HEADER = re.compile(rb"[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t\r]*(?:\n|\Z)")
+_MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before UTF-8
+_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t\r]*(?:\n|\Z)")
 _WHITE = re.compile(rb"[ \t\n\r\v\f]")
 
 
@@ -39,6 +40,7 @@ class Request:
     limit: int | None
     errors: Errors
     mmap: bool
+    warnings: list[str] = field(default_factory=list)  # what the user should be told
 
 
 @dataclass(frozen=True)
@@ -79,33 +81,55 @@ def read(
         raise ValueError(f"limit must not be negative, not {limit}")
     path = Path(path)
     if format is None:
-        with files.open_binary(path) as file:
-            head = file.read(_HEAD)
-        chosen = next((one for one in FORMATS if one.sniff(head)), None)
-        if chosen is None:
+        head = _head_of(path)
+        told = _tell(head)
+        if told is None:
             raise ValueError(f"{path} is in none of the formats that firth knows: {_names()}{_guess(head)}")
+        chosen = told
     else:
         chosen = _named(format)
     if mmap and chosen.name != "safetensors":
         raise ValueError(f"{path}: mmap=True needs a safetensors file; {chosen.name} has to be read")
-    return chosen.read(Request(path, limit, errors, mmap))
+    request = Request(path, limit, errors, mmap)
+    table = chosen.read(request)
+    for text in request.warnings:
+        warnings.warn(text, stacklevel=3)  # where load_vectors is called
+    return table
 
 
 def write(path: files.PathLike, words: list[str], matrix: Matrix, *, format: str | None = None) -> None:
     """Write words and matrix; see `Vectors.save` for the parameters."""
     path = Path(path)
-    if format is None:
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        if files.is_compressed(path):
-            suffixes.pop()
-        suffix = suffixes[-1] if suffixes else ""
-        chosen = next((one for one in FORMATS if suffix in one.suffixes), None)
-        if chosen is None:
-            known = ", ".join(suffix for one in FORMATS for suffix in one.suffixes)
-            raise ValueError(f"{path}: which format? End the name in one of {known}, or give format= one of {_names()}")
-    else:
-        chosen = _named(format)
+    chosen = by_suffix(path) if format is None else _named(format)
     chosen.write(path, words, matrix)
+
+
+def by_suffix(path: files.PathLike) -> Format:
+    """Format in which a file of this name is written; ValueError if the name says none."""
+    path = Path(path)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if files.is_compressed(path):
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    chosen = next((one for one in FORMATS if suffix in one.suffixes), None)
+    if chosen is None:
+        known = ", ".join(suffix for one in FORMATS for suffix in one.suffixes)
+        raise ValueError(f"{path}: which format? End the name in one of {known}, or name the format: {_names()}")
+    return chosen
+
+
+def tell(path: files.PathLike) -> Format | None:
+    """Format that a file seems to be in, by its first bytes; None if it is none of them."""
+    return _tell(_head_of(Path(path)))
+
+
+def _head_of(path: Path) -> bytes:
+    with files.open_binary(path) as file:
+        return file.read(_HEAD)
+
+
+def _tell(head: bytes) -> Format | None:
+    return next((one for one in FORMATS if one.sniff(head)), None)
 
 
 def _names() -> str:
@@ -201,11 +225,18 @@ def _read_text(request: Request) -> Table:
                 f"{request.path}: line 1 should be the header of word2vec's text format, two whole numbers; it is "
                 f"{_shown(data[:80])}. Without a header the format is 'glove'"
             )
-        rows = _parse_rows(request, data, header.end(), int(header[2]))
+        size = int(header[2])
+        if (
+            2 * size > len(data) and int(header[1]) > 0
+        ):  # a digit and a blank each, at the least: nothing is allocated on such a word
+            raise ValueError(
+                f"{request.path}: the header promises vectors of {size} numbers, more than the file can hold"
+            )
+        rows = _parse_rows(request, data, header.end(), size)
         found, promised = len(rows.spans), int(header[1])
         expected = promised if request.limit is None else min(promised, request.limit)
         if found != expected and (request.limit is None or found < expected):
-            rows.wrong = f"the header promises {promised} words, and {found} lines follow"
+            rows.wrong = f"the header promises {_count(promised, 'word')} and is followed by {_count(found, 'line')}"
         return _assemble(request, data, rows)
 
 
@@ -215,7 +246,8 @@ def _read_glove(request: Request) -> Table:
         counts = Counter(len(line.split()) for line in data[:_HEAD].split(b"\n")[:1000] if line.strip())
         if not counts:
             raise ValueError(f"{request.path} has no vectors: it is empty")
-        rows = _parse_rows(request, data, 0, max(counts, key=lambda n: (counts[n], -n)) - 1)
+        start = len(_MARK) if data[: len(_MARK)] == _MARK else 0
+        rows = _parse_rows(request, data, start, max(counts, key=lambda n: (counts[n], -n)) - 1)
         return _assemble(request, data, rows)
 
 
@@ -253,11 +285,15 @@ def _line_problem(line: bytes, status: int, size: int) -> str:
     if not fields:
         return "is empty"
     if status == 3:
-        return f"has {size} numbers but no word"
+        return f"has {_count(size, 'number')} but no word"
     if status == 1:
-        return f"has {len(fields) - 1} numbers after {_shown(fields[0])} instead of {size}"
+        return f"has {_count(len(fields) - 1, 'number')} after {_shown(fields[0])} instead of {size}"
     bad = next((text for text in reversed(fields) if not _is_number(text)), fields[-1])
     return f"({_shown(fields[0])} ...): {_shown(bad)} is not a number"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _shown(data: bytes) -> str:
@@ -278,10 +314,10 @@ def _assemble(request: Request, data: bytes | mmap.mmap, rows: _Rows) -> Table:
                 dropped.add(row)
             seen.add(words[row])
         repeated = len(dropped & broken)
-        text = f"{request.path}: {len(broken)} words are not UTF-8; their bad bytes became U+FFFD"
+        text = f"{request.path}: bytes that are not UTF-8 became U+FFFD in {_count(len(broken), 'word')}"
         if repeated:
-            text += f", and {repeated} of them, which then equal another word, were left out"
-        warnings.warn(text, stacklevel=5)
+            text += f" ({repeated} left out, now equal to another word)"
+        request.warnings.append(text)
     if len(set(words)) < len(words):
         first_row: dict[str, int] = {}
         for row, word in enumerate(words):
@@ -292,7 +328,7 @@ def _assemble(request: Request, data: bytes | mmap.mmap, rows: _Rows) -> Table:
     if problem and request.errors == "strict":
         raise ValueError(f"{request.path}: {problem}. With errors='skip' the rest is loaded")
     if problem:
-        warnings.warn(f"{request.path}: {problem}. The rest was loaded", stacklevel=5)
+        request.warnings.append(f"{request.path}: {problem}. The rest was loaded")
     if not dropped:
         return words, rows.matrix
     kept = [row for row in range(len(words)) if row not in dropped]
@@ -341,10 +377,11 @@ def _read_binary(request: Request) -> Table:
 @contextlib.contextmanager
 def _packed(path: Path) -> Iterator[IO[bytes]]:
     """The file to write to, packed if its name ends in .gz."""
-    if files.is_compressed(path) and path.suffix.lower() != ".gz":
+    pack = files.is_compressed(path)
+    if pack and path.suffix.lower() != ".gz":
         raise ValueError(f"cannot write {path}: of the packed formats firth writes .gz alone")
     with files.replacing(path) as file:
-        if path.suffix.lower() == ".gz":
+        if pack:
             # No name and no time inside: the same vectors give the same bytes.
             with gzip.GzipFile("", "wb", 6, file, 0) as packed:
                 yield cast(IO[bytes], packed)
@@ -355,16 +392,18 @@ def _packed(path: Path) -> Iterator[IO[bytes]]:
 def _encoded(path: Path, words: list[str], forbidden: Callable[[bytes], object], what: str) -> list[bytes]:
     encoded = []
     for row, word in enumerate(words):
-        try:
-            data = word.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}"
-            ) from None
+        data = _encode(path, row, word)
         if not data or forbidden(data):
             _refuse(path, row, word, what)
         encoded.append(data)
     return encoded
+
+
+def _encode(path: Path, row: int, word: str) -> bytes:
+    try:
+        return word.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}") from None
 
 
 def _refuse(path: Path, row: int, word: str, what: str) -> NoReturn:
@@ -448,22 +487,12 @@ def _unpacked(path: Path, tensors: dict[str, NDArray[Any]]) -> list[str]:
 
 
 def _write_safetensors(path: Path, words: list[str], matrix: Matrix) -> None:
-    _encoded_any(path, words)
-    tensors = {"matrix": matrix, **files.pack_words(words)}
-    files.write_tensors(path, tensors, {"format": "firth vectors", "version": 1})
-
-
-def _encoded_any(path: Path, words: list[str]) -> None:
     if files.is_compressed(path):
         raise ValueError(f"cannot write {path}: safetensors files are read in place and never packed")
     for row, word in enumerate(words):
-        if not word.isascii():
-            try:
-                word.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}"
-                ) from None
+        _encode(path, row, word)
+    tensors = {"matrix": matrix, **files.pack_words(words)}
+    files.write_own(path, "vectors", tensors)
 
 
 # In the order in which they are tried on a file: the most particular first.

@@ -54,6 +54,11 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
+def padded_size(columns: int) -> int:
+    """Floats from one row of `padded_rows` to the next."""
+    return -(-columns // _ROW) * _ROW
+
+
 def padded_rows(rows: int, columns: int) -> NDArray[np.float32]:
     """A zeroed float32 matrix (rows, columns) whose rows are aligned to 64 bytes, padded to a multiple of 16 floats.
 
@@ -62,7 +67,7 @@ def padded_rows(rows: int, columns: int) -> NDArray[np.float32]:
     MemoryError
         Naming the bytes asked for, if they cannot be had.
     """
-    stride = -(-columns // _ROW) * _ROW
+    stride = padded_size(columns)
     try:
         memory = np.zeros(rows * stride + _ROW, np.float32)
     except MemoryError:

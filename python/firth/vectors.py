@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core, files, formats
+from firth.corpus import Vocabulary
 from firth.runtime import default_threads
 
 Method = Literal["3cosadd", "3cosmul"]
-Word = str
 WordOrVector = str | NDArray[Any]
 
 _EPSILON = 0.001  # Levy & Goldberg (2014), equation 5
@@ -40,6 +40,8 @@ class Vectors:
 
     Raises
     ------
+    TypeError
+        If a word is not a str, or the matrix does not hold real numbers.
     ValueError
         If a word occurs twice, or the shapes do not fit.
 
@@ -49,7 +51,8 @@ class Vectors:
     """
 
     def __init__(self, words: Iterable[str], matrix: ArrayLike) -> None:
-        self.words = list(words)
+        vocabulary = Vocabulary(words)
+        self.words, self.index = vocabulary.words, vocabulary._ids
         rows = np.asarray(matrix)
         if rows.dtype.kind not in "fiub":
             raise TypeError(f"matrix must hold real numbers, not {rows.dtype}")
@@ -57,16 +60,12 @@ class Vectors:
             raise ValueError(f"matrix must have the shape ({len(self.words)} words, vector_size), not {rows.shape}")
         rows = rows.astype(np.float32, copy=False)
         step = rows.strides[0]
-        if (rows.shape[1] > 1 and rows.strides[1] != 4) or (len(rows) > 1 and (step < 4 * rows.shape[1] or step % 4)):
-            rows = np.ascontiguousarray(rows)
+        contiguous = rows.shape[1] == 1 or rows.strides[1] == 4
+        apart = len(rows) <= 1 or (step >= 4 * rows.shape[1] and step % 4 == 0)
+        if not (contiguous and apart and rows.flags.aligned):
+            rows = rows.copy()
         self.matrix: NDArray[np.float32] = rows.view()
         self.matrix.flags.writeable = False
-        for row, word in enumerate(self.words):
-            if not isinstance(word, str):
-                raise TypeError(f"words must be str; words[{row}] is {word!r}")
-        self.index = {word: row for row, word in enumerate(self.words)}
-        if len(self.index) < len(self.words):
-            _refuse_duplicate(self.words)
         self._norms: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
@@ -83,27 +82,74 @@ class Vectors:
         """Numbers in a vector."""
         return int(self.matrix.shape[1])
 
-    def __getitem__(self, words: Word | Sequence[Word]) -> NDArray[np.float32]:
-        """Vector of a word (vector_size), or of several (n, vector_size). KeyError for an unknown word."""
+    def __getitem__(self, words: str | Sequence[str]) -> NDArray[np.float32]:
+        """Vector of a word (vector_size,), or of several (n, vector_size). KeyError for an unknown word."""
         if isinstance(words, str):
             return cast("NDArray[np.float32]", self.matrix[self._row(words)])
         return self.matrix[self._rows(words)]
 
     @overload
-    def get(self, word: Word) -> NDArray[np.float32] | None: ...
+    def get(self, word: str) -> NDArray[np.float32] | None: ...
     @overload
-    def get(self, word: Word, default: NDArray[np.float32]) -> NDArray[np.float32]: ...
-    def get(self, word: Word, default: NDArray[np.float32] | None = None) -> NDArray[np.float32] | None:
-        """Vector of a word, or `default` if it is unknown."""
+    def get(self, word: str, default: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def get(self, word: str, default: NDArray[np.float32] | None = None) -> NDArray[np.float32] | None:
+        """Vector of a word, or something else if the word is unknown.
+
+        Parameters
+        ----------
+        word
+            Any word.
+        default
+            What to return for an unknown one.
+
+        Returns
+        -------
+        ndarray
+            float32 (vector_size,), or `default`.
+        """
         row = self.index.get(word)
         return default if row is None else self.matrix[row]
 
     def similarity(self, a: WordOrVector, b: WordOrVector) -> float:
-        """Cosine of two words or vectors, between -1 and 1."""
+        """Cosine of two words or vectors.
+
+        Parameters
+        ----------
+        a, b
+            Each a word, or a vector (vector_size,).
+
+        Returns
+        -------
+        float
+            Between -1 and 1; 0 if either vector has no length.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        ValueError
+            For a vector of another shape, or one that is not finite.
+        """
         return float(np.clip(self._unit(a) @ self._unit(b), -1, 1))
 
     def distance(self, a: WordOrVector, b: WordOrVector) -> float:
-        """1 - cosine, between 0 and 2."""
+        """Cosine distance of two words or vectors: 1 - `similarity`.
+
+        Parameters
+        ----------
+        a, b
+            Each a word, or a vector (vector_size,).
+
+        Returns
+        -------
+        float
+            Between 0 and 2.
+
+        Raises
+        ------
+        KeyError, ValueError
+            As from `similarity`.
+        """
         return 1 - self.similarity(a, b)
 
     def search(
@@ -126,6 +172,13 @@ class Vectors:
             Each (q, topn), the nearest first, the lower row first among equals. A score is the same to the last bit
             whatever the other queries and the number of threads. Where fewer than topn rows are finite, the rest is
             -1 and NaN.
+
+        Raises
+        ------
+        TypeError
+            If topn or restrict_vocab is not a whole number.
+        ValueError
+            If either is negative, or queries have another shape, or one is not finite.
         """
         vectors = np.ascontiguousarray(queries, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.vector_size:
@@ -133,8 +186,7 @@ class Vectors:
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise ValueError(f"queries[{bad[0]}] is not finite")
-        if topn < 0:
-            raise ValueError(f"topn must not be negative, not {topn}")
+        topn = _count("topn", topn)
         n = self._restricted(restrict_vocab)
         rows, scores = _core.topk(
             self.matrix[:n],
@@ -146,7 +198,7 @@ class Vectors:
         return rows, np.clip(scores, -1, 1, out=scores)
 
     def neighbors(
-        self, queries: Sequence[Word] | NDArray[Any], topn: int = 10, *, restrict_vocab: int | None = None
+        self, queries: Sequence[str] | NDArray[Any], topn: int = 10, *, restrict_vocab: int | None = None
     ) -> list[list[tuple[str, float]]]:
         """Nearest words, with cosines, of many words or vectors at once.
 
@@ -161,7 +213,15 @@ class Vectors:
         -------
         list
             For each query its (word, cosine) pairs, the nearest first.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        TypeError, ValueError
+            As from `search`; a TypeError for one string in the place of a list of words.
         """
+        topn = _count("topn", topn)
         if isinstance(queries, str):
             raise TypeError(f"queries must be words or an array, not one string; write [{queries!r}]")
         if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiub":
@@ -203,7 +263,19 @@ class Vectors:
         -------
         list
             (word, score) pairs, the best first.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        TypeError
+            If topn or restrict_vocab is not a whole number.
+        ValueError
+            If nothing is given, topn or restrict_vocab is negative, there is no such method, or a vector has another
+            shape or is not finite.
         """
+        topn = _count("topn", topn)
+        check_method(method)
         plus, minus = _several(positive), _several(negative)
         if not plus and not minus:
             raise ValueError("most_similar needs at least one positive or negative word or vector")
@@ -212,30 +284,18 @@ class Vectors:
         if method == "3cosadd":
             rows, scores = self.search(units.mean(0)[None], topn + len(given), restrict_vocab=restrict_vocab)
             return self._named(rows[0].tolist(), scores[0].tolist(), given, topn)
-        _check_method(method)
         split = len(plus)
-        product = self.multiplied(units[None, :split], -units[None, split:], restrict_vocab=restrict_vocab)[0]
+        product = self._multiplied(units[None, :split], -units[None, split:], restrict_vocab=restrict_vocab)[0]
         product[[row for row in given if row < len(product)]] = -np.inf
         order = np.argsort(-product, kind="stable")[:topn]
         return [(self.words[row], float(product[row])) for row in order.tolist() if product[row] > -np.inf]
 
-    def multiplied(
+    def _multiplied(
         self, positive: NDArray[Any], negative: NDArray[Any], *, restrict_vocab: int | None = None
     ) -> NDArray[np.float32]:
-        """Score all words by 3CosMul (Levy & Goldberg 2014, equation 5), for q questions at once.
+        """Scores (q, words) of q questions by 3CosMul, from unit vectors (q, n, vector_size), of any n.
 
-        Parameters
-        ----------
-        positive, negative
-            Unit vectors, (q, n, vector_size), of any n.
-        restrict_vocab
-            Score the first so many words alone.
-
-        Returns
-        -------
-        ndarray
-            float32 (q, words): the product of (1 + cos) / 2 over the positive vectors, divided by that of
-            (1 + cos) / 2 + 0.001 over the negative ones. -inf for words whose vectors are not finite.
+        -inf for words whose vectors are not finite.
         """
         n = self._restricted(restrict_vocab)
         product = np.ones((len(positive), n), np.float32)
@@ -248,26 +308,82 @@ class Vectors:
 
     def analogy(
         self,
-        a: Word,
-        b: Word,
-        c: Word,
+        a: str,
+        b: str,
+        c: str,
         topn: int = 10,
         *,
         restrict_vocab: int | None = None,
         method: Method = "3cosadd",
     ) -> list[tuple[str, float]]:
-        """Answer "a is to b as c is to ...": ``analogy("man", "king", "woman")``. See `most_similar`."""
+        """Answer "a is to b as c is to ...": ``analogy("man", "king", "woman")``.
+
+        Parameters
+        ----------
+        a, b, c
+            The question's words, none of which is an answer.
+        topn, restrict_vocab, method
+            See `most_similar`.
+
+        Returns
+        -------
+        list
+            (word, score) pairs, the best first.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        TypeError, ValueError
+            As from `most_similar`.
+        """
         return self.most_similar([b, c], [a], topn, restrict_vocab=restrict_vocab, method=method)
 
-    def doesnt_match(self, words: Sequence[Word]) -> str:
-        """Word least similar to the mean of the words' unit vectors, of three or more."""
+    def doesnt_match(self, words: Sequence[str]) -> str:
+        """Word least similar to the mean of the words' unit vectors.
+
+        Parameters
+        ----------
+        words
+            Three or more.
+
+        Returns
+        -------
+        str
+            One of them.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        ValueError
+            For fewer than three, or a word whose vector is not finite.
+        """
         if isinstance(words, str) or len(words) < 3:
             raise ValueError("doesnt_match needs three words or more, as a list")
         units = np.stack([self._unit(word) for word in words])
         return words[int(np.argmin(units @ units.mean(0)))]
 
-    def rank(self, a: Word, b: Word) -> int:
-        """Place of b among a's neighbours: 1 if it is the nearest."""
+    def rank(self, a: str, b: str) -> int:
+        """Place of b among a's neighbours.
+
+        Parameters
+        ----------
+        a, b
+            Two different words.
+
+        Returns
+        -------
+        int
+            1 if b is the nearest.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        ValueError
+            If both are the same word, or a's vector is not finite.
+        """
         row_a, row_b = self._row(a), self._row(b)
         if row_a == row_b:
             raise ValueError(f"rank needs two different words, not {a!r} twice")
@@ -277,8 +393,25 @@ class Vectors:
         nearer[row_a] = False
         return 1 + int(np.count_nonzero(nearer))
 
-    def direction(self, pairs: Iterable[tuple[Word, Word]]) -> Direction:
+    def direction(self, pairs: Iterable[tuple[str, str]]) -> Direction:
         """Direction from the first to the second words of pairs: the mean difference of their unit vectors.
+
+        Parameters
+        ----------
+        pairs
+            (word, word), at least one.
+
+        Returns
+        -------
+        Direction
+            A unit vector (vector_size,), which tells how far other words point the same way.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        ValueError
+            For no pairs, pairs whose differences cancel, or a word whose vector is not finite.
 
         Examples
         --------
@@ -317,19 +450,48 @@ class Vectors:
         formats.write(path, self.words, self.matrix, format=format)
 
     def to_gensim(self) -> Any:
-        """Copy to gensim's ``KeyedVectors``."""
+        """Copy to gensim.
+
+        Returns
+        -------
+        gensim.models.KeyedVectors
+            The same words in the same order; vectors float32, (words, vector_size).
+
+        Raises
+        ------
+        ImportError
+            If gensim is not installed.
+        """
         keyed = _keyed_vectors()(self.vector_size, dtype=np.float32)
         keyed.add_vectors(self.words, self.matrix)
         return keyed
 
     @classmethod
     def from_gensim(cls, keyed: Any) -> Vectors:
-        """Take words and vectors from gensim's ``KeyedVectors``, without a copy."""
+        """Take words and vectors from gensim.
+
+        Parameters
+        ----------
+        keyed
+            gensim's ``KeyedVectors``: a model's ``.wv``.
+
+        Returns
+        -------
+        Vectors
+            Over the same matrix (words, vector_size), if that is float32; gensim must not change it any more.
+
+        Raises
+        ------
+        ImportError
+            If gensim is not installed.
+        TypeError
+            If `keyed` is something else.
+        """
         if not isinstance(keyed, _keyed_vectors()):
             raise TypeError(f"from_gensim needs KeyedVectors (a model's .wv), not {type(keyed).__name__}")
         return cls(keyed.index_to_key, keyed.vectors)
 
-    def _row(self, word: Word) -> int:
+    def _row(self, word: str) -> int:
         row = self.index.get(word)
         if row is not None:
             return row
@@ -339,15 +501,13 @@ class Vectors:
         hint = f"; {others[0]!r} is one" if others else ""
         raise KeyError(f"{word!r} is not one of the {len(self)} words{hint}")
 
-    def _rows(self, words: Iterable[Word]) -> list[int]:
+    def _rows(self, words: Iterable[str]) -> list[int]:
         return [self._row(word) for word in words]
 
     def _restricted(self, restrict_vocab: int | None) -> int:
         if restrict_vocab is None:
             return len(self)
-        if restrict_vocab < 0:
-            raise ValueError(f"restrict_vocab must not be negative, not {restrict_vocab}")
-        return min(restrict_vocab, len(self))
+        return min(_count("restrict_vocab", restrict_vocab), len(self))
 
     def _inverse_norms(self) -> NDArray[np.float32]:
         """1 / length of each row, 0 for a length of 0, NaN for a row that is not finite. Computed once."""
@@ -365,8 +525,7 @@ class Vectors:
                 raise ValueError(f"a vector must have the shape ({self.vector_size},), not {vector.shape}")
         if not np.isfinite(vector).all():
             raise ValueError(f"{name} is not finite")
-        norm = float(np.linalg.norm(vector))
-        return cast("NDArray[np.float64]", vector / norm if norm > 0 else vector)
+        return cast("NDArray[np.float64]", unit_rows(vector[None])[0])
 
     def _cosines(self, units: NDArray[Any], n: int) -> NDArray[np.float32]:
         """Cosines (q, n) of unit vectors (q, vector_size) with the first n words."""
@@ -391,19 +550,39 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction among vectors, such as singular to plural.
+    """A direction among vectors, such as singular to plural; `Vectors.direction` makes one.
 
     Attributes
     ----------
     vector
-        float32 (vector_size), of length 1.
+        float32 (vector_size,), of length 1.
     """
 
     vector: NDArray[np.float32]
     _vectors: Vectors = field(repr=False)
 
-    def project(self, words: Sequence[Word]) -> NDArray[np.float32]:
-        """How far each word's unit vector points this way: dot products (n), between -1 and 1."""
+    def project(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """Tell how far each word's unit vector points this way.
+
+        Parameters
+        ----------
+        words
+            A list of n words.
+
+        Returns
+        -------
+        ndarray
+            float32 (n,): dot products, between -1 and 1.
+
+        Raises
+        ------
+        KeyError
+            For an unknown word.
+        TypeError
+            For one string in the place of a list.
+        ValueError
+            For a word whose vector is not finite.
+        """
         if isinstance(words, str):
             raise TypeError(f"project takes a list of words; write [{words!r}]")
         units = [self._vectors._unit(word) for word in words]
@@ -440,6 +619,8 @@ def load_vectors(
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
         Naming the file and the first bad lines: a wrong number of fields, something that is not a number, a word that
         stood before, a header that promises other counts, a binary file cut short.
@@ -463,17 +644,28 @@ def _several(given: WordOrVector | Sequence[WordOrVector]) -> list[WordOrVector]
     return list(given)
 
 
-def _check_method(method: str) -> None:
-    if method not in ("3cosadd", "3cosmul"):
+def check_method(method: str) -> None:
+    """Raise ValueError if there is no such way of answering analogies."""
+    if method not in get_args(Method):
         raise ValueError(f"method must be '3cosadd' or '3cosmul', not {method!r}")
 
 
-def _refuse_duplicate(words: list[str]) -> None:
-    first: dict[str, int] = {}
-    for row, word in enumerate(words):
-        before = first.setdefault(word, row)
-        if before != row:
-            raise ValueError(f"words must all be different; {word!r} is words[{before}] and words[{row}]")
+def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Rows (n, vector_size) scaled to length 1; 0 for those that have no length or are not finite."""
+    units = rows.astype(np.float64)
+    units[~np.isfinite(units).all(axis=1)] = 0
+    norms = np.linalg.norm(units, axis=1, keepdims=True)
+    norms[norms == 0] = 1
+    units /= norms
+    return units
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, not {value}")
+    return int(value)
 
 
 def _keyed_vectors() -> Any:

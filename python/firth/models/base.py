@@ -5,13 +5,17 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import math
 import numbers
 import signal
+import tempfile
 import threading
 import time
 import typing
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -39,12 +43,26 @@ def option(default: T, *, low: float | None = None, above: float | None = None, 
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What one pass over the data gave."""
+    """What one pass over the data gave.
 
-    epoch: int  # from 1
-    loss: float  # mean per example, in nats; the model says what an example is
-    learning_rate: float  # at the end of the epoch
-    words_per_second: float  # tokens read, those that subsampling drops included
+    Attributes
+    ----------
+    epoch
+        Its number, from 1.
+    loss
+        Mean per example, in nats, summed in float64; the model says what an example is. NaN if there was none.
+    learning_rate
+        At the end of the epoch.
+    words_per_second
+        Tokens read, those that subsampling drops included.
+    seconds
+        Of training.
+    """
+
+    epoch: int
+    loss: float
+    learning_rate: float
+    words_per_second: float
     seconds: float
 
 
@@ -85,6 +103,7 @@ class Model(abc.ABC):
         self._tensors: dict[str, NDArray[np.float32]] = {}
         self._words: list[str] = []
         self._view: Vectors | None = None
+        self._training = False
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self.__dict__ and name in {field.name for field in dataclasses.fields(self)}:
@@ -100,7 +119,7 @@ class Model(abc.ABC):
 
     @property
     def vectors(self) -> Vectors:
-        """The words' vectors; also while training, in a callback, and after an interruption.
+        """The words' vectors; also in a callback (a copy of the moment), and after an interruption.
 
         Raises
         ------
@@ -109,6 +128,9 @@ class Model(abc.ABC):
         """
         if "vectors" not in self._tensors:
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(corpus) first")
+        if self._training:
+            # The rows go on changing; what `Vectors` remembers of them, their lengths, would not fit them any more.
+            return Vectors(self._words, np.array(self._tensors["vectors"]))
         if self._view is None:
             self._view = Vectors(self._words, self._tensors["vectors"])
         return self._view
@@ -123,10 +145,8 @@ class Model(abc.ABC):
         The file appears whole or not at all. `firth.load` reads it; `firth.load_vectors` reads its vectors alone.
         """
         vectors = self.vectors
-        files.write_tensors(
-            path,
-            {**self._tensors, **files.pack_words(vectors.words)},
-            {"format": "firth model", **self._description()},
+        files.write_own(
+            path, "model", {**self._tensors, **files.pack_words(vectors.words)}, metadata=self._description()
         )
 
     def _description(self) -> dict[str, Any]:
@@ -138,9 +158,12 @@ class Model(abc.ABC):
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._words = files.unpack_words(tensors)
+        if len(tensors["vectors"]) != len(self._words):
+            raise TypeError(f"{len(tensors['vectors'])} vectors for {len(self._words)} words")
         for name, stored in tensors.items():
             if stored.dtype == np.float32:
-                self._tensors[name] = padded_rows(*stored.shape)
+                rows, columns = stored.shape
+                self._tensors[name] = padded_rows(rows, columns)
                 self._tensors[name][:] = stored
         self.history = [Epoch(**epoch) for epoch in metadata["history"]]
         self._view = None
@@ -167,19 +190,32 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
 def load(path: files.PathLike) -> Model:
     """Read a model that `Model.save` wrote.
 
+    Parameters
+    ----------
+    path
+        The file. For vectors alone, of firth's or others', there is `firth.load_vectors`.
+
+    Returns
+    -------
+    Model
+        Of the class that was saved, with its options, `history` and `vectors`.
+
     Raises
     ------
+    OSError
+        If the file is not there or cannot be read.
     ValueError
-        If the file is not a model of firth's, or one of a newer version.
+        If it is not a model of firth's, is damaged, or was written by a newer version.
     """
-    tensors, metadata = files.read_tensors(path, mmap=True)
-    if metadata.get("format") != "firth model":
-        raise ValueError(f"{path} is not a model that firth saved; for vectors alone use firth.load_vectors")
-    kind = Model.registry.get(metadata["model"])
-    if kind is None:
-        raise ValueError(f"{path} holds a {metadata['model']}, which this version of firth does not know")
-    model = kind(**metadata["options"])
-    model._restore(tensors, metadata)
+    tensors, metadata = files.read_own(path, "model", mmap=True)
+    try:
+        kind = Model.registry.get(metadata["model"])
+        if kind is None:
+            raise ValueError(f"{path} holds a {metadata['model']}, which this version of firth does not know")
+        model = kind(**metadata["options"])
+        model._restore(tensors, metadata)
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is a damaged model, or one of another version of firth: {error}") from None
     return model
 
 
@@ -215,8 +251,11 @@ class GradientModel(Model):
         return self.threads or default_threads()
 
     @abc.abstractmethod
-    def _begin(self, corpus: Corpus) -> tuple[int, Train]:
-        """Allocate and initialise `_tensors`; return the units in an epoch and what trains on a stretch of them."""
+    def _begin(self, corpus: Corpus, counts: NDArray[np.int64]) -> tuple[int, Train]:
+        """Allocate and initialise `_tensors`; return the units in an epoch and what trains on a stretch of them.
+
+        `counts` (words,) is how often each word occurs in the corpus, whose ids have been checked.
+        """
 
     @abc.abstractmethod
     def _learning_rate(self, progress: float) -> float:
@@ -269,16 +308,22 @@ class GradientModel(Model):
                 f"fit takes a firth.Corpus, not {type(corpus).__name__}; "
                 "make one with Corpus.from_file(path) or Corpus.from_iterable(sentences)"
             )
+        callbacks = list(callbacks)
+        for i, callback in enumerate(callbacks):
+            if not callable(callback):
+                raise TypeError(f"callbacks[{i}] must be a function of the model, not a {type(callback).__name__}")
         folder = None if checkpoint is None else Path(checkpoint)
         if resume and folder is None:
             raise ValueError("resume=True needs checkpoint=, the folder to continue from")
         state = None if folder is None else self._read_checkpoint(folder, corpus, resume)
-        _core.check_corpus(corpus.ids, corpus.offsets, len(corpus.vocabulary))
-        units, train = self._begin(corpus)
+        if corpus.n_tokens == 0:
+            raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
+        counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
+        units, train = self._begin(corpus, counts)
         self._words = corpus.vocabulary.words
         self._view = None
         self.history = []
-        run = _Run(self, corpus, units, train, folder, list(callbacks))
+        run = _Run(self, corpus, units, train, folder, callbacks)
         if state is not None:
             run.restore(*state)
         with tqdm(
@@ -289,11 +334,15 @@ class GradientModel(Model):
             unit_scale=True,
             disable=not progress,
         ) as bar:
+            self._training = True
             try:
                 run.finish(bar)
             except KeyboardInterrupt:
                 run.write_checkpoint()
                 raise
+            finally:
+                self._training = False
+                self._view = None
         return self
 
     def _read_checkpoint(
@@ -301,22 +350,28 @@ class GradientModel(Model):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         path = folder / CHECKPOINT
         folder.mkdir(parents=True, exist_ok=True)
+        # Whether it can be written to is found out now, not after the first epoch.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
         if not path.exists():
             return None
         if not resume:
             raise ValueError(
                 f"{path} holds the state of an earlier training: pass resume=True to continue, or remove it"
             )
-        tensors, metadata = files.read_tensors(path, mmap=True)
-        if metadata.get("format") != "firth checkpoint" or metadata.get("model") != type(self).__name__:
-            raise ValueError(f"{path} is not a checkpoint of a {type(self).__name__}")
-        # The number of threads is no part of what is learnt: a run may continue on another machine.
+        tensors, metadata = files.read_own(path, "checkpoint", mmap=True)
+        if metadata.get("model") != type(self).__name__:
+            raise ValueError(f"{path} is a checkpoint of a {metadata.get('model')}, not of a {type(self).__name__}")
+        missing = {"options", "corpus", "history", "progress"} - metadata.keys()
+        if missing:
+            raise ValueError(f"{path} is a damaged checkpoint: it lacks {', '.join(sorted(missing))}")
+        # How many threads is no part of what is learnt: a run may continue on another machine.
         other = [
             f"{name} was {metadata['options'].get(name)!r}, is {value!r}"
             for name, value in self.options.items()
             if name != "threads" and metadata["options"].get(name) != value
         ]
-        if metadata["corpus"] != _fingerprint(corpus):
+        if metadata["corpus"] != fingerprint(corpus):
             other.append("the corpus is another one")
         if other:
             raise ValueError(f"{path} does not belong to this training: {'; '.join(other)}")
@@ -326,17 +381,15 @@ class GradientModel(Model):
 CHECKPOINT = "checkpoint.safetensors"  # the file in the folder that `fit` is given
 
 
-def _fingerprint(corpus: Corpus) -> list[int]:
-    """Numbers that differ between corpora that differ: sizes, and sums of ids and counts that depend on the order."""
-    ids = corpus.ids[:: max(1, len(corpus.ids) // 100_000)].astype(np.int64)
-    counts = corpus.vocabulary.counts
-    return [
-        corpus.n_tokens,
-        len(corpus),
-        len(counts),
-        int((ids * np.arange(1, len(ids) + 1)).sum()),
-        int((counts % 1_000_003 * np.arange(1, len(counts) + 1)).sum()),
-    ]
+def fingerprint(corpus: Corpus) -> list[int]:
+    """Sizes and checksums of a corpus: of its words, its ids and its documents. Reads it all once."""
+    sums = [zlib.crc32("\n".join(corpus.vocabulary.words).encode())]
+    for array in (corpus.ids, corpus.offsets):
+        total = 0
+        for start in range(0, len(array), 1 << 24):
+            total = zlib.crc32(np.ascontiguousarray(array[start : start + (1 << 24)]).data, total)
+        sums.append(total)
+    return [corpus.n_tokens, len(corpus), len(corpus.vocabulary), *sums]
 
 
 @contextlib.contextmanager
@@ -346,20 +399,18 @@ def _interrupt_deferred() -> Iterator[None]:
     Python would raise KeyboardInterrupt the moment the kernel returns: between the training of a stretch and the note
     that it was trained, and the checkpoint would have it trained again.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield
         return
-    pressed = []
-    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    pressed: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, previous)
     if pressed:
-        raise KeyboardInterrupt
+        previous(*pressed[0])
 
 
 class _Run:
@@ -375,11 +426,11 @@ class _Run:
         callbacks: list[Callback],
     ) -> None:
         self.model = model
-        self.corpus = corpus
         self.units = units
-        self.train_stretch = train
+        self.train = train
         self.folder = folder
         self.callbacks = callbacks
+        self.fingerprint = fingerprint(corpus) if folder is not None else []
         self.epoch = 0  # whole ones behind us
         self.position = 0  # units of this one behind us
         self.loss = 0.0
@@ -390,27 +441,13 @@ class _Run:
     def finish(self, bar: tqdm[Any]) -> None:
         model = self.model
         chunk = 50_000
+        since = "at the start" if self.epoch == self.position == 0 else "when training was resumed"
         while self.epoch < model.epochs:
             good = np.array(model._tensors["vectors"])
             while self.position < self.units:
                 end = min(self.units, self.position + chunk)
-                with _interrupt_deferred():
-                    start = time.perf_counter()
-                    tally = self.train_stretch(self.position, end, self.epoch)
-                    seconds = time.perf_counter() - start
-                    advance = end - self.position
-                    self.position = end
-                    self.loss += tally.loss
-                    self.examples += tally.examples
-                    self.seconds += seconds
-                    model._view = None  # what it may have cached of the vectors is stale
-                if tally.diverged:
-                    model._tensors["vectors"][:] = good
-                    raise FloatingPointError(
-                        f"training diverged in epoch {self.epoch + 1}, at {tally.diverged}: a product of two vectors "
-                        f"is not finite. The vectors are kept as they were after epoch {self.epoch}. "
-                        "A lower learning rate helps."
-                    )
+                advance = end - self.position
+                seconds = self.train_to(end, good, since)
                 bar.update(advance)
                 # How the work is cut does not show in the result, so the clock may decide it.
                 if seconds < _CHUNK_SECONDS / 2:
@@ -419,42 +456,78 @@ class _Run:
                     chunk = max(chunk // 2, 1000)
                 if time.monotonic() - self.last_checkpoint > _CHECKPOINT_SECONDS:
                     self.write_checkpoint()
+            self.check_finite(good, since)
             bar.set_postfix(loss=f"{self.finish_epoch():.4f}")
+            since = f"after epoch {self.epoch}"
             self.write_checkpoint()
             answers = [callback(model) for callback in self.callbacks]  # all of them, also when one asks for the end
             if any(answer is True for answer in answers):
                 break
 
+    def train_to(self, end: int, good: NDArray[np.float32], since: str) -> float:
+        """Train up to unit `end` of the epoch, and return the seconds that it took."""
+        with _interrupt_deferred():
+            start = time.perf_counter()
+            tally = self.train(self.position, end, self.epoch)
+            seconds = time.perf_counter() - start
+            self.position = end
+            self.loss += tally.loss
+            self.examples += tally.examples
+            self.seconds += seconds
+        if tally.diverged:
+            self.give_up(f", at {tally.diverged}: a product of two vectors is not finite", good, since)
+        return seconds
+
+    def check_finite(self, good: NDArray[np.float32], since: str) -> None:
+        """See what the last steps of an epoch left: no later product has looked at it."""
+        for name, tensor in self.model._tensors.items():
+            # In float64 a sum of finite float32 numbers is finite.
+            if not np.isfinite(np.add.reduce(tensor, axis=None, dtype=np.float64)):
+                self.give_up(f": a number in {name} is not finite", good, since)
+
+    def give_up(self, what: str, good: NDArray[np.float32], since: str) -> None:
+        # The other matrices have no backup; without them nobody takes the model for one that can be trained on.
+        self.model._tensors = {"vectors": self.model._tensors["vectors"]}
+        self.model._tensors["vectors"][:] = good
+        raise FloatingPointError(
+            f"training diverged in epoch {self.epoch + 1}{what}. The vectors are kept as they were {since}. "
+            "A lower learning rate helps."
+        )
+
     def finish_epoch(self) -> float:
-        self.epoch += 1
         record = Epoch(
-            epoch=self.epoch,
-            loss=self.loss / max(1, self.examples),
-            learning_rate=self.model._learning_rate(self.epoch / self.model.epochs),
+            epoch=self.epoch + 1,
+            loss=self.loss / self.examples if self.examples else math.nan,
+            learning_rate=self.model._learning_rate((self.epoch + 1) / self.model.epochs),
             words_per_second=self.units / max(self.seconds, 1e-9),
             seconds=self.seconds,
         )
-        self.model.history.append(record)
-        self.position, self.loss, self.examples, self.seconds = 0, 0.0, 0, 0.0
+        with _interrupt_deferred():
+            self.model.history.append(record)
+            self.epoch += 1
+            self.position, self.loss, self.examples, self.seconds = 0, 0.0, 0, 0.0
         return record.loss
 
     def write_checkpoint(self) -> None:
         if self.folder is None:
             return
-        files.write_tensors(
+        files.write_own(
             self.folder / CHECKPOINT,
+            "checkpoint",
             {**self.model._tensors, **files.pack_words(self.model._words)},
             {
-                "format": "firth checkpoint",
                 **self.model._description(),
-                "corpus": _fingerprint(self.corpus),
+                "corpus": self.fingerprint,
                 "progress": [self.epoch, self.position, self.loss, self.examples, self.seconds],
             },
         )
         self.last_checkpoint = time.monotonic()
 
     def restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        for name, tensor in self.model._tensors.items():
-            tensor[:] = tensors[name]
-        self.model.history = [Epoch(**epoch) for epoch in metadata["history"]]
-        self.epoch, self.position, self.loss, self.examples, self.seconds = metadata["progress"]
+        try:
+            for name, tensor in self.model._tensors.items():
+                tensor[:] = tensors[name]
+            self.model.history = [Epoch(**epoch) for epoch in metadata["history"]]
+            self.epoch, self.position, self.loss, self.examples, self.seconds = metadata["progress"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the checkpoint in {self.folder} is damaged: {error}") from None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from firth import _core
 from firth.corpus import Corpus
 from firth.models.base import GradientModel, Tally, Train, option
-from firth.runtime import padded_rows
+from firth.runtime import padded_rows, padded_size
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -80,7 +80,7 @@ class Word2Vec(GradientModel):
             the context vectors; ``backup``: the vectors of the last whole epoch; ``tables``; and the ``total``.
         """
         words = len(corpus.vocabulary)
-        matrix = 4 * words * (-(-self.vector_size // 16) * 16)
+        matrix = 4 * words * padded_size(self.vector_size)
         sizes = {
             "corpus": corpus.ids.nbytes + corpus.offsets.nbytes,
             "matrices": 2 * matrix,
@@ -89,12 +89,11 @@ class Word2Vec(GradientModel):
         }
         return {**sizes, "total": sum(sizes.values())}
 
-    def _begin(self, corpus: Corpus) -> tuple[int, Train]:
-        words = len(corpus.vocabulary)
-        counts = np.bincount(corpus.ids, minlength=words).astype(np.float64)
+    def _begin(self, corpus: Corpus, counts: NDArray[np.int64]) -> tuple[int, Train]:
+        words = len(counts)
         keep = keep_thresholds(counts, self.sample)
         # A word that a given vocabulary names and the text lacks is never drawn.
-        noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1) ** self.ns_exponent, 0.0))
+        noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
         vectors, context = padded_rows(words, self.vector_size), padded_rows(words, self.vector_size)
         _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
         self._tensors = {"vectors": vectors, "context": context}
@@ -129,7 +128,7 @@ class Word2Vec(GradientModel):
         return self.learning_rate - (self.learning_rate - self.min_learning_rate) * progress
 
 
-def keep_thresholds(counts: NDArray[np.float64], sample: float) -> NDArray[np.uint32]:
+def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint32]:
     """For each word the number that 32 random bits must not exceed for a token of it to be kept.
 
     Parameters

@@ -1,0 +1,40 @@
+// Kernels are compiled once for each instruction set, in a namespace named after it (CMakeLists.txt lists the same):
+//     FIRTH_DECLARE_KERNEL(void, scale, float* data, int n)    in the kernel's header
+//     FIRTH_KERNEL(scale)(data, n)                             where it is called: the one in use
+//
+// Kernels include this, so it stays free of the standard library.
+#pragma once
+
+#if defined(__x86_64__)
+#define FIRTH_DECLARE_KERNEL(result, name, ...) \
+    namespace x86_64_v2 {                       \
+    result name(__VA_ARGS__);                   \
+    }                                           \
+    namespace x86_64_v3 {                       \
+    result name(__VA_ARGS__);                   \
+    }                                           \
+    namespace x86_64_v4 {                       \
+    result name(__VA_ARGS__);                   \
+    }
+#define FIRTH_KERNEL(name) firth::pick(&firth::x86_64_v2::name, &firth::x86_64_v3::name, &firth::x86_64_v4::name)
+#else
+#define FIRTH_DECLARE_KERNEL(result, name, ...) \
+    namespace baseline {                        \
+    result name(__VA_ARGS__);                   \
+    }
+#define FIRTH_KERNEL(name) firth::pick(&firth::baseline::name)
+#endif
+
+namespace firth {
+
+// Position, oldest first, of the instruction set in use.
+int current_isa();
+
+// The function of the instruction set in use, of those given oldest first.
+template <class F, class... Same>
+F pick(F oldest, Same... newer) {
+    const F table[] = {oldest, newer...};
+    return table[current_isa()];
+}
+
+}  // namespace firth
