@@ -184,3 +184,18 @@ def parse_rows(text, columns):
         words.append(fields[0])
         rows.append([np.float32(number) for number in fields[1:]])
     return words, np.array(rows, np.float32).reshape(len(words), columns)
+
+
+# --- counts -----------------------------------------------------------------------------------------------------------
+
+
+def cooccurrences(documents, n_words, window, side, weight):
+    """The matrix (n_words, n_words) in float64: every pair of places by hand."""
+    matrix = np.zeros((n_words, n_words))
+    for document in documents:
+        for i, word in enumerate(document):
+            for j, near in enumerate(document):
+                distance = abs(i - j)
+                if 1 <= distance <= window and (side == "both" or (j < i) == (side == "left")):
+                    matrix[word, near] += weight(distance)
+    return matrix

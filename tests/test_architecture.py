@@ -21,7 +21,7 @@ FLOW = [
     ["_core", "_tokens"],
     ["runtime", "files"],
     ["corpus", "formats"],
-    ["vectors"],
+    ["vectors", "counts"],
     ["models", "evaluate"],
     ["demo"],
     ["cli"],

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "runtime/isa.hpp"
+#include "runtime/dispatch.hpp"
 
 namespace firth {
 

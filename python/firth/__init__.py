@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from firth import evaluate
 from firth.corpus import Corpus, Vocabulary
+from firth.counts import Cooccurrences, count_cooccurrences
 from firth.models import Word2Vec, load
 from firth.runtime import cpu_info, select_isa
 from firth.vectors import Vectors, load_vectors
@@ -13,10 +14,12 @@ select_isa()
 __version__ = version("firth")
 
 __all__ = [
+    "Cooccurrences",
     "Corpus",
     "Vectors",
     "Vocabulary",
     "Word2Vec",
+    "count_cooccurrences",
     "cpu_info",
     "evaluate",
     "load",

@@ -92,3 +92,19 @@ def parse_binary(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]: ...
 def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[list[str], list[int]]: ...
 def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...
+
+# counts
+class CooccurrenceCounter:
+    def __init__(
+        self,
+        ids: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        *,
+        window: int,
+        left: NDArray[np.float64] | None,
+        right: NDArray[np.float64] | None,
+    ) -> None: ...
+    def rows(
+        self, first: int, n: int, *, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...

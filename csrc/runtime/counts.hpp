@@ -1,11 +1,10 @@
 // How often words stand near each other: rows of the co-occurrence matrix.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <vector>
+
+#include "text/pages.hpp"
 
 namespace firth {
 
@@ -22,7 +21,7 @@ struct CooccurrenceTask {
     std::int64_t n_documents;
     std::int32_t n_words;
     int window;
-    const std::uint64_t* left;   // (window) weight of a word d + 1 places before, in units of 2^-kWeightBits
+    const std::uint64_t* left;   // (window) weight of a word d + 1 places before, in units of 2^-kWeightBits, or null
     const std::uint64_t* right;  // (window) the same for words behind
 };
 
@@ -43,14 +42,14 @@ struct CooccurrenceRows {
     std::vector<std::int64_t> lengths;  // (n) non-zeros in each row
     // Pieces that hold whole rows, in order.
     struct Piece {
-        std::unique_ptr<std::int32_t[]> columns;
-        std::unique_ptr<float[]> values;
-        std::int64_t size;
+        Pages columns;  // int32
+        Pages values;   // float
+        std::int64_t size = 0;
     };
     std::vector<Piece> pieces;
 };
 
-// `counts` (n_words) is how often each word occurs.
+// `counts` (n_words) is how often each word occurs. The same bits for any number of threads.
 CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts,
                                    const std::int64_t* counts, std::int32_t first, std::int32_t n, int n_threads);
 

@@ -1,23 +1,23 @@
 // Row by row: all places where a word stands, found by one counting sort, then its neighbours added up in an
 // accumulator as long as the vocabulary, which stays in cache. No hashing, no merging, no order to keep.
 
-#include "counts/cooccurrence.hpp"
+#include "runtime/counts.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cstring>
-#include <mutex>
 
 #include "runtime/threads.hpp"
 
 namespace firth {
 namespace {
 
+constexpr std::int64_t kAhead = 8;  // places between a prefetch and its use
+
 // Places of the words [first, first + n), word by word, ascending.
 struct Places {
     std::vector<std::int64_t> begin;  // (n + 1)
-    std::unique_ptr<std::int64_t[]> positions;
+    Pages positions;  // int64
 };
 
 Places sort_places(const CooccurrenceTask& task, const std::int64_t* counts, std::int32_t first, std::int32_t n,
@@ -25,7 +25,8 @@ Places sort_places(const CooccurrenceTask& task, const std::int64_t* counts, std
     Places places;
     places.begin.assign(static_cast<std::size_t>(n) + 1, 0);
     for (std::int32_t i = 0; i < n; ++i) places.begin[i + 1] = places.begin[i] + counts[first + i];
-    places.positions.reset(new std::int64_t[static_cast<std::size_t>(places.begin[n])]);
+    places.positions = Pages(static_cast<std::size_t>(places.begin[n]) * sizeof(std::int64_t));
+    auto* const positions = places.positions.as<std::int64_t>();
     // Each thread sorts a range of words of about equal tokens: all read the whole text, none writes another's.
     const std::int64_t total = places.begin[n];
     parallel(n_threads, [&](int thread) {
@@ -39,7 +40,7 @@ Places sort_places(const CooccurrenceTask& task, const std::int64_t* counts, std
         const auto low = static_cast<std::uint32_t>(first + from), span = static_cast<std::uint32_t>(to - from);
         for (std::int64_t p = 0; p < task.n_tokens; ++p) {
             const std::uint32_t word = static_cast<std::uint32_t>(task.ids[p]) - low;
-            if (word < span) places.positions[next[word]++] = p;
+            if (word < span) positions[next[word]++] = p;
         }
     });
     return places;
@@ -131,40 +132,38 @@ CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentS
     CooccurrenceRows rows;
     rows.lengths.resize(static_cast<std::size_t>(n));
     rows.pieces.resize(cuts.size() - 1);
-    const int left = task.left[0] == 0 ? 0 : task.window, right = task.right[0] == 0 ? 0 : task.window;
+    const int left = task.left ? task.window : 0, right = task.right ? task.window : 0;
+    const auto* const positions = places.positions.as<std::int64_t>();
+    const auto most = [&](std::int32_t row) {  // non-zeros that a row can have
+        return std::min<std::int64_t>(task.n_words, (places.begin[row + 1] - places.begin[row]) * (left + right));
+    };
     std::atomic<std::size_t> next_piece{0};
     parallel(n_threads, [&](int) {
         Accumulator row(task.n_words);
-        std::vector<std::int32_t> columns;
-        std::vector<float> values;
         for (std::size_t piece; (piece = next_piece++) < rows.pieces.size();) {
-            std::size_t used = 0;
+            std::int64_t room = 0;
+            for (std::int32_t r = cuts[piece]; r < cuts[piece + 1]; ++r) room += most(r);
+            // Pages that are never written to are never real, so the room may be ample.
+            auto& out = rows.pieces[piece];
+            out.columns = Pages(static_cast<std::size_t>(room) * sizeof(std::int32_t));
+            out.values = Pages(static_cast<std::size_t>(room) * sizeof(float));
             for (std::int32_t r = cuts[piece]; r < cuts[piece + 1]; ++r) {
-                const std::int64_t begin = places.begin[r], end = places.begin[r + 1];
-                for (std::int64_t at = begin; at < end; ++at) {
-                    const std::int64_t p = places.positions[at];
-                    if (at + 8 < end) __builtin_prefetch(task.ids + places.positions[at + 8]);
+                const std::int64_t end = places.begin[r + 1];
+                for (std::int64_t at = places.begin[r]; at < end; ++at) {
+                    const std::int64_t p = positions[at];
+                    if (at + kAhead < end) __builtin_prefetch(task.ids + positions[at + kAhead]);
                     const int before = left ? starts.before(p, left) : 0;
                     const int behind = right ? starts.behind(p, right) : 0;
                     for (int d = 0; d < before; ++d) row.add(task.ids[p - d - 1], task.left[d]);
                     for (int d = 0; d < behind; ++d) row.add(task.ids[p + d + 1], task.right[d]);
                 }
-                const auto most = static_cast<std::size_t>(
-                    std::min<std::int64_t>(task.n_words, (end - begin) * (left + right)));
-                if (columns.size() < used + most) {
-                    columns.resize(std::max(2 * columns.size(), used + most));
-                    values.resize(columns.size());
-                }
-                const std::int64_t length = row.take(columns.data() + used, values.data() + used);
+                const std::int64_t length =
+                    row.take(out.columns.as<std::int32_t>() + out.size, out.values.as<float>() + out.size);
                 rows.lengths[static_cast<std::size_t>(r)] = length;
-                used += static_cast<std::size_t>(length);
+                out.size += length;
             }
-            auto& out = rows.pieces[piece];
-            out.size = static_cast<std::int64_t>(used);
-            out.columns.reset(new std::int32_t[used]);
-            out.values.reset(new float[used]);
-            std::copy_n(columns.data(), used, out.columns.get());
-            std::copy_n(values.data(), used, out.values.get());
+            out.columns.keep(static_cast<std::size_t>(out.size) * sizeof(std::int32_t));
+            out.values.keep(static_cast<std::size_t>(out.size) * sizeof(float));
         }
     });
     return rows;

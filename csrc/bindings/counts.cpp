@@ -1,0 +1,101 @@
+#include "runtime/counts.hpp"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <optional>
+
+#include "bindings/check.hpp"
+#include "runtime/threads.hpp"
+
+namespace firth {
+namespace {
+
+// Weights in units of 2^-kWeightBits.
+std::vector<std::uint64_t> units(const py::array_t<double>& weights, const char* name, int window) {
+    const double* weight = vector_of(weights, name, window);
+    std::vector<std::uint64_t> result;
+    for (int d = 0; d < window; ++d) {
+        require(weight[d] >= 0 && weight[d] <= 1, std::string(name) + " must lie in 0 .. 1");
+        result.push_back(static_cast<std::uint64_t>(std::llround(std::ldexp(weight[d], kWeightBits))));
+    }
+    return result;
+}
+
+// Holds what every call needs of a corpus, so that rows may be asked for a range at a time.
+class CooccurrenceCounter {
+  public:
+    CooccurrenceCounter(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
+                        const py::array_t<std::int64_t>& counts, int window,
+                        const std::optional<py::array_t<double>>& left, const std::optional<py::array_t<double>>& right)
+        : ids_(ids), offsets_(offsets), counts_(counts) {
+        require(window >= 1 && window <= (1 << 20), "window must lie in 1 .. 2^20");
+        require(left || right, "left or right must be given");
+        task_.ids = vector_of(ids, "ids");
+        task_.offsets = vector_of(offsets, "offsets");
+        task_.n_tokens = ids.size();
+        task_.n_documents = offsets.size() - 1;
+        task_.n_words = static_cast<std::int32_t>(counts.size());
+        task_.window = window;
+        vector_of(counts, "counts");
+        if (left) task_.left = (left_ = units(*left, "left", window)).data();
+        if (right) task_.right = (right_ = units(*right, "right", window)).data();
+        require(task_.n_documents >= 0 && task_.offsets[task_.n_documents] == task_.n_tokens,
+                "offsets must run from 0 to the number of ids");
+        const py::gil_scoped_release release;
+        starts_.emplace(task_);
+    }
+
+    py::tuple rows(std::int32_t first, std::int32_t n, int threads) const {
+        require(first >= 0 && n >= 0 && first <= task_.n_words - n, "rows must lie in the matrix");
+        threads_of(threads);
+        CooccurrenceRows found;
+        std::vector<std::int64_t> begins{0};
+        {
+            const py::gil_scoped_release release;
+            found = cooccurrence_rows(task_, *starts_, counts_.data(), first, n, threads);
+            for (const auto& piece : found.pieces) begins.push_back(begins.back() + piece.size);
+        }
+        Array<std::int64_t> lengths(n);
+        std::copy(found.lengths.begin(), found.lengths.end(), lengths.mutable_data());
+        Array<std::int32_t> columns(begins.back());
+        Array<float> values(begins.back());
+        auto* const column = columns.mutable_data();
+        auto* const value = values.mutable_data();
+        {
+            const py::gil_scoped_release release;
+            std::atomic<std::size_t> next{0};
+            parallel(threads, [&](int) {
+                for (std::size_t i; (i = next++) < found.pieces.size();) {
+                    auto piece = std::move(found.pieces[i]);  // given back when it is copied
+                    std::copy_n(piece.columns.as<std::int32_t>(), piece.size, column + begins[i]);
+                    std::copy_n(piece.values.as<float>(), piece.size, value + begins[i]);
+                }
+            });
+        }
+        return py::make_tuple(lengths, columns, values);
+    }
+
+  private:
+    py::array_t<std::int32_t> ids_;
+    py::array_t<std::int64_t> offsets_, counts_;
+    std::vector<std::uint64_t> left_, right_;
+    CooccurrenceTask task_{};
+    std::optional<DocumentStarts> starts_;
+};
+
+}  // namespace
+
+void bind_counts(py::module_& m) {
+    py::class_<CooccurrenceCounter>(m, "CooccurrenceCounter")
+        .def(py::init<const py::array_t<std::int32_t>&, const py::array_t<std::int64_t>&,
+                      const py::array_t<std::int64_t>&, int, const std::optional<py::array_t<double>>&,
+                      const std::optional<py::array_t<double>>&>(),
+             py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("counts").noconvert(), py::kw_only(),
+             py::arg("window"), py::arg("left"), py::arg("right"))
+        .def("rows", &CooccurrenceCounter::rows, py::arg("first"), py::arg("n"), py::kw_only(), py::arg("threads"));
+}
+
+}  // namespace firth

@@ -1,0 +1,304 @@
+"""Co-occurrence: how often words stand near each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from tqdm import tqdm
+
+from firth import _core, files
+from firth.corpus import Corpus, Vocabulary
+from firth.runtime import default_threads
+
+# A record of GloVe's programs: rows and columns from 1.
+_GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
+_STEPS = 50  # looks at Ctrl-C and moves of the bar, at the least
+_RECORDS = 1 << 20  # GloVe records handled at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cooccurrences:
+    """A co-occurrence matrix, the words of its rows and columns, and how it was counted.
+
+    Attributes
+    ----------
+    csr
+        ``scipy.sparse.csr_array`` of float32, (words, words), columns ascending in each row. Row i, column j: the
+        weights of all places where word j stands near word i, added up.
+    vocabulary
+        The words, with their counts.
+    window, side, weighting
+        As given to `count_cooccurrences`; None where not known.
+    """
+
+    csr: sparse.csr_array
+    vocabulary: Vocabulary
+    window: int | None = None
+    side: str | None = None
+    weighting: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Cooccurrences of {len(self.vocabulary)} words, {self.csr.nnz} non-zeros>"
+
+    def save(self, path: files.PathLike) -> None:
+        """Write the matrix and the vocabulary as one safetensors file; it appears whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        tensors = {
+            **files.pack_words(self.vocabulary.words),
+            "counts": self.vocabulary.counts,
+            "data": self.csr.data,
+            "indices": self.csr.indices,
+            "indptr": self.csr.indptr,
+        }
+        options = {"window": self.window, "side": self.side, "weighting": self.weighting}
+        files.write_own(path, "counts", tensors, {"options": options})
+
+    @staticmethod
+    def open(path: files.PathLike) -> Cooccurrences:
+        """Open a saved matrix; its numbers stay in the file and are mapped.
+
+        Raises
+        ------
+        OSError
+            If there is no such file.
+        ValueError
+            If it is not a saved co-occurrence matrix, is damaged, or was written by a newer version.
+        """
+        tensors, metadata = files.read_own(path, "counts", mmap=True)
+        try:
+            vocabulary = Vocabulary(files.unpack_words(tensors), np.array(tensors["counts"]))
+            data, indices, indptr = tensors["data"], tensors["indices"], tensors["indptr"]
+            options = metadata["options"]
+            if len(indptr) != len(vocabulary) + 1 or indptr[0] != 0 or not indptr[-1] == len(data) == len(indices):
+                raise ValueError("its parts do not fit together")
+            return Cooccurrences(_csr(data, indices, indptr), vocabulary, **options)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged co-occurrence matrix: {error}") from None
+
+    def to_glove(self, path: files.PathLike) -> None:
+        """Write the matrix as GloVe's programs do: records of two int32, counted from 1, and a float64.
+
+        The programs want the rows in the order of their own vocabulary file, most frequent first, as ours are.
+        """
+        with files.replacing(path) as file:
+            for start in range(0, self.csr.nnz, _RECORDS):
+                end = min(start + _RECORDS, self.csr.nnz)
+                records = np.empty(end - start, _GLOVE)
+                records["row"] = np.searchsorted(self.csr.indptr, np.arange(start, end), side="right")
+                records["column"] = self.csr.indices[start:end] + 1
+                records["value"] = self.csr.data[start:end]
+                file.write(records.data.cast("B"))
+
+    @staticmethod
+    def from_glove(path: files.PathLike, vocabulary: Vocabulary) -> Cooccurrences:
+        """Read what GloVe's ``cooccur`` or ``shuffle`` wrote, in any order.
+
+        Parameters
+        ----------
+        path
+            The file of records.
+        vocabulary
+            The words, in the order of the file that GloVe's ``vocab_count`` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file does not hold whole records, or one of them names a word that the vocabulary lacks.
+        """
+        size = os.stat(path).st_size
+        if size % _GLOVE.itemsize:
+            raise ValueError(f"{path} does not hold whole records of {_GLOVE.itemsize} bytes: it has {size}")
+        records = np.memmap(path, _GLOVE, "r") if size else np.empty(0, _GLOVE)
+        n = len(vocabulary)
+        for name in ("row", "column"):
+            for start in range(0, len(records), _RECORDS):
+                numbers = records[name][start : start + _RECORDS]
+                wrong = np.flatnonzero((numbers < 1) | (numbers > n))
+                if len(wrong):
+                    at = start + int(wrong[0])
+                    raise ValueError(f"{path}: record {at + 1} names word {records[name][at]} of a vocabulary of {n}")
+        pairs = (records["row"] - np.int32(1), records["column"] - np.int32(1))
+        csr = sparse.csr_array(sparse.coo_array((records["value"].astype(np.float32), pairs), shape=(n, n)))
+        csr.sort_indices()
+        return Cooccurrences(csr, vocabulary)
+
+
+def count_cooccurrences(
+    corpus: Corpus,
+    *,
+    window: int = 10,
+    side: str = "both",
+    weighting: str = "harmonic",
+    memory: int | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Cooccurrences:
+    r"""Count how often words stand near each other.
+
+    Parameters
+    ----------
+    corpus
+        The documents; a window never crosses from one to the next.
+    window
+        The greatest distance at which words are near.
+    side
+        "both": words before and behind count, and the matrix is symmetric. "left" or "right": only words before, or
+        behind.
+    weighting
+        What a word at distance d counts: "flat", 1; "harmonic", 1/d (GloVe's); "dynamic", (window - d + 1) / window,
+        the mean of word2vec's random windows (Levy, Goldberg & Dagan 2015, section 3.1).
+    memory
+        Bytes that the counting may take; beyond them the matrix grows in a temporary folder instead of in memory and
+        is mapped from there. The result is the same, to the bit. None: no bound.
+    threads
+        None: all processors that this process may use. The result is the same, to the bit, for any number.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    Cooccurrences
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not what it should be, or the corpus has no token.
+    MemoryError
+        If the matrix does not fit, or `memory` is too little for a single row, naming what would do.
+    OSError
+        If the temporary folder has no room; nothing is left there.
+
+    Notes
+    -----
+    Weights are rounded to multiples of :math:`2^{-28}` and added as integers, which loses nothing and knows no order; a
+    sum is rounded once, to float32. So an entry errs by at most :math:`2^{-24}` of itself plus
+    :math:`2^{-29}` for each place counted.
+    """
+    if not isinstance(corpus, Corpus):
+        raise TypeError(f"corpus must be a firth.Corpus, not {type(corpus).__name__}")
+    for name, value in (("window", window), ("threads", 1 if threads is None else threads)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name} must be an integer, not {value!r}")
+        if not 1 <= value <= 2**20:
+            raise ValueError(f"{name} must lie in 1 .. {2**20}, not {value}")
+    if side not in ("both", "left", "right"):
+        raise ValueError(f"side must be 'both', 'left' or 'right', not {side!r}")
+    if corpus.n_tokens == 0:
+        raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
+    weights = _weights(weighting, int(window))
+    counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
+    counter = _core.CooccurrenceCounter(
+        corpus.ids,
+        corpus.offsets,
+        counts,
+        window=window,
+        left=None if side == "right" else weights,
+        right=None if side == "left" else weights,
+    )
+    workers = default_threads() if threads is None else int(threads)
+    most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
+    # What a range of rows takes: places of 8 bytes, and at most twice its non-zeros of 8 bytes while they are handed over.
+    needs = 8 * counts + 16 * most
+    fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 24 * len(counts)
+    if memory is not None and memory < fixed + needs.max():
+        raise MemoryError(f"memory={memory} is too little: one row takes up to {fixed + int(needs.max())} bytes")
+    in_memory = memory is None or fixed + int(8 * most.sum() + needs.max()) <= memory
+    room = needs.sum() / _STEPS if memory is None else min(needs.sum() / _STEPS, memory - fixed)
+    cuts = _cut(needs, max(room, needs.max()))
+
+    with tqdm(total=corpus.n_tokens, desc="counting", unit="w", unit_scale=True, disable=not progress) as bar:
+
+        def pieces() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]:
+            for first, end in zip(cuts, cuts[1:], strict=False):
+                yield counter.rows(first, end - first, threads=workers)
+                bar.update(int(counts[first:end].sum()))
+
+        csr = _in_memory(pieces()) if in_memory else _on_disk(pieces())
+    return Cooccurrences(csr, corpus.vocabulary, int(window), side, weighting)
+
+
+def _weights(weighting: str, window: int) -> NDArray[np.float64]:
+    distance = np.arange(1, window + 1)
+    if weighting == "flat":
+        return np.ones(window)
+    if weighting == "harmonic":
+        return np.asarray(1.0 / distance)
+    if weighting == "dynamic":
+        return np.asarray((window - distance + 1) / window)
+    raise ValueError(f"weighting must be 'flat', 'harmonic' or 'dynamic', not {weighting!r}")
+
+
+def _cut(needs: NDArray[np.int64], room: float) -> list[int]:
+    """Ranges of rows that each need no more than `room`, as their borders."""
+    total = np.concatenate([[0], np.cumsum(needs)])
+    cuts = [0]
+    while cuts[-1] < len(needs):
+        end = int(np.searchsorted(total, total[cuts[-1]] + room, side="right")) - 1
+        cuts.append(max(end, cuts[-1] + 1))
+    return cuts
+
+
+def _csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any]) -> sparse.csr_array:
+    """Put together without a copy; scipy's constructor would load mapped arrays to look at them."""
+    n = len(indptr) - 1
+    csr = sparse.csr_array((n, n), dtype=data.dtype)
+    # scipy wants both index arrays of one type.
+    csr.data, csr.indices, csr.indptr = data, indices, indptr.astype(indices.dtype, copy=False)
+    csr.has_sorted_indices = csr.has_canonical_format = True
+    return csr
+
+
+def _indptr(lengths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
+
+
+def _in_memory(pieces: Iterator[tuple[Any, Any, Any]]) -> sparse.csr_array:
+    lengths, columns, values = map(list, zip(*pieces, strict=True))
+    indptr = _indptr(lengths)
+    dtype = np.int32 if indptr[-1] < 2**31 else np.int64
+    csr = _csr(_joined(values, np.float32), _joined(columns, dtype), indptr)
+    return csr
+
+
+def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    """The parts end to end; each is given back as soon as it is copied."""
+    whole = np.empty(sum(map(len, parts)), dtype)
+    at = 0
+    for i, part in enumerate(parts):
+        whole[at : at + len(part)] = part
+        at += len(part)
+        parts[i] = part[:0].copy()
+    return whole
+
+
+def _on_disk(pieces: Iterator[tuple[Any, Any, Any]]) -> sparse.csr_array:
+    with tempfile.TemporaryDirectory(prefix="firth-counts-") as folder:
+        places = Path(folder, "values"), Path(folder, "columns")
+        lengths = []
+        with places[0].open("wb") as values_file, places[1].open("wb") as columns_file:
+            for length, columns, values in pieces:
+                lengths.append(length)
+                try:
+                    columns_file.write(columns.data.cast("B"))
+                    values_file.write(values.data.cast("B"))
+                except OSError as error:
+                    raise OSError(error.errno, f"no room for the counts in {folder}: {error.strerror}") from error
+        indptr = _indptr(lengths)
+        n = int(indptr[-1])
+        # The files are unlinked with the folder; what is mapped stays until the arrays go.
+        data = np.memmap(places[0], np.float32, "r", shape=n) if n else np.empty(0, np.float32)
+        indices = np.memmap(places[1], np.int32, "r", shape=n) if n else np.empty(0, np.int32)
+        return _csr(data, indices if n < 2**31 else indices.astype(np.int64), indptr)
