@@ -21,6 +21,9 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     void* PyUnicode_DATA(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    # Of a list or tuple alone. An iterator for each of a million short documents would take as long as their words.
+    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
+    PyObject* PySequence_Fast_GET_ITEM(object sequence, Py_ssize_t i)
 
 cdef object _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -144,7 +147,8 @@ cdef class Tokens:
                     _reject(document, self.documents, "a list of tokens")
                 document = list(document)
             position = 0
-            for token in document:
+            while position < PySequence_Fast_GET_SIZE(document):
+                token = <object>PySequence_Fast_GET_ITEM(document, position)
                 if not PyUnicode_Check(token):
                     raise TypeError(
                         f"documents[{self.documents}][{position}] is {_kind(token)}, not a string: {token!r:.60}"

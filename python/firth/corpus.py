@@ -725,8 +725,11 @@ def _from_iterable(documents: Any, options: _Options, *, progress: bool = False)
     strings = isinstance(options.tokenizer, str)
     with tqdm(documents, desc="reading", unit=" documents", unit_scale=True, disable=not progress) as bar:
         iterator: Iterator[Any] = iter(bar) if progress else iter(documents)
-        first = list(itertools.islice(iterator, 1))
-        iterator = itertools.chain(first, iterator)
+        if isinstance(documents, list | tuple):
+            first = list(documents[:1])  # nothing between the list and the loop: short documents would feel it
+        else:
+            first = list(itertools.islice(iterator, 1))
+            iterator = itertools.chain(first, iterator)
         invalid = 0
         if not first:
             pass

@@ -26,7 +26,7 @@ Errors = Literal["strict", "skip"]
 
 _HEAD = 1 << 20  # bytes that a format is told by
 _LISTED = 5  # bad lines that a message spells out
-_CHUNK = 1 << 22  # numbers formatted at once
+_CHUNK = 1 << 18  # numbers formatted at once: a megabyte
 _MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before UTF-8
 _HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[ \t]*(\d{1,18})[ \t]+(\d{1,9})[ \t\r]*(?:\n|\Z)")
 _WHITE = re.compile(rb"[ \t\n\r\v\f]")

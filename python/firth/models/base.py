@@ -442,8 +442,9 @@ class _Run:
         model = self.model
         chunk = 50_000
         since = "at the start" if self.epoch == self.position == 0 else "when training was resumed"
+        good = np.empty(model._tensors["vectors"].shape, np.float32)
         while self.epoch < model.epochs:
-            good = np.array(model._tensors["vectors"])
+            np.copyto(good, model._tensors["vectors"])
             while self.position < self.units:
                 end = min(self.units, self.position + chunk)
                 advance = end - self.position
