@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import firth
+import reference
 from firth import counts, files
 
 WEIGHTS = {
@@ -37,9 +37,10 @@ def random_corpus(lengths, n_words=50, seed=1):
 
 
 def same(a, b):
-    return all(
-        np.array_equal(getattr(a.csr, part), getattr(b.csr, part)) for part in ("data", "indices", "indptr")
-    ) and a.csr.data.tobytes() == b.csr.data.tobytes()
+    return (
+        all(np.array_equal(getattr(a.csr, part), getattr(b.csr, part)) for part in ("data", "indices", "indptr"))
+        and a.csr.data.tobytes() == b.csr.data.tobytes()
+    )
 
 
 @given(
@@ -57,7 +58,10 @@ def test_equals_counting_by_hand(documents, window, side, weighting, threads):
     exact = reference.cooccurrences(documents, 7, window, side, lambda d: WEIGHTS[weighting](d, window))
     np.testing.assert_allclose(found.csr.toarray(), exact, rtol=2**-23, atol=20 * 2**-29)
     assert found.csr.nnz == np.count_nonzero(exact)
-    assert all((np.diff(found.csr.indices[a:b]) > 0).all() for a, b in zip(found.csr.indptr, found.csr.indptr[1:]))
+    assert all(
+        (np.diff(found.csr.indices[a:b]) > 0).all()
+        for a, b in zip(found.csr.indptr, found.csr.indptr[1:], strict=False)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 127, 128, 129, 1000])
@@ -107,9 +111,8 @@ def test_wikipedia_equals_glove_s_program(data):
     import lzma
     import re
 
-    text = lzma.open(data / "enwiki.raw.txt.xz", "rt", encoding="utf-8").read().lower()
-    lines = (" ".join(re.findall("[a-z]+|[0-9]+", line)) for line in text.splitlines())
-    corpus = firth.Corpus.from_iterable(line for line in lines if line)
+    with lzma.open(data / "enwiki.raw.txt.xz", "rt", encoding="utf-8") as file:
+        corpus = firth.Corpus.from_iterable(" ".join(re.findall("[a-z]+|[0-9]+", line.lower())) for line in file)
     found = firth.count_cooccurrences(corpus, window=10)
     assert found.csr.nnz == 28_910_348
 

@@ -17,7 +17,7 @@ constexpr std::int64_t kAhead = 8;  // places between a prefetch and its use
 // Places of the words [first, first + n), word by word, ascending.
 struct Places {
     std::vector<std::int64_t> begin;  // (n + 1)
-    Pages positions;  // int64
+    Pages positions;                  // int64
 };
 
 Places sort_places(const CooccurrenceTask& task, const std::int64_t* counts, std::int32_t first, std::int32_t n,
@@ -83,8 +83,7 @@ class Accumulator {
 
 }  // namespace
 
-DocumentStarts::DocumentStarts(const CooccurrenceTask& task)
-    : bits_(static_cast<std::size_t>(task.n_tokens / 64 + 1)) {
+DocumentStarts::DocumentStarts(const CooccurrenceTask& task) : bits_(static_cast<std::size_t>(task.n_tokens / 64 + 1)) {
     for (std::int64_t d = 0; d <= task.n_documents; ++d) {
         const std::int64_t p = task.offsets[d];
         bits_[static_cast<std::size_t>(p >> 6)] |= std::uint64_t{1} << (p & 63);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -210,7 +211,7 @@ def count_cooccurrences(
     )
     workers = default_threads() if threads is None else int(threads)
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
-    # What a range of rows takes: places of 8 bytes, and at most twice its non-zeros of 8 bytes while they are handed over.
+    # What a range of rows takes: places of 8 bytes, and at most twice its non-zeros of 8 while they are handed over.
     needs = 8 * counts + 16 * most
     fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 24 * len(counts)
     if memory is not None and memory < fixed + needs.max():
@@ -222,7 +223,7 @@ def count_cooccurrences(
     with tqdm(total=corpus.n_tokens, desc="counting", unit="w", unit_scale=True, disable=not progress) as bar:
 
         def pieces() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]:
-            for first, end in zip(cuts, cuts[1:], strict=False):
+            for first, end in itertools.pairwise(cuts):
                 yield counter.rows(first, end - first, threads=workers)
                 bar.update(int(counts[first:end].sum()))
 
@@ -269,8 +270,7 @@ def _in_memory(pieces: Iterator[tuple[Any, Any, Any]]) -> sparse.csr_array:
     lengths, columns, values = map(list, zip(*pieces, strict=True))
     indptr = _indptr(lengths)
     dtype = np.int32 if indptr[-1] < 2**31 else np.int64
-    csr = _csr(_joined(values, np.float32), _joined(columns, dtype), indptr)
-    return csr
+    return _csr(_joined(values, np.float32), _joined(columns, dtype), indptr)
 
 
 def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
