@@ -21,7 +21,7 @@ from firth.runtime import default_threads
 
 # A record of GloVe's programs: rows and columns from 1.
 _GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
-_STEPS = 50  # looks at Ctrl-C and moves of the bar, at the least
+_STEPS = 16  # ranges of rows at the least: looks at Ctrl-C, moves of the bar
 _RECORDS = 1 << 20  # GloVe records handled at once
 
 
