@@ -19,7 +19,7 @@ SOURCES = ROOT / "csrc"
 # Upstream first. A module may import those of earlier rows, and its own row's.
 FLOW = [
     ["_core", "_tokens"],
-    ["runtime", "files"],
+    ["checks", "runtime", "files"],
     ["corpus", "formats"],
     ["vectors", "counts"],
     ["models", "evaluate"],

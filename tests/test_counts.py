@@ -162,6 +162,8 @@ def test_files_that_are_no_counts(tmp_path):
         ({"side": "up"}, ValueError),
         ({"weighting": "heavy"}, ValueError),
         ({"threads": 0}, ValueError),
+        ({"threads": 5000}, ValueError),
+        ({"memory": "1 GB"}, TypeError),
     ],
 )
 def test_wrong_options(options, error):
@@ -207,7 +209,6 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no room for the counts"):
         firth.count_cooccurrences(corpus, memory=need // 2, threads=1)
     assert not list(tmp_path.iterdir())
-    monkeypatch.undo()
 
 
 def test_progress_on_request(capfd):

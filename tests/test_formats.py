@@ -258,6 +258,8 @@ def test_limit_reads_the_first_words_alone(tmp_path):
         formats.write(path, WORDS, matrix)
         for limit in (1, 4, 9, 100):
             assert_same(formats.read(path, limit=limit), WORDS[:limit], matrix[:limit])
+        with pytest.raises(TypeError, match=r"limit must be a whole number, not 2\.5"):
+            formats.read(path, limit=2.5)
         with pytest.raises(ValueError, match="limit must not be negative"):
             formats.read(path, limit=-1)
     # What is bad behind the limit is not looked at.

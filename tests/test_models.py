@@ -368,6 +368,18 @@ def test_damaged_checkpoints_and_models(make_gradient, corpus, tmp_path):
                 firth.load(path) if what == "model" else make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)
 
 
+def test_a_damaged_checkpoint_leaves_an_earlier_fit_alone(make_gradient, corpus, tmp_path):
+    make_gradient().fit(corpus, checkpoint=tmp_path)
+    model = make_gradient().fit(firth.Corpus.from_iterable(documents(100), min_count=1))
+    before, history = model.vectors.matrix.copy(), list(model.history)
+    tensors, metadata = files.read_tensors(tmp_path / base.CHECKPOINT)
+    files.write_tensors(tmp_path / base.CHECKPOINT, tensors, {**metadata, "progress": [1]})
+    with pytest.raises(ValueError, match="damaged"):
+        model.fit(corpus, checkpoint=tmp_path, resume=True)
+    np.testing.assert_array_equal(model.vectors.matrix, before)
+    assert model.history == history
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_may_use_threads(make_gradient, corpus):

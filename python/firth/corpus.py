@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from firth import _core, _tokens
+from firth.checks import whole_number
 from firth.files import (
     PathLike,
     is_compressed,
@@ -453,13 +454,8 @@ class _Options:
     def __post_init__(self) -> None:
         for name in ("min_count", "max_size", "threads"):
             value = getattr(self, name)
-            if value is None and name != "min_count":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be an integer, not {value!r}")
-            if not 1 <= value <= _LARGEST[name]:
-                bound = "at least 1" if value < 1 else f"at most {_LARGEST[name]}"
-                raise ValueError(f"{name} must be {bound}, not {value}")
+            if value is not None or name == "min_count":
+                whole_number(name, value, low=1, high=_LARGEST[name])
         if self.vocabulary is not None and not isinstance(self.vocabulary, Vocabulary):
             raise TypeError(f"vocabulary must be a Vocabulary, not a {type(self.vocabulary).__name__}")
         if self.vocabulary is not None and self.max_size is not None:

@@ -16,6 +16,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from firth import _core, files
+from firth.checks import whole_number
 from firth.corpus import Corpus, Vocabulary
 from firth.runtime import default_threads
 
@@ -190,16 +191,15 @@ def count_cooccurrences(
     """
     if not isinstance(corpus, Corpus):
         raise TypeError(f"corpus must be a firth.Corpus, not {type(corpus).__name__}")
-    for name, value in (("window", window), ("threads", 1 if threads is None else threads)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name} must be an integer, not {value!r}")
-        if not 1 <= value <= 2**20:
-            raise ValueError(f"{name} must lie in 1 .. {2**20}, not {value}")
+    window = whole_number("window", window, low=1, high=2**20)
+    workers = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+    if memory is not None:
+        memory = whole_number("memory", memory)
     if side not in ("both", "left", "right"):
         raise ValueError(f"side must be 'both', 'left' or 'right', not {side!r}")
     if corpus.n_tokens == 0:
         raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
-    weights = _weights(weighting, int(window))
+    weights = _weights(weighting, window)
     counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
     counter = _core.CooccurrenceCounter(
         corpus.ids,
@@ -209,7 +209,6 @@ def count_cooccurrences(
         left=None if side == "right" else weights,
         right=None if side == "left" else weights,
     )
-    workers = default_threads() if threads is None else int(threads)
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
     # What a range of rows takes: places of 8 bytes, and at most twice its non-zeros of 8 while they are handed over.
     needs = 8 * counts + 16 * most
@@ -228,7 +227,7 @@ def count_cooccurrences(
                 bar.update(int(counts[first:end].sum()))
 
         csr = _in_memory(pieces()) if in_memory else _on_disk(pieces())
-    return Cooccurrences(csr, corpus.vocabulary, int(window), side, weighting)
+    return Cooccurrences(csr, corpus.vocabulary, window, side, weighting)
 
 
 def _weights(weighting: str, window: int) -> NDArray[np.float64]:

@@ -211,7 +211,7 @@ def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArr
 def write_own(
     path: PathLike, kind: str, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write one of firth's own files: `kind` is what it holds, "corpus", "model", "checkpoint" or "vectors"."""
+    """Write one of firth's own files: `kind` is what it holds, such as "corpus", "counts" or "model"."""
     write_tensors(path, tensors, {"format": f"firth {kind}", "version": VERSION, **(metadata or {})})
 
 

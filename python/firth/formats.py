@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core, files
+from firth.checks import whole_number
 from firth.runtime import default_threads
 
 Matrix = NDArray[np.float32]
@@ -77,8 +78,8 @@ def read(
     """Read words and matrix; see `firth.load_vectors` for the parameters."""
     if errors not in ("strict", "skip"):
         raise ValueError(f"errors must be 'strict' or 'skip', not {errors!r}")
-    if limit is not None and limit < 0:
-        raise ValueError(f"limit must not be negative, not {limit}")
+    if limit is not None:
+        limit = whole_number("limit", limit)
     path = Path(path)
     if format is None:
         head = _head_of(path)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core, files, formats
+from firth.checks import whole_number
 from firth.corpus import Vocabulary
 from firth.runtime import default_threads
 
@@ -186,7 +187,7 @@ class Vectors:
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise ValueError(f"queries[{bad[0]}] is not finite")
-        topn = _count("topn", topn)
+        topn = whole_number("topn", topn)
         n = self._restricted(restrict_vocab)
         rows, scores = _core.topk(
             self.matrix[:n],
@@ -221,7 +222,7 @@ class Vectors:
         TypeError, ValueError
             As from `search`; a TypeError for one string in the place of a list of words.
         """
-        topn = _count("topn", topn)
+        topn = whole_number("topn", topn)
         if isinstance(queries, str):
             raise TypeError(f"queries must be words or an array, not one string; write [{queries!r}]")
         if isinstance(queries, np.ndarray) and queries.dtype.kind in "fiub":
@@ -274,7 +275,7 @@ class Vectors:
             If nothing is given, topn or restrict_vocab is negative, there is no such method, or a vector has another
             shape or is not finite.
         """
-        topn = _count("topn", topn)
+        topn = whole_number("topn", topn)
         check_method(method)
         plus, minus = _several(positive), _several(negative)
         if not plus and not minus:
@@ -507,7 +508,7 @@ class Vectors:
     def _restricted(self, restrict_vocab: int | None) -> int:
         if restrict_vocab is None:
             return len(self)
-        return min(_count("restrict_vocab", restrict_vocab), len(self))
+        return min(whole_number("restrict_vocab", restrict_vocab), len(self))
 
     def _inverse_norms(self) -> NDArray[np.float32]:
         """1 / length of each row, 0 for a length of 0, NaN for a row that is not finite. Computed once."""
@@ -658,14 +659,6 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
     norms[norms == 0] = 1
     units /= norms
     return units
-
-
-def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must not be negative, not {value}")
-    return int(value)
 
 
 def _keyed_vectors() -> Any:

@@ -319,13 +319,18 @@ class GradientModel(Model):
         if corpus.n_tokens == 0:
             raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
         counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
-        units, train = self._begin(corpus, counts)
-        self._words = corpus.vocabulary.words
-        self._view = None
-        self.history = []
-        run = _Run(self, corpus, units, train, folder, callbacks)
-        if state is not None:
-            run.restore(*state)
+        before = self.__dict__.copy()
+        try:
+            units, train = self._begin(corpus, counts)
+            self._words = corpus.vocabulary.words
+            self._view = None
+            self.history = []
+            run = _Run(self, corpus, units, train, folder, callbacks)
+            if state is not None:
+                run.restore(*state)
+        except BaseException:
+            self.__dict__.update(before)  # an earlier fit stays as it was
+            raise
         with tqdm(
             total=units * self.epochs,
             initial=run.epoch * units + run.position,
