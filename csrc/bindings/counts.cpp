@@ -24,7 +24,8 @@ std::vector<std::uint64_t> units(const py::array_t<double>& weights, const char*
     return result;
 }
 
-// Holds what every call needs of a corpus, so that rows may be asked for a range at a time.
+// Holds what every call needs of a corpus, so that rows may be asked for a range at a time. `counts` is what
+// count_words gave for these ids, which it has checked: nothing of that is looked at again.
 class CooccurrenceCounter {
   public:
     CooccurrenceCounter(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
