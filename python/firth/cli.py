@@ -315,7 +315,8 @@ def _train(
     def report(model: GradientModel) -> None:
         epoch = model.history[-1]
         if not bars:
-            say(f"epoch {epoch.epoch} of {model.epochs}: loss {epoch.loss:.4f}, {epoch.words_per_second:,.0f} words/s")
+            rate = f"{epoch.units_per_second:,.0f} {model.unit}/s"
+            say(f"epoch {epoch.epoch} of {model.epochs}: loss {epoch.loss:.4f}, {rate}")
 
     try:
         model.fit(corpus, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)

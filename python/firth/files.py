@@ -260,6 +260,9 @@ def _decoded(value: str) -> Any:
         return value
 
 
+PACKED_WORDS = ("words", "word_offsets")  # the tensors of `pack_words`
+
+
 def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
     """Words as two arrays for `write_tensors`: their UTF-8 bytes end to end, and where each begins."""
     encoded = [word.encode() for word in words]

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from firth import _core, files
+from firth import files
 from firth.corpus import Corpus
+from firth.counts import Cooccurrences
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
@@ -53,8 +54,8 @@ class Epoch:
         Mean per example, in nats, summed in float64; the model says what an example is. NaN if there was none.
     learning_rate
         At the end of the epoch.
-    words_per_second
-        Tokens read, those that subsampling drops included.
+    units_per_second
+        Units of the data: tokens of a corpus, those that subsampling drops included, or non-zeros of a matrix.
     seconds
         Of training.
     """
@@ -62,7 +63,7 @@ class Epoch:
     epoch: int
     loss: float
     learning_rate: float
-    words_per_second: float
+    units_per_second: float
     seconds: float
 
 
@@ -75,6 +76,7 @@ class Model(abc.ABC):
     """
 
     registry: ClassVar[dict[str, type[Model]]] = {}
+    learns_from: ClassVar[tuple[type, ...]] = (Corpus,)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -100,7 +102,7 @@ class Model(abc.ABC):
                     raise ValueError(f"{field.name} must be {' and '.join(filter(None, bounds))}, not {value}")
             self.__dict__[field.name] = value
         self.history: list[Epoch] = []
-        self._tensors: dict[str, NDArray[np.float32]] = {}
+        self._tensors: dict[str, NDArray[Any]] = {}  # matrices of float32, or vectors of any type
         self._words: list[str] = []
         self._view: Vectors | None = None
         self._training = False
@@ -136,8 +138,21 @@ class Model(abc.ABC):
         return self._view
 
     @abc.abstractmethod
-    def fit(self, corpus: Corpus) -> Self:
-        """Learn vectors from a corpus, and return self."""
+    def fit(self, data: Any) -> Self:
+        """Learn vectors from a corpus, or from what else `learns_from` names, and return self."""
+
+    def _check_data(self, data: object) -> None:
+        """Refuse what `fit` cannot learn from."""
+        if not isinstance(data, self.learns_from):
+            kinds = " or ".join(f"a firth.{kind.__name__}" for kind in self.learns_from)
+            raise TypeError(
+                f"fit takes {kinds}, not {type(data).__name__}; "
+                "make a corpus with Corpus.from_file(path) or Corpus.from_iterable(sentences)"
+            )
+        if isinstance(data, Corpus) and data.n_tokens == 0:
+            raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
+        if isinstance(data, Cooccurrences) and data.csr.nnz == 0:
+            raise ValueError("the counts hold no pair of words")
 
     def save(self, path: files.PathLike) -> None:
         """Write the whole model (options, words, all matrices, history) as one safetensors file.
@@ -160,11 +175,11 @@ class Model(abc.ABC):
         self._words = files.unpack_words(tensors)
         if len(tensors["vectors"]) != len(self._words):
             raise TypeError(f"{len(tensors['vectors'])} vectors for {len(self._words)} words")
-        for name, stored in tensors.items():
-            if stored.dtype == np.float32:
-                rows, columns = stored.shape
-                self._tensors[name] = padded_rows(rows, columns)
-                self._tensors[name][:] = stored
+        for name in tensors.keys() - set(files.PACKED_WORDS):
+            stored = tensors[name]
+            kept = padded_rows(*stored.shape) if stored.ndim == 2 else np.empty(stored.shape, stored.dtype)
+            kept[...] = stored
+            self._tensors[name] = kept
         self.history = [Epoch(**epoch) for epoch in metadata["history"]]
         self._view = None
 
@@ -241,6 +256,8 @@ class GradientModel(Model):
     callbacks, interruption, checkpoints and divergence.
     """
 
+    unit: ClassVar[str] = "words"  # what data is counted in
+
     epochs: int = option(5, low=1, high=1_000_000)  # passes over the data
     seed: int = option(1, low=0, high=2**63 - 1)
     threads: int | None = option(None, low=1, high=4096)  # None: all processors this process may use
@@ -251,10 +268,13 @@ class GradientModel(Model):
         return self.threads or default_threads()
 
     @abc.abstractmethod
-    def _begin(self, corpus: Corpus, counts: NDArray[np.int64]) -> tuple[int, Train]:
-        """Allocate and initialise `_tensors`; return the units in an epoch and what trains on a stretch of them.
+    def _begin(self, data: Any, *, progress: bool) -> tuple[int, Train]:
+        """Allocate and initialise `_tensors`; return the units in an epoch and what trains on a stretch of them."""
 
-        `counts` (words,) is how often each word occurs in the corpus, whose ids have been checked.
+    def _settle(self) -> None:
+        """Bring `_tensors["vectors"]` up to date, where it is not what is trained itself.
+
+        Called when somebody may look: after every epoch and when training stops.
         """
 
     @abc.abstractmethod
@@ -263,19 +283,20 @@ class GradientModel(Model):
 
     def fit(
         self,
-        corpus: Corpus,
+        data: Any,
         *,
         progress: bool = False,
         callbacks: Iterable[Callback] = (),
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
     ) -> Self:
-        """Learn vectors from a corpus.
+        """Learn vectors.
 
         Parameters
         ----------
-        corpus
-            What to train on. Every token is used once in each epoch.
+        data
+            What to train on: a `Corpus`, or what else the model's `learns_from` names. Every unit of it, a token or a
+            non-zero, is used once in each epoch.
         progress
             Show a progress bar on stderr.
         callbacks
@@ -284,8 +305,8 @@ class GradientModel(Model):
             A folder for the state of the training, made if it is not there. Written after every epoch, every ten
             minutes, and at Ctrl-C.
         resume
-            Continue from the checkpoint where there is one. At one thread the result is the same, to the byte, as
-            that of an uninterrupted run.
+            Continue from the checkpoint where there is one. The result is the same, to the byte, as that of an
+            uninterrupted run, wherever the same seed gives the same bytes at all.
 
         Returns
         -------
@@ -299,15 +320,11 @@ class GradientModel(Model):
         FloatingPointError
             If a number stops being finite, naming epoch and place; `vectors` are those of the last whole epoch.
         ValueError
-            If the checkpoint belongs to other options or another corpus, or is there and `resume` was not asked for.
+            If the checkpoint belongs to other options or other data, or is there and `resume` was not asked for.
         MemoryError
             If the matrices do not fit, naming the bytes.
         """
-        if not isinstance(corpus, Corpus):
-            raise TypeError(
-                f"fit takes a firth.Corpus, not {type(corpus).__name__}; "
-                "make one with Corpus.from_file(path) or Corpus.from_iterable(sentences)"
-            )
+        self._check_data(data)
         callbacks = list(callbacks)
         for i, callback in enumerate(callbacks):
             if not callable(callback):
@@ -315,17 +332,14 @@ class GradientModel(Model):
         folder = None if checkpoint is None else Path(checkpoint)
         if resume and folder is None:
             raise ValueError("resume=True needs checkpoint=, the folder to continue from")
-        state = None if folder is None else self._read_checkpoint(folder, corpus, resume)
-        if corpus.n_tokens == 0:
-            raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
-        counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
+        state = None if folder is None else self._read_checkpoint(folder, data, resume)
         before = self.__dict__.copy()
         try:
-            units, train = self._begin(corpus, counts)
-            self._words = corpus.vocabulary.words
+            units, train = self._begin(data, progress=progress)
+            self._words = data.vocabulary.words
             self._view = None
             self.history = []
-            run = _Run(self, corpus, units, train, folder, callbacks)
+            run = _Run(self, data, units, train, folder, callbacks)
             if state is not None:
                 run.restore(*state)
         except BaseException:
@@ -335,7 +349,7 @@ class GradientModel(Model):
             total=units * self.epochs,
             initial=run.epoch * units + run.position,
             desc=type(self).__name__,
-            unit="w",
+            unit=f" {self.unit}",
             unit_scale=True,
             disable=not progress,
         ) as bar:
@@ -346,12 +360,13 @@ class GradientModel(Model):
                 run.write_checkpoint()
                 raise
             finally:
+                self._settle()
                 self._training = False
                 self._view = None
         return self
 
     def _read_checkpoint(
-        self, folder: Path, corpus: Corpus, resume: bool
+        self, folder: Path, data: Corpus | Cooccurrences, resume: bool
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         path = folder / CHECKPOINT
         folder.mkdir(parents=True, exist_ok=True)
@@ -367,7 +382,7 @@ class GradientModel(Model):
         tensors, metadata = files.read_own(path, "checkpoint", mmap=True)
         if metadata.get("model") != type(self).__name__:
             raise ValueError(f"{path} is a checkpoint of a {metadata.get('model')}, not of a {type(self).__name__}")
-        missing = {"options", "corpus", "history", "progress"} - metadata.keys()
+        missing = {"options", "data", "history", "progress"} - metadata.keys()
         if missing:
             raise ValueError(f"{path} is a damaged checkpoint: it lacks {', '.join(sorted(missing))}")
         # How many threads is no part of what is learnt: a run may continue on another machine.
@@ -376,8 +391,8 @@ class GradientModel(Model):
             for name, value in self.options.items()
             if name != "threads" and metadata["options"].get(name) != value
         ]
-        if metadata["corpus"] != fingerprint(corpus):
-            other.append("the corpus is another one")
+        if metadata["data"] != fingerprint(data):
+            other.append("the data are other ones")
         if other:
             raise ValueError(f"{path} does not belong to this training: {'; '.join(other)}")
         return tensors, metadata
@@ -386,15 +401,18 @@ class GradientModel(Model):
 CHECKPOINT = "checkpoint.safetensors"  # the file in the folder that `fit` is given
 
 
-def fingerprint(corpus: Corpus) -> list[int]:
-    """Sizes and checksums of a corpus: of its words, its ids and its documents. Reads it all once."""
-    sums = [zlib.crc32("\n".join(corpus.vocabulary.words).encode())]
-    for array in (corpus.ids, corpus.offsets):
+def fingerprint(data: Corpus | Cooccurrences) -> list[int]:
+    """Sizes and checksums of the words and of the arrays of numbers. Reads it all once."""
+    arrays: list[NDArray[Any]] = (
+        [data.ids, data.offsets] if isinstance(data, Corpus) else [data.csr.data, data.csr.indices, data.csr.indptr]
+    )
+    prints = [len(data.vocabulary), zlib.crc32("\n".join(data.vocabulary.words).encode())]
+    for array in arrays:
         total = 0
         for start in range(0, len(array), 1 << 24):
             total = zlib.crc32(np.ascontiguousarray(array[start : start + (1 << 24)]).data, total)
-        sums.append(total)
-    return [corpus.n_tokens, len(corpus), len(corpus.vocabulary), *sums]
+        prints += [len(array), total]
+    return prints
 
 
 @contextlib.contextmanager
@@ -424,7 +442,7 @@ class _Run:
     def __init__(
         self,
         model: GradientModel,
-        corpus: Corpus,
+        data: Corpus | Cooccurrences,
         units: int,
         train: Train,
         folder: Path | None,
@@ -435,7 +453,7 @@ class _Run:
         self.train = train
         self.folder = folder
         self.callbacks = callbacks
-        self.fingerprint = fingerprint(corpus) if folder is not None else []
+        self.fingerprint = fingerprint(data) if folder is not None else []
         self.epoch = 0  # whole ones behind us
         self.position = 0  # units of this one behind us
         self.loss = 0.0
@@ -505,10 +523,11 @@ class _Run:
             epoch=self.epoch + 1,
             loss=self.loss / self.examples if self.examples else math.nan,
             learning_rate=self.model._learning_rate((self.epoch + 1) / self.model.epochs),
-            words_per_second=self.units / max(self.seconds, 1e-9),
+            units_per_second=self.units / max(self.seconds, 1e-9),
             seconds=self.seconds,
         )
         with _interrupt_deferred():
+            self.model._settle()
             self.model.history.append(record)
             self.epoch += 1
             self.position, self.loss, self.examples, self.seconds = 0, 0.0, 0, 0.0
@@ -523,7 +542,7 @@ class _Run:
             {**self.model._tensors, **files.pack_words(self.model._words)},
             {
                 **self.model._description(),
-                "corpus": self.fingerprint,
+                "data": self.fingerprint,
                 "progress": [self.epoch, self.position, self.loss, self.examples, self.seconds],
             },
         )
@@ -533,6 +552,7 @@ class _Run:
         try:
             for name, tensor in self.model._tensors.items():
                 tensor[:] = tensors[name]
+            self.model._settle()
             self.model.history = [Epoch(**epoch) for epoch in metadata["history"]]
             self.epoch, self.position, self.loss, self.examples, self.seconds = metadata["progress"]
         except (KeyError, TypeError, ValueError) as error:

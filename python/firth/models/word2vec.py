@@ -89,8 +89,9 @@ class Word2Vec(GradientModel):
         }
         return {**sizes, "total": sum(sizes.values())}
 
-    def _begin(self, corpus: Corpus, counts: NDArray[np.int64]) -> tuple[int, Train]:
-        words = len(counts)
+    def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
+        corpus, words = data, len(data.vocabulary)
+        counts = _core.count_words(corpus.ids, corpus.offsets, words)
         keep = keep_thresholds(counts, self.sample)
         # A word that a given vocabulary names and the text lacks is never drawn.
         noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
