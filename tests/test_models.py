@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import typing
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,11 +18,20 @@ import firth
 from firth import files
 from firth.models import base
 
-# Small, quick makers of each model. GRADIENT: those trained in epochs, which checkpoint and resume.
+# Small, quick makers of each model.
 MODELS = {
+    "OneHot": firth.OneHot,
+    "RandomVectors": lambda **options: firth.RandomVectors(**{"vector_size": 8, "threads": 1, **options}),
     "Word2Vec": lambda **options: firth.Word2Vec(**{"vector_size": 8, "epochs": 3, "threads": 1, **options}),
 }
-GRADIENT = ["Word2Vec"]
+RACING = {"Word2Vec"}  # those whose threads race on purpose: their bytes hang on how many there are
+GRADIENT = [name for name, make in MODELS.items() if isinstance(make(), base.GradientModel)]
+COUNTING = [name for name, make in MODELS.items() if firth.Cooccurrences in make().learns_from]
+
+
+def having(*fields):
+    """The models that have these options."""
+    return [name for name, make in MODELS.items() if make().options.keys() >= set(fields)]
 
 
 def documents(n=300):
@@ -39,9 +50,31 @@ def make(request):
     return MODELS[request.param]
 
 
+@pytest.fixture(params=having("vector_size"))
+def make_sized(request):
+    return MODELS[request.param]
+
+
+@pytest.fixture(params=having("seed"))
+def make_seeded(request):
+    return MODELS[request.param]
+
+
+@pytest.fixture(params=COUNTING)
+def make_counting(request):
+    return MODELS[request.param]
+
+
 @pytest.fixture(params=GRADIENT)
 def make_gradient(request):
     return MODELS[request.param]
+
+
+def declared(model):
+    """Each option's name and type, without the None that it may take."""
+    return {
+        name: base.not_none(kind) for name, kind in typing.get_type_hints(type(model)).items() if name in model.options
+    }
 
 
 def same(a, b):
@@ -53,6 +86,45 @@ def same(a, b):
 def test_every_model_is_here():
     concrete = {name for name, kind in base.Model.registry.items() if not kind.__abstractmethods__}
     assert concrete == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "kept"),
+    [
+        (3, int, 3),
+        (np.int32(3), int | None, 3),
+        (None, int | None, None),
+        (3, float, 3.0),
+        (True, bool, True),
+        ("a", str, "a"),
+        (np.str_("b"), Literal["a", "b"], "b"),
+        (None, Literal["a", "b"] | None, None),
+        ("a", Literal["a", "b"] | None, "a"),
+    ],
+)
+def test_a_value_of_the_declared_type_is_kept(value, kind, kept):
+    found = base._checked("x", value, kind)
+    assert (type(found), found) == (type(kept), kept)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "error", "said"),
+    [
+        (3.0, int, TypeError, "x must be int, not float"),
+        (True, int | None, TypeError, "x must be int, not bool"),
+        (None, int, TypeError, "x must be int, not NoneType"),
+        (1, bool, TypeError, "x must be bool, not int"),
+        (1, str, TypeError, "x must be str, not int"),
+        ("d", Literal["a", "b", "c"], ValueError, "x must be 'a', 'b' or 'c', not 'd'"),
+        ("", Literal["a", "b"] | None, ValueError, "x must be 'a' or 'b', not ''"),
+        (1, Literal["a", "b"], TypeError, "x must be 'a' or 'b', not int"),
+        (None, Literal["a", "b"], TypeError, "x must be 'a' or 'b', not NoneType"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(value, kind, error, said):
+    with pytest.raises(error) as raised:
+        base._checked("x", value, kind)
+    assert str(raised.value) == said
 
 
 def test_options_are_keywords_fixed_and_checked(make):
@@ -71,26 +143,43 @@ def test_options_are_keywords_fixed_and_checked(make):
             if field.metadata.get(limit) is not None:
                 with pytest.raises(ValueError, match=field.name):
                     make(**{field.name: type(field.default or 1)(field.metadata[limit] * (1 + step * 1e-6) + step)})
+
+
+def test_replace_makes_another_model(make_sized):
+    model = make_sized()
     other = dataclasses.replace(model, vector_size=9)
     assert other.vector_size == 9
     assert model.vector_size == 8
 
 
 def test_options_take_numpy_numbers_and_refuse_booleans_and_nan(make):
-    assert type(make(vector_size=np.int64(5)).vector_size) is int
-    with pytest.raises(TypeError, match="vector_size"):
-        make(vector_size=True)
-    for field in dataclasses.fields(make()):
-        if isinstance(field.default, float):
-            with pytest.raises(ValueError, match=field.name):
-                make(**{field.name: float("nan")})
+    for name, kind in declared(make()).items():
+        if kind is int:
+            assert type(getattr(make(**{name: np.int64(5)}), name)) is int
+        if kind in (int, float):
+            with pytest.raises(TypeError, match=name):
+                make(**{name: True})
+        if kind is float:
+            with pytest.raises(ValueError, match=name):
+                make(**{name: float("nan")})
+
+
+def test_options_that_are_choices_say_which_there_are(make):
+    for name, kind in declared(make()).items():
+        assert kind in (int, float, bool) or base.choices(kind), f"{name}: declare its choices, as a typing.Literal"
+        for choice in base.choices(kind):
+            assert make(**{name: choice}).options[name] == choice
+        if base.choices(kind):
+            with pytest.raises(ValueError, match=f"{name}.* must be '{base.choices(kind)[0]}'.*, not 'nonesuch'"):
+                make(**{name: "nonesuch"})
 
 
 def test_fit_returns_self_and_is_quiet(make, corpus, capfd):
     model = make()
     assert model.fit(corpus) is model
     assert model.vectors.words == corpus.vocabulary.words
-    assert model.vectors.matrix.shape == (len(corpus.vocabulary), 8)
+    words = len(corpus.vocabulary)
+    assert model.vectors.matrix.shape == (words, model.options.get("vector_size", words))
     assert model.vectors.matrix.dtype == np.float32
     assert np.isfinite(model.vectors.matrix).all()
     assert np.shares_memory(model.vectors.matrix, model._tensors["vectors"])
@@ -107,22 +196,77 @@ def test_before_fit_there_are_no_vectors(make, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [None, "text", [["a", "b"]], 3])
-def test_fit_asks_for_a_corpus(make, wrong):
+def test_fit_asks_for_a_corpus(make, wrong, corpus):
     model = make()
     with pytest.raises(TypeError, match=r"firth\.Corpus"):
         model.fit(wrong)
     assert "vectors" not in model._tensors
+    before = model.fit(corpus).vectors
+    with pytest.raises(TypeError):
+        model.fit(wrong)
+    assert model.vectors is before
 
 
-def test_same_seed_same_bytes(make, corpus):
-    assert same(make(seed=4).fit(corpus), make(seed=4).fit(corpus))
-    assert not same(make(seed=4).fit(corpus), make(seed=5).fit(corpus))
+def test_fit_asks_for_what_it_learns_from(make, corpus):
+    assert firth.Corpus in make().learns_from
+    if firth.Cooccurrences not in make().learns_from:
+        with pytest.raises(TypeError, match="not Cooccurrences"):
+            make().fit(firth.count_cooccurrences(corpus))
+
+
+def test_no_token(make):
+    vocabulary = firth.Vocabulary(["elsewhere"])
+    with pytest.raises(ValueError, match="no token"):
+        make().fit(firth.Corpus.from_iterable([["here"]], vocabulary=vocabulary))
+
+
+def test_no_pair(make_counting):
+    counts = firth.count_cooccurrences(firth.Corpus.from_iterable([["alone"], ["alone"]], min_count=1))
+    with pytest.raises(ValueError, match="no pair"):
+        make_counting().fit(counts)
+
+
+def test_same_seed_same_bytes(make_seeded, corpus):
+    assert same(make_seeded(seed=4).fit(corpus), make_seeded(seed=4).fit(corpus))
+    assert not same(make_seeded(seed=4).fit(corpus), make_seeded(seed=5).fit(corpus))
+
+
+@pytest.mark.parametrize("name", [name for name in having("threads") if name not in RACING])
+def test_same_bytes_at_any_number_of_threads(name):
+    words = np.random.default_rng(3).zipf(1.3, (400, 30)) % 3000
+    corpus = firth.Corpus.from_iterable([[f"w{i}" for i in line] for line in words], min_count=1)
+    one = MODELS[name](threads=1).fit(corpus)
+    for threads in (2, 3):
+        assert same(one, MODELS[name](threads=threads).fit(corpus))
+
+
+def test_counts_teach_what_their_corpus_does(make_counting, corpus):
+    """A model counts with its own options; counts that somebody else made with the same ones are the same data."""
+    kinds = declared(make_counting())
+    others = [{}] + [{"window": 3}] * ("window" in kinds)
+    others += [{name: choice} for name in ("side", "weighting") for choice in base.choices(kinds.get(name))]
+    for options in others:
+        model = make_counting(**options).fit(corpus)
+        how = {name: model.options[name] for name in ("window", "side", "weighting") if name in kinds}
+        counts = firth.count_cooccurrences(corpus, **how)
+        from_counts = make_counting(**options).fit(counts)
+        assert same(model, from_counts), options
+        assert from_counts.vectors.words == corpus.vocabulary.words
 
 
 def test_fit_again_starts_again(make, corpus):
     model = make().fit(corpus)
     assert same(model.fit(corpus), make().fit(corpus))
-    assert len(model.history) == model.epochs
+    assert len(model.history) == model.options.get("epochs", 0)
+    other = firth.Corpus.from_iterable([["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]] * 3, min_count=1)
+    held = model.vectors
+    assert model.fit(other).vectors.words == other.vocabulary.words
+    assert held.words == corpus.vocabulary.words
+
+
+def test_a_bar_may_be_asked_for(make, corpus, capfd):
+    assert same(make().fit(corpus, progress=True), make().fit(corpus))
+    assert capfd.readouterr().out == ""
 
 
 def test_save_and_load(make, corpus, tmp_path):
@@ -340,11 +484,9 @@ def test_wrong_callbacks_change_nothing(make_gradient, corpus, wrong):
     assert len(model.history) == 3
 
 
-def test_no_token_and_no_example(make_gradient):
-    vocabulary = firth.Vocabulary(["elsewhere"])
-    with pytest.raises(ValueError, match="no token"):
-        make_gradient().fit(firth.Corpus.from_iterable([["here"]], vocabulary=vocabulary))
-    model = make_gradient().fit(firth.Corpus.from_iterable([["alone"], ["alone"]], min_count=1))
+@pytest.mark.parametrize("name", [name for name in GRADIENT if name not in COUNTING])
+def test_no_example(name):
+    model = MODELS[name]().fit(firth.Corpus.from_iterable([["alone"], ["alone"]], min_count=1))
     assert np.isnan(model.history[0].loss)
 
 

@@ -1,6 +1,7 @@
 """Ways of learning static vectors, one file for each."""
 
 from firth.models.base import load
+from firth.models.baselines import OneHot, RandomVectors
 from firth.models.word2vec import Word2Vec
 
-__all__ = ["Word2Vec", "load"]
+__all__ = ["OneHot", "RandomVectors", "Word2Vec", "load"]

@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 import time
+import types
 import typing
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -83,9 +84,11 @@ class Model(abc.ABC):
         Model.registry[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        types = typing.get_type_hints(type(self))
+        declared = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value = _checked(f"{type(self).__name__}({field.name}=...)", getattr(self, field.name), types[field.name])
+            value = _checked(
+                f"{type(self).__name__}({field.name}=...)", getattr(self, field.name), declared[field.name]
+            )
             limits = field.metadata
             if value is not None and limits:
                 low, above, high = limits["low"], limits["above"], limits["high"]
@@ -138,8 +141,11 @@ class Model(abc.ABC):
         return self._view
 
     @abc.abstractmethod
-    def fit(self, data: Any) -> Self:
-        """Learn vectors from a corpus, or from what else `learns_from` names, and return self."""
+    def fit(self, data: Any, *, progress: bool = False) -> Self:
+        """Learn vectors from a corpus, or from what else `learns_from` names, and return self.
+
+        `progress` shows a bar on stderr, where there is anything to wait for.
+        """
 
     def _check_data(self, data: object) -> None:
         """Refuse what `fit` cannot learn from."""
@@ -184,12 +190,32 @@ class Model(abc.ABC):
         self._view = None
 
 
-def _checked(name: str, value: Any, expected: Any) -> Any:
+def choices(declared: Any) -> tuple[str, ...]:
+    """The strings that a field of type `Literal["a", "b"]` takes; none for one of another type."""
+    return typing.get_args(declared) if typing.get_origin(declared) is typing.Literal else ()
+
+
+def not_none(declared: Any) -> Any:
+    """The type T that a field of type `T | None` declares; other types as they are."""
+    if typing.get_origin(declared) not in (typing.Union, types.UnionType):
+        return declared
+    (kind,) = (kind for kind in typing.get_args(declared) if kind is not type(None))
+    return kind
+
+
+def _checked(name: str, value: Any, declared: Any) -> Any:
     """`value` as the Python type that the field declares; NumPy's numbers are taken, booleans are not numbers."""
-    if typing.get_args(expected):  # int | None
-        if value is None:
-            return None
-        (expected,) = (kind for kind in typing.get_args(expected) if kind is not type(None))
+    expected = not_none(declared)
+    if value is None and expected is not declared:
+        return None
+    if allowed := choices(expected):
+        *others, last = map(repr, allowed)
+        wanted = f"{name} must be {', '.join(others)} or {last}, not"
+        if not isinstance(value, str):
+            raise TypeError(f"{wanted} {type(value).__name__}")
+        if value not in allowed:
+            raise ValueError(f"{wanted} {value!r}")
+        return str(value)
     if expected is bool or isinstance(value, bool):
         if expected is bool and isinstance(value, bool):
             return value
