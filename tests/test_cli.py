@@ -22,6 +22,7 @@ from firth import cli, demo
 
 # A compass: east and west, north and south are opposite; between two neighbours lies 45 degrees.
 COMPASS = ["east", "northeast", "north", "northwest", "west", "southwest", "south", "southeast"]
+TRAIN = [f"train {name}" for name in cli.train.commands]
 
 
 def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
@@ -76,12 +77,12 @@ def test_help_leads_a_newcomer() -> None:
     for alone in (run(), run("--help"), run("-h")):
         assert alone.exit_code == 0
         assert "firth demo" in alone.stdout
-        for command in ("demo", "train", "neighbors", "analogy", "evaluate", "convert"):
+        for command in ("demo", "train", "count", "neighbors", "analogy", "evaluate", "convert"):
             assert f"\n  {command} " in alone.stdout
     assert "skipgram" in run("train").stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "train skipgram", "neighbors", "analogy", "evaluate", "convert"])
+@pytest.mark.parametrize("command", [*TRAIN, "demo", "count", "neighbors", "analogy", "evaluate", "convert"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -115,7 +116,7 @@ def test_python_m_firth_is_the_program() -> None:
     assert result.stdout == run("--version").stdout
 
 
-@pytest.mark.parametrize("command", ["", "train", "train skipgram", "demo", "neighbors", "evaluate", "convert"])
+@pytest.mark.parametrize("command", ["", "train", *TRAIN, "demo", "count", "neighbors", "evaluate", "convert"])
 def test_help_is_whole(command: str) -> None:
     """No summary is cut, and no bracket follows another."""
     shown = " ".join(run(*command.split(), "--help").stdout.split())
@@ -152,6 +153,19 @@ def test_help_does_not_load_scipy() -> None:
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--threads", "0"], ["--threads must be at least 1"]),
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--resume"], ["--checkpoint"]),
         (["train", "skipgram", "text.txt", "-o", "o.xyz"], ["o.xyz", ".bin", ".safetensors"]),
+        (["count", "text.txt"], ["--output", "--glove"]),
+        (["count", "text.txt", "--glove-vocab", "v.txt"], ["--output", "--glove"]),
+        (["count", "text.txt", "-o", "o", "--glove-vocab", "v.txt"], ["--glove-vocab needs --glove"]),
+        (["count", "text.txt", "-o", "o", "--glove", "./o"], ["--output and --glove name the same file"]),
+        (["count", "text.txt", "--glove", "o", "--glove-vocab", "o"], ["--glove and --glove-vocab name the same file"]),
+        (["count", "text.txt", "-o", "o", "--window", "0"], ["--window must be at least 1"]),
+        (["count", "text.txt", "-o", "o", "--threads", "0"], ["--threads must be at least 1"]),
+        (["count", "text.txt", "-o", "o", "--min-count", "0"], ["--min-count must be at least 1"]),
+        (["count", "text.txt", "-o", "o", "--side", "above"], ["--side", "above", "left"]),
+        (["count", "text.txt", "-o", "o", "--weighting", "heavy"], ["--weighting", "heavy", "harmonic"]),
+        (["count", "text.txt", "-o", "o", "--memory", "much"], ["--memory", "'much' is no number of bytes", "4G"]),
+        (["count", "text.txt", "-o", "o", "--memory", "-1"], ["--memory", "'-1'"]),
+        (["count", "text.txt", "-o", "o", "--memory", "4GG"], ["--memory", "'4GG'"]),
         (["convert", "x.txt", "y"], ["y: which format?", ".txt"]),
         (["convert", "x.txt", "y.txt", "--to", "nonsense"], ["nonsense", "word2vec-text"]),
     ],
@@ -426,6 +440,100 @@ def interrupt_later(text: Path, output: Path, state: Path) -> int:
     process.communicate()
     assert process.returncode == 130
     return epoch
+
+
+# ---- count
+
+
+def same_counts(a: firth.Cooccurrences, b: firth.Cooccurrences) -> bool:
+    return a.vocabulary.words == b.vocabulary.words and all(
+        getattr(a.csr, part).tobytes() == getattr(b.csr, part).tobytes() for part in ("data", "indices", "indptr")
+    )
+
+
+def test_count_writes_the_librarys_counts(text: Path, tmp_path: Path) -> None:
+    output, records, words = tmp_path / "o.counts", tmp_path / "cooccurrence.bin", tmp_path / "vocab.txt"
+    options = {"window": 3, "side": "left", "weighting": "dynamic", "threads": 2}
+    flags = [item for name, value in options.items() for item in (f"--{name}", value)]
+    result = run("count", text, "-o", output, "--glove", records, "--glove-vocab", words, "--max-size", 15, *flags)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    corpus = firth.Corpus.from_file(text, max_size=15)
+    expected = firth.count_cooccurrences(corpus, **options)  # type: ignore[arg-type]
+    found = firth.Cooccurrences.open(output)
+    assert same_counts(found, expected)
+    assert (found.window, found.side, found.weighting) == (3, "left", "dynamic")
+    assert same_counts(firth.Cooccurrences.from_glove(records, corpus.vocabulary), expected)
+    pairs = zip(corpus.vocabulary.words, corpus.vocabulary.counts, strict=True)
+    assert words.read_text() == "".join(f"{word} {count}\n" for word, count in pairs)
+    assert "4,000 words of text, 20 different" in result.stderr
+    assert f"Saved {expected.csr.nnz} pairs of 15 words in {output} and {records}\n" in result.stderr
+
+
+def test_count_has_the_librarys_defaults(text: Path, tmp_path: Path) -> None:
+    assert run("count", text, "-o", tmp_path / "o", "-q").output == ""
+    assert same_counts(
+        firth.Cooccurrences.open(tmp_path / "o"), firth.count_cooccurrences(firth.Corpus.from_file(text))
+    )
+
+
+def test_count_for_glove_alone(text: Path, tmp_path: Path) -> None:
+    assert run("count", text, "--glove", tmp_path / "records", "-q").output == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "records"}
+
+
+@pytest.mark.parametrize(
+    ("size", "n_bytes"),
+    [("123456", 123456), ("100k", 102400), ("1.5M", 1572864), ("2GB", 2**31), ("4GiB", 2**32), ("1t", 2**40)],
+)
+def test_count_within_memory(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, n_bytes: int
+) -> None:
+    given = []
+
+    def count(*arguments: object, memory: int, **options: object) -> firth.Cooccurrences:
+        given.append(memory)
+        return firth.count_cooccurrences(*arguments, memory=memory, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cli, "count_cooccurrences", count)
+    assert run("count", text, "-o", tmp_path / "o", "--memory", size).exit_code == 0
+    assert given == [n_bytes]
+    refused(run("count", text, "-o", tmp_path / "o", "--memory", "1k", "-q"), 1, "too little", "bytes")
+
+
+def test_count_takes_a_saved_corpus_and_neither_counts_nor_vectors(text: Path, tmp_path: Path) -> None:
+    corpus = firth.Corpus.from_file(text)
+    corpus.save(tmp_path / "corpus")
+    assert run("count", tmp_path / "corpus", "-o", tmp_path / "counts", "-q").output == ""
+    assert same_counts(firth.Cooccurrences.open(tmp_path / "counts"), firth.count_cooccurrences(corpus))
+    more = ["-o", tmp_path / "o"]
+    refused(run("count", tmp_path / "corpus", *more, "--min-count", 2), 2, "--min-count was settled when the corpus")
+    refused(run("count", tmp_path / "counts", *more), 1, "holds counts, not text: firth count takes the text")
+    refused(run("count", some_vectors(tmp_path / "v.txt"), *more), 1, "holds vectors")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("which", ["-o", "--glove", "--glove-vocab"])
+def test_counts_that_cannot_be_written_are_found_before_counting(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    more = ["--glove", tmp_path / "records"] if which == "--glove-vocab" else []
+    missing = tmp_path / "missing" / "o"
+    refused(run("count", text, *more, which, missing), 1, str(missing), "no folder")
+    refused(run("count", text, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
+    refused(run("count", text, *more, which, text), 2, f"{text} is what shall be read")
+    refused(run("count", text, tmp_path / "other", *more, which, tmp_path / "o"), 1, "other: No such file")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_words_that_glove_cannot_read_are_found_before_counting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firth.Corpus.from_iterable([["New York", "x"]], min_count=1).save(tmp_path / "corpus")
+    monkeypatch.setattr(cli, "count_cooccurrences", lambda *_, **__: pytest.fail("counted first"))
+    common = ["count", tmp_path / "corpus", "-q", "--glove", tmp_path / "records", "--glove-vocab", tmp_path / "v"]
+    refused(run(*common), 1, "white space", "'New York'")
 
 
 # ---- queries
