@@ -10,7 +10,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -125,9 +127,42 @@ def test_help_is_whole(command: str) -> None:
 
 
 def test_an_option_without_help_is_named() -> None:
-    model = dataclasses.make_dataclass("GloVe", [("vector_size", int, 100), ("x_max", float, 10.0)])
-    with pytest.raises(LookupError, match=r"options of GloVe mean: x_max$"):
+    model = dataclasses.make_dataclass("Other", [("vector_size", int, 100), ("zeal", float, 10.0)])
+    with pytest.raises(LookupError, match=r"options of Other mean: zeal$"):
         cli._training_options(model)  # type: ignore[arg-type]
+
+
+def test_options_of_every_type() -> None:
+    fields = [
+        ("vector_size", int | None, 100),
+        ("threads", int | None, None),
+        ("alpha", float, 0.5),
+        ("positive", bool, True),
+        ("output", Literal["sum", "word"], "sum"),  # not the --output that says where vectors go
+    ]
+    model = dataclasses.make_dataclass("Other", fields)
+    given = {}
+
+    @click.command()
+    @cli._training_options(model)  # type: ignore[arg-type]
+    def command(**arguments: object) -> None:
+        given.update(arguments)
+
+    def parsed(*arguments: str) -> dict[str, object]:
+        assert CliRunner().invoke(command, ["in", "-o", "out", *arguments]).exit_code == 0
+        return {name: given[name] for name, *_ in fields}
+
+    assert parsed() == {"vector_size": 100, "threads": None, "alpha": 0.5, "positive": True, "output": "sum"}
+    assert given["path"] == Path("out")
+    assert given.keys().isdisjoint({"checkpoint", "resume"}), "those are for models with epochs"
+    flags = ["--vector-size", "3", "--threads", "2", "--alpha", "1", "--signed", "--vectors", "word"]
+    expected = {"vector_size": 3, "threads": 2, "alpha": 1.0, "positive": False, "output": "word"}
+    assert parsed(*flags) == expected
+    assert parsed("--positive")["positive"]
+    for wrong in (["--vectors", "other"], ["--vector-size", "none"], ["--alpha", "much"], ["--checkpoint", "state"]):
+        assert CliRunner().invoke(command, ["in", "-o", "out", *wrong]).exit_code == 2
+    with pytest.raises(click.UsageError, match=r"^--vectors or --positive is wrong$"), cli._as_flags(given):
+        raise ValueError("output or positive is wrong")
 
 
 def test_help_does_not_load_scipy() -> None:
@@ -302,6 +337,48 @@ def test_train_refuses_vectors_as_text(text: Path, tmp_path: Path, name: str) ->
     path = some_vectors(tmp_path / name)
     for inputs in ([path], [text, path]):
         refused(run("train", "skipgram", *inputs, "-o", tmp_path / "o.txt"), 1, f"{path} holds vectors", "not text")
+
+
+@pytest.fixture
+def random_vectors() -> Iterator[type[firth.RandomVectors]]:
+    """A command for a model without epochs that takes counts."""
+
+    @cli.train.command("random")
+    @cli._training_options(firth.RandomVectors)
+    def command(**arguments: Any) -> None:
+        cli._train(firth.RandomVectors, **arguments)
+
+    yield firth.RandomVectors
+    del cli.train.commands["random"]
+
+
+def test_train_takes_saved_counts(text: Path, tmp_path: Path, random_vectors: type[firth.RandomVectors]) -> None:
+    corpus = firth.Corpus.from_file(text)
+    counts, output, model = tmp_path / "counts", tmp_path / "o.safetensors", tmp_path / "o.model"
+    firth.count_cooccurrences(corpus, window=3, side="left", weighting="flat").save(counts)
+    common = ["train", "random", "-o", output, "--save-model", model, "--vector-size", 20, "--seed", 2]
+    expected = random_vectors(vector_size=20, seed=2).fit(corpus)
+    for given, said in ((counts, "pairs of 20 words\n"), (text, "4,000 words of text")):
+        result = run(*common, given)
+        assert result.exit_code == 0, result.output
+        assert said in result.stderr
+        assert f"Saved 20 vectors of 20 numbers in {output}" in result.stderr
+        vectors = firth.load_vectors(output)
+        assert vectors.words == expected.vectors.words
+        np.testing.assert_array_equal(vectors.matrix, expected.vectors.matrix)
+        assert firth.load(model).options == {**expected.options, "threads": None}
+        output.unlink()
+    assert run(*common, counts, "-q").output == ""
+    refused(run(*common, counts, "--min-count", 2), 2, f"--min-count was settled when the counts in {counts} were made")
+    refused(run(*common, counts, text), 2, f"{counts} holds saved counts, which stand alone")
+    refused(run(*common, text, "--checkpoint", tmp_path / "state"), 2, "--checkpoint")
+    refused(run(*common, counts, "--save-model", counts), 2, f"{counts} is what shall be read")
+
+
+def test_train_refuses_counts_where_text_is_wanted(text: Path, tmp_path: Path) -> None:
+    firth.count_cooccurrences(firth.Corpus.from_file(text)).save(tmp_path / "counts")
+    result = run("train", "skipgram", tmp_path / "counts", "-o", tmp_path / "o.txt")
+    refused(result, 1, "counts holds counts, not text: firth train skipgram takes the text itself")
 
 
 def test_train_refuses_a_model_as_text(text: Path, tmp_path: Path) -> None:

@@ -178,18 +178,31 @@ _HELP = {
     "window": "The most words on either side of a word that count as its company.",
     "side": "Which words count: those on both sides, or those before (left) or behind (right) alone.",
     "weighting": "What a word at distance d counts: 1; or 1/d; or (window - d + 1) / window.",
+    "shift": "Take its logarithm from each value: the number of negatives that word2vec would draw.",
+    "context_smoothing": "Take the counts of context words to this power.",
+    "positive": "Keep values above zero alone, or all.",
+    "eigenvalue_weighting": "Scale dimensions by their singular values to this power.",
+    "x_max": "The count from which on pairs of words weigh the same.",
+    "alpha": "Pairs that are seen less weigh as their count to this power.",
     "negative": "Random words that each word is told apart from.",
     "sample": "Skip part of the words that make up more than this share of the text; 0 keeps all.",
     "ns_exponent": "Draw random words in proportion to count to this power.",
     "learning_rate": "Step size at the first word.",
     "min_learning_rate": "Step size at the last word.",
+    "clip": "Let no number's gradient exceed this.",
+    "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
     "epochs": "Passes over the text.",
     "seed": "Where random numbers start. The same seed on one thread and one instruction set gives the same vectors.",
     "threads": "Threads to run on.",
 }
 # Where a model means something else by an option's name.
-_HELP_OF: dict[tuple[str, str], str] = {}
-_FLAGS: dict[str, str] = {}  # of options that are yes or no: the two words
+_HELP_OF = {
+    ("GloVe", "learning_rate"): "Step size at the start; it falls for each number as its gradients add up (AdaGrad).",
+    ("GloVe", "epochs"): "Passes over the counts.",
+    ("LSA", "weighting"): "How a word's count in a document weighs.",
+}
+# Where a flag is not the option's name: one that is yes or no has a word for each.
+_FLAGS = {"output": "--vectors", "positive": "--positive/--signed"}
 
 
 @main.group(cls=_Commands, invoke_without_command=True)
@@ -246,7 +259,7 @@ def _training_options(kind: type[Model]) -> Callable[[Callable[..., None]], Call
     declared = typing.get_type_hints(kind)
     parameters = [
         _INPUTS,
-        click.option("-o", "--output", type=_PATH, required=True, help="Vectors; the suffix says the format."),
+        click.option("-o", "--output", "path", type=_PATH, required=True, help="Vectors; the suffix says the format."),
         click.option("--save-model", type=_PATH, metavar="FILE", help="Also keep the whole model, for firth.load."),
         *_reading_options(),
         *(_option(kind, name, declared[name], fields[name].default) for name in _HELP if name in fields),
@@ -264,6 +277,7 @@ def _option(kind: type[Model] | None, name: str, declared: Any, default: object)
     value_type = not_none(declared)
     return click.option(
         _FLAGS.get(name, _flag(name)),
+        name,
         type=click.Choice(choices(value_type)) if choices(value_type) else value_type,
         default=default,
         show_default="all processors" if name == "threads" else True,
@@ -305,7 +319,7 @@ def _train(
     kind: type[Model],
     *,
     inputs: tuple[str, ...],
-    output: Path,
+    path: Path,
     save_model: Path | None,
     quiet: bool,
     min_count: int,
@@ -322,11 +336,11 @@ def _train(
         firth.corpus._Options(**reading, vocabulary=None, errors="replace")
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
-    _check_output(output, inputs=inputs)
-    if save_model is not None and save_model.resolve() == output.resolve():
+    _check_output(path, inputs=inputs)
+    if save_model is not None and save_model.resolve() == path.resolve():
         raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
-    if checkpoint is not None and (checkpoint / CHECKPOINT).resolve() == output.resolve():
-        raise click.UsageError(f"{output} is the file of the checkpoint; write to another one")
+    if checkpoint is not None and (checkpoint / CHECKPOINT).resolve() == path.resolve():
+        raise click.UsageError(f"{path} is the file of the checkpoint; write to another one")
     if save_model is not None:
         with _tried(save_model, inputs) as probe:
             probe.touch()
@@ -357,10 +371,10 @@ def _train(
         model.fit(data, progress=bars)
     else:
         _fit_in_epochs(model, data, say, bars, checkpoint, resume)
-    model.vectors.save(output)
+    model.vectors.save(path)
     if save_model is not None:
         model.save(save_model)
-    say(_saved(model.vectors, output))
+    say(_saved(model.vectors, path))
 
 
 def _voice(quiet: bool) -> tuple[Callable[[str], None], bool]:
