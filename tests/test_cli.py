@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -611,6 +613,44 @@ def test_words_that_glove_cannot_read_are_found_before_counting(
     monkeypatch.setattr(cli, "count_cooccurrences", lambda *_, **__: pytest.fail("counted first"))
     common = ["count", tmp_path / "corpus", "-q", "--glove", tmp_path / "records", "--glove-vocab", tmp_path / "v"]
     refused(run(*common), 1, "white space", "'New York'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [(["count", "-o", "o"], "count_cooccurrences"), (["train", "random", "-o", "o.txt"], "RandomVectors.fit")],
+)
+def test_ctrl_c_where_there_is_nothing_to_keep(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vectors: object, arguments: list[str], what: str
+) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"firth.{what}" if "." in what else f"firth.cli.{what}", press)
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, text, "-q")
+    assert (result.exit_code, result.stdout, result.stderr.strip()) == (130, "", "Interrupted.")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of POSIX")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_bars_on_a_terminal(text: Path, tmp_path: Path, quiet: bool) -> None:
+    import fcntl
+    import termios
+
+    mine, theirs = os.openpty()
+    fcntl.ioctl(mine, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = start("count", text, "-o", tmp_path / "o", *["-q"] * quiet, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how Linux says that the other end was closed
+        while more := os.read(mine, 1 << 16):
+            shown += more
+    os.close(mine)
+    assert process.communicate()[0] == ""
+    assert process.returncode == 0
+    assert (b"counting" in shown) == (b"Saved 200 pairs of 20 words" in shown) == (not quiet)
+    assert bool(shown) != quiet
 
 
 # ---- queries
