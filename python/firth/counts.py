@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from firth import _core, files
 from firth.checks import whole_number
 from firth.corpus import Corpus, Vocabulary
 from firth.runtime import default_threads
+
+Side = Literal["both", "left", "right"]
+Weighting = Literal["flat", "harmonic", "dynamic"]
 
 # A record of GloVe's programs: rows and columns from 1.
 _GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
@@ -142,8 +145,8 @@ def count_cooccurrences(
     corpus: Corpus,
     *,
     window: int = 10,
-    side: str = "both",
-    weighting: str = "harmonic",
+    side: Side = "both",
+    weighting: Weighting = "harmonic",
     memory: int | None = None,
     threads: int | None = None,
     progress: bool = False,
@@ -195,7 +198,7 @@ def count_cooccurrences(
     workers = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
     if memory is not None:
         memory = whole_number("memory", memory)
-    if side not in ("both", "left", "right"):
+    if side not in get_args(Side):
         raise ValueError(f"side must be 'both', 'left' or 'right', not {side!r}")
     if corpus.n_tokens == 0:
         raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
@@ -230,7 +233,7 @@ def count_cooccurrences(
     return Cooccurrences(csr, corpus.vocabulary, window, side, weighting)
 
 
-def _weights(weighting: str, window: int) -> NDArray[np.float64]:
+def _weights(weighting: Weighting, window: int) -> NDArray[np.float64]:
     distance = np.arange(1, window + 1)
     if weighting == "flat":
         return np.ones(window)
