@@ -5,6 +5,7 @@
 
 namespace firth {
 void bind_counts(pybind11::module_& m);
+void bind_glove(pybind11::module_& m);
 void bind_rows(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);
 void bind_text(pybind11::module_& m);
@@ -20,5 +21,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     firth::bind_rows(m);
     firth::bind_topk(m);
     firth::bind_counts(m);
+    firth::bind_glove(m);
     firth::bind_word2vec(m);
 }

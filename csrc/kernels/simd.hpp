@@ -61,6 +61,30 @@ FIRTH_INLINE Vec clamp(Vec x, float low, float high) {
     return select(x > high, splat(high), x);
 }
 
+// The smaller and the larger, lane by lane; b where a is NaN.
+FIRTH_INLINE Vec min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vec>(_mm512_min_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#elif defined(__x86_64__)
+    return reinterpret_cast<Vec>(_mm_min_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
+#else
+    return select(a < b, a, b);
+#endif
+}
+FIRTH_INLINE Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vec>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#elif defined(__x86_64__)
+    return reinterpret_cast<Vec>(_mm_max_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
+#else
+    return select(a > b, a, b);
+#endif
+}
+
 FIRTH_INLINE bool any_nan(Vec x) {
 #if defined(__AVX512F__)
     return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(x), _CMP_UNORD_Q) != 0;
@@ -94,6 +118,45 @@ FIRTH_INLINE Vec exp_bounded(Vec x) {
     p = (p * r) * r + r + 1.0f;
     const VecInt exponent = reinterpret_cast<VecInt>(shifted) << 23;  // n, and bits that the shift drops
     return reinterpret_cast<Vec>(reinterpret_cast<VecInt>(p) + exponent);
+}
+
+// The natural logarithm of normal positive numbers, within 2 units in the last place: the exponent's part, and a
+// polynomial on [sqrt(1/2), sqrt(2)] whose coefficients are those of the Cephes library (Moshier).
+FIRTH_INLINE Vec log_positive(Vec x) {
+    const VecInt bits = reinterpret_cast<VecInt>(x);
+    VecInt exponent = (bits >> 23) - 126;
+    Vec m = reinterpret_cast<Vec>((bits & 0x007FFFFF) | 0x3F000000);  // in [1/2, 1)
+    const VecInt low = m < 0.707106781186547524f;
+    exponent += low;  // -1 where m is doubled
+    m = select(low, m + m, m) - 1.0f;
+    Vec p = splat(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    const Vec e = __builtin_convertvector(exponent, Vec);
+    const Vec square = m * m;
+    return ((p * m) * square - e * 2.12194440e-4f - 0.5f * square + m) + e * 0.693359375f;
+}
+
+// 1 / sqrt(x) for normal positive x: the processor's estimate and one step of Newton's, within a few units in the
+// last place. A division and a square root would take several times as long.
+FIRTH_INLINE Vec inverse_sqrt(Vec x) {
+#if defined(__AVX512F__)
+    const Vec y = reinterpret_cast<Vec>(_mm512_rsqrt14_ps(reinterpret_cast<__m512>(x)));
+#elif defined(__AVX2__)
+    const Vec y = reinterpret_cast<Vec>(_mm256_rsqrt_ps(reinterpret_cast<__m256>(x)));
+#elif defined(__x86_64__)
+    const Vec y = reinterpret_cast<Vec>(_mm_rsqrt_ps(reinterpret_cast<__m128>(x)));
+#else
+    Vec y;
+    for (int lane = 0; lane < kWidth; ++lane) y[lane] = 1.0f / __builtin_sqrtf(x[lane]);
+#endif
+    return y * (1.5f - 0.5f * x * y * y);
 }
 
 // The sums over the lanes of four vectors, as one vector of four.

@@ -108,3 +108,30 @@ class CooccurrenceCounter:
     def rows(
         self, first: int, n: int, *, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
+
+# glove
+class GloveTiles:
+    def __init__(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.int32] | NDArray[np.int64],
+        data: NDArray[np.float32],
+        *,
+        seed: int,
+        threads: int,
+    ) -> None: ...
+    def train(
+        self,
+        words: NDArray[np.float32],
+        contexts: NDArray[np.float32],
+        *,
+        vector_size: int,
+        x_max: float,
+        alpha: float,
+        learning_rate: float,
+        clip: float,
+        begin: int,
+        end: int,
+        epoch: int,
+        threads: int,
+    ) -> tuple[float, int, int]: ...

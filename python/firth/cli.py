@@ -29,7 +29,7 @@ from firth import files, formats
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.demo import OUTPUT, counted
-from firth.models import Word2Vec
+from firth.models import GloVe, Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
 from firth.vectors import Method, Vectors, load_vectors
 
@@ -313,6 +313,23 @@ def skipgram(**arguments: Any) -> None:
       xzcat wiki.xz | firth train skipgram - -o wiki.bin --vector-size 300 --checkpoint wiki.state
     """
     _train(Word2Vec, **arguments)
+
+
+@train.command()
+@_training_options(GloVe)
+def glove(**arguments: Any) -> None:
+    """Fit the logarithms of co-occurrence counts (GloVe).
+
+    The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files
+    are read as one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth
+    count wrote, which bring their own window, side and weighting.
+
+    \b
+    Examples:
+      firth train glove my.txt -o vectors.txt --tokenizer words --x-max 10
+      firth train glove my.counts -o vectors.txt --x-max 10
+    """
+    _train(GloVe, **arguments)
 
 
 def _train(

@@ -223,7 +223,8 @@ def count_cooccurrences(
     check_options(window=window, side=side, weighting=weighting, memory=memory, threads=threads)
     if corpus.n_tokens == 0:
         raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
-    window, workers = int(window), default_threads() if threads is None else int(threads)
+    window, memory = int(window), None if memory is None else int(memory)
+    workers = default_threads() if threads is None else int(threads)
     weights = _weights(weighting, window)
     counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
     counter = _core.CooccurrenceCounter(

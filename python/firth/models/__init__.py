@@ -2,6 +2,7 @@
 
 from firth.models.base import load
 from firth.models.baselines import OneHot, RandomVectors
+from firth.models.glove import GloVe
 from firth.models.word2vec import Word2Vec
 
-__all__ = ["OneHot", "RandomVectors", "Word2Vec", "load"]
+__all__ = ["GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]

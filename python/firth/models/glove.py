@@ -1,0 +1,174 @@
+"""GloVe: vectors whose dot products are the logarithms of co-occurrence counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firth import _core
+from firth.corpus import Corpus
+from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
+from firth.models.base import GradientModel, Tally, Train, option
+from firth.runtime import padded_rows, padded_size
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class GloVe(GradientModel):
+    r"""Global vectors: a weighted least-squares fit of the logarithms of co-occurrence counts.
+
+    For each word i and context word j that occur together :math:`x_{ij}` times, the cost is
+
+    .. math::
+        \tfrac12 f(x_{ij}) (w_i \cdot c_j + b_i + b'_j - \log x_{ij})^2, \quad
+        f(x) = \min(1, (x / x_{max})^\alpha)
+
+    (Pennington, Socher & Manning 2014, equations 8 and 9). `history` has its mean over the non-zeros, as the published
+    program prints it.
+
+    Parameters
+    ----------
+    vector_size
+        D, numbers in a vector.
+    window, side, weighting
+        How a corpus is counted: see `firth.count_cooccurrences`. Counts that are given bring their own.
+    x_max, alpha
+        Of the weight f. The paper has x_max = 100 for billions of words; with a few million, 10 does better.
+    learning_rate
+        Of AdaGrad, with the arithmetic of the published program: the rate is multiplied in before a step is squared
+        into AdaGrad's sums, so that these grow slower and steps stay larger than with AdaGrad as usually written.
+    clip
+        No gradient of a number of a vector exceeds this, before the learning rate.
+    output
+        "sum": a word's vector is w + c, which the paper recommends (section 4.2); "word": w alone.
+    epochs
+        Passes over the non-zeros.
+    seed
+        Same seed: the same vectors, to the bit, for any number of threads.
+    threads
+        None: every processor this process may use.
+
+    Attributes
+    ----------
+    context
+        The vectors c of context words (words, D).
+
+    Examples
+    --------
+    >>> model = GloVe(vector_size=100, x_max=10).fit(corpus)         # doctest: +SKIP
+    >>> counts = firth.count_cooccurrences(corpus, window=10)        # doctest: +SKIP
+    >>> model = GloVe(vector_size=300).fit(counts)                   # doctest: +SKIP
+    """
+
+    learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
+    unit: ClassVar[str] = "non-zeros"
+
+    vector_size: int = option(100, low=1, high=1_000_000)
+    window: int = option(10, low=1, high=2**20)
+    side: Side = "both"
+    weighting: Weighting = "harmonic"
+    x_max: float = option(100.0, low=1e-30, high=3e38)
+    alpha: float = option(0.75, low=0, high=10)
+    learning_rate: float = option(0.05, above=0, high=3e38)
+    clip: float = option(100.0, above=0, high=3e38)
+    output: Literal["sum", "word"] = "sum"
+    epochs: int = option(25, low=1, high=1_000_000)
+
+    @property
+    def context(self) -> NDArray[np.float32]:
+        """The vectors of context words (words, D), of which nobody has made a copy.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        """
+        if "context" not in self._tensors:
+            raise AttributeError("this GloVe has not been fitted: call fit(corpus) first")
+        return self._tensors["context"]
+
+    def estimate_memory(self, counts: Cooccurrences) -> dict[str, int]:
+        """Tell the bytes that `fit` will need.
+
+        Returns
+        -------
+        dict
+            ``counts``: the matrix itself (on disk, if it was opened from a file); ``entries``: its copy in the order
+            of training; ``matrices``: vectors, context vectors and AdaGrad's sums; ``output``: the vectors handed out
+            and those of the last whole epoch; and the ``total``.
+        """
+        words = len(counts.vocabulary)
+        csr = counts.csr
+        sizes = {
+            "counts": csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes,
+            "entries": 8 * csr.nnz,
+            "matrices": 4 * 4 * words * padded_size(self.vector_size + 2),
+            "output": 4 * words * (self.vector_size + padded_size(self.vector_size)),
+        }
+        return {**sizes, "total": sum(sizes.values())}
+
+    def _begin(self, data: Corpus | Cooccurrences, *, progress: bool) -> tuple[int, Train]:
+        if isinstance(data, Corpus):
+            counts = count_cooccurrences(
+                data,
+                window=self.window,
+                side=self.side,
+                weighting=self.weighting,
+                threads=self.n_threads,
+                progress=progress,
+            )
+        else:
+            counts = data
+        csr, words, size = counts.csr, len(counts.vocabulary), self.vector_size
+        if csr.nnz == 0:
+            raise ValueError("no two words of the corpus stand near each other: there is nothing to learn from")
+        tiles = _core.GloveTiles(
+            csr.indptr.astype(np.int64), csr.indices, csr.data, seed=self.seed, threads=self.n_threads
+        )
+        nonzeros = csr.nnz
+        del counts, csr, data
+        # A row holds numbers and sums of squares, each with two more columns for the bias and the 1 that it meets.
+        stride = padded_size(size + 2)
+        both = padded_rows(2 * words, 2 * stride)
+        _core.fill_uniform(both[:, : size + 1], scale=0.5 / (size + 1), seed=self.seed, threads=self.n_threads)
+        both[:, stride:] = 1
+        word, context = both[:words], both[words:]
+        word[:, size + 1] = 1
+        context[:, size + 1] = context[:, size]
+        context[:, size] = 1
+        self._tensors = {"vectors": padded_rows(words, size) if self.output == "sum" else word[:, :size]}
+        for name, side, bias in (("word", word, size), ("context", context, size + 1)):
+            self._tensors |= {
+                name: side[:, :size],
+                f"{name}_bias": side[:, bias],
+                f"{name}_squares": side[:, stride : stride + size],
+                f"{name}_bias_squares": side[:, stride + bias],
+            }
+        self._settle()
+
+        def train(begin: int, end: int, epoch: int) -> Tally:
+            cost, entries, row = tiles.train(
+                word,
+                context,
+                vector_size=size,
+                x_max=self.x_max,
+                alpha=self.alpha,
+                learning_rate=self.learning_rate,
+                clip=self.clip,
+                begin=begin,
+                end=end,
+                epoch=epoch,
+                threads=self.n_threads,
+            )
+            return Tally(cost, entries, f"the words from {self._words[row]!r} on" if row >= 0 else "")
+
+        return nonzeros, train
+
+    def _settle(self) -> None:
+        if self.output == "sum" and "word" in self._tensors:
+            np.add(self._tensors["word"], self._tensors["context"], out=self._tensors["vectors"])
+
+    def _learning_rate(self, progress: float) -> float:
+        return self.learning_rate
