@@ -23,9 +23,11 @@ from click.testing import CliRunner, Result
 
 import firth
 from firth import cli, demo
+from firth.models.base import Model
 
 # A compass: east and west, north and south are opposite; between two neighbours lies 45 degrees.
 COMPASS = ["east", "northeast", "north", "northwest", "west", "southwest", "south", "southeast"]
+MODELS: dict[str, type[Model]] = {"skipgram": firth.Word2Vec, "glove": firth.GloVe}
 TRAIN = [f"train {name}" for name in cli.train.commands]
 
 
@@ -287,9 +289,10 @@ def test_train_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) 
     assert firth.load(model).options == expected.options
 
 
-def test_every_option_of_the_model_is_there_with_its_default() -> None:
-    parameters = {parameter.name: parameter for parameter in cli.skipgram.params}
-    for field in dataclasses.fields(firth.Word2Vec):
+@pytest.mark.parametrize("name", MODELS)
+def test_every_option_of_the_model_is_there_with_its_default(name: str) -> None:
+    parameters = {parameter.name: parameter for parameter in cli.train.commands[name].params}
+    for field in dataclasses.fields(MODELS[name]):
         assert parameters[field.name].default == field.default
     assert parameters["min_count"].default == 5
     assert parameters["tokenizer"].default == "whitespace"
@@ -339,6 +342,47 @@ def test_train_refuses_vectors_as_text(text: Path, tmp_path: Path, name: str) ->
     path = some_vectors(tmp_path / name)
     for inputs in ([path], [text, path]):
         refused(run("train", "skipgram", *inputs, "-o", tmp_path / "o.txt"), 1, f"{path} holds vectors", "not text")
+
+
+def test_train_glove_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) -> None:
+    output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
+    options = {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "x_max": 5.0, "alpha": 0.5}
+    options |= {"learning_rate": 0.1, "clip": 10.0, "output": "word", "epochs": 3, "seed": 7, "threads": 2}
+    flags = [item for name, value in options.items() if name != "output" for item in (cli._flag(name), value)]
+    result = run("train", "glove", text, "-o", output, "--save-model", model, "--vectors", "word", *flags)
+    assert result.exit_code == 0, result.output
+    for said in ("4,000 words of text", "epoch 3 of 3: loss", "non-zeros/s", "Saved 20 vectors of 20 numbers"):
+        assert said in result.stderr
+    expected = firth.GloVe(**options).fit(firth.Corpus.from_file(text))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
+    assert firth.load(model).options == expected.options
+
+
+def test_counts_tell_the_model_how_they_were_made(text: Path, tmp_path: Path) -> None:
+    corpus = firth.Corpus.from_file(text)
+    counts, output, model = tmp_path / "counts", tmp_path / "o.safetensors", tmp_path / "o.model"
+    firth.count_cooccurrences(corpus, window=3, side="left", weighting="flat").save(counts)
+    common = ["train", "glove", counts, "-o", output, "-q"]
+    assert run(*common, "--save-model", model).output == ""
+    expected = firth.GloVe(window=3, side="left", weighting="flat").fit(corpus)
+    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
+    assert {**firth.load(model).options, "threads": None} == expected.options
+    for option in (["--window", 3], ["--side", "left"], ["--weighting", "flat"], ["--tokenizer", "words"]):
+        refused(run(*common, *option), 2, f"{option[0]} was settled when the counts in {counts} were made")
+    found = firth.Cooccurrences.open(counts)
+    firth.Cooccurrences(found.csr, found.vocabulary).save(tmp_path / "unknown")
+    assert run("train", "glove", tmp_path / "unknown", "-o", output, "-q", "--save-model", model).output == ""
+    assert firth.load(model).options["window"] == 10
+
+
+def test_train_on_counts_goes_on_from_a_checkpoint(text: Path, tmp_path: Path) -> None:
+    firth.count_cooccurrences(firth.Corpus.from_file(text)).save(tmp_path / "counts")
+    common = ["train", "glove", tmp_path / "counts", "-o", tmp_path / "o.txt", "--checkpoint", tmp_path / "state", "-q"]
+    assert run(*common).output == ""
+    refused(run(*common), 1, "--resume")
+    assert run(*common, "--resume").output == ""
+    firth.count_cooccurrences(firth.Corpus.from_file(text), window=2).save(tmp_path / "counts")
+    refused(run(*common, "--resume"), 1, "window was 10, is 2; the data are other ones")
 
 
 @pytest.fixture
