@@ -155,7 +155,7 @@ class Bench:
         return run
 
     def judge(self, run: Run, vectors: Path, chance: bool = False) -> None:
-        """Enter what saved vectors are worth, and what is wrong with them; `chance`: similarity need not be above it."""
+        """Enter what saved vectors are worth, and what is wrong with them; `chance`: similarity may be no better."""
         if "failed" in run:
             return
         found = self.fresh(quality, {"vectors": str(vectors), "data": str(self.settings.data)})
@@ -218,6 +218,16 @@ def rotated(names: Iterable[str], by: int) -> list[str]:
     names = list(names)
     by %= len(names)
     return names[by:] + names[:by]
+
+
+def unlike(runs: Iterable[Run], run: Run, name: str, tolerance: float = 0.0) -> str | None:
+    """What is wrong if a figure is not that of the first earlier run of the section that has it."""
+    for other in runs:
+        if other["section"] == run["section"] and name in other and name in run:
+            mine, first = run[name], other[name]
+            same = mine == first or (tolerance > 0 and math.isclose(mine, first, rel_tol=tolerance))
+            return None if same else f"{name} {mine}, but {first} from {other['contender']}"
+    return None
 
 
 def unless_installed(package: str) -> str | None:
