@@ -146,12 +146,13 @@ def make_ppmi(text: str, threads: int, out: str) -> Run:
 def svd_firth(matrix: str, threads: int, seed: int) -> Run:
     """firth's truncated singular value decomposition."""
     import scipy.sparse
-    from firth.models.spectral import truncated_svd
+
+    from firth.models import spectral
 
     given = scipy.sparse.load_npz(matrix)
     before = common.peak_so_far()
     clock = common.Clock()
-    left, values, right = truncated_svd(given, VECTOR_SIZE, seed=seed, threads=threads)
+    left, values, right = spectral.truncated_svd(given, VECTOR_SIZE, seed=seed, threads=threads)
     clock.stage("factorising")
     return _factors(given, left * values, values, right.T, before, clock)
 

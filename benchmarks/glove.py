@@ -36,6 +36,7 @@ OPTIONS = {
     "epochs": 15,
     "min_count": comparison.MIN_COUNT,
 }
+PROGRAMS = ("vocab_count", "cooccur", "shuffle", "glove")
 EPOCHS = 3  # of the section that times a single one
 THREADS = (1, 2, 3)  # of the section that compares bytes
 GIGABYTES = "8.0"  # that `cooccur` and `shuffle` may take; with more room they write fewer temporary files
@@ -61,12 +62,12 @@ class Programs:
 
     def count_pairs(self, text: str) -> None:
         options = {"window_size": OPTIONS["window"], "symmetric": 1, "memory": GIGABYTES}
-        options |= {"vocab_file": self.vocabulary, "overflow_file": self.folder / "overflow"}
+        options |= {"vocab_file": self.vocabulary.name, "overflow_file": "overflow"}
         with self._running("counting", "cooccur", text, self.counts, **options):
             pass
 
     def shuffle(self, seed: int) -> None:
-        options = {"memory": GIGABYTES, "temp_file": self.folder / "shuffle", "seed": seed}
+        options = {"memory": GIGABYTES, "temp_file": "shuffle", "seed": seed}
         with self._running("ordering", "shuffle", self.counts, self.shuffled, **options):
             pass
 
@@ -75,7 +76,7 @@ class Programs:
         options = {name: OPTIONS[name] for name in ("vector_size", "x_max", "alpha")}
         options |= {"eta": OPTIONS["learning_rate"], "iter": epochs, "threads": threads, "seed": seed, "verbose": 1}
         options |= {"binary": 0, "model": 2, "write_header": 0}
-        options |= {"input_file": self.shuffled, "vocab_file": self.vocabulary, "save_file": self.folder / "vectors"}
+        options |= {"input_file": self.shuffled.name, "vocab_file": self.vocabulary.name, "save_file": "vectors"}
         start = before = time.perf_counter()
         with self._running("saving", "glove", os.devnull, Path(os.devnull), **options) as lines:
             for line in lines:
@@ -118,6 +119,7 @@ class Programs:
                 stdin=given,
                 stdout=taken,
                 stderr=subprocess.PIPE,
+                cwd=self.folder,  # they keep the names of their files in arrays of a few hundred characters
                 text=True,
                 errors="replace",
             )
@@ -140,15 +142,19 @@ class Programs:
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--glove", type=Path, metavar="FOLDER", help="of the built vocab_count, cooccur, shuffle, glove"
-    )
+    parser.add_argument("--glove", type=_binaries, metavar="FOLDER", help="of the built " + ", ".join(PROGRAMS))
+
+
+def _binaries(text: str) -> Path:
+    folder = Path(text).resolve()
+    if missing := [name for name in PROGRAMS if not (folder / name).exists()]:
+        raise argparse.ArgumentTypeError(f"{folder} lacks {', '.join(missing)}")
+    return folder
 
 
 def unless_given(bench: comparison.Bench) -> str | None:
     """Why the programs are absent, if they are."""
-    folder = bench.settings.glove
-    return None if folder is not None and Path(folder, "glove").exists() else comparison.NO_GLOVE
+    return comparison.NO_GLOVE if bench.settings.glove is None else None
 
 
 # --- What runs in a process of its own -------------------------------------------------------------------------------
