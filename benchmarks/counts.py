@@ -133,13 +133,14 @@ def count_glove(binaries: str, folder: str, text: str, seed: int) -> Run:
 
 def make_ppmi(text: str, threads: int, out: str) -> Run:
     """The matrix that all the contenders of `svd` factorise."""
+    import numpy as np
     import scipy.sparse
 
     import firth
 
     corpus = firth.Corpus.from_file(text, min_count=OPTIONS["min_count"], threads=threads)
     matrix = firth.count_cooccurrences(corpus, window=OPTIONS["svd_window"], threads=threads).pmi()
-    scipy.sparse.save_npz(out, matrix, compressed=False)
+    scipy.sparse.save_npz(out, matrix.astype(np.float32), compressed=False)
     return {"non_zeros": int(matrix.nnz)}
 
 
