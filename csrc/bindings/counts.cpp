@@ -49,34 +49,21 @@ class CooccurrenceCounter {
         starts_.emplace(task_);
     }
 
-    py::tuple rows(std::int32_t first, std::int32_t n, int threads) const {
-        require(first >= 0 && n >= 0 && first <= task_.n_words - n, "rows must lie in the matrix");
+    // Finds where the words [first, first + n) stand; rows are then had of these.
+    void find_places(std::int32_t first, std::int32_t n, int threads) {
+        require(first >= 0 && n >= 0 && first <= task_.n_words - n, "words must lie in the vocabulary");
         threads_of(threads);
-        CooccurrenceRows found;
-        std::vector<std::int64_t> begins{0};
-        {
-            const py::gil_scoped_release release;
-            found = cooccurrence_rows(task_, *starts_, counts_.data(), first, n, threads);
-            for (const auto& piece : found.pieces) begins.push_back(begins.back() + piece.size);
-        }
-        Array<std::int64_t> lengths(n);
-        std::copy(found.lengths.begin(), found.lengths.end(), lengths.mutable_data());
-        Array<std::int32_t> columns(begins.back());
-        Array<float> values(begins.back());
-        auto* const column = columns.mutable_data();
-        auto* const value = values.mutable_data();
-        {
-            const py::gil_scoped_release release;
-            std::atomic<std::size_t> next{0};
-            parallel(threads, [&](int) {
-                for (std::size_t i; (i = next++) < found.pieces.size();) {
-                    auto piece = std::move(found.pieces[i]);  // given back when it is copied
-                    std::copy_n(piece.columns.as<std::int32_t>(), piece.size, column + begins[i]);
-                    std::copy_n(piece.values.as<float>(), piece.size, value + begins[i]);
-                }
-            });
-        }
-        return py::make_tuple(lengths, columns, values);
+        const py::gil_scoped_release release;
+        places_ = Places();  // given back before more is taken
+        places_ = Places(task_, counts_.data(), first, n, threads);
+    }
+
+    CooccurrenceRows rows(std::int32_t first, std::int32_t n, int threads) const {
+        require(first >= places_.first() && n >= 0 && first <= places_.end() - n,
+                "rows must be of words whose places are known");
+        threads_of(threads);
+        const py::gil_scoped_release release;
+        return cooccurrence_rows(task_, *starts_, places_, first, n, threads);
     }
 
   private:
@@ -85,17 +72,72 @@ class CooccurrenceCounter {
     std::vector<std::uint64_t> left_, right_;
     CooccurrenceTask task_{};
     std::optional<DocumentStarts> starts_;
+    Places places_;
 };
+
+py::array_t<std::int64_t> lengths(const CooccurrenceRows& rows) {
+    return py::array_t<std::int64_t>(static_cast<py::ssize_t>(rows.lengths.size()), rows.lengths.data());
+}
+
+// Views of columns and values, piece by piece.
+py::list pieces(const py::object& self) {
+    py::list views;
+    for (const auto& piece : self.cast<const CooccurrenceRows&>().pieces) {
+        views.append(py::make_tuple(py::array_t<std::int32_t>(piece.size, piece.columns.as<std::int32_t>(), self),
+                                    py::array_t<float>(piece.size, piece.values.as<float>(), self)));
+    }
+    return views;
+}
+
+// All columns and values end to end. The rows are empty afterwards: each piece is given back when it is copied.
+template <class Index>
+py::tuple joined(const std::vector<CooccurrenceRows*>& parts, int threads) {
+    std::vector<CooccurrenceRows::Piece*> all;
+    std::vector<std::int64_t> begins{0};
+    for (CooccurrenceRows* rows : parts) {
+        for (auto& piece : rows->pieces) {
+            all.push_back(&piece);
+            begins.push_back(begins.back() + piece.size);
+        }
+    }
+    Array<Index> columns(begins.back());
+    Array<float> values(begins.back());
+    auto* const column = columns.mutable_data();
+    auto* const value = values.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        std::atomic<std::size_t> next{0};
+        parallel(threads_of(threads), [&](int) {
+            for (std::size_t i; (i = next++) < all.size();) {
+                const CooccurrenceRows::Piece piece = std::move(*all[i]);
+                std::copy_n(piece.columns.as<std::int32_t>(), piece.size, column + begins[i]);
+                std::copy_n(piece.values.as<float>(), piece.size, value + begins[i]);
+            }
+        });
+        for (CooccurrenceRows* rows : parts) rows->pieces.clear();
+    }
+    return py::make_tuple(columns, values);
+}
+
+py::tuple join(const std::vector<CooccurrenceRows*>& parts, bool wide, int threads) {
+    return wide ? joined<std::int64_t>(parts, threads) : joined<std::int32_t>(parts, threads);
+}
 
 }  // namespace
 
 void bind_counts(py::module_& m) {
+    py::class_<CooccurrenceRows>(m, "CooccurrenceRows")
+        .def_property_readonly("lengths", &lengths)
+        .def("pieces", &pieces);
+    m.def("join_rows", &join, py::arg("rows"), py::kw_only(), py::arg("wide"), py::arg("threads"));
     py::class_<CooccurrenceCounter>(m, "CooccurrenceCounter")
         .def(py::init<const py::array_t<std::int32_t>&, const py::array_t<std::int64_t>&,
                       const py::array_t<std::int64_t>&, int, const std::optional<py::array_t<double>>&,
                       const std::optional<py::array_t<double>>&>(),
              py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("counts").noconvert(), py::kw_only(),
              py::arg("window"), py::arg("left"), py::arg("right"))
+        .def("find_places", &CooccurrenceCounter::find_places, py::arg("first"), py::arg("n"), py::kw_only(),
+             py::arg("threads"))
         .def("rows", &CooccurrenceCounter::rows, py::arg("first"), py::arg("n"), py::kw_only(), py::arg("threads"));
 }
 

@@ -14,38 +14,6 @@ namespace {
 
 constexpr std::int64_t kAhead = 8;  // places between a prefetch and its use
 
-// Places of the words [first, first + n), word by word, ascending.
-struct Places {
-    std::vector<std::int64_t> begin;  // (n + 1)
-    Pages positions;                  // int64
-};
-
-Places sort_places(const CooccurrenceTask& task, const std::int64_t* counts, std::int32_t first, std::int32_t n,
-                   int n_threads) {
-    Places places;
-    places.begin.assign(static_cast<std::size_t>(n) + 1, 0);
-    for (std::int32_t i = 0; i < n; ++i) places.begin[i + 1] = places.begin[i] + counts[first + i];
-    places.positions = Pages(static_cast<std::size_t>(places.begin[n]) * sizeof(std::int64_t));
-    auto* const positions = places.positions.as<std::int64_t>();
-    // Each thread sorts a range of words of about equal tokens: all read the whole text, none writes another's.
-    const std::int64_t total = places.begin[n];
-    parallel(n_threads, [&](int thread) {
-        const auto cut = [&](int t) {
-            const auto at = std::lower_bound(places.begin.begin(), places.begin.end(), total * t / n_threads);
-            return t == n_threads ? n : static_cast<std::int32_t>(at - places.begin.begin());
-        };
-        const std::int32_t from = thread == 0 ? 0 : cut(thread), to = cut(thread + 1);
-        if (from >= to) return;
-        std::vector<std::int64_t> next(places.begin.begin() + from, places.begin.begin() + to);
-        const auto low = static_cast<std::uint32_t>(first + from), span = static_cast<std::uint32_t>(to - from);
-        for (std::int64_t p = 0; p < task.n_tokens; ++p) {
-            const std::uint32_t word = static_cast<std::uint32_t>(task.ids[p]) - low;
-            if (word < span) positions[next[word]++] = p;
-        }
-    });
-    return places;
-}
-
 // The row in the making: sums by column, and a bit for each column touched, by which they are found again in order.
 class Accumulator {
   public:
@@ -83,6 +51,30 @@ class Accumulator {
 
 }  // namespace
 
+Places::Places(const CooccurrenceTask& task, const std::int64_t* counts, std::int32_t first, std::int32_t n,
+               int n_threads)
+    : first_(first) {
+    for (std::int32_t word = first; word < first + n; ++word) begin_.push_back(begin_.back() + counts[word]);
+    const std::int64_t total = begin_.back();
+    positions_ = Pages(static_cast<std::size_t>(total) * sizeof(std::int64_t));
+    auto* const positions = positions_.as<std::int64_t>();
+    // Each thread sorts a range of words of about equal tokens: all read the whole text, none writes another's.
+    parallel(n_threads, [&](int thread) {
+        const auto cut = [&](int t) {
+            const auto at = std::lower_bound(begin_.begin(), begin_.end(), total * t / n_threads);
+            return t == n_threads ? n : static_cast<std::int32_t>(at - begin_.begin());
+        };
+        const std::int32_t from = thread == 0 ? 0 : cut(thread), to = cut(thread + 1);
+        if (from >= to) return;
+        std::vector<std::int64_t> next(begin_.begin() + from, begin_.begin() + to);
+        const auto low = static_cast<std::uint32_t>(first + from), span = static_cast<std::uint32_t>(to - from);
+        for (std::int64_t p = 0; p < task.n_tokens; ++p) {
+            const std::uint32_t word = static_cast<std::uint32_t>(task.ids[p]) - low;
+            if (word < span) positions[next[word]++] = p;
+        }
+    });
+}
+
 DocumentStarts::DocumentStarts(const CooccurrenceTask& task) : bits_(static_cast<std::size_t>(task.n_tokens / 64 + 1)) {
     for (std::int64_t d = 0; d <= task.n_documents; ++d) {
         const std::int64_t p = task.offsets[d];
@@ -117,24 +109,24 @@ int DocumentStarts::behind(std::int64_t position, int reach) const {
     return static_cast<int>(std::min<std::int64_t>(distance, reach));
 }
 
-CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts,
-                                   const std::int64_t* counts, std::int32_t first, std::int32_t n, int n_threads) {
-    const Places places = sort_places(task, counts, first, n, n_threads);
+CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
+                                   std::int32_t first, std::int32_t n, int n_threads) {
     // Rows are handed out in pieces of about equal work, small enough that no thread waits long for another.
-    std::vector<std::int32_t> cuts{0};
-    const std::int64_t piece_tokens = std::max<std::int64_t>(1000, places.begin[n] / (64 * n_threads));
-    for (std::int32_t row = 0; row < n; ++row) {
-        if (places.begin[row + 1] - places.begin[cuts.back()] >= piece_tokens) cuts.push_back(row + 1);
+    const std::int64_t total =
+        n == 0 ? 0 : places.begin(first + n - 1) + places.count(first + n - 1) - places.begin(first);
+    const std::int64_t piece_tokens = std::max<std::int64_t>(1000, total / (64 * n_threads));
+    std::vector<std::int32_t> cuts{first};
+    for (std::int32_t row = first, end = first + n; row < end; ++row) {
+        if (row + 1 == end || places.begin(row + 1) - places.begin(cuts.back()) >= piece_tokens)
+            cuts.push_back(row + 1);
     }
-    if (cuts.back() != n) cuts.push_back(n);
 
     CooccurrenceRows rows;
     rows.lengths.resize(static_cast<std::size_t>(n));
     rows.pieces.resize(cuts.size() - 1);
     const int left = task.left ? task.window : 0, right = task.right ? task.window : 0;
-    const auto* const positions = places.positions.as<std::int64_t>();
     const auto most = [&](std::int32_t row) {  // non-zeros that a row can have
-        return std::min<std::int64_t>(task.n_words, (places.begin[row + 1] - places.begin[row]) * (left + right));
+        return std::min<std::int64_t>(task.n_words, places.count(row) * (left + right));
     };
     std::atomic<std::size_t> next_piece{0};
     parallel(n_threads, [&](int) {
@@ -147,10 +139,11 @@ CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentS
             out.columns = Pages(static_cast<std::size_t>(room) * sizeof(std::int32_t));
             out.values = Pages(static_cast<std::size_t>(room) * sizeof(float));
             for (std::int32_t r = cuts[piece]; r < cuts[piece + 1]; ++r) {
-                const std::int64_t end = places.begin[r + 1];
-                for (std::int64_t at = places.begin[r]; at < end; ++at) {
-                    const std::int64_t p = positions[at];
-                    if (at + kAhead < end) __builtin_prefetch(task.ids + positions[at + kAhead]);
+                const std::int64_t* const at = places.begin(r);
+                const std::int64_t count = places.count(r);
+                for (std::int64_t i = 0; i < count; ++i) {
+                    const std::int64_t p = at[i];
+                    if (i + kAhead < count) __builtin_prefetch(task.ids + at[i + kAhead]);
                     const int before = left ? starts.before(p, left) : 0;
                     const int behind = right ? starts.behind(p, right) : 0;
                     for (int d = 0; d < before; ++d) row.add(task.ids[p - d - 1], task.left[d]);
@@ -158,7 +151,7 @@ CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentS
                 }
                 const std::int64_t length =
                     row.take(out.columns.as<std::int32_t>() + out.size, out.values.as<float>() + out.size);
-                rows.lengths[static_cast<std::size_t>(r)] = length;
+                rows.lengths[static_cast<std::size_t>(r - first)] = length;
                 out.size += length;
             }
             out.columns.keep(static_cast<std::size_t>(out.size) * sizeof(std::int32_t));

@@ -37,9 +37,32 @@ class DocumentStarts {
     std::vector<std::uint64_t> bits_;
 };
 
-// Rows [first, first + n) of the matrix, one after the other, columns ascending.
+// Places of the words [first, first + n) in the text, word by word, ascending.
+class Places {
+  public:
+    Places() = default;
+    // `counts` (n_words) is how often each word occurs.
+    Places(const CooccurrenceTask& task, const std::int64_t* counts, std::int32_t first, std::int32_t n, int n_threads);
+
+    std::int32_t first() const { return first_; }
+    std::int32_t end() const { return first_ + static_cast<std::int32_t>(begin_.size()) - 1; }
+    std::int64_t count(std::int32_t word) const { return of(word + 1) - of(word); }
+    const std::int64_t* begin(std::int32_t word) const { return positions_.as<std::int64_t>() + of(word); }
+
+  private:
+    std::int64_t of(std::int32_t word) const { return begin_[static_cast<std::size_t>(word - first_)]; }
+
+    std::int32_t first_ = 0;
+    std::vector<std::int64_t> begin_{0};  // (n + 1)
+    Pages positions_;                     // int64
+};
+
+// Some rows of the matrix, one after the other, columns ascending.
 struct CooccurrenceRows {
-    std::vector<std::int64_t> lengths;  // (n) non-zeros in each row
+    CooccurrenceRows() = default;
+    CooccurrenceRows(CooccurrenceRows&&) = default;
+
+    std::vector<std::int64_t> lengths;  // non-zeros in each row
     // Pieces that hold whole rows, in order.
     struct Piece {
         Pages columns;  // int32
@@ -49,8 +72,8 @@ struct CooccurrenceRows {
     std::vector<Piece> pieces;
 };
 
-// `counts` (n_words) is how often each word occurs. The same bits for any number of threads.
-CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts,
-                                   const std::int64_t* counts, std::int32_t first, std::int32_t n, int n_threads);
+// Rows [first, first + n), of which `places` has the places. The same bits for any number of threads.
+CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
+                                   std::int32_t first, std::int32_t n, int n_threads);
 
 }  // namespace firth

@@ -94,6 +94,15 @@ def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[lis
 def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...
 
 # counts
+class CooccurrenceRows:
+    @property
+    def lengths(self) -> NDArray[np.int64]: ...
+    def pieces(self) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]: ...
+
+def join_rows(
+    rows: list[CooccurrenceRows], *, wide: bool, threads: int
+) -> tuple[NDArray[np.int32] | NDArray[np.int64], NDArray[np.float32]]: ...
+
 class CooccurrenceCounter:
     def __init__(
         self,
@@ -105,9 +114,8 @@ class CooccurrenceCounter:
         left: NDArray[np.float64] | None,
         right: NDArray[np.float64] | None,
     ) -> None: ...
-    def rows(
-        self, first: int, n: int, *, threads: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
+    def find_places(self, first: int, n: int, *, threads: int) -> None: ...
+    def rows(self, first: int, n: int, *, threads: int) -> CooccurrenceRows: ...
 
 # glove
 class GloveTiles:

@@ -236,23 +236,27 @@ def count_cooccurrences(
         right=None if side == "left" else weights,
     )
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
-    # What a range of rows takes: places of 8 bytes, and at most twice its non-zeros of 8 while they are handed over.
-    needs = 8 * counts + 16 * most
-    fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 24 * len(counts)
-    if memory is not None and memory < fixed + needs.max():
-        raise MemoryError(f"memory={memory} is too little: one row takes up to {fixed + int(needs.max())} bytes")
-    in_memory = memory is None or fixed + int(8 * most.sum() + needs.max()) <= memory
-    room = needs.sum() / _STEPS if memory is None else min(needs.sum() / _STEPS, memory - fixed)
-    cuts = _cut(needs, max(room, needs.max()))
+    # What rows take: their places of 8 bytes, and their non-zeros of 8, which are copied once if they stay in memory.
+    places, rows = 8 * counts, 8 * most
+    fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 40 * len(counts)
+    least = fixed + int(places.max() + rows.max())
+    if memory is not None and memory < least:
+        raise MemoryError(f"memory={memory} is too little: one row takes up to {least} bytes")
+    in_memory = memory is None or fixed + int(places.sum() + 2 * rows.sum()) <= memory
+    room = None if in_memory or memory is None else memory - fixed
+    stretches = _cut(places, room and max(room / 2, places.max()))
+    row_room = rows.sum() / _STEPS if room is None else min(rows.sum() / _STEPS, room - max(room / 2, places.max()))
 
     with tqdm(total=corpus.n_tokens, desc="counting", unit="w", unit_scale=True, disable=not progress) as bar:
 
-        def pieces() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]:
-            for first, end in itertools.pairwise(cuts):
-                yield counter.rows(first, end - first, threads=workers)
-                bar.update(int(counts[first:end].sum()))
+        def parts() -> Iterator[_core.CooccurrenceRows]:
+            for first, end in itertools.pairwise(stretches):
+                counter.find_places(first, end - first, threads=workers)
+                for row, stop in itertools.pairwise(first + cut for cut in _cut(rows[first:end], row_room)):
+                    yield counter.rows(row, stop - row, threads=workers)
+                    bar.update(int(counts[row:stop].sum()))
 
-        csr = _in_memory(pieces()) if in_memory else _on_disk(pieces())
+        csr = _in_memory(parts(), workers) if in_memory else _on_disk(parts())
     return Cooccurrences(csr, corpus.vocabulary, window, side, weighting)
 
 
@@ -278,8 +282,10 @@ def _weights(weighting: Weighting, window: int) -> NDArray[np.float64]:
     return np.asarray((window - distance + 1) / window)
 
 
-def _cut(needs: NDArray[np.int64], room: float) -> list[int]:
-    """Ranges of rows that each need no more than `room`, as their borders."""
+def _cut(needs: NDArray[np.int64], room: float | None) -> list[int]:
+    """Ranges of rows that each need no more than `room`, or are a single row, as their borders."""
+    if room is None:
+        return [0, len(needs)]
     total = np.concatenate([[0], np.cumsum(needs)])
     cuts = [0]
     while cuts[-1] < len(needs):
@@ -302,39 +308,42 @@ def _indptr(lengths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
 
 
-def _in_memory(pieces: Iterator[tuple[Any, Any, Any]]) -> sparse.csr_array:
-    lengths, columns, values = map(list, zip(*pieces, strict=True))
-    indptr = _indptr(lengths)
-    dtype = np.int32 if indptr[-1] < 2**31 else np.int64
-    return _csr(_joined(values, np.float32), _joined(columns, dtype), indptr)
+def _in_memory(parts: Iterator[_core.CooccurrenceRows], threads: int) -> sparse.csr_array:
+    rows = list(parts)
+    indptr = _indptr([one.lengths for one in rows])
+    columns, values = _core.join_rows(rows, wide=bool(indptr[-1] >= 2**31), threads=threads)
+    return _csr(values, columns, indptr)
 
 
-def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    """The parts end to end; each is given back as soon as it is copied."""
-    whole = np.empty(sum(map(len, parts)), dtype)
-    at = 0
-    for i, part in enumerate(parts):
-        whole[at : at + len(part)] = part
-        at += len(part)
-        parts[i] = part[:0].copy()
-    return whole
-
-
-def _on_disk(pieces: Iterator[tuple[Any, Any, Any]]) -> sparse.csr_array:
+def _on_disk(parts: Iterator[_core.CooccurrenceRows]) -> sparse.csr_array:
     with tempfile.TemporaryDirectory(prefix="firth-counts-") as folder:
-        places = Path(folder, "values"), Path(folder, "columns")
-        lengths = []
-        with places[0].open("wb") as values_file, places[1].open("wb") as columns_file:
-            for length, columns, values in pieces:
-                lengths.append(length)
-                try:
-                    columns_file.write(columns.data.cast("B"))
-                    values_file.write(values.data.cast("B"))
-                except OSError as error:
-                    raise OSError(error.errno, f"no room for the counts in {folder}: {error.strerror}") from error
-        indptr = _indptr(lengths)
-        n = int(indptr[-1])
+        values_path, columns_path = Path(folder, "values"), Path(folder, "columns")
+        try:
+            with values_path.open("wb") as values_file, columns_path.open("wb") as columns_file:
+                lengths = []
+                for rows in parts:
+                    lengths.append(rows.lengths)
+                    for columns, values in rows.pieces():
+                        columns_file.write(columns.data.cast("B"))
+                        values_file.write(values.data.cast("B"))
+            indptr = _indptr(lengths)
+            n = int(indptr[-1])
+            if n >= 2**31:
+                columns_path = _widened(columns_path)
+        except OSError as error:
+            raise OSError(error.errno, f"no room for the counts in {folder}: {error.strerror}") from error
         # The files are unlinked with the folder; what is mapped stays until the arrays go.
-        data = np.memmap(places[0], np.float32, "r", shape=n) if n else np.empty(0, np.float32)
-        indices = np.memmap(places[1], np.int32, "r", shape=n) if n else np.empty(0, np.int32)
-        return _csr(data, indices if n < 2**31 else indices.astype(np.int64), indptr)
+        data = np.memmap(values_path, np.float32, "r") if n else np.empty(0, np.float32)
+        kind = np.int64 if n >= 2**31 else np.int32
+        indices = np.memmap(columns_path, kind, "r") if n else np.empty(0, np.int32)
+        return _csr(data, indices, indptr)
+
+
+def _widened(path: Path) -> Path:
+    """A file of int32 as one of int64, which takes its place."""
+    wide = path.with_suffix(".wide")
+    with path.open("rb") as source, wide.open("wb") as target:
+        while piece := source.read(4 * _RECORDS):
+            target.write(np.frombuffer(piece, np.int32).astype(np.int64).data.cast("B"))
+    path.unlink()
+    return wide
