@@ -16,14 +16,18 @@ from scipy import sparse
 from tqdm import tqdm
 
 from firth import _core, files
-from firth.checks import whole_number
+from firth.checks import one_of, real_number, whole_number
 from firth.corpus import Corpus, Vocabulary
 from firth.runtime import default_threads
+
+SIDES = "both", "left", "right"
+WEIGHTINGS = "flat", "harmonic", "dynamic"
 
 # A record of GloVe's programs: rows and columns from 1.
 _GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
 _STEPS = 16  # ranges of rows at the least: looks at Ctrl-C, moves of the bar
 _RECORDS = 1 << 20  # GloVe records handled at once
+_ENTRIES = 1 << 18  # of a matrix that are handled at once in float64: what stays in cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +53,77 @@ class Cooccurrences:
 
     def __repr__(self) -> str:
         return f"<Cooccurrences of {len(self.vocabulary)} words, {self.csr.nnz} non-zeros>"
+
+    def pmi(
+        self, *, shift: float = 1.0, context_smoothing: float = 0.75, positive: bool = True
+    ) -> sparse.csr_array[np.float32]:
+        r"""Pointwise mutual information of words and contexts.
+
+        With :math:`x_{ij}` the counts, :math:`r_i` the sums of their rows and :math:`c_j` of their columns, an entry is
+
+        .. math:: \max\Bigl(0, \log\frac{x_{ij}\,\sum_k c_k^\alpha}{r_i\,c_j^\alpha} - \log s\Bigr)
+
+        (Levy, Goldberg & Dagan 2015, equation 3 with the smoothed contexts of section 3.2): how much more often word i
+        meets context j than chance has it, in nats.
+
+        Parameters
+        ----------
+        shift
+            s, above 0: its logarithm is subtracted from all entries, as k negatives do in word2vec (Levy & Goldberg
+            2014). 1 leaves them as they are.
+        context_smoothing
+            :math:`\alpha`. Below 1, rare contexts count as more frequent than they are, and so mean less. 1: none.
+        positive
+            Whether to put 0 for what is negative. If not, pairs that never met, of minus infinity, are 0 all the same.
+
+        Returns
+        -------
+        scipy.sparse.csr_array
+            float32, (words, words), without stored zeros.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an option is not what it should be, or a count is negative or not finite.
+        """
+        shift = real_number("shift", shift, above=0)
+        alpha = real_number("context_smoothing", context_smoothing, low=0)
+        data, indices, indptr = self.csr.data, self.csr.indices, self.csr.indptr
+        n_rows, n_columns = self.csr.shape
+        cuts = _cut(np.diff(indptr), _ENTRIES)
+        pieces = [(first, end, slice(indptr[first], indptr[end])) for first, end in itertools.pairwise(cuts)]
+
+        row_sums, column_sums = np.zeros(n_rows), np.zeros(n_columns)
+        for first, end, part in pieces:
+            values = data[part]
+            if len(values) and not (values.min() >= 0 and values.max() < np.inf):
+                at = part.start + int(np.flatnonzero(~((values >= 0) & (values < np.inf)))[0])
+                row = int(np.searchsorted(indptr, at, side="right")) - 1
+                raise ValueError(f"the count in row {row}, column {indices[at]} is {data[at]}: not 0 or more")
+            column_sums += np.bincount(indices[part], values, n_columns)
+            filled = np.flatnonzero(np.diff(indptr[first : end + 1])) + first  # reduceat wants no empty rows
+            if len(filled):
+                row_sums[filled] = np.add.reduceat(values, indptr[filled] - indptr[first], dtype=np.float64)
+
+        # What never occurs is in no entry: its logarithm may be anything.
+        row_logs = np.log(row_sums, out=np.zeros(n_rows), where=row_sums > 0)
+        column_logs = alpha * np.log(column_sums, out=np.zeros(n_columns), where=column_sums > 0)
+        total = np.log(np.exp(column_logs[column_sums > 0]).sum()) - np.log(shift) if row_sums.any() else 0.0
+
+        lengths, columns, kept = [], [], []
+        for first, end, part in pieces:
+            seen = data[part] > 0
+            pmi = np.log(data[part], dtype=np.float64, where=seen, out=np.zeros(len(seen)))
+            pmi -= column_logs[indices[part]]
+            pmi += np.repeat(total - row_logs[first:end], np.diff(indptr[first : end + 1]))
+            found = pmi.astype(np.float32)
+            keep = (found > 0) if positive else (found != 0) & seen
+            kept.append(found[keep])
+            columns.append(indices[part][keep])
+            before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
+            lengths.append(np.diff(before[indptr[first : end + 1] - indptr[first]]))
+        whole = _indptr(lengths)
+        return _csr(_joined(kept, np.float32), _joined(columns, indices.dtype), whole)
 
     def save(self, path: files.PathLike) -> None:
         """Write the matrix and the vocabulary as one safetensors file; it appears whole or not at all.
@@ -195,8 +270,8 @@ def count_cooccurrences(
     workers = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
     if memory is not None:
         memory = whole_number("memory", memory)
-    if side not in ("both", "left", "right"):
-        raise ValueError(f"side must be 'both', 'left' or 'right', not {side!r}")
+    one_of("side", side, SIDES)
+    one_of("weighting", weighting, WEIGHTINGS)
     if corpus.n_tokens == 0:
         raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
     weights = _weights(weighting, window)
@@ -236,9 +311,7 @@ def _weights(weighting: str, window: int) -> NDArray[np.float64]:
         return np.ones(window)
     if weighting == "harmonic":
         return np.asarray(1.0 / distance)
-    if weighting == "dynamic":
-        return np.asarray((window - distance + 1) / window)
-    raise ValueError(f"weighting must be 'flat', 'harmonic' or 'dynamic', not {weighting!r}")
+    return np.asarray((window - distance + 1) / window)
 
 
 def _cut(needs: NDArray[np.int64], room: float) -> list[int]:
