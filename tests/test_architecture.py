@@ -114,7 +114,9 @@ def compiled(thing, module):
             if value.__module__ == module:
                 names[name] = compiled(value, module)
         elif (name == "__init__" or not name.startswith("_")) and not inspect.ismodule(value):
-            names[name] = parameters(value) if callable(value) else None
+            found = parameters(value) if callable(value) else None
+            if found != ["args", "kwargs"]:  # pybind11's way of refusing to make an object
+                names[name] = found
     return names
 
 

@@ -50,6 +50,14 @@ class Cooccurrences:
     side: str | None = None
     weighting: str | None = None
 
+    def __post_init__(self) -> None:
+        n = len(self.vocabulary)
+        if not isinstance(self.csr, sparse.csr_array) or self.csr.dtype != np.float32:
+            kind = f"{type(self.csr).__name__} of {getattr(self.csr, 'dtype', 'no numbers')}"
+            raise TypeError(f"csr must be a scipy.sparse.csr_array of float32, not a {kind}")
+        if self.csr.shape != (n, n):
+            raise ValueError(f"csr must be {n} by {n}, as the vocabulary has {n} words, not {self.csr.shape}")
+
     def __repr__(self) -> str:
         return f"<Cooccurrences of {len(self.vocabulary)} words, {self.csr.nnz} non-zeros>"
 
