@@ -126,7 +126,7 @@ def test_stub_equals_module(name):
     found = compiled(importlib.import_module(f"firth.{name}"), f"firth.{name}")
     if name == "_tokens":  # Cython does not tell what __init__ takes
         for members in (stub["Texts"], stub["Tokens"], found["Texts"], found["Tokens"]):
-            del members["__init__"]
+            members.pop("__init__", None)
     assert found == stub
 
 

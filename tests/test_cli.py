@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -19,9 +23,12 @@ from click.testing import CliRunner, Result
 
 import firth
 from firth import cli, demo
+from firth.models.base import Model
 
 # A compass: east and west, north and south are opposite; between two neighbours lies 45 degrees.
 COMPASS = ["east", "northeast", "north", "northwest", "west", "southwest", "south", "southeast"]
+MODELS: dict[str, type[Model]] = {"skipgram": firth.Word2Vec, "glove": firth.GloVe}
+TRAIN = [f"train {name}" for name in cli.train.commands]
 
 
 def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
@@ -76,12 +83,12 @@ def test_help_leads_a_newcomer() -> None:
     for alone in (run(), run("--help"), run("-h")):
         assert alone.exit_code == 0
         assert "firth demo" in alone.stdout
-        for command in ("demo", "train", "neighbors", "analogy", "evaluate", "convert"):
+        for command in ("demo", "train", "count", "neighbors", "analogy", "evaluate", "convert"):
             assert f"\n  {command} " in alone.stdout
     assert "skipgram" in run("train").stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "train skipgram", "neighbors", "analogy", "evaluate", "convert"])
+@pytest.mark.parametrize("command", [*TRAIN, "demo", "count", "neighbors", "analogy", "evaluate", "convert"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -115,7 +122,7 @@ def test_python_m_firth_is_the_program() -> None:
     assert result.stdout == run("--version").stdout
 
 
-@pytest.mark.parametrize("command", ["", "train", "train skipgram", "demo", "neighbors", "evaluate", "convert"])
+@pytest.mark.parametrize("command", ["", "train", *TRAIN, "demo", "count", "neighbors", "evaluate", "convert"])
 def test_help_is_whole(command: str) -> None:
     """No summary is cut, and no bracket follows another."""
     shown = " ".join(run(*command.split(), "--help").stdout.split())
@@ -124,9 +131,42 @@ def test_help_is_whole(command: str) -> None:
 
 
 def test_an_option_without_help_is_named() -> None:
-    model = dataclasses.make_dataclass("GloVe", [("vector_size", int, 100), ("x_max", float, 10.0)])
-    with pytest.raises(LookupError, match=r"options of GloVe mean: x_max$"):
+    model = dataclasses.make_dataclass("Other", [("vector_size", int, 100), ("zeal", float, 10.0)])
+    with pytest.raises(LookupError, match=r"options of Other mean: zeal$"):
         cli._training_options(model)  # type: ignore[arg-type]
+
+
+def test_options_of_every_type() -> None:
+    fields = [
+        ("vector_size", int | None, 100),
+        ("threads", int | None, None),
+        ("alpha", float, 0.5),
+        ("positive", bool, True),
+        ("output", Literal["sum", "word"], "sum"),  # not the --output that says where vectors go
+    ]
+    model = dataclasses.make_dataclass("Other", fields)
+    given = {}
+
+    @click.command()
+    @cli._training_options(model)  # type: ignore[arg-type]
+    def command(**arguments: object) -> None:
+        given.update(arguments)
+
+    def parsed(*arguments: str) -> dict[str, object]:
+        assert CliRunner().invoke(command, ["in", "-o", "out", *arguments]).exit_code == 0
+        return {name: given[name] for name, *_ in fields}
+
+    assert parsed() == {"vector_size": 100, "threads": None, "alpha": 0.5, "positive": True, "output": "sum"}
+    assert given["path"] == Path("out")
+    assert given.keys().isdisjoint({"checkpoint", "resume"}), "those are for models with epochs"
+    flags = ["--vector-size", "3", "--threads", "2", "--alpha", "1", "--signed", "--vectors", "word"]
+    expected = {"vector_size": 3, "threads": 2, "alpha": 1.0, "positive": False, "output": "word"}
+    assert parsed(*flags) == expected
+    assert parsed("--positive")["positive"]
+    for wrong in (["--vectors", "other"], ["--vector-size", "none"], ["--alpha", "much"], ["--checkpoint", "state"]):
+        assert CliRunner().invoke(command, ["in", "-o", "out", *wrong]).exit_code == 2
+    with pytest.raises(click.UsageError, match=r"^--vectors or --positive is wrong$"), cli._as_flags(given):
+        raise ValueError("output or positive is wrong")
 
 
 def test_help_does_not_load_scipy() -> None:
@@ -152,6 +192,19 @@ def test_help_does_not_load_scipy() -> None:
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--threads", "0"], ["--threads must be at least 1"]),
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--resume"], ["--checkpoint"]),
         (["train", "skipgram", "text.txt", "-o", "o.xyz"], ["o.xyz", ".bin", ".safetensors"]),
+        (["count", "text.txt"], ["--output", "--glove"]),
+        (["count", "text.txt", "--glove-vocab", "v.txt"], ["--output", "--glove"]),
+        (["count", "text.txt", "-o", "o", "--glove-vocab", "v.txt"], ["--glove-vocab needs --glove"]),
+        (["count", "text.txt", "-o", "o", "--glove", "./o"], ["--output and --glove name the same file"]),
+        (["count", "text.txt", "--glove", "o", "--glove-vocab", "o"], ["--glove and --glove-vocab name the same file"]),
+        (["count", "text.txt", "-o", "o", "--window", "0"], ["--window must be at least 1"]),
+        (["count", "text.txt", "-o", "o", "--threads", "0"], ["--threads must be at least 1"]),
+        (["count", "text.txt", "-o", "o", "--min-count", "0"], ["--min-count must be at least 1"]),
+        (["count", "text.txt", "-o", "o", "--side", "above"], ["--side", "above", "left"]),
+        (["count", "text.txt", "-o", "o", "--weighting", "heavy"], ["--weighting", "heavy", "harmonic"]),
+        (["count", "text.txt", "-o", "o", "--memory", "much"], ["--memory", "'much' is no number of bytes", "4G"]),
+        (["count", "text.txt", "-o", "o", "--memory", "-1"], ["--memory", "'-1'"]),
+        (["count", "text.txt", "-o", "o", "--memory", "4GG"], ["--memory", "'4GG'"]),
         (["convert", "x.txt", "y"], ["y: which format?", ".txt"]),
         (["convert", "x.txt", "y.txt", "--to", "nonsense"], ["nonsense", "word2vec-text"]),
     ],
@@ -236,9 +289,10 @@ def test_train_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) 
     assert firth.load(model).options == expected.options
 
 
-def test_every_option_of_the_model_is_there_with_its_default() -> None:
-    parameters = {parameter.name: parameter for parameter in cli.skipgram.params}
-    for field in dataclasses.fields(firth.Word2Vec):
+@pytest.mark.parametrize("name", MODELS)
+def test_every_option_of_the_model_is_there_with_its_default(name: str) -> None:
+    parameters = {parameter.name: parameter for parameter in cli.train.commands[name].params}
+    for field in dataclasses.fields(MODELS[name]):
         assert parameters[field.name].default == field.default
     assert parameters["min_count"].default == 5
     assert parameters["tokenizer"].default == "whitespace"
@@ -288,6 +342,89 @@ def test_train_refuses_vectors_as_text(text: Path, tmp_path: Path, name: str) ->
     path = some_vectors(tmp_path / name)
     for inputs in ([path], [text, path]):
         refused(run("train", "skipgram", *inputs, "-o", tmp_path / "o.txt"), 1, f"{path} holds vectors", "not text")
+
+
+def test_train_glove_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) -> None:
+    output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
+    options = {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "x_max": 5.0, "alpha": 0.5}
+    options |= {"learning_rate": 0.1, "clip": 10.0, "output": "word", "epochs": 3, "seed": 7, "threads": 2}
+    flags = [item for name, value in options.items() if name != "output" for item in (cli._flag(name), value)]
+    result = run("train", "glove", text, "-o", output, "--save-model", model, "--vectors", "word", *flags)
+    assert result.exit_code == 0, result.output
+    for said in ("4,000 words of text", "epoch 3 of 3: loss", "non-zeros/s", "Saved 20 vectors of 20 numbers"):
+        assert said in result.stderr
+    expected = firth.GloVe(**options).fit(firth.Corpus.from_file(text))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
+    assert firth.load(model).options == expected.options
+
+
+def test_counts_tell_the_model_how_they_were_made(text: Path, tmp_path: Path) -> None:
+    corpus = firth.Corpus.from_file(text)
+    counts, output, model = tmp_path / "counts", tmp_path / "o.safetensors", tmp_path / "o.model"
+    firth.count_cooccurrences(corpus, window=3, side="left", weighting="flat").save(counts)
+    common = ["train", "glove", counts, "-o", output, "-q"]
+    assert run(*common, "--save-model", model).output == ""
+    expected = firth.GloVe(window=3, side="left", weighting="flat").fit(corpus)
+    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
+    assert {**firth.load(model).options, "threads": None} == expected.options
+    for option in (["--window", 3], ["--side", "left"], ["--weighting", "flat"], ["--tokenizer", "words"]):
+        refused(run(*common, *option), 2, f"{option[0]} was settled when the counts in {counts} were made")
+    found = firth.Cooccurrences.open(counts)
+    firth.Cooccurrences(found.csr, found.vocabulary).save(tmp_path / "unknown")
+    assert run("train", "glove", tmp_path / "unknown", "-o", output, "-q", "--save-model", model).output == ""
+    assert firth.load(model).options["window"] == 10
+
+
+def test_train_on_counts_goes_on_from_a_checkpoint(text: Path, tmp_path: Path) -> None:
+    firth.count_cooccurrences(firth.Corpus.from_file(text)).save(tmp_path / "counts")
+    common = ["train", "glove", tmp_path / "counts", "-o", tmp_path / "o.txt", "--checkpoint", tmp_path / "state", "-q"]
+    assert run(*common).output == ""
+    refused(run(*common), 1, "--resume")
+    assert run(*common, "--resume").output == ""
+    firth.count_cooccurrences(firth.Corpus.from_file(text), window=2).save(tmp_path / "counts")
+    refused(run(*common, "--resume"), 1, "window was 10, is 2; the data are other ones")
+
+
+@pytest.fixture
+def random_vectors() -> Iterator[type[firth.RandomVectors]]:
+    """A command for a model without epochs that takes counts."""
+
+    @cli.train.command("random")
+    @cli._training_options(firth.RandomVectors)
+    def command(**arguments: Any) -> None:
+        cli._train(firth.RandomVectors, **arguments)
+
+    yield firth.RandomVectors
+    del cli.train.commands["random"]
+
+
+def test_train_takes_saved_counts(text: Path, tmp_path: Path, random_vectors: type[firth.RandomVectors]) -> None:
+    corpus = firth.Corpus.from_file(text)
+    counts, output, model = tmp_path / "counts", tmp_path / "o.safetensors", tmp_path / "o.model"
+    firth.count_cooccurrences(corpus, window=3, side="left", weighting="flat").save(counts)
+    common = ["train", "random", "-o", output, "--save-model", model, "--vector-size", 20, "--seed", 2]
+    expected = random_vectors(vector_size=20, seed=2).fit(corpus)
+    for given, said in ((counts, "pairs of 20 words\n"), (text, "4,000 words of text")):
+        result = run(*common, given)
+        assert result.exit_code == 0, result.output
+        assert said in result.stderr
+        assert f"Saved 20 vectors of 20 numbers in {output}" in result.stderr
+        vectors = firth.load_vectors(output)
+        assert vectors.words == expected.vectors.words
+        np.testing.assert_array_equal(vectors.matrix, expected.vectors.matrix)
+        assert firth.load(model).options == {**expected.options, "threads": None}
+        output.unlink()
+    assert run(*common, counts, "-q").output == ""
+    refused(run(*common, counts, "--min-count", 2), 2, f"--min-count was settled when the counts in {counts} were made")
+    refused(run(*common, counts, text), 2, f"{counts} holds saved counts, which stand alone")
+    refused(run(*common, text, "--checkpoint", tmp_path / "state"), 2, "--checkpoint")
+    refused(run(*common, counts, "--save-model", counts), 2, f"{counts} is what shall be read")
+
+
+def test_train_refuses_counts_where_text_is_wanted(text: Path, tmp_path: Path) -> None:
+    firth.count_cooccurrences(firth.Corpus.from_file(text)).save(tmp_path / "counts")
+    result = run("train", "skipgram", tmp_path / "counts", "-o", tmp_path / "o.txt")
+    refused(result, 1, "counts holds counts, not text: firth train skipgram takes the text itself")
 
 
 def test_train_refuses_a_model_as_text(text: Path, tmp_path: Path) -> None:
@@ -426,6 +563,138 @@ def interrupt_later(text: Path, output: Path, state: Path) -> int:
     process.communicate()
     assert process.returncode == 130
     return epoch
+
+
+# ---- count
+
+
+def same_counts(a: firth.Cooccurrences, b: firth.Cooccurrences) -> bool:
+    return a.vocabulary.words == b.vocabulary.words and all(
+        getattr(a.csr, part).tobytes() == getattr(b.csr, part).tobytes() for part in ("data", "indices", "indptr")
+    )
+
+
+def test_count_writes_the_librarys_counts(text: Path, tmp_path: Path) -> None:
+    output, records, words = tmp_path / "o.counts", tmp_path / "cooccurrence.bin", tmp_path / "vocab.txt"
+    options = {"window": 3, "side": "left", "weighting": "dynamic", "threads": 2}
+    flags = [item for name, value in options.items() for item in (f"--{name}", value)]
+    result = run("count", text, "-o", output, "--glove", records, "--glove-vocab", words, "--max-size", 15, *flags)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    corpus = firth.Corpus.from_file(text, max_size=15)
+    expected = firth.count_cooccurrences(corpus, **options)  # type: ignore[arg-type]
+    found = firth.Cooccurrences.open(output)
+    assert same_counts(found, expected)
+    assert (found.window, found.side, found.weighting) == (3, "left", "dynamic")
+    assert same_counts(firth.Cooccurrences.from_glove(records, corpus.vocabulary), expected)
+    pairs = zip(corpus.vocabulary.words, corpus.vocabulary.counts, strict=True)
+    assert words.read_text() == "".join(f"{word} {count}\n" for word, count in pairs)
+    assert "4,000 words of text, 20 different" in result.stderr
+    assert f"Saved {expected.csr.nnz} pairs of 15 words in {output} and {records}\n" in result.stderr
+
+
+def test_count_has_the_librarys_defaults(text: Path, tmp_path: Path) -> None:
+    assert run("count", text, "-o", tmp_path / "o", "-q").output == ""
+    assert same_counts(
+        firth.Cooccurrences.open(tmp_path / "o"), firth.count_cooccurrences(firth.Corpus.from_file(text))
+    )
+
+
+def test_count_for_glove_alone(text: Path, tmp_path: Path) -> None:
+    assert run("count", text, "--glove", tmp_path / "records", "-q").output == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "records"}
+
+
+@pytest.mark.parametrize(
+    ("size", "n_bytes"),
+    [("123456", 123456), ("100k", 102400), ("1.5M", 1572864), ("2GB", 2**31), ("4GiB", 2**32), ("1t", 2**40)],
+)
+def test_count_within_memory(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, n_bytes: int
+) -> None:
+    given = []
+
+    def count(*arguments: object, memory: int, **options: object) -> firth.Cooccurrences:
+        given.append(memory)
+        return firth.count_cooccurrences(*arguments, memory=memory, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cli, "count_cooccurrences", count)
+    assert run("count", text, "-o", tmp_path / "o", "--memory", size).exit_code == 0
+    assert given == [n_bytes]
+    refused(run("count", text, "-o", tmp_path / "o", "--memory", "1k", "-q"), 1, "too little", "bytes")
+
+
+def test_count_takes_a_saved_corpus_and_neither_counts_nor_vectors(text: Path, tmp_path: Path) -> None:
+    corpus = firth.Corpus.from_file(text)
+    corpus.save(tmp_path / "corpus")
+    assert run("count", tmp_path / "corpus", "-o", tmp_path / "counts", "-q").output == ""
+    assert same_counts(firth.Cooccurrences.open(tmp_path / "counts"), firth.count_cooccurrences(corpus))
+    more = ["-o", tmp_path / "o"]
+    refused(run("count", tmp_path / "corpus", *more, "--min-count", 2), 2, "--min-count was settled when the corpus")
+    refused(run("count", tmp_path / "counts", *more), 1, "holds counts, not text: firth count takes the text")
+    refused(run("count", some_vectors(tmp_path / "v.txt"), *more), 1, "holds vectors")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("which", ["-o", "--glove", "--glove-vocab"])
+def test_counts_that_cannot_be_written_are_found_before_counting(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    more = ["--glove", tmp_path / "records"] if which == "--glove-vocab" else []
+    missing = tmp_path / "missing" / "o"
+    refused(run("count", text, *more, which, missing), 1, str(missing), "no folder")
+    refused(run("count", text, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
+    refused(run("count", text, *more, which, text), 2, f"{text} is what shall be read")
+    refused(run("count", text, tmp_path / "other", *more, which, tmp_path / "o"), 1, "other: No such file")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_words_that_glove_cannot_read_are_found_before_counting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firth.Corpus.from_iterable([["New York", "x"]], min_count=1).save(tmp_path / "corpus")
+    monkeypatch.setattr(cli, "count_cooccurrences", lambda *_, **__: pytest.fail("counted first"))
+    common = ["count", tmp_path / "corpus", "-q", "--glove", tmp_path / "records", "--glove-vocab", tmp_path / "v"]
+    refused(run(*common), 1, "white space", "'New York'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [(["count", "-o", "o"], "count_cooccurrences"), (["train", "random", "-o", "o.txt"], "RandomVectors.fit")],
+)
+def test_ctrl_c_where_there_is_nothing_to_keep(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vectors: object, arguments: list[str], what: str
+) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"firth.{what}" if "." in what else f"firth.cli.{what}", press)
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, text, "-q")
+    assert (result.exit_code, result.stdout, result.stderr.strip()) == (130, "", "Interrupted.")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of POSIX")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_bars_on_a_terminal(text: Path, tmp_path: Path, quiet: bool) -> None:
+    import fcntl
+    import termios
+
+    mine, theirs = os.openpty()
+    fcntl.ioctl(mine, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = start("count", text, "-o", tmp_path / "o", *["-q"] * quiet, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how Linux says that the other end was closed
+        while more := os.read(mine, 1 << 16):
+            shown += more
+    os.close(mine)
+    assert process.communicate()[0] == ""
+    assert process.returncode == 0
+    assert (b"counting" in shown) == (b"Saved 200 pairs of 20 words" in shown) == (not quiet)
+    assert bool(shown) != quiet
 
 
 # ---- queries

@@ -136,6 +136,23 @@ def test_save_open_and_glove_s_files(tmp_path):
     assert same(counts.Cooccurrences.from_glove(tmp_path / "shuffled", corpus.vocabulary), found)
 
 
+def test_glove_s_vocabulary(tmp_path):
+    corpus = firth.Corpus.from_iterable([["c", "é", "c"], ["c", "d", "d"]], min_count=1)
+    found = firth.count_cooccurrences(corpus)
+    found.to_glove(tmp_path / "records", vocabulary=tmp_path / "vocabulary")
+    assert (tmp_path / "vocabulary").read_text(encoding="utf-8") == "c 3\nd 2\né 1\n"
+    assert (tmp_path / "records").stat().st_size == 16 * found.csr.nnz
+
+
+@pytest.mark.parametrize("word", ["New York", "", "a\tb", "a\n"])
+def test_words_that_glove_s_vocabulary_cannot_hold(tmp_path, word):
+    found = firth.count_cooccurrences(firth.Corpus.from_iterable([["a", word, "b"]], min_count=1))
+    with pytest.raises(ValueError, match=f"white space.*not {word!r}".replace("\\", "\\\\")):
+        found.to_glove(tmp_path / "records", vocabulary=tmp_path / "vocabulary")
+    assert not list(tmp_path.iterdir())
+    found.to_glove(tmp_path / "records")
+
+
 def test_files_that_are_no_counts(tmp_path):
     _, corpus = random_corpus([30])
     (tmp_path / "odd").write_bytes(b"0" * 17)

@@ -35,9 +35,9 @@ def having(*fields):
     return [name for name, make in MODELS.items() if make().options.keys() >= set(fields)]
 
 
-def documents(n=300, words=40):
+def documents(n=300, n_words=40):
     rng = np.random.default_rng(11)
-    words = np.array([f"w{i}" for i in range(words)])
+    words = np.array([f"w{i}" for i in range(n_words)])
     return [rng.choice(words, rng.integers(1, 30)).tolist() for _ in range(n)]
 
 
@@ -356,10 +356,14 @@ class Interruption:
         monkeypatch.setattr(base, "tqdm", Bar)
 
 
-@pytest.fixture
+def many_units():
+    """Tokens, and pairs of words, for several stretches of training in an epoch."""
+    return firth.Corpus.from_iterable(documents(12_000, 700), min_count=1)
+
+
+@pytest.fixture(scope="module")
 def long_corpus():
-    """Long enough, in tokens and in pairs of words, for several looks at Ctrl-C in an epoch."""
-    return firth.Corpus.from_iterable(documents(12_000, 600), min_count=1)
+    return many_units()
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
@@ -443,8 +447,7 @@ sys.path.insert(0, {tests!r})
 import firth, test_models
 from firth.models import base
 base._CHECKPOINT_SECONDS = 0
-corpus = firth.Corpus.from_iterable(test_models.documents(12_000, 600), min_count=1)
-test_models.MODELS[{name!r}](epochs=2000).fit(corpus, checkpoint={folder!r}, resume=True)
+test_models.MODELS[{name!r}](epochs=2000).fit(test_models.many_units(), checkpoint={folder!r}, resume=True)
 """
 
 
@@ -503,10 +506,10 @@ def test_damaged_checkpoints_and_models(make_gradient, corpus, tmp_path):
             with pytest.raises(ValueError, match=str(tmp_path)):
                 firth.load(path) if what == "model" else make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)
         for name in tensors:
-            if what == "model" and name not in ("vectors", "words", "word_offsets"):
+            if what == "model" and name not in ("vectors", *files.PACKED_WORDS):
                 continue
             files.write_tensors(path, {key: value for key, value in tensors.items() if key != name}, metadata)
-            if what == "checkpoint" and name.startswith("word"):
+            if what == "checkpoint" and name in files.PACKED_WORDS:
                 continue  # they are there for people; the corpus has them
             with pytest.raises(ValueError, match=str(tmp_path)):
                 firth.load(path) if what == "model" else make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)
@@ -567,7 +570,11 @@ def test_a_checkpoint_that_cannot_be_written_says_so(make_gradient, corpus, tmp_
 
 
 def test_estimate_memory(make_gradient, corpus):
-    estimate = make_gradient(vector_size=100).estimate_memory(corpus)
     model = make_gradient(vector_size=100).fit(corpus)
+    if firth.Cooccurrences in model.learns_from:
+        data = firth.count_cooccurrences(corpus)
+        given = 2 * sum(part.nbytes for part in (data.csr.data, data.csr.indices, data.csr.indptr))
+    else:
+        data, given = corpus, corpus.ids.nbytes + corpus.offsets.nbytes
     stored = sum(tensor.nbytes for tensor in model._tensors.values())
-    assert stored <= estimate["total"] <= 3 * stored + corpus.ids.nbytes + corpus.offsets.nbytes
+    assert stored <= model.estimate_memory(data)["total"] <= 3 * stored + given

@@ -1,4 +1,4 @@
-"""The command line: firth demo | train | neighbors | analogy | evaluate | convert."""
+"""The command line: firth demo | train | count | neighbors | analogy | evaluate | convert."""
 
 # ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
 
@@ -18,19 +18,22 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
 import numpy as np
 
 import firth.corpus
 import firth.evaluate
-from firth import formats
+from firth import files, formats
 from firth.corpus import Corpus
+from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.demo import OUTPUT, counted
-from firth.models import Word2Vec
-from firth.models.base import CHECKPOINT, GradientModel
+from firth.models import GloVe, Word2Vec
+from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
 from firth.vectors import Method, Vectors, load_vectors
+
+T = TypeVar("T")
 
 # What files, data and a machine too small raise; anything else is a mistake in firth and shows as one.
 _ERRORS = (
@@ -47,6 +50,7 @@ _ERRORS = (
 
 _FORMAT = click.Choice([one.name for one in formats.FORMATS])
 _METHOD = click.Choice(typing.get_args(Method))
+_PATH = click.Path(path_type=Path)
 _BATCH = 256  # lines of a pipe that are looked up at once
 
 
@@ -172,15 +176,33 @@ def demo(file: Path | None, output: Path, epochs: int | None) -> None:
 _HELP = {
     "vector_size": "Numbers in a vector.",
     "window": "The most words on either side of a word that count as its company.",
+    "side": "Which words count: those on both sides, or those before (left) or behind (right) alone.",
+    "weighting": "What a word at distance d counts: 1; or 1/d; or (window - d + 1) / window.",
+    "shift": "Take its logarithm from each value: the number of negatives that word2vec would draw.",
+    "context_smoothing": "Take the counts of context words to this power.",
+    "positive": "Keep values above zero alone, or all.",
+    "eigenvalue_weighting": "Scale dimensions by their singular values to this power.",
+    "x_max": "The count from which on pairs of words weigh the same.",
+    "alpha": "Pairs that are seen less weigh as their count to this power.",
     "negative": "Random words that each word is told apart from.",
     "sample": "Skip part of the words that make up more than this share of the text; 0 keeps all.",
     "ns_exponent": "Draw random words in proportion to count to this power.",
     "learning_rate": "Step size at the first word.",
     "min_learning_rate": "Step size at the last word.",
+    "clip": "Let no number's gradient exceed this.",
+    "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
     "epochs": "Passes over the text.",
     "seed": "Where random numbers start. The same seed on one thread and one instruction set gives the same vectors.",
     "threads": "Threads to run on.",
 }
+# Where a model means something else by an option's name.
+_HELP_OF = {
+    ("GloVe", "learning_rate"): "Step size at the start; it falls for each number as its gradients add up (AdaGrad).",
+    ("GloVe", "epochs"): "Passes over the counts.",
+    ("LSA", "weighting"): "How a word's count in a document weighs.",
+}
+# Where a flag is not the option's name: one that is yes or no has a word for each.
+_FLAGS = {"output": "--vectors", "positive": "--positive/--signed"}
 
 
 @main.group(cls=_Commands, invoke_without_command=True)
@@ -191,17 +213,27 @@ def train(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def _training_options(kind: type[GradientModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The arguments of a command that trains a model: text, outputs, and the model's own options."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if unexplained := sorted(fields.keys() - _HELP.keys()):
-        raise LookupError(f"say in _HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
+_Parameters = list[Callable[[Callable[..., None]], Callable[..., None]]]
+
+
+def _taking(parameters: _Parameters) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command these parameters, in this order."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for parameter in reversed(parameters):
+            command = parameter(command)
+        return command
+
+    return add
+
+
+_READ = ("min_count", "max_size", "tokenizer")
+
+
+def _reading_options() -> _Parameters:
+    """How text is read."""
     reading = inspect.signature(Corpus.from_file).parameters
-    path = click.Path(path_type=Path)
-    parameters = [
-        click.argument("inputs", metavar="INPUT...", nargs=-1, required=True),
-        click.option("-o", "--output", type=path, required=True, help="Vectors; the suffix says the format."),
-        click.option("--save-model", type=path, metavar="FILE", help="Also keep the whole model, for firth.load."),
+    return [
         click.option(
             "--min-count", type=int, default=reading["min_count"].default, help="Leave out words that are rarer."
         ),
@@ -213,34 +245,58 @@ def _training_options(kind: type[GradientModel]) -> Callable[[Callable[..., None
             help="Split at white space alone; or lower-case, and split at whatever is no letter or digit.",
         ),
     ]
-    types = typing.get_type_hints(kind)
-    for name in (name for name in _HELP if name in fields):
-        value_type = next((t for t in typing.get_args(types[name]) if t is not type(None)), types[name])
-        parameters.append(
-            click.option(
-                _flag(name),
-                type=value_type,
-                default=fields[name].default,
-                show_default="all processors" if name == "threads" else True,
-                help=_HELP[name],
-            )
-        )
-    parameters += [
-        click.option("--checkpoint", type=path, metavar="FOLDER", help="Keep the state of the training here."),
-        click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
+
+
+_INPUTS = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+
+
+def _training_options(kind: type[Model]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The arguments of a command that trains a model: text, outputs, and the model's own options."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unexplained := sorted(fields.keys() - _HELP.keys()):
+        raise LookupError(f"say in _HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
+    declared = typing.get_type_hints(kind)
+    parameters = [
+        _INPUTS,
+        click.option("-o", "--output", "path", type=_PATH, required=True, help="Vectors; the suffix says the format."),
+        click.option("--save-model", type=_PATH, metavar="FILE", help="Also keep the whole model, for firth.load."),
+        *_reading_options(),
+        *(_option(kind, name, declared[name], fields[name].default) for name in _HELP if name in fields),
     ]
+    if issubclass(kind, GradientModel):
+        parameters += [
+            click.option("--checkpoint", type=_PATH, metavar="FOLDER", help="Keep the state of the training here."),
+            click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
+        ]
+    return _taking([*parameters, _QUIET])
 
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for parameter in reversed(parameters):
-            command = parameter(command)
-        return command
 
-    return add
+def _option(kind: type[Model] | None, name: str, declared: Any, default: object) -> Any:
+    """An option of a model, or of what takes the same ones, of the type that its field declares."""
+    value_type = not_none(declared)
+    return click.option(
+        _FLAGS.get(name, _flag(name)),
+        name,
+        type=click.Choice(choices(value_type)) if choices(value_type) else value_type,
+        default=default,
+        show_default="all processors" if name == "threads" else True,
+        help=_HELP_OF.get((kind.__name__ if kind else "", name), _HELP[name]),
+    )
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return _FLAGS.get(name, "--" + name.replace("_", "-")).split("/")[0]
+
+
+@contextlib.contextmanager
+def _as_flags(names: Iterable[str]) -> Iterator[None]:
+    """Turn a ValueError about parameters into one about the options of the command line."""
+    try:
+        yield
+    except ValueError as error:
+        said = re.sub(rf"\b({'|'.join(names)})\b", lambda found: _flag(found[0]), str(error))
+        raise click.UsageError(said) from None
 
 
 @train.command()
@@ -259,40 +315,54 @@ def skipgram(**arguments: Any) -> None:
     _train(Word2Vec, **arguments)
 
 
+@train.command()
+@_training_options(GloVe)
+def glove(**arguments: Any) -> None:
+    """Fit the logarithms of co-occurrence counts (GloVe).
+
+    The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files
+    are read as one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth
+    count wrote, which bring their own window, side and weighting.
+
+    \b
+    Examples:
+      firth train glove my.txt -o vectors.txt --tokenizer words --x-max 10
+      firth train glove my.counts -o vectors.txt --x-max 10
+    """
+    _train(GloVe, **arguments)
+
+
 def _train(
-    kind: type[GradientModel],
+    kind: type[Model],
     *,
     inputs: tuple[str, ...],
-    output: Path,
+    path: Path,
     save_model: Path | None,
-    checkpoint: Path | None,
-    resume: bool,
     quiet: bool,
     min_count: int,
     max_size: int | None,
     tokenizer: str,
+    checkpoint: Path | None = None,
+    resume: bool = False,
     **options: Any,
 ) -> None:
     # Everything that can go wrong at the end is looked at now: training takes hours.
     reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": options["threads"]}
-    try:
+    with _as_flags([*options, *reading]):
         model = kind(**options)
         firth.corpus._Options(**reading, vocabulary=None, errors="replace")
-    except ValueError as error:
-        names = "|".join([*options, *reading])
-        raise click.UsageError(re.sub(rf"\b({names})\b", lambda found: _flag(found[0]), str(error))) from None
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
-    _check_output(output, inputs=inputs)
-    if save_model is not None and save_model.resolve() == output.resolve():
+    _check_output(path, inputs=inputs)
+    if save_model is not None and save_model.resolve() == path.resolve():
         raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
-    if checkpoint is not None and (checkpoint / CHECKPOINT).resolve() == output.resolve():
-        raise click.UsageError(f"{output} is the file of the checkpoint; write to another one")
+    if checkpoint is not None and (checkpoint / CHECKPOINT).resolve() == path.resolve():
+        raise click.UsageError(f"{path} is the file of the checkpoint; write to another one")
     if save_model is not None:
         with _tried(save_model, inputs) as probe:
             probe.touch()
     firth.corpus._sources(list(inputs))
-    saved = _saved_corpus(inputs)
+    saved: Corpus | Cooccurrences | None = _saved_input(inputs, kind.learns_from)
     state = None if checkpoint is None else checkpoint / CHECKPOINT
     if state is not None:
         if state.exists() and not resume:
@@ -303,15 +373,53 @@ def _train(
         with _tried(state) as probe:
             probe.touch()
 
+    say, bars = _voice(quiet)
+    data: Corpus | Cooccurrences
+    if isinstance(saved, Cooccurrences):
+        data = saved
+        # The model tells how its counts were made.
+        known = {name: getattr(saved, name) for name in _COUNTED if name in options}
+        with _as_flags(options):
+            model = dataclasses.replace(model, **{name: value for name, value in known.items() if value is not None})
+        say(f"{counted(saved.csr.nnz, 'pair')} of {counted(len(saved.vocabulary), 'word')}")
+    else:
+        data = _read(saved, inputs, reading, say, bars)
+    if not isinstance(model, GradientModel):
+        model.fit(data, progress=bars)
+    else:
+        _fit_in_epochs(model, data, say, bars, checkpoint, resume)
+    model.vectors.save(path)
+    if save_model is not None:
+        model.save(save_model)
+    say(_saved(model.vectors, path))
+
+
+def _voice(quiet: bool) -> tuple[Callable[[str], None], bool]:
+    """What says a line on stderr, and whether bars shall be there."""
     say: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: click.echo(text, err=True))
-    bars = not quiet and sys.stderr.isatty()
-    corpus = Corpus.open(saved) if saved else Corpus.from_file(list(inputs), **reading, progress=bars)
+    return say, not quiet and sys.stderr.isatty()
+
+
+def _read(
+    saved: Corpus | None, inputs: tuple[str, ...], reading: dict[str, Any], say: Callable[[str], None], bars: bool
+) -> Corpus:
+    corpus = Corpus.from_file(list(inputs), **reading, progress=bars) if saved is None else saved
     read = corpus.report
     say(
         f"{counted(read.tokens_read, 'word')} of text, {read.distinct_words_read:,} different; "
         f"{read.tokens_kept:,} kept, {len(corpus.vocabulary):,} different"
     )
+    return corpus
 
+
+def _fit_in_epochs(
+    model: GradientModel,
+    data: Corpus | Cooccurrences,
+    say: Callable[[str], None],
+    bars: bool,
+    checkpoint: Path | None,
+    resume: bool,
+) -> None:
     def report(model: GradientModel) -> None:
         epoch = model.history[-1]
         if not bars:
@@ -319,51 +427,55 @@ def _train(
             say(f"epoch {epoch.epoch} of {model.epochs}: loss {epoch.loss:.4f}, {rate}")
 
     try:
-        model.fit(corpus, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
+        model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
     except KeyboardInterrupt:
         kept = "No vectors were written."
-        if state is not None and state.exists():
-            kept += f" {state} holds the state: the same command with --resume goes on from there."
-        elif checkpoint is None:
+        if checkpoint is None:
             kept += " With --checkpoint FOLDER a run can be resumed."
+        elif (checkpoint / CHECKPOINT).exists():
+            kept += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume goes on from there."
         raise _Interrupted(f"Interrupted in epoch {len(model.history) + 1} of {model.epochs}. {kept}") from None
-    model.vectors.save(output)
-    if save_model is not None:
-        model.save(save_model)
-    say(_saved(model.vectors, output))
 
 
 def _saved(vectors: Vectors, path: Path) -> str:
     return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'number')} in {path}"
 
 
-def _saved_corpus(inputs: tuple[str, ...]) -> str | None:
-    """The corpus that Corpus.save wrote, if that is the input; vectors, which are no text, are refused."""
-    saved = [path for path in inputs if _is_saved_corpus(path)]
-    if not saved:
+def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...]) -> T | None:
+    """What Corpus.save or Cooccurrences.save wrote, if that is the input; vectors, which are no text, are refused."""
+    found = [(path, kind) for path in inputs if (kind := _saved_kind(path))]
+    if not found:
         return None
-    if len(inputs) > 1:
-        raise click.UsageError(f"{saved[0]} is a saved corpus, which stands alone")
+    path, kind = found[0]
     context = click.get_current_context()
-    for name in ("min_count", "max_size", "tokenizer"):
+    if kind is Cooccurrences and kind not in taken:
+        raise click.ClickException(f"{path} holds counts, not text: {context.command_path} takes the text itself")
+    if len(inputs) > 1:
+        what = "is a saved corpus, which stands" if kind is Corpus else "holds saved counts, which stand"
+        raise click.UsageError(f"{path} {what} alone")
+    for name in _READ if kind is Corpus else (*_READ, *_COUNTED):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{_flag(name)} was settled when the corpus {saved[0]} was made")
-    return saved[0]
+            made = f"the corpus {path} was made" if kind is Corpus else f"the counts in {path} were made"
+            raise click.UsageError(f"{_flag(name)} was settled when {made}")
+    return cast("T", kind.open(path))
 
 
-def _is_saved_corpus(path: str) -> bool:
+def _saved_kind(path: str) -> type[Corpus] | type[Cooccurrences] | None:
     if path == "-" or not Path(path).is_file():  # a pipe would lose what is looked at
-        return False
+        return None
     format = formats.tell(path)
     if format is None:
-        return False
+        return None
     ours = format.name == "safetensors"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             _, matrix = formats.read(path, format=format.name, limit=20, mmap=ours)
         except (MemoryError, ValueError):
-            return ours
+            if not ours:
+                return None
+            counts = files.read_tensors(path, mmap=True)[1].get("format") == "firth counts"
+            return Cooccurrences if counts else Corpus
         # Text may look like vectors: tables have few columns, walks over numbered nodes whole numbers, and letters
         # taken for the bytes of numbers give huge ones.
         if ours or (matrix.shape[1] >= 10 and (matrix % 1).any() and np.abs(matrix).max() < 1e6):
@@ -371,7 +483,104 @@ def _is_saved_corpus(path: str) -> bool:
                 f"{path} holds vectors ({format.name}), not text: train with the text that they are learnt from, or "
                 "ask them with firth neighbors"
             )
-    return False
+    return None
+
+
+# --------------------------------------------------------------------------------------------------- count
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, which K, M, G or T may follow."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", value, re.IGNORECASE)
+    if not found:
+        raise click.BadParameter(f"{value!r} is no number of bytes, such as 500M or 4G")
+    return int(float(found[1]) * 1024.0 ** " KMGT".index(found[2].upper() or " "))
+
+
+_COUNTED = ("window", "side", "weighting")
+
+
+def _counting_options() -> _Parameters:
+    """How words are counted."""
+    declared = {"window": int, "side": Side, "weighting": Weighting, "threads": int}
+    known = inspect.signature(count_cooccurrences).parameters
+    memory = click.option(
+        "--memory",
+        metavar="SIZE",
+        callback=_bytes,
+        show_default="no bound",
+        help="What counting may take, such as 500M or 4G; beyond it counts wait in the folder for temporary files.",
+    )
+    counting = [_option(None, name, declared[name], known[name].default) for name in declared]
+    return [*counting[:-1], memory, counting[-1]]
+
+
+@main.command()
+@_taking(
+    [
+        _INPUTS,
+        click.option("-o", "--output", type=_PATH, help="Counts, for firth train and firth.Cooccurrences.open."),
+        click.option("--glove", type=_PATH, metavar="FILE", help="Counts as records of GloVe's programs."),
+        click.option("--glove-vocab", type=_PATH, metavar="FILE", help="The vocabulary that goes with --glove."),
+        *_reading_options(),
+        *_counting_options(),
+        _QUIET,
+    ]
+)
+def count(
+    inputs: tuple[str, ...],
+    output: Path | None,
+    glove: Path | None,
+    glove_vocab: Path | None,
+    quiet: bool,
+    min_count: int,
+    max_size: int | None,
+    tokenizer: str,
+    **counting: Any,
+) -> None:
+    """Count how often words stand near each other.
+
+    Writes the co-occurrence matrix, to train several models on it without counting again. INPUT is text as for firth
+    train; a corpus that Corpus.save wrote will do as well. With --glove it is written as GloVe's cooccur does; then -o
+    may be left out.
+
+    \b
+    Examples:
+      firth count my.txt -o my.counts --tokenizer words
+      firth count wiki.txt --glove cooccurrence.bin --glove-vocab vocab.txt --memory 4G
+    """
+    reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": counting["threads"]}
+    with _as_flags([*counting, *reading]):
+        check_options(**counting)
+        firth.corpus._Options(**reading, vocabulary=None, errors="replace")
+    targets = {"--output": output, "--glove": glove, "--glove-vocab": glove_vocab}
+    if output is None and glove is None:
+        raise click.UsageError("where do the counts go? Give --output, --glove or both")
+    if glove_vocab is not None and glove is None:
+        raise click.UsageError("--glove-vocab needs --glove, the counts that it goes with")
+    places = {flag: path for flag, path in targets.items() if path is not None}
+    for (flag, path), (other, same) in itertools.combinations(places.items(), 2):
+        if path.resolve() == same.resolve():
+            raise click.UsageError(f"{flag} and {other} name the same file")
+    for path in places.values():
+        with _tried(path, inputs) as probe:
+            probe.touch()
+    firth.corpus._sources(list(inputs))
+    saved = _saved_input(inputs, (Corpus,))
+
+    say, bars = _voice(quiet)
+    corpus = _read(saved, inputs, reading, say, bars)
+    if glove_vocab is not None:
+        check_glove_words(corpus.vocabulary.words)
+    counts = count_cooccurrences(corpus, **counting, progress=bars)
+    if output is not None:
+        counts.save(output)
+    if glove is not None:
+        counts.to_glove(glove, vocabulary=glove_vocab)
+    pairs = f"{counted(counts.csr.nnz, 'pair')} of {counted(len(counts.vocabulary), 'word')}"
+    say(f"Saved {pairs} in {' and '.join(str(path) for path in (output, glove) if path is not None)}")
 
 
 # ------------------------------------------------------------------------------------------------- queries

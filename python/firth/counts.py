@@ -47,13 +47,13 @@ class Cooccurrences:
     csr: sparse.csr_array
     vocabulary: Vocabulary
     window: int | None = None
-    side: str | None = None
-    weighting: str | None = None
+    side: Side | None = None
+    weighting: Weighting | None = None
 
     def __post_init__(self) -> None:
         n = len(self.vocabulary)
-        if not isinstance(self.csr, sparse.csr_array) or self.csr.dtype != np.float32:
-            kind = f"{type(self.csr).__name__} of {getattr(self.csr, 'dtype', 'no numbers')}"
+        kind = f"{type(self.csr).__name__} of {getattr(self.csr, 'dtype', 'no numbers')}"
+        if kind != "csr_array of float32":
             raise TypeError(f"csr must be a scipy.sparse.csr_array of float32, not a {kind}")
         if self.csr.shape != (n, n):
             raise ValueError(f"csr must be {n} by {n}, as the vocabulary has {n} words, not {self.csr.shape}")
@@ -101,11 +101,28 @@ class Cooccurrences:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is a damaged co-occurrence matrix: {error}") from None
 
-    def to_glove(self, path: files.PathLike) -> None:
+    def to_glove(self, path: files.PathLike, vocabulary: files.PathLike | None = None) -> None:
         """Write the matrix as GloVe's programs do: records of two int32, counted from 1, and a float64.
 
-        The programs want the rows in the order of their own vocabulary file, most frequent first, as ours are.
+        Parameters
+        ----------
+        path
+            Where the records go. They are in order; GloVe's ``shuffle`` mixes them, which its ``glove`` wants.
+        vocabulary
+            Where the words go, as ``vocab_count`` writes them: a word and its count a line, in the order of the rows.
+
+        Raises
+        ------
+        ValueError
+            If a word holds white space, which the vocabulary cannot; nothing is written then.
+        OSError
+            If a file cannot be written.
         """
+        if vocabulary is not None:
+            check_glove_words(self.vocabulary.words)
+            with files.replacing(vocabulary) as file:
+                for word, count in zip(self.vocabulary.words, self.vocabulary.counts.tolist(), strict=True):
+                    file.write(f"{word} {count}\n".encode())
         with files.replacing(path) as file:
             for start in range(0, self.csr.nnz, _RECORDS):
                 end = min(start + _RECORDS, self.csr.nnz)
@@ -147,6 +164,15 @@ class Cooccurrences:
         csr = sparse.csr_array(sparse.coo_array((records["value"].astype(np.float32), pairs), shape=(n, n)))
         csr.sort_indices()
         return Cooccurrences(csr, vocabulary)
+
+
+def check_glove_words(words: list[str]) -> None:
+    """Raise ValueError if a word cannot stand in the vocabulary of GloVe's programs, which end it at white space."""
+    for word in words:
+        if not word or any(character in word for character in " \t\n\v\f\r"):
+            raise ValueError(
+                f"GloVe's vocabulary holds words without white space, and none that is empty, not {word!r}"
+            )
 
 
 def count_cooccurrences(
@@ -202,14 +228,11 @@ def count_cooccurrences(
     """
     if not isinstance(corpus, Corpus):
         raise TypeError(f"corpus must be a firth.Corpus, not {type(corpus).__name__}")
-    window = whole_number("window", window, low=1, high=2**20)
-    workers = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
-    if memory is not None:
-        memory = whole_number("memory", memory)
-    if side not in get_args(Side):
-        raise ValueError(f"side must be 'both', 'left' or 'right', not {side!r}")
+    check_options(window=window, side=side, weighting=weighting, memory=memory, threads=threads)
     if corpus.n_tokens == 0:
         raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
+    window, memory = int(window), None if memory is None else int(memory)
+    workers = default_threads() if threads is None else int(threads)
     weights = _weights(weighting, window)
     counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
     counter = _core.CooccurrenceCounter(
@@ -245,15 +268,26 @@ def count_cooccurrences(
     return Cooccurrences(csr, corpus.vocabulary, window, side, weighting)
 
 
+def check_options(*, window: int, side: str, weighting: str, memory: int | None, threads: int | None) -> None:
+    """Raise TypeError or ValueError if `count_cooccurrences` does not take these."""
+    whole_number("window", window, low=1, high=2**20)
+    if side not in get_args(Side):
+        raise ValueError(f"side must be 'both', 'left' or 'right', not {side!r}")
+    if weighting not in get_args(Weighting):
+        raise ValueError(f"weighting must be 'flat', 'harmonic' or 'dynamic', not {weighting!r}")
+    if memory is not None:
+        whole_number("memory", memory)
+    if threads is not None:
+        whole_number("threads", threads, low=1, high=4096)
+
+
 def _weights(weighting: Weighting, window: int) -> NDArray[np.float64]:
     distance = np.arange(1, window + 1)
     if weighting == "flat":
         return np.ones(window)
     if weighting == "harmonic":
         return np.asarray(1.0 / distance)
-    if weighting == "dynamic":
-        return np.asarray((window - distance + 1) / window)
-    raise ValueError(f"weighting must be 'flat', 'harmonic' or 'dynamic', not {weighting!r}")
+    return np.asarray((window - distance + 1) / window)
 
 
 def _cut(needs: NDArray[np.int64], room: float | None) -> list[int]:
