@@ -72,6 +72,7 @@ def count_firth(text: str, threads: int, seed: int, memory: int | None, folder: 
     import numpy as np
 
     import firth
+    from firth import _core
 
     clock = common.Clock()
     corpus = firth.Corpus.from_file(text, min_count=OPTIONS["min_count"], threads=threads)
@@ -86,14 +87,14 @@ def count_firth(text: str, threads: int, seed: int, memory: int | None, folder: 
     clock.stage("saving")
     counts.to_glove(Path(folder, "counts.bin"))
     clock.stage("GloVe's format")
-    ordered = order_for_glove(counts, threads, seed)
+    csr = counts.csr
+    _core.GloveTiles(csr.indptr.astype(np.int64), csr.indices, csr.data, seed=seed, threads=threads)
     clock.stage("ordering")
-    unwanted = ("",) if ordered else ("", "ordering")
     digest = hashlib.sha256()
     for array in (counts.csr.indptr, counts.csr.indices, counts.csr.data):
         digest.update(np.ascontiguousarray(array).data.cast("B"))
     return {
-        "seconds": {name: seconds for name, seconds in clock.seconds.items() if name not in unwanted},
+        "seconds": {name: seconds for name, seconds in clock.seconds.items() if name},
         "before_mb": before,
         "counting_mb": after,
         "vocabulary": len(corpus.vocabulary),
@@ -101,11 +102,6 @@ def count_firth(text: str, threads: int, seed: int, memory: int | None, folder: 
         "sum": float(counts.csr.data.sum(dtype=np.float64)),
         "digest": digest.hexdigest(),
     }
-
-
-def order_for_glove(counts: Any, threads: int, seed: int) -> bool:
-    """Bring the non-zeros into the order in which firth's GloVe trains on them; False where firth has no such step."""
-    return False
 
 
 def count_glove(binaries: str, folder: str, text: str, seed: int) -> Run:

@@ -199,3 +199,63 @@ def cooccurrences(documents, n_words, window, side, weight):
                 if 1 <= distance <= window and (side == "both" or (j < i) == (side == "left")):
                     matrix[word, near] += weight(distance)
     return matrix
+
+
+# --- GloVe ----------------------------------------------------------------------------------------------------------
+
+
+def glove_blocks(nonzeros: Sequence[int]) -> list[int]:
+    """Block of each row, or column: sixty of about equal non-zeros, of at most 2^16 rows."""
+    total, before, blocks, start = sum(nonzeros), 0, [0], 0
+    for row in range(1, len(nonzeros)):
+        before += nonzeros[row - 1]
+        new = before * 60 >= total * (blocks[-1] + 1) or row - start > 0xFFFF
+        start = row if new else start
+        blocks.append(blocks[-1] + new)
+    return blocks
+
+
+def glove_order(matrix, seed: int, epoch: int) -> list[tuple[int, int, float]]:
+    """The non-zeros (row, column, x) of a CSR matrix in the order in which an epoch trains on them.
+
+    Those of a tile, a block of rows by a block of columns, are dealt out at random to slices of about 4,096; slices are
+    shuffled.
+    """
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    row_blocks = glove_blocks(np.diff(matrix.indptr).tolist())
+    column_blocks = glove_blocks(np.bincount(matrix.indices, minlength=matrix.shape[1]).tolist())
+    tiles = [(row_blocks[row], column_blocks[column]) for row, column in zip(rows, matrix.indices, strict=True)]
+    sizes = Counter(tiles)
+    slices: dict[tuple[int, int, int], list[tuple[int, int, float]]] = {
+        (*tile, i): [] for tile in sorted(sizes) for i in range(-(-sizes[tile] // 4096))
+    }
+    dealing = random_key(seed, 1)
+    for at, tile in enumerate(tiles):
+        which = (random_at(dealing, at) >> 32) * -(-sizes[tile] // 4096) >> 32
+        slices[(*tile, which)].append((int(rows[at]), int(matrix.indices[at]), float(matrix.data[at])))
+    order, shuffling = list(slices), random_key(seed, 2 + epoch)
+    for i in range(len(order), 1, -1):
+        j = (random_at(shuffling, i) >> 32) * i >> 32
+        order[i - 1], order[j] = order[j], order[i - 1]
+    return [entry for name in order for entry in slices[name]]
+
+
+def glove_step(word, context, row, column, x, *, x_max, alpha, learning_rate, clip):
+    """One step of the published program, in place; returns the cost before.
+
+    `word` and `context` are (vectors (V, D), biases (V), sums of squares of both, from 1).
+    """
+    (w, b, w_squares, b_squares), (c, d, c_squares, d_squares) = word, context
+    difference = w[row] @ c[column] + b[row] + d[column] - np.log(x)
+    weighted = min(1.0, (x / x_max) ** alpha) * difference
+    w_step = learning_rate * np.clip(weighted * c[column], -clip, clip)
+    c_step = learning_rate * np.clip(weighted * w[row], -clip, clip)
+    for vectors, squares, at, step in (
+        (w, w_squares, row, w_step),
+        (c, c_squares, column, c_step),
+        (b, b_squares, row, weighted),  # biases learn at the rate 1, unclipped
+        (d, d_squares, column, weighted),
+    ):
+        vectors[at] -= step / np.sqrt(squares[at])
+        squares[at] += step**2
+    return 0.5 * weighted * difference

@@ -114,7 +114,9 @@ def compiled(thing, module):
             if value.__module__ == module:
                 names[name] = compiled(value, module)
         elif (name == "__init__" or not name.startswith("_")) and not inspect.ismodule(value):
-            names[name] = parameters(value) if callable(value) else None
+            found = parameters(value) if callable(value) else None
+            if found != ["args", "kwargs"]:  # pybind11's way of refusing to make an object
+                names[name] = found
     return names
 
 
@@ -124,7 +126,7 @@ def test_stub_equals_module(name):
     found = compiled(importlib.import_module(f"firth.{name}"), f"firth.{name}")
     if name == "_tokens":  # Cython does not tell what __init__ takes
         for members in (stub["Texts"], stub["Tokens"], found["Texts"], found["Tokens"]):
-            del members["__init__"]
+            members.pop("__init__", None)
     assert found == stub
 
 

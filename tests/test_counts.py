@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 import firth
 import reference
@@ -186,6 +187,17 @@ def test_files_that_are_no_counts(tmp_path):
 def test_wrong_options(options, error):
     with pytest.raises(error, match=next(iter(options))):
         firth.count_cooccurrences(corpus_of([[0, 1]]), **options)
+
+
+def test_counts_of_one_s_own_are_looked_at():
+    vocabulary = firth.Vocabulary(["a", "b"])
+    good = sparse.csr_array(np.ones((2, 2), np.float32))
+    assert firth.Cooccurrences(good, vocabulary).csr is good
+    for wrong in (good.toarray(), good.astype(np.float64), good.tocsc()):
+        with pytest.raises(TypeError, match="csr_array of float32"):
+            firth.Cooccurrences(wrong, vocabulary)
+    with pytest.raises(ValueError, match="2 by 2"):
+        firth.Cooccurrences(good[:, :1], vocabulary)
 
 
 def test_wrong_corpora():

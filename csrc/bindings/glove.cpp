@@ -9,19 +9,23 @@
 namespace firth {
 namespace {
 
-template <class Index>
-std::unique_ptr<GloveTiles> tiles(const py::array_t<std::int64_t>& indptr, const py::array_t<Index>& indices,
+std::unique_ptr<GloveTiles> tiles(const py::array_t<std::int64_t>& indptr, const py::array& indices,
                                   const py::array_t<float>& data, std::uint64_t seed, int threads) {
     const std::int64_t* begins = vector_of(indptr, "indptr");
-    const Index* columns = vector_of(indices, "indices", data.size());
     const float* values = vector_of(data, "data");
     require(indptr.size() >= 1 && indptr.size() <= (std::int64_t{1} << 31),
             "indptr must have one element a row, and one");
     const auto n = static_cast<std::int32_t>(indptr.size() - 1);
     require(begins[0] == 0 && begins[n] == data.size(), "indptr must run from 0 to the number of non-zeros");
     threads_of(threads);
-    const py::gil_scoped_release release;
-    return std::make_unique<GloveTiles>(begins, columns, values, n, seed, threads);
+    const auto made = [&](const auto& columns) {
+        const auto* column = vector_of(columns, "indices", data.size());
+        const py::gil_scoped_release release;
+        return std::make_unique<GloveTiles>(begins, column, values, n, seed, threads);
+    };
+    if (py::isinstance<py::array_t<std::int32_t>>(indices)) return made(py::array_t<std::int32_t>(indices));
+    if (py::isinstance<py::array_t<std::int64_t>>(indices)) return made(py::array_t<std::int64_t>(indices));
+    throw std::invalid_argument("indices must be int32 or int64");
 }
 
 py::tuple train(GloveTiles& self, py::array_t<float>& words, py::array_t<float>& contexts, int vector_size, float x_max,
@@ -58,10 +62,8 @@ py::tuple train(GloveTiles& self, py::array_t<float>& words, py::array_t<float>&
 
 void bind_glove(py::module_& m) {
     py::class_<GloveTiles>(m, "GloveTiles")
-        .def(py::init(&tiles<std::int32_t>), py::arg("indptr").noconvert(), py::arg("indices").noconvert(),
-             py::arg("data").noconvert(), py::kw_only(), py::arg("seed"), py::arg("threads"))
-        .def(py::init(&tiles<std::int64_t>), py::arg("indptr").noconvert(), py::arg("indices").noconvert(),
-             py::arg("data").noconvert(), py::kw_only(), py::arg("seed"), py::arg("threads"))
+        .def(py::init(&tiles), py::arg("indptr").noconvert(), py::arg("indices"), py::arg("data").noconvert(),
+             py::kw_only(), py::arg("seed"), py::arg("threads"))
         .def("train", &train, py::arg("words").noconvert(), py::arg("contexts").noconvert(), py::kw_only(),
              py::arg("vector_size"), py::arg("x_max"), py::arg("alpha"), py::arg("learning_rate"), py::arg("clip"),
              py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("threads"));

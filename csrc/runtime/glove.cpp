@@ -245,7 +245,8 @@ GloveTally GloveTiles::train(Glove task, std::int64_t begin, std::int64_t end, s
                 FIRTH_KERNEL(glove_slice)(task, entries_.as<GloveEntry>() + slice.begin, slice.end - slice.begin,
                                           row_cuts_[static_cast<std::size_t>(slice.row_block)],
                                           column_cuts_[static_cast<std::size_t>(slice.column_block)]);
-            costs[static_cast<std::size_t>(i)] = cost;
+            // To a multiple of 2^-30, so that the sum is exact (up to 2^23) and no cut of the epoch shows in it.
+            costs[static_cast<std::size_t>(i)] = std::nearbyint(cost * 0x1p30) * 0x1p-30;
             if (std::isnan(cost)) turns.stop();
             turns.done(i);
         }

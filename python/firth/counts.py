@@ -51,6 +51,14 @@ class Cooccurrences:
     side: Side | None = None
     weighting: Weighting | None = None
 
+    def __post_init__(self) -> None:
+        n = len(self.vocabulary)
+        kind = f"{type(self.csr).__name__} of {getattr(self.csr, 'dtype', 'no numbers')}"
+        if kind != "csr_array of float32":
+            raise TypeError(f"csr must be a scipy.sparse.csr_array of float32, not a {kind}")
+        if self.csr.shape != (n, n):
+            raise ValueError(f"csr must be {n} by {n}, as the vocabulary has {n} words, not {self.csr.shape}")
+
     def __repr__(self) -> str:
         return f"<Cooccurrences of {len(self.vocabulary)} words, {self.csr.nnz} non-zeros>"
 

@@ -281,6 +281,7 @@ class GradientModel(Model):
     """
 
     unit: ClassVar[str] = "words"  # what data is counted in
+    scratch: ClassVar[tuple[str, ...]] = ()  # tensors that only training needs: part of checkpoints alone
 
     epochs: int = option(5, low=1, high=1_000_000)  # passes over the data
     seed: int = option(1, low=0, high=2**63 - 1)
@@ -385,6 +386,8 @@ class GradientModel(Model):
                 raise
             finally:
                 self._settle()
+                for name in self.scratch:
+                    self._tensors.pop(name, None)
                 self._training = False
                 self._view = None
         return self

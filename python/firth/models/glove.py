@@ -64,6 +64,12 @@ class GloVe(GradientModel):
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
     unit: ClassVar[str] = "non-zeros"
+    scratch: ClassVar[tuple[str, ...]] = (
+        "word_squares",
+        "word_bias_squares",
+        "context_squares",
+        "context_bias_squares",
+    )
 
     vector_size: int = option(100, low=1, high=1_000_000)
     window: int = option(10, low=1, high=2**20)
@@ -89,21 +95,31 @@ class GloVe(GradientModel):
             raise AttributeError("this GloVe has not been fitted: call fit(corpus) first")
         return self._tensors["context"]
 
-    def estimate_memory(self, counts: Cooccurrences) -> dict[str, int]:
+    def estimate_memory(self, data: Corpus | Cooccurrences) -> dict[str, int]:
         """Tell the bytes that `fit` will need.
+
+        Parameters
+        ----------
+        data
+            What `fit` will be given. Of a corpus only an upper bound is known: counting tells the non-zeros.
 
         Returns
         -------
         dict
-            ``counts``: the matrix itself (on disk, if it was opened from a file); ``entries``: its copy in the order
-            of training; ``matrices``: vectors, context vectors and AdaGrad's sums; ``output``: the vectors handed out
+            ``counts``: the matrix (on disk, if it was opened from a file); ``entries``: its copy in the order of
+            training; ``matrices``: vectors, context vectors and AdaGrad's sums; ``output``: the vectors handed out
             and those of the last whole epoch; and the ``total``.
         """
-        words = len(counts.vocabulary)
-        csr = counts.csr
+        words = len(data.vocabulary)
+        if isinstance(data, Corpus):
+            counts = _core.count_words(data.ids, data.offsets, words)
+            reach = 2 * self.window if self.side == "both" else self.window
+            nonzeros = int(np.minimum(counts * reach, words).sum())
+        else:
+            nonzeros = data.csr.nnz
         sizes = {
-            "counts": csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes,
-            "entries": 8 * csr.nnz,
+            "counts": 8 * nonzeros + 8 * words,
+            "entries": 8 * nonzeros,
             "matrices": 4 * 4 * words * padded_size(self.vector_size + 2),
             "output": 4 * words * (self.vector_size + padded_size(self.vector_size)),
         }
