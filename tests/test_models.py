@@ -18,6 +18,8 @@ from firth.models import base
 
 # Small, quick makers of each model. GRADIENT: those trained in epochs, which checkpoint and resume.
 MODELS = {
+    "LSA": lambda **options: firth.LSA(**{"vector_size": 8, "threads": 1, **options}),
+    "PPMI": lambda **options: firth.PPMI(**{"vector_size": 8, "threads": 1, **options}),
     "Word2Vec": lambda **options: firth.Word2Vec(**{"vector_size": 8, "epochs": 3, "threads": 1, **options}),
 }
 GRADIENT = ["Word2Vec"]
