@@ -25,6 +25,7 @@ if typing.TYPE_CHECKING:
 
 _BLOCK = 32  # columns multiplied at once: two registers of AVX-512, and rows of two cache lines
 _SPARE = 128  # dimensions beyond twice those asked for
+_ENTRIES = 1 << 20  # of a matrix that are looked at at once
 _ROUNDS = 8  # of orthonormalisation; two do but for matrices of low rank
 
 
@@ -199,8 +200,11 @@ class _Spectral(Model):
         scaled = padded_rows(*u.shape), padded_rows(*v.shape)
         np.multiply(u, scale, out=scaled[0])
         np.multiply(v, scale, out=scaled[1])
+        empty = np.ones(matrix.shape[1], np.bool_)
+        for start in range(0, matrix.nnz, _ENTRIES):  # an index array is copied as int64
+            empty[matrix.indices[start : start + _ENTRIES]] = False
         scaled[0][np.diff(matrix.indptr) == 0] = 0
-        scaled[1][np.bincount(matrix.indices, minlength=matrix.shape[1]) == 0] = 0
+        scaled[1][empty] = 0
         return scaled[0], s, scaled[1]
 
     def _fitted(self, words: list[str], tensors: dict[str, NDArray[Any]]) -> Self:
