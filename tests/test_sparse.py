@@ -18,8 +18,8 @@ def random_csr(rows, columns, density=0.1, seed=0):
     return sparse.csr_array(dense.astype(np.float32))
 
 
-def times(matrix, dense, out, threads=1):
-    _core.sparse_times_dense(
+def times(matrix, dense, out, threads=1, kernel=_core.sparse_times_dense):
+    kernel(
         out,
         indptr=matrix.indptr.astype(np.int64),
         indices=matrix.indices,
@@ -46,6 +46,8 @@ def test_every_width(isa, width):
     dense[:] = rng.standard_normal(dense.shape)
     out[:] = np.nan
     assert agrees(matrix, dense, times(matrix, dense, out))
+    transposed = times(matrix.T.tocsr(), dense, padded_rows(60, width), kernel=_core.sparse_transposed_times_dense)
+    assert transposed.tobytes() == out.tobytes()
 
 
 @pytest.mark.parametrize("stride", [37, 41, 48])
@@ -53,10 +55,11 @@ def test_nothing_is_read_or_written_between_rows(isa, stride):
     matrix = random_csr(50, 30)
     dense = np.full((30, stride), np.nan, np.float32)[:, :37]
     dense[:] = np.random.default_rng(1).standard_normal(dense.shape)
-    whole = np.full((50, stride + 5), 7, np.float32)
-    assert agrees(matrix, dense, times(matrix, dense, whole[:, 2:39]))
-    assert (whole[:, :2] == 7).all()
-    assert (whole[:, 39:] == 7).all()
+    for kernel, factor in ((_core.sparse_times_dense, matrix), (_core.sparse_transposed_times_dense, matrix.T.tocsr())):
+        whole = np.full((50, stride + 5), 7, np.float32)
+        assert agrees(matrix, dense, times(factor, dense, whole[:, 2:39], kernel=kernel))
+        assert (whole[:, :2] == 7).all()
+        assert (whole[:, 39:] == 7).all()
 
 
 def test_same_bits_for_any_threads(isa):
@@ -69,6 +72,9 @@ def test_same_bits_for_any_threads(isa):
         out = padded_rows(3000, 45)
         out[:] = np.nan
         assert times(matrix, dense, out, threads).tobytes() == one.tobytes()
+        out[:] = np.nan
+        times(matrix.T.tocsr(), dense, out, threads, _core.sparse_transposed_times_dense)
+        assert out.tobytes() == one.tobytes()
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (5, 7)])
@@ -76,6 +82,9 @@ def test_empty_matrices(isa, shape):
     out = np.full((shape[0], 20), 7, np.float32)
     dense = np.ones((shape[1], 20), np.float32)
     assert not times(sparse.csr_array(shape, dtype=np.float32), dense, out, threads=2).any()
+    out[:] = 7
+    empty = sparse.csr_array(shape[::-1], dtype=np.float32)
+    assert not times(empty, dense, out, threads=2, kernel=_core.sparse_transposed_times_dense).any()
 
 
 def test_non_finite_numbers_stay_in_their_rows(isa):
@@ -92,7 +101,7 @@ def test_non_finite_numbers_stay_in_their_rows(isa):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"indices": np.array([0, 1, 4], np.int32)}, r"indices\[2\] = 4 is no row of dense, which has 4"),
+        ({"indices": np.array([0, 1, 4], np.int32)}, r"indices\[2\] = 4 is not one of 4 columns"),
         ({"indices": np.array([0, -1, 1], np.int32)}, r"indices\[1\] = -1"),
         ({"indptr": np.array([0, 2, 1, 3])}, r"indptr\[2\] is below"),
         ({"indptr": np.array([1, 1, 2, 3])}, "run from 0"),
@@ -117,6 +126,20 @@ def test_refusals(change, says):
     assert not out.any()
     _core.sparse_times_dense(out, **right)
     assert out.all()
+
+
+def test_transposed_wants_ascending_columns():
+    rng = np.random.default_rng(4)
+    matrix = random_csr(40, 30, density=0.3)
+    out, dense = padded_rows(30, 5), padded_rows(40, 5)
+    times(matrix, dense, out, kernel=_core.sparse_transposed_times_dense)
+    row = int(np.diff(matrix.indptr).argmax())
+    at = matrix.indptr[row] + int(rng.integers(1, matrix.indptr[row + 1] - matrix.indptr[row]))
+    matrix.indices[[at - 1, at]] = matrix.indices[[at, at - 1]]
+    for threads in (1, 2, 3, 50):
+        with pytest.raises(ValueError, match=rf"indices\[{at}\] is below the one before it in its row"):
+            times(matrix, dense, out, threads, _core.sparse_transposed_times_dense)
+    times(matrix, padded_rows(30, 5), padded_rows(40, 5))  # the other does not mind
 
 
 def test_overlap_and_other_types_are_refused():

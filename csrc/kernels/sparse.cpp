@@ -1,6 +1,7 @@
-// A row of the result stays in registers while its entries pass: each is one broadcast and a multiply-add for every
-// vector of the dense row it names. The dense rows come from wherever the columns point, so they are asked for some
-// entries ahead; nothing else is read more than once.
+// A X: a row of the result stays in registers while its entries pass, each one broadcast and a multiply-add for every
+// vector of the dense row it names. A^T X: a dense row stays in registers, and each entry adds a multiple of it to the
+// row of the result that it names; that costs stores, but neither the time nor the memory of transposing A. The rows
+// named come from wherever the columns point, so they are asked for some entries ahead; nothing else is read twice.
 
 #include "kernels/sparse.hpp"
 
@@ -13,6 +14,12 @@ namespace {
 constexpr int kVectors = 8;
 constexpr int kLine = 16;            // floats in a cache line
 constexpr std::int64_t kAhead = 12;  // entries between a prefetch and its use
+
+// A number known at compile time.
+template <int N>
+struct Count {
+    static constexpr int n = N;
+};
 
 // Columns [from, from + Vectors * kWidth) of the rows [first, end).
 template <int Vectors>
@@ -51,42 +58,110 @@ void sum_rest(const SparseTimesDense& task, std::int64_t first, std::int64_t end
     }
 }
 
-}  // namespace
+// The first of the ascending columns[low, high) that is not below `column`.
+std::int64_t lower_bound(const std::int32_t* columns, std::int64_t low, std::int64_t high, std::int64_t column) {
+    while (low < high) {
+        const std::int64_t middle = low + (high - low) / 2;
+        if (columns[middle] < column) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
 
-void sparse_rows(const SparseTimesDense& task, std::int64_t first, std::int64_t end) {
-    // Passes as equal as can be: 14 vectors are 7 and 7, not 8 and 6.
-    std::int64_t vectors = task.width / kWidth, from = 0;
+// Adds to columns [from, from + Vectors * kWidth) of the rows [first, end) of out.
+template <int Vectors>
+void add_vectors(const SparseTimesDense& task, std::int64_t first, std::int64_t end, std::int64_t from) {
+    float* const out = task.out + from;
+    for (std::int64_t row = 0; row < task.n_rows; ++row) {
+        Vec x[Vectors];
+        const std::int64_t row_end = task.begin[row + 1];
+        const std::int64_t start = lower_bound(task.columns, task.begin[row], row_end, first);
+        if (start == row_end) continue;
+        const float* const dense = task.dense + row * task.dense_stride + from;
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) x[v] = load(dense + v * kWidth);
+        for (std::int64_t i = start; i < row_end && task.columns[i] < end; ++i) {
+            // Ahead within the row alone: the next one begins elsewhere.
+            const std::int64_t later = i + kAhead < row_end ? i + kAhead : row_end - 1;
+            const float* const ahead = out + task.columns[later] * task.out_stride;
+#pragma GCC unroll 8
+            for (int d = 0; d < Vectors * kWidth; d += kLine) __builtin_prefetch(ahead + d);
+            float* const sum = out + task.columns[i] * task.out_stride;
+            const Vec value = splat(task.values[i]);
+#pragma GCC unroll 8
+            for (int v = 0; v < Vectors; ++v) store(sum + v * kWidth, load(sum + v * kWidth) + value * x[v]);
+        }
+    }
+}
+
+void add_rest(const SparseTimesDense& task, std::int64_t first, std::int64_t end, std::int64_t from) {
+    for (std::int64_t row = 0; row < task.n_rows; ++row) {
+        const float* const x = task.dense + row * task.dense_stride;
+        const std::int64_t row_end = task.begin[row + 1];
+        std::int64_t i = lower_bound(task.columns, task.begin[row], row_end, first);
+        for (; i < row_end && task.columns[i] < end; ++i) {
+            float* const sum = task.out + task.columns[i] * task.out_stride;
+            for (std::int64_t d = from; d < task.width; ++d) sum[d] += task.values[i] * x[d];
+        }
+    }
+}
+
+// Passes over the whole vectors of a row, as equal as can be: 14 vectors are 7 and 7, not 8 and 6. Returns the column
+// at which they end.
+template <class Pass>
+FIRTH_INLINE std::int64_t in_passes(std::int64_t width, Pass pass) {
+    std::int64_t vectors = width / kWidth, from = 0;
     for (std::int64_t passes = (vectors + kVectors - 1) / kVectors; passes > 0; --passes) {
         const std::int64_t now = (vectors + passes - 1) / passes;
         switch (now) {
             case 1:
-                sum_vectors<1>(task, first, end, from);
+                pass(Count<1>{}, from);
                 break;
             case 2:
-                sum_vectors<2>(task, first, end, from);
+                pass(Count<2>{}, from);
                 break;
             case 3:
-                sum_vectors<3>(task, first, end, from);
+                pass(Count<3>{}, from);
                 break;
             case 4:
-                sum_vectors<4>(task, first, end, from);
+                pass(Count<4>{}, from);
                 break;
             case 5:
-                sum_vectors<5>(task, first, end, from);
+                pass(Count<5>{}, from);
                 break;
             case 6:
-                sum_vectors<6>(task, first, end, from);
+                pass(Count<6>{}, from);
                 break;
             case 7:
-                sum_vectors<7>(task, first, end, from);
+                pass(Count<7>{}, from);
                 break;
             default:
-                sum_vectors<kVectors>(task, first, end, from);
+                pass(Count<kVectors>{}, from);
         }
         vectors -= now;
         from += now * kWidth;
     }
-    if (from < task.width) sum_rest(task, first, end, from);
+    return from;
+}
+
+}  // namespace
+
+void sparse_rows(const SparseTimesDense& task, std::int64_t first, std::int64_t end) {
+    const auto pass = [&](auto vectors, std::int64_t from) { sum_vectors<vectors.n>(task, first, end, from); };
+    const std::int64_t rest = in_passes(task.width, pass);
+    if (rest < task.width) sum_rest(task, first, end, rest);
+}
+
+void sparse_columns(const SparseTimesDense& task, std::int64_t first, std::int64_t end) {
+    for (std::int64_t row = first; row < end; ++row) {
+        for (std::int64_t d = 0; d < task.width; ++d) task.out[row * task.out_stride + d] = 0;
+    }
+    const auto pass = [&](auto vectors, std::int64_t from) { add_vectors<vectors.n>(task, first, end, from); };
+    const std::int64_t rest = in_passes(task.width, pass);
+    if (rest < task.width) add_rest(task, first, end, rest);
 }
 
 }  // namespace firth::FIRTH_ISA

@@ -82,6 +82,15 @@ def sparse_times_dense(
     dense: NDArray[np.float32],
     threads: int,
 ) -> None: ...
+def sparse_transposed_times_dense(
+    out: NDArray[np.float32],
+    *,
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    dense: NDArray[np.float32],
+    threads: int,
+) -> None: ...
 
 # topk
 def inverse_norms(matrix: NDArray[np.float32], *, threads: int) -> NDArray[np.float32]: ...

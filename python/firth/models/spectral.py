@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ if typing.TYPE_CHECKING:
 
 _BLOCK = 32  # columns multiplied at once: two registers of AVX-512, and rows of two cache lines
 _SPARE = 128  # dimensions beyond twice those asked for
+_ENTRIES = 1 << 20  # of a matrix that are looked at at once
 _ROUNDS = 8  # of orthonormalisation; two do but for matrices of low rank
 
 
@@ -63,7 +65,7 @@ def truncated_svd(
     :math:`\Omega, A^T A \Omega, (A^T A)^2 \Omega, \dots`, of 2 k + 128 dimensions in steps of 32, whose basis is built
     by block Golub-Kahan bidiagonalisation with every new block orthogonalised against all before it. On a PPMI matrix
     of sixty thousand words this explains more of the variance than five power iterations (Halko, Martinsson & Tropp
-    2011, algorithm 4.4) with half the products. Takes 4 (rows + columns) (2 k + 128) bytes beside A and its transpose.
+    2011, algorithm 4.4) with half the products. Takes 4 (rows + columns) (2 k + 128) bytes beside A.
     A matrix with a side no longer than those dimensions is made dense and decomposed exactly.
     """
     matrix = sparse.csr_array(matrix).astype(np.float32, copy=False)
@@ -86,7 +88,8 @@ def _block_krylov(
     matrix: sparse.csr_array[Any], k: int, n_blocks: int, seed: int, threads: int, progress: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]:
     rows, columns = matrix.shape
-    transposed = matrix.T.tocsr()
+    if not matrix.has_sorted_indices:
+        matrix = matrix.sorted_indices()
     size = n_blocks * _BLOCK
     left, right = padded_rows(rows, size), padded_rows(columns, size)
     small = np.zeros((size, size))  # leftᵀ A right
@@ -96,21 +99,28 @@ def _block_krylov(
         for j in range(n_blocks):
             begin, end = j * _BLOCK, (j + 1) * _BLOCK
             block = right[:, begin:end] = _orthonormal(block, right[:, :begin], seed, threads)
-            product = _times(matrix, block, threads)
+            product = _times(_core.sparse_times_dense, matrix, block, padded_rows(rows, _BLOCK), threads)
             bar.update()
             block = left[:, begin:end] = _orthonormal(product, left[:, :begin], seed, threads)
             small[:end, begin:end] = left[:, :end].T @ product
             if j + 1 < n_blocks:
-                block = _times(transposed, block, threads)
+                block = _times(
+                    _core.sparse_transposed_times_dense, matrix, block, padded_rows(columns, _BLOCK), threads
+                )
                 bar.update()
     u, s, v = np.linalg.svd(small)
     return left @ u[:, :k].astype(np.float32), s[:k], right @ v[:k].T.astype(np.float32)
 
 
-def _times(matrix: sparse.csr_array[Any], dense: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-    """The product of a sparse matrix with a dense one."""
-    out = padded_rows(matrix.shape[0], dense.shape[1])
-    _core.sparse_times_dense(
+def _times(
+    kernel: Callable[..., None],
+    matrix: sparse.csr_array[Any],
+    dense: NDArray[np.float32],
+    out: NDArray[np.float32],
+    threads: int,
+) -> NDArray[np.float32]:
+    """Fill `out` with the product of the matrix, or of its transpose, with a dense one."""
+    kernel(
         out,
         indptr=matrix.indptr.astype(np.int64, copy=False),
         indices=matrix.indices.astype(np.int32, copy=False),
@@ -190,8 +200,11 @@ class _Spectral(Model):
         scaled = padded_rows(*u.shape), padded_rows(*v.shape)
         np.multiply(u, scale, out=scaled[0])
         np.multiply(v, scale, out=scaled[1])
+        empty = np.ones(matrix.shape[1], np.bool_)
+        for start in range(0, matrix.nnz, _ENTRIES):  # an index array is copied as int64
+            empty[matrix.indices[start : start + _ENTRIES]] = False
         scaled[0][np.diff(matrix.indptr) == 0] = 0
-        scaled[1][np.bincount(matrix.indices, minlength=matrix.shape[1]) == 0] = 0
+        scaled[1][empty] = 0
         return scaled[0], s, scaled[1]
 
     def _fitted(self, words: list[str], tensors: dict[str, NDArray[Any]]) -> Self:
@@ -224,7 +237,8 @@ class PPMI(_Spectral):
     positive
         Whether what is negative becomes 0.
     eigenvalue_weighting
-        p. 1 keeps the singular values as they are, 0 drops them.
+        p. 0 drops the singular values, which serves similarity best (on nine million words of Wikipedia, 100 numbers:
+        WordSim-353 62.0 with 0, 58.7 with 0.5, 50.0 with 1), 1 keeps them as they are.
     seed
         Of the decomposition's random start.
     threads
@@ -232,20 +246,20 @@ class PPMI(_Spectral):
 
     Examples
     --------
-    >>> model = PPMI(vector_size=100, window=5).fit(corpus)      # doctest: +SKIP
+    >>> model = PPMI(vector_size=100, window=10).fit(corpus)     # doctest: +SKIP
     >>> model.vectors.most_similar("bank")                       # doctest: +SKIP
     """
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
 
     vector_size: int | None = option(100, low=1, high=1_000_000)
-    window: int = option(5, low=1, high=2**20)
+    window: int = option(10, low=1, high=2**20)
     side: Side = "both"
     weighting: Weighting = "dynamic"
     shift: float = option(1.0, above=0, high=1e30)
     context_smoothing: float = option(0.75, low=0, high=10)
     positive: bool = True
-    eigenvalue_weighting: float = option(0.5, low=0, high=10)
+    eigenvalue_weighting: float = option(0.0, low=0, high=10)
 
     def fit(self, data: Corpus | Cooccurrences, *, progress: bool = False) -> Self:
         """Learn vectors from a corpus, or from counts made before.
@@ -360,7 +374,7 @@ class LSA(_Spectral):
         (1 + \sum_j p_{ij} \log p_{ij} / \log n)` with :math:`p_{ij} = f_{ij} / \sum_k f_{ik}` (Dumais 1991).
         "tf-idf": :math:`f_{ij} \log(n / n_i)`, :math:`n_i` of the documents having the word.
     eigenvalue_weighting
-        p. 1 keeps the singular values as they are, 0 drops them.
+        p. 0 drops the singular values, 1 keeps them as they are, as Deerwester et al. do.
     seed
         Of the decomposition's random start.
     threads
@@ -374,7 +388,7 @@ class LSA(_Spectral):
 
     vector_size: int = option(100, low=1, high=1_000_000)
     weighting: Literal["tf-idf", "log-entropy"] = "log-entropy"
-    eigenvalue_weighting: float = option(1.0, low=0, high=10)
+    eigenvalue_weighting: float = option(0.5, low=0, high=10)
 
     def fit(self, data: Corpus, *, progress: bool = False) -> Self:
         """Learn vectors from a corpus.
