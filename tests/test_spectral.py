@@ -71,6 +71,16 @@ def test_pmi_defaults():
     )
 
 
+def test_stored_zeros_are_pairs_unseen():
+    dense = np.array([[8, 0, 1], [0, 5, 0], [1, 0, 0]], np.float32)
+    stored = sparse.csr_array((dense.ravel(), np.tile([0, 1, 2], 3), [0, 3, 6, 9]), shape=(3, 3))
+    counts = firth.Cooccurrences(stored, firth.Vocabulary(["a", "b", "c"]))
+    for positive in (True, False):
+        found = counts.pmi(positive=positive, shift=0.01)
+        np.testing.assert_allclose(found.toarray(), reference.pmi(dense, 0.01, 0.75, positive), rtol=1e-6)
+        assert found.nnz == 4
+
+
 def test_pmi_in_pieces_equals_pmi_at_once(monkeypatch):
     counts = zipf(300)
     whole = [counts.pmi(positive=positive) for positive in (True, False)]
@@ -301,6 +311,17 @@ def test_words_without_counts_are_zeros_on_both_sides_of_a_large_matrix(monkeypa
     assert not tensors["vectors"][7].any()
     assert not tensors["context"][9].any()
     assert tensors["context"][7].any()
+
+
+def test_words_without_counts_are_zeros_where_the_rank_is_low():
+    """Random directions fill what a matrix of rank two leaves; nothing of them may be left either."""
+    blocks = sparse.block_diag([np.full((300, 300), 3.0), np.ones((300, 300)), np.zeros((9, 9))], format="csr")
+    counts = firth.Cooccurrences(
+        sparse.csr_array(blocks).astype(np.float32), firth.Vocabulary([f"w{i}" for i in range(609)])
+    )
+    vectors = firth.PPMI(vector_size=4).fit(counts).vectors.matrix
+    assert vectors[:600].any(axis=1).all()
+    assert not vectors[600:].any()
 
 
 def test_dimensions_beyond_the_rank_are_zeros():

@@ -125,7 +125,7 @@ class Cooccurrences:
             pmi -= column_logs[indices[part]]
             pmi += np.repeat(total - row_logs[first:end], np.diff(indptr[first : end + 1]))
             found = pmi.astype(np.float32)
-            keep = (found > 0) if positive else (found != 0) & seen
+            keep = seen & ((found > 0) if positive else (found != 0))  # a stored 0 is a pair unseen
             kept.append(found[keep])
             columns.append(indices[part][keep])
             before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
