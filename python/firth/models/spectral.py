@@ -350,11 +350,12 @@ class PPMI(_Spectral):
             super()._restore(tensors, metadata)
             return
         words = files.unpack_words(tensors)
-        matrix = {name: np.array(tensors[name]) for name in ("data", "indices", "indptr")}
-        indptr = matrix["indptr"]
-        if len(indptr) != len(words) + 1 or not indptr[-1] == len(matrix["data"]) == len(matrix["indices"]):
-            raise TypeError("the parts of its matrix do not fit together")
-        self._fitted(words, matrix)
+        parts = {name: np.array(tensors[name]) for name in ("data", "indices", "indptr")}
+        try:
+            sparse.csr_array(tuple(parts.values()), shape=(len(words), len(words))).check_format()
+        except ValueError as error:
+            raise TypeError(f"the parts of its matrix do not fit together: {error}") from None
+        self._fitted(words, parts)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
