@@ -242,7 +242,8 @@ class PPMI(_Spectral):
     seed
         Of the decomposition's random start.
     threads
-        None: every processor this process may use. The vectors are the same, to the bit, for any number.
+        None: every processor this process may use. The vectors are the same, to the bit, for any number, as long as
+        that of NumPy's own threads stays what it is (``OPENBLAS_NUM_THREADS``).
 
     Examples
     --------
@@ -379,7 +380,8 @@ class LSA(_Spectral):
     seed
         Of the decomposition's random start.
     threads
-        None: every processor this process may use. The vectors are the same, to the bit, for any number.
+        None: every processor this process may use. The vectors are the same, to the bit, for any number, as long as
+        that of NumPy's own threads stays what it is (``OPENBLAS_NUM_THREADS``).
 
     Examples
     --------
