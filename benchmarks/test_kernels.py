@@ -70,7 +70,7 @@ class SkipGram:
         }  # fmt: skip
 
     def train(self, threads):
-        return _core.train_skipgram(
+        return _core.train_word2vec(
             self.vectors, self.context, ids=self.ids, offsets=self.offsets, threads=threads, **self.options
         )
 

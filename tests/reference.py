@@ -78,13 +78,17 @@ def logistic_step(vectors, context, hidden, targets, labels, learning_rate):
     return loss
 
 
-def skipgram(
+def word2vec(
     vectors,
     context,
     *,
     documents,
     keep,
     noise,
+    bags,
+    paths,
+    cbow,
+    cbow_mean,
     begin,
     end,
     epoch,
@@ -95,13 +99,33 @@ def skipgram(
     min_learning_rate,
     seed,
 ):
-    """Skip-gram with negative sampling over the centres in [begin, end) of the documents' tokens, in place.
+    """The word2vec family over the centres in [begin, end) of the documents' tokens, in place.
 
-    Returns loss, examples, centres. As the kernel has it, a step takes at most sixteen neighbours, each sixteen with a
-    draw of their own, and at most six targets.
+    `noise` gives negatives, or `paths`, a (nodes, turns) for each word, the way through a tree; `bags`, if any, the
+    rows that each word is made of. Returns loss, examples, centres. As the kernel has it, a step of plain skip-gram
+    takes at most sixteen neighbours, each sixteen with a draw of their own, and every step at most six targets.
     """
     n_tokens = sum(map(len, documents))
     sampling, drawing = random_key(seed, 2 * epoch), random_key(seed, 2 * epoch + 1)
+
+    def chosen(word, draw):
+        if paths is not None:
+            nodes, turns = paths[word]
+            return list(nodes), (np.array(turns) > 0).astype(vectors.dtype)
+        targets = [word]
+        for k in range(negative):
+            bits = random_at(drawing, (draw * negative + k) & _MASK)
+            cell = (bits >> 32) * len(noise) >> 32
+            other = cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
+            if other != word:
+                targets.append(other)
+        return targets, np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
+
+    def predict(matrix, hidden, word, draw, rate):
+        targets, labels = chosen(word, draw)
+        groups = [slice(first, first + 6) for first in range(0, len(targets), 6)]
+        return sum(logistic_step(matrix, context, hidden, targets[group], labels[group], rate) for group in groups)
+
     loss, examples, centres, start = 0.0, 0, 0, 0
     for document in documents:
         positions = range(start, start + len(document))
@@ -111,27 +135,56 @@ def skipgram(
                 continue
             centres += 1
             reach = 1 + ((random_at(sampling, p) >> 32) * window >> 32)
-            near = [document[q - start] for q in kept[max(0, i - reach) : i] + kept[i + 1 : i + 1 + reach]]
+            before, behind = kept[max(0, i - reach) : i], kept[i + 1 : i + 1 + reach]
+            near = [document[q - start] for q in before + behind]
             if not near:
                 continue
             centre = document[p - start]
             rate = learning_rate - (learning_rate - min_learning_rate) * (epoch * n_tokens + p) / (epochs * n_tokens)
-            for piece in range(0, len(near), 16):
-                targets = [centre]
-                for k in range(negative):
-                    bits = random_at(drawing, ((piece // 16 * n_tokens + p) * negative + k) & _MASK)
-                    cell = (bits >> 32) * len(noise) >> 32
-                    word = cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
-                    if word != centre:
-                        targets.append(word)
-                labels = np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
-                for first in range(0, len(targets), 6):
-                    group = slice(first, first + 6)
-                    hidden = near[piece : piece + 16]
-                    loss += logistic_step(vectors, context, hidden, targets[group], labels[group], rate)
-            examples += len(near)
+            if not cbow and bags is None:
+                for piece in range(0, len(near), 16):
+                    loss += predict(vectors, near[piece : piece + 16], centre, piece // 16 * n_tokens + p, rate)
+                examples += len(near)
+                continue
+            rows = [row for word in (near if cbow else [centre]) for row in (bags[word] if bags else [word])]
+            mean = not cbow or cbow_mean
+            hidden = vectors[rows].sum(axis=0, keepdims=True) / vectors.dtype.type(len(rows) if mean else 1)
+            moved = hidden.copy()
+            if cbow:
+                loss += predict(moved, [0], centre, p, rate)
+                examples += 1
+            else:
+                for j, word in enumerate(near):
+                    place = j if j < len(before) else j + 1  # in the window, the centre included
+                    loss += predict(moved, [0], word, p * 2 * window + place, rate)
+                    examples += 1
+            move = (moved - hidden)[0] / vectors.dtype.type(1 if mean else len(rows))
+            for row in rows:
+                vectors[row] += move
         start += len(document)
     return loss, examples, centres
+
+
+def huffman(counts: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Each word's (nodes, turns) from its leaf to the root; inner nodes are numbered as they are made."""
+    n = len(counts)
+    # The lightest first; of equally light ones inner nodes before leaves, and later leaves before earlier ones.
+    heap = [(count, 1, -i, i) for i, count in enumerate(counts)]
+    parent, turn = {}, {}
+    for node in range(n, 2 * n - 1):
+        first, second = (heap.pop(heap.index(min(heap))) for _ in range(2))
+        parent[first[3]] = parent[second[3]] = node
+        turn[first[3]], turn[second[3]] = -1, 1
+        heap.append((first[0] + second[0], 0, node, node))
+    paths = []
+    for leaf in range(n):
+        at, nodes, turns = leaf, [], []
+        while at in parent:
+            nodes.append(parent[at] - n)
+            turns.append(turn[at])
+            at = parent[at]
+        paths.append((nodes, turns))
+    return paths
 
 
 # --- vectors --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,6 @@
 
 namespace firth {
 
-SkipGramTally train_skipgram(const SkipGram& task, std::int64_t begin, std::int64_t end, int n_threads);
+Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads);
 
 }  // namespace firth

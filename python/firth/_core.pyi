@@ -52,14 +52,19 @@ class TextCounter:
     def kept_tokens(self) -> int: ...
 
 # word2vec
-def train_skipgram(
+def huffman(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]: ...
+def train_word2vec(
     vectors: NDArray[np.float32],
     context: NDArray[np.float32],
     *,
     ids: NDArray[np.int32],
     offsets: NDArray[np.int64],
     keep: NDArray[np.uint32],
-    noise: NDArray[np.uint32],
+    noise: NDArray[np.uint32] | None,
+    bags: tuple[NDArray[np.int64], NDArray[np.int32]] | None,
+    paths: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None,
+    cbow: bool,
+    cbow_mean: bool,
     begin: int,
     end: int,
     epoch: int,

@@ -1,9 +1,9 @@
-"""word2vec: skip-gram with negative sampling."""
+"""word2vec: skip-gram and CBOW, by negative sampling or hierarchical softmax."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +16,37 @@ from firth.runtime import padded_rows, padded_size
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Word2Vec(GradientModel):
-    r"""Skip-gram with negative sampling.
+    r"""Vectors by which words are told from the words around them.
 
-    Each word learns to tell the words around it from words drawn at random. For a pair of a word w and a word c near
-    it, with K negatives drawn from the noise distribution, the loss is
+    Skip-gram predicts each word near a word w from w's vector; CBOW predicts w from the mean, or sum, of the vectors
+    near it. With h the vector that predicts and c the word predicted, negative sampling has the loss
 
-    .. math:: -\log\sigma(v_w \cdot u_c) - \sum_{k=1}^{K} \log\sigma(-v_w \cdot u_{n_k})
+    .. math:: -\log\sigma(h \cdot u_c) - \sum_{k=1}^{K} \log\sigma(-h \cdot u_{n_k})
 
-    (Mikolov, Sutskever, Chen, Corrado & Dean 2013, equation 4). One pair is one example in `history`.
+    for K negatives drawn from the noise distribution (Mikolov, Sutskever, Chen, Corrado & Dean 2013, equation 4), and
+    hierarchical softmax
+
+    .. math:: -\sum_{n \in path(c)} \log\sigma(\pm h \cdot u_n)
+
+    over the inner nodes on c's path in a Huffman tree, with the sign of the turn taken at each (section 2.1). The
+    vectors are described in Mikolov, Chen, Corrado & Dean 2013. One prediction is one example in `history`.
 
     Parameters
     ----------
+    architecture
+        "skipgram" or "cbow".
+    loss
+        "ns", negative sampling, or "hs", hierarchical softmax.
+    cbow_mean
+        Of CBOW: whether the mean of the vectors predicts, or their sum. Either way each of them moves so that the
+        mean, or the sum, moves by its gradient.
     vector_size
         D, numbers in a vector.
     window
         The most words on either side of a word that count as near. Each position draws its own reach, uniformly from 1
         to this, so that nearer words weigh more.
     negative
-        K, negatives for each position; its window shares them (Ji, Satish, Li & Dubey 2016).
+        K, negatives for each position; in skip-gram its window shares them (Ji, Satish, Li & Dubey 2016).
     sample
         Frequent words are skipped at random: one that makes up a share f of the text is kept with probability
         sqrt(sample / f) + sample / f. 0 keeps every word.
@@ -55,6 +68,9 @@ class Word2Vec(GradientModel):
     >>> model.vectors.most_similar("bank")                           # doctest: +SKIP
     """
 
+    architecture: Literal["skipgram", "cbow"] = "skipgram"
+    loss: Literal["ns", "hs"] = "ns"
+    cbow_mean: bool = True
     vector_size: int = option(100, low=1, high=1_000_000)
     window: int = option(5, low=1, high=10_000)
     negative: int = option(5, low=1, high=10_000)
@@ -85,7 +101,7 @@ class Word2Vec(GradientModel):
             "corpus": corpus.ids.nbytes + corpus.offsets.nbytes,
             "matrices": 2 * matrix,
             "backup": 4 * words * self.vector_size,
-            "tables": 12 * words,
+            "tables": (12 if self.loss == "ns" else 12 + 5 * 32) * words,
         }
         return {**sizes, "total": sum(sizes.values())}
 
@@ -93,20 +109,29 @@ class Word2Vec(GradientModel):
         corpus, words = data, len(data.vocabulary)
         counts = _core.count_words(corpus.ids, corpus.offsets, words)
         keep = keep_thresholds(counts, self.sample)
-        # A word that a given vocabulary names and the text lacks is never drawn.
-        noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
-        vectors, context = padded_rows(words, self.vector_size), padded_rows(words, self.vector_size)
+        noise = paths = None
+        if self.loss == "ns":
+            # A word that a given vocabulary names and the text lacks is never drawn.
+            noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
+        else:
+            paths = huffman_paths(counts)
+        vectors = padded_rows(words, self.vector_size)
+        context = padded_rows(words if self.loss == "ns" else max(words - 1, 1), self.vector_size)
         _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
         self._tensors = {"vectors": vectors, "context": context}
 
         def train(begin: int, end: int, epoch: int) -> Tally:
-            loss, examples, _, diverged_at = _core.train_skipgram(
+            loss, examples, _, diverged_at = _core.train_word2vec(
                 vectors,
                 context,
                 ids=corpus.ids,
                 offsets=corpus.offsets,
                 keep=keep,
                 noise=noise,
+                bags=None,
+                paths=paths,
+                cbow=self.architecture == "cbow",
+                cbow_mean=self.cbow_mean,
                 begin=begin,
                 end=end,
                 epoch=epoch,
@@ -144,3 +169,21 @@ def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint
     share: NDArray[Any] = np.maximum(counts, 1) / counts.sum()
     probability = np.minimum(1.0, np.sqrt(sample / share) + sample / share)
     return np.minimum(probability * 2.0**32, 2.0**32 - 1).astype(np.uint32)
+
+
+def huffman_paths(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]:
+    """Each word's path in the Huffman tree over the counts (words,), which need not descend.
+
+    Returns
+    -------
+    begins, nodes, turns
+        The path of word w: inner nodes ``nodes[begins[w]:begins[w + 1]]`` from the leaf up, and +1 or -1 at each.
+    """
+    order = np.argsort(-counts, kind="stable")
+    begins, nodes, turns = _core.huffman(counts[order])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    lengths = np.diff(begins)[rank]
+    ends = np.cumsum(lengths)
+    at = np.repeat(begins[:-1][rank] - (ends - lengths), lengths) + np.arange(len(nodes))
+    return np.concatenate([[0], ends]), nodes[at], turns[at]
