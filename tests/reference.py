@@ -312,3 +312,43 @@ def glove_step(word, context, row, column, x, *, x_max, alpha, learning_rate, cl
         vectors[at] -= step / np.sqrt(squares[at])
         squares[at] += step**2
     return 0.5 * weighted * difference
+
+
+# --- spectral ---------------------------------------------------------------------------------------------------------
+
+
+def pmi(counts, shift, context_smoothing, positive):
+    """PMI entry by entry (Levy, Goldberg & Dagan 2015, equation 3 and section 3.2); 0 for pairs that never met."""
+    counts = np.asarray(counts, np.float64)
+    smoothed = counts.sum(axis=0) ** context_smoothing * (counts.sum(axis=0) > 0)
+    found = np.zeros(counts.shape)
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        together = counts[i, j] / counts.sum()
+        chance = counts[i].sum() / counts.sum() * smoothed[j] / smoothed.sum()
+        found[i, j] = np.log(together / chance) - np.log(shift)
+    return np.maximum(found, 0) if positive else found
+
+
+def document_weights(documents, n_words, weighting):
+    """What each word weighs in each document, (words, documents): tf-idf, or log-entropy (Dumais 1991)."""
+    frequency = np.zeros((n_words, len(documents)))
+    for j, document in enumerate(documents):
+        for word in document:
+            frequency[word, j] += 1
+    found = np.zeros(frequency.shape)
+    n = len(documents)
+    for i, row in enumerate(frequency):
+        if weighting == "tf-idf":
+            found[i] = row * np.log(n / max((row > 0).sum(), 1))
+        else:
+            p = row[row > 0] / row.sum()
+            found[i] = np.log(1 + row) * (1 + (p * np.log(p)).sum() / np.log(max(n, 2)))
+    return found
+
+
+def power_iteration_values(matrix, k, n_iter, oversampling):
+    """Singular values by randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1)."""
+    basis = np.random.default_rng(0).standard_normal((matrix.shape[1], k + oversampling)).astype(matrix.dtype)
+    for _ in range(n_iter):
+        basis = np.linalg.qr(matrix.T @ np.linalg.qr(matrix @ basis)[0])[0]
+    return np.linalg.svd(np.linalg.qr(matrix @ basis)[0].T @ matrix, compute_uv=False)[:k]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,12 @@ from firth.models.base import Model
 
 # A compass: east and west, north and south are opposite; between two neighbours lies 45 degrees.
 COMPASS = ["east", "northeast", "north", "northwest", "west", "southwest", "south", "southeast"]
-MODELS: dict[str, type[Model]] = {"skipgram": firth.Word2Vec, "glove": firth.GloVe}
+MODELS: dict[str, type[Model]] = {
+    "skipgram": firth.Word2Vec,
+    "glove": firth.GloVe,
+    "ppmi": firth.PPMI,
+    "lsa": firth.LSA,
+}
 TRAIN = [f"train {name}" for name in cli.train.commands]
 
 
@@ -385,46 +389,57 @@ def test_train_on_counts_goes_on_from_a_checkpoint(text: Path, tmp_path: Path) -
     refused(run(*common, "--resume"), 1, "window was 10, is 2; the data are other ones")
 
 
-@pytest.fixture
-def random_vectors() -> Iterator[type[firth.RandomVectors]]:
-    """A command for a model without epochs that takes counts."""
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (
+            "ppmi",
+            {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "shift": 2.0, "positive": False},
+        ),
+        ("ppmi", {"vector_size": 19, "context_smoothing": 1.0, "eigenvalue_weighting": 0.0, "seed": 3, "threads": 2}),
+        ("lsa", {"vector_size": 18, "weighting": "tf-idf", "eigenvalue_weighting": 0.5, "seed": 3, "threads": 2}),
+    ],
+)
+def test_train_without_epochs_gives_the_librarys_vectors_and_model(
+    text: Path, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
+    flags = [item for option, value in options.items() for item in (cli._flag(option), value)]
+    if "positive" in options:
+        flags[-2:] = ["--signed"]
+    result = run("train", name, text, "-o", output, "--save-model", model, *flags)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    saved = f"Saved 20 vectors of {options['vector_size']} numbers in {output}"
+    assert [line.split(" text")[0] for line in result.stderr.splitlines()] == ["4,000 words of", saved]
+    expected = MODELS[name](**options).fit(firth.Corpus.from_file(text))
+    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
+    assert firth.load(model).options == expected.options
+    refused(run("train", name, text, "-o", output, "--checkpoint", tmp_path / "state"), 2, "--checkpoint")
 
-    @cli.train.command("random")
-    @cli._training_options(firth.RandomVectors)
-    def command(**arguments: Any) -> None:
-        cli._train(firth.RandomVectors, **arguments)
 
-    yield firth.RandomVectors
-    del cli.train.commands["random"]
-
-
-def test_train_takes_saved_counts(text: Path, tmp_path: Path, random_vectors: type[firth.RandomVectors]) -> None:
+def test_train_takes_saved_counts(text: Path, tmp_path: Path) -> None:
     corpus = firth.Corpus.from_file(text)
     counts, output, model = tmp_path / "counts", tmp_path / "o.safetensors", tmp_path / "o.model"
     firth.count_cooccurrences(corpus, window=3, side="left", weighting="flat").save(counts)
-    common = ["train", "random", "-o", output, "--save-model", model, "--vector-size", 20, "--seed", 2]
-    expected = random_vectors(vector_size=20, seed=2).fit(corpus)
-    for given, said in ((counts, "pairs of 20 words\n"), (text, "4,000 words of text")):
-        result = run(*common, given)
-        assert result.exit_code == 0, result.output
-        assert said in result.stderr
-        assert f"Saved 20 vectors of 20 numbers in {output}" in result.stderr
-        vectors = firth.load_vectors(output)
-        assert vectors.words == expected.vectors.words
-        np.testing.assert_array_equal(vectors.matrix, expected.vectors.matrix)
-        assert firth.load(model).options == {**expected.options, "threads": None}
-        output.unlink()
+    common = ["train", "ppmi", "-o", output, "--save-model", model, "--vector-size", 20, "--threads", 1]
+    result = run(*common, counts)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"200 pairs of 20 words\nSaved 20 vectors of 20 numbers in {output}\n"
+    expected = firth.PPMI(vector_size=20, window=3, side="left", weighting="flat", threads=1).fit(corpus)
+    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
+    assert firth.load(model).options == expected.options
     assert run(*common, counts, "-q").output == ""
     refused(run(*common, counts, "--min-count", 2), 2, f"--min-count was settled when the counts in {counts} were made")
     refused(run(*common, counts, text), 2, f"{counts} holds saved counts, which stand alone")
-    refused(run(*common, text, "--checkpoint", tmp_path / "state"), 2, "--checkpoint")
     refused(run(*common, counts, "--save-model", counts), 2, f"{counts} is what shall be read")
 
 
-def test_train_refuses_counts_where_text_is_wanted(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["skipgram", "lsa"])
+def test_train_refuses_counts_where_text_is_wanted(text: Path, tmp_path: Path, name: str) -> None:
     firth.count_cooccurrences(firth.Corpus.from_file(text)).save(tmp_path / "counts")
-    result = run("train", "skipgram", tmp_path / "counts", "-o", tmp_path / "o.txt")
-    refused(result, 1, "counts holds counts, not text: firth train skipgram takes the text itself")
+    result = run("train", name, tmp_path / "counts", "-o", tmp_path / "o.txt")
+    refused(result, 1, f"counts holds counts, not text: firth train {name} takes the text itself")
 
 
 def test_train_refuses_a_model_as_text(text: Path, tmp_path: Path) -> None:
@@ -661,10 +676,10 @@ def test_words_that_glove_cannot_read_are_found_before_counting(
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
-    [(["count", "-o", "o"], "count_cooccurrences"), (["train", "random", "-o", "o.txt"], "RandomVectors.fit")],
+    [(["count", "-o", "o"], "count_cooccurrences"), (["train", "ppmi", "-o", "o.txt"], "PPMI.fit")],
 )
 def test_ctrl_c_where_there_is_nothing_to_keep(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vectors: object, arguments: list[str], what: str
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], what: str
 ) -> None:
     def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

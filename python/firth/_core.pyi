@@ -17,7 +17,9 @@ def available_isas() -> list[str]: ...
 def use_isa(name: str) -> None: ...
 def alias_table(weights: NDArray[np.float64]) -> NDArray[np.uint32]: ...
 def count_words(ids: NDArray[np.int32], offsets: NDArray[np.int64], n_words: int) -> NDArray[np.int64]: ...
-def fill_uniform(out: NDArray[np.float32], *, scale: float, seed: int, threads: int) -> None: ...
+def fill_uniform(
+    out: NDArray[np.float32], *, scale: float, seed: int, threads: int, numbers: NDArray[np.int64] | None = None
+) -> None: ...
 
 # text
 class TextCounter:
@@ -76,6 +78,26 @@ def train_word2vec(
     seed: int,
     threads: int,
 ) -> tuple[float, int, int, int]: ...
+
+# sparse
+def sparse_times_dense(
+    out: NDArray[np.float32],
+    *,
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    dense: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def sparse_transposed_times_dense(
+    out: NDArray[np.float32],
+    *,
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    dense: NDArray[np.float32],
+    threads: int,
+) -> None: ...
 
 # topk
 def inverse_norms(matrix: NDArray[np.float32], *, threads: int) -> NDArray[np.float32]: ...

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -14,3 +18,20 @@ def whole_number(name: str, value: object, *, low: int = 0, high: int | None = N
     if high is not None and value > high:
         raise ValueError(f"{name} must be at most {high}, not {value}")
     return int(value)
+
+
+def real_number(name: str, value: object, *, low: float | None = None, above: float | None = None) -> float:
+    """`value` as a finite float, no bool; TypeError or ValueError naming it if it is none in range."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value) or (low is not None and value < low) or (above is not None and value <= above):
+        bound = f"at least {low}" if low is not None else f"above {above}" if above is not None else "finite"
+        raise ValueError(f"{name} must be {bound}, not {value}")
+    return float(value)
+
+
+def one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    """ValueError naming the choices, if `value` is none of them."""
+    if value not in choices:
+        *most, last = map(repr, choices)
+        raise ValueError(f"{name} must be {', '.join(most)} or {last}, not {value!r}")

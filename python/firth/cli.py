@@ -29,7 +29,7 @@ from firth import files, formats
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.demo import OUTPUT, counted
-from firth.models import GloVe, Word2Vec
+from firth.models import LSA, PPMI, GloVe, Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
 from firth.vectors import Method, Vectors, load_vectors
 
@@ -192,13 +192,17 @@ _HELP = {
     "clip": "Let no number's gradient exceed this.",
     "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
     "epochs": "Passes over the text.",
-    "seed": "Where random numbers start. The same seed on one thread and one instruction set gives the same vectors.",
+    "seed": "Where random numbers start. The same seed on one instruction set gives the same vectors.",
     "threads": "Threads to run on.",
 }
 # Where a model means something else by an option's name.
 _HELP_OF = {
     ("GloVe", "learning_rate"): "Step size at the start; it falls for each number as its gradients add up (AdaGrad).",
     ("GloVe", "epochs"): "Passes over the counts.",
+    (
+        "Word2Vec",
+        "seed",
+    ): "Where random numbers start. The same seed on one thread and one instruction set gives the same vectors.",
     ("LSA", "weighting"): "How a word's count in a document weighs.",
 }
 # Where a flag is not the option's name: one that is yes or no has a word for each.
@@ -302,7 +306,7 @@ def _as_flags(names: Iterable[str]) -> Iterator[None]:
 @train.command()
 @_training_options(Word2Vec)
 def skipgram(**arguments: Any) -> None:
-    """Learn to tell the words around a word from random ones (word2vec).
+    """Tell the words around a word from random ones (word2vec).
 
     The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst;
     several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
@@ -330,6 +334,39 @@ def glove(**arguments: Any) -> None:
       firth train glove my.counts -o vectors.txt --x-max 10
     """
     _train(GloVe, **arguments)
+
+
+@train.command()
+@_training_options(PPMI)
+def ppmi(**arguments: Any) -> None:
+    """Compare counts with what chance would give (PPMI).
+
+    The matrix is that of positive pointwise mutual information; its greatest singular values and their vectors make it
+    dense. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as
+    one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth count
+    wrote, which bring their own window, side and weighting.
+
+    \b
+    Examples:
+      firth train ppmi my.txt -o vectors.txt --tokenizer words
+      firth train ppmi my.counts -o vectors.txt --vector-size 300
+    """
+    _train(PPMI, **arguments)
+
+
+@train.command()
+@_training_options(LSA)
+def lsa(**arguments: Any) -> None:
+    """Find words that stand in the same documents (LSA).
+
+    The model is latent semantic analysis. INPUT is text, and each of its lines a document; plain, .gz, .bz2, .xz or
+    .zst; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+
+    \b
+    Example:
+      firth train lsa articles.txt -o vectors.txt --tokenizer words --vector-size 200
+    """
+    _train(LSA, **arguments)
 
 
 def _train(

@@ -16,7 +16,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from firth import _core, files
-from firth.checks import whole_number
+from firth.checks import one_of, real_number, whole_number
 from firth.corpus import Corpus, Vocabulary
 from firth.runtime import default_threads
 
@@ -27,6 +27,7 @@ Weighting = Literal["flat", "harmonic", "dynamic"]
 _GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
 _STEPS = 16  # ranges of rows at the least: looks at Ctrl-C, moves of the bar
 _RECORDS = 1 << 20  # GloVe records handled at once
+_ENTRIES = 1 << 18  # of a matrix that are handled at once in float64: what stays in cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +61,77 @@ class Cooccurrences:
 
     def __repr__(self) -> str:
         return f"<Cooccurrences of {len(self.vocabulary)} words, {self.csr.nnz} non-zeros>"
+
+    def pmi(
+        self, *, shift: float = 1.0, context_smoothing: float = 0.75, positive: bool = True
+    ) -> sparse.csr_array[np.float32]:
+        r"""Pointwise mutual information of words and contexts.
+
+        With :math:`x_{ij}` the counts, :math:`r_i` the sums of their rows and :math:`c_j` of their columns, an entry is
+
+        .. math:: \max\Bigl(0, \log\frac{x_{ij}\,\sum_k c_k^\alpha}{r_i\,c_j^\alpha} - \log s\Bigr)
+
+        (Levy, Goldberg & Dagan 2015, equation 3 with the smoothed contexts of section 3.2): how much more often word i
+        meets context j than chance has it, in nats.
+
+        Parameters
+        ----------
+        shift
+            s, above 0: its logarithm is subtracted from all entries, as k negatives do in word2vec (Levy & Goldberg
+            2014). 1 leaves them as they are.
+        context_smoothing
+            :math:`\alpha`. Below 1, rare contexts count as more frequent than they are, and so mean less. 1: none.
+        positive
+            Whether to put 0 for what is negative. If not, pairs that never met, of minus infinity, are 0 all the same.
+
+        Returns
+        -------
+        scipy.sparse.csr_array
+            float32, (words, words), without stored zeros.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an option is not what it should be, or a count is negative or not finite.
+        """
+        shift = real_number("shift", shift, above=0)
+        alpha = real_number("context_smoothing", context_smoothing, low=0)
+        data, indices, indptr = self.csr.data, self.csr.indices, self.csr.indptr
+        n_rows, n_columns = self.csr.shape
+        cuts = _cut(np.diff(indptr), _ENTRIES)
+        pieces = [(first, end, slice(indptr[first], indptr[end])) for first, end in itertools.pairwise(cuts)]
+
+        row_sums, column_sums = np.zeros(n_rows), np.zeros(n_columns)
+        for first, end, part in pieces:
+            values = data[part]
+            if len(values) and not (values.min() >= 0 and values.max() < np.inf):
+                at = part.start + int(np.flatnonzero(~((values >= 0) & (values < np.inf)))[0])
+                row = int(np.searchsorted(indptr, at, side="right")) - 1
+                raise ValueError(f"the count in row {row}, column {indices[at]} is {data[at]}: not 0 or more")
+            column_sums += np.bincount(indices[part], values, n_columns)
+            filled = np.flatnonzero(np.diff(indptr[first : end + 1])) + first  # reduceat wants no empty rows
+            if len(filled):
+                row_sums[filled] = np.add.reduceat(values, indptr[filled] - indptr[first], dtype=np.float64)
+
+        # What never occurs is in no entry: its logarithm may be anything.
+        row_logs = np.log(row_sums, out=np.zeros(n_rows), where=row_sums > 0)
+        column_logs = alpha * np.log(column_sums, out=np.zeros(n_columns), where=column_sums > 0)
+        total = np.log(np.exp(column_logs[column_sums > 0]).sum()) - np.log(shift) if row_sums.any() else 0.0
+
+        lengths, columns, kept = [], [], []
+        for first, end, part in pieces:
+            seen = data[part] > 0
+            pmi = np.log(data[part], dtype=np.float64, where=seen, out=np.zeros(len(seen)))
+            pmi -= column_logs[indices[part]]
+            pmi += np.repeat(total - row_logs[first:end], np.diff(indptr[first : end + 1]))
+            found = pmi.astype(np.float32)
+            keep = seen & ((found > 0) if positive else (found != 0))  # a stored 0 is a pair unseen
+            kept.append(found[keep])
+            columns.append(indices[part][keep])
+            before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
+            lengths.append(np.diff(before[indptr[first : end + 1] - indptr[first]]))
+        whole = _indptr(lengths)
+        return _csr(_joined(kept, np.float32), _joined(columns, indices.dtype), whole)
 
     def save(self, path: files.PathLike) -> None:
         """Write the matrix and the vocabulary as one safetensors file; it appears whole or not at all.
@@ -271,10 +343,8 @@ def count_cooccurrences(
 def check_options(*, window: int, side: str, weighting: str, memory: int | None, threads: int | None) -> None:
     """Raise TypeError or ValueError if `count_cooccurrences` does not take these."""
     whole_number("window", window, low=1, high=2**20)
-    if side not in get_args(Side):
-        raise ValueError(f"side must be 'both', 'left' or 'right', not {side!r}")
-    if weighting not in get_args(Weighting):
-        raise ValueError(f"weighting must be 'flat', 'harmonic' or 'dynamic', not {weighting!r}")
+    one_of("side", side, get_args(Side))
+    one_of("weighting", weighting, get_args(Weighting))
     if memory is not None:
         whole_number("memory", memory)
     if threads is not None:
@@ -314,6 +384,17 @@ def _csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any]) -> spa
 
 def _indptr(lengths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
+
+
+def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    """The parts end to end; each is given back as soon as it is copied."""
+    whole = np.empty(sum(map(len, parts)), dtype)
+    at = 0
+    for i, part in enumerate(parts):
+        whole[at : at + len(part)] = part
+        at += len(part)
+        parts[i] = part[:0].copy()
+    return whole
 
 
 def _in_memory(parts: Iterator[_core.CooccurrenceRows], threads: int) -> sparse.csr_array:

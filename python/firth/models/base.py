@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import files
+from firth.checks import one_of
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
 from firth.runtime import default_threads, padded_rows
@@ -135,10 +136,13 @@ class Model(abc.ABC):
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(corpus) first")
         if self._training:
             # The rows go on changing; what `Vectors` remembers of them, their lengths, would not fit them any more.
-            return Vectors(self._words, np.array(self._tensors["vectors"]))
+            return self._vectors_of(np.array(self._tensors["vectors"]))
         if self._view is None:
-            self._view = Vectors(self._words, self._tensors["vectors"])
+            self._view = self._vectors_of(self._tensors["vectors"])
         return self._view
+
+    def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
+        return Vectors(self._words, matrix)
 
     @abc.abstractmethod
     def fit(self, data: Any, *, progress: bool = False) -> Self:
@@ -208,14 +212,9 @@ def _checked(name: str, value: Any, declared: Any) -> Any:
     expected = not_none(declared)
     if value is None and expected is not declared:
         return None
-    if allowed := choices(expected):
-        *others, last = map(repr, allowed)
-        wanted = f"{name} must be {', '.join(others)} or {last}, not"
-        if not isinstance(value, str):
-            raise TypeError(f"{wanted} {type(value).__name__}")
-        if value not in allowed:
-            raise ValueError(f"{wanted} {value!r}")
-        return str(value)
+    allowed = choices(expected)
+    if allowed:
+        expected = str
     if expected is bool or isinstance(value, bool):
         if expected is bool and isinstance(value, bool):
             return value
@@ -224,7 +223,9 @@ def _checked(name: str, value: Any, declared: Any) -> Any:
     elif expected is float and isinstance(value, numbers.Real):
         return float(value)
     elif expected is str and isinstance(value, str):
-        return value
+        if allowed:
+            one_of(name, value, allowed)
+        return str(value)
     raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
 
 

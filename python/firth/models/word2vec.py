@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core
-from firth.corpus import Corpus
+from firth.corpus import Corpus, Vocabulary
 from firth.models.base import GradientModel, Tally, Train, option
 from firth.runtime import padded_rows, padded_size
+
+Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -115,10 +117,9 @@ class Word2Vec(GradientModel):
             noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
         else:
             paths = huffman_paths(counts)
-        vectors = padded_rows(words, self.vector_size)
+        bags, vectors = self._rows_in(corpus.vocabulary)
         context = padded_rows(words if self.loss == "ns" else max(words - 1, 1), self.vector_size)
-        _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
-        self._tensors = {"vectors": vectors, "context": context}
+        self._tensors |= {"context": context, "counts": counts}
 
         def train(begin: int, end: int, epoch: int) -> Tally:
             loss, examples, _, diverged_at = _core.train_word2vec(
@@ -128,7 +129,7 @@ class Word2Vec(GradientModel):
                 offsets=corpus.offsets,
                 keep=keep,
                 noise=noise,
-                bags=None,
+                bags=bags,
                 paths=paths,
                 cbow=self.architecture == "cbow",
                 cbow_mean=self.cbow_mean,
@@ -149,6 +150,13 @@ class Word2Vec(GradientModel):
             return Tally(loss, examples, f"token {diverged_at}, the word {word!r}")
 
         return corpus.n_tokens, train
+
+    def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags | None, NDArray[np.float32]]:
+        """Make `_tensors` anew, with the rows that training begins with; tell these, and which of them make a word."""
+        vectors = padded_rows(len(vocabulary), self.vector_size)
+        _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
+        self._tensors = {"vectors": vectors}
+        return None, vectors
 
     def _learning_rate(self, progress: float) -> float:
         return self.learning_rate - (self.learning_rate - self.min_learning_rate) * progress
