@@ -53,6 +53,19 @@ class TextCounter:
     @property
     def kept_tokens(self) -> int: ...
 
+# subwords
+def subword_buckets(
+    words: NDArray[np.uint8],
+    word_offsets: NDArray[np.int64],
+    *,
+    min_n: int,
+    max_n: int,
+    buckets: int,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]: ...
+def split_subwords(word: str, *, min_n: int, max_n: int) -> list[str]: ...
+def hash_words(words: NDArray[np.uint8], word_offsets: NDArray[np.int64]) -> NDArray[np.uint32]: ...
+
 # word2vec
 def huffman(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]: ...
 def train_word2vec(
@@ -119,6 +132,11 @@ def parse_binary(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]: ...
 def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[list[str], list[int]]: ...
 def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...
+
+# quantization
+def nearest_centroids(
+    points: NDArray[np.float32], *, centroids: NDArray[np.float32], threads: int
+) -> NDArray[np.uint8]: ...
 
 # counts
 class CooccurrenceRows:
