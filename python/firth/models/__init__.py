@@ -7,4 +7,4 @@ from firth.models.glove import GloVe
 from firth.models.spectral import LSA, PPMI
 from firth.models.word2vec import Word2Vec
 
-__all__ = ["FastText", "LSA", "PPMI", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]
+__all__ = ["LSA", "PPMI", "FastText", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]
