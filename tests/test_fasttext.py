@@ -50,7 +50,7 @@ def row_of(model, bucket):
 
 
 def brute_force(model, word):
-    begins, buckets = Subwords.hashed([word], model.min_n, model.max_n, model.bucket, 1)
+    _, buckets = Subwords.hashed([word], model.min_n, model.max_n, model.bucket, 1)
     rows = [row_of(model, bucket) for bucket in buckets.tolist()]
     if word in model.vectors:
         rows.append(model._tensors["rows"][model.vectors.index[word]])
@@ -82,9 +82,7 @@ def test_unseen_words_are_words_like_others(model):
     unseen = vectors["reshipping"]
     np.testing.assert_array_equal(vectors.get("reshipping"), unseen)
     np.testing.assert_array_equal(vectors[["ship", "reshipping"]], [vectors["ship"], unseen])
-    assert vectors.similarity("reshipping", "shipping") == pytest.approx(
-        vectors.similarity(unseen, vectors["shipping"])
-    )
+    assert vectors.similarity("reshipping", "shipping") == vectors.similarity(unseen, "shipping")
     assert vectors.neighbors(["reshipping"], topn=3)[0] == vectors.most_similar("reshipping", topn=3)
     nearest = [word for word, _ in vectors.most_similar("reshipping", topn=3)]
     assert all("ship" in word for word in nearest), nearest
@@ -99,11 +97,10 @@ def test_stems_come_together(model):
     assert np.mean(own) > np.mean(other) + 0.5
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"architecture": "cbow"}, {"loss": "hs"}, {"architecture": "cbow", "loss": "hs"}]
-)
-def test_training_lowers_the_loss(corpus, options):
-    model = make(epochs=5, **options).fit(corpus)
+@pytest.mark.parametrize("architecture", ["skipgram", "cbow"])
+@pytest.mark.parametrize("loss", ["ns", "hs"])
+def test_training_lowers_the_loss(corpus, architecture, loss):
+    model = make(epochs=5, architecture=architecture, loss=loss).fit(corpus)
     assert model.history[-1].loss < 0.9 * model.history[0].loss
 
 

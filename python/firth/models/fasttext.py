@@ -24,8 +24,8 @@ class Subwords:
     """Pieces of words, and a row for each.
 
     A piece is an n-gram of min_n to max_n characters of the word between ``<`` and ``>``, hashed to one of `bucket`
-    numbers as fastText does (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only buckets that have been trained
-    have a row; that of any other is what it would have started from, a function of the seed and the bucket.
+    numbers as fastText does (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only buckets that have been
+    trained have a row; that of any other is what it would have started from, a function of the seed and the bucket.
 
     Attributes
     ----------
