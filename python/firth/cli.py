@@ -197,6 +197,7 @@ _HELP = {
     "min_learning_rate": "Step size at the last word.",
     "clip": "Let no number's gradient exceed this.",
     "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
+    "deterministic": "Give the same vectors however many threads there are.",
     "epochs": "Passes over the text.",
     "seed": "Where random numbers start. The same seed on one instruction set gives the same vectors.",
     "threads": "Threads to run on.",

@@ -56,6 +56,10 @@ class Word2Vec(GradientModel):
         Negatives are drawn in proportion to count ** ns_exponent.
     learning_rate, min_learning_rate
         Step size at the first word and at the last; linear in between.
+    deterministic
+        The same seed gives the same vectors to the bit, however many threads. Blocks of 1,024 tokens are trained four
+        at a time on copies of the rows they touch, and their moves added up in order; their negatives come from a pool
+        of 512 drawn for each block.
     epochs
         Passes over the corpus.
     seed
@@ -80,6 +84,7 @@ class Word2Vec(GradientModel):
     ns_exponent: float = option(0.75, low=-10, high=10)
     learning_rate: float = option(0.025, above=0, high=3e38)
     min_learning_rate: float = option(1e-4, low=0, high=3e38)
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,6 +147,7 @@ class Word2Vec(GradientModel):
                 learning_rate=self.learning_rate,
                 min_learning_rate=self.min_learning_rate,
                 seed=self.seed,
+                deterministic=self.deterministic,
                 threads=self.n_threads,
             )
             if diverged_at < 0:
