@@ -45,9 +45,7 @@ def test_of_equally_near_centroids_the_first_is_taken(isa, k):
 def test_points_may_be_columns_of_a_matrix(isa):
     matrix, centroids = random_rows(300, 10), random_rows(CENTROIDS, 3, 1)
     codes = _core.nearest_centroids(matrix[:, 4:7], centroids=centroids, threads=2)
-    np.testing.assert_array_equal(
-        codes, _core.nearest_centroids(matrix[:, 4:7].copy(), centroids=centroids, threads=1)
-    )
+    np.testing.assert_array_equal(codes, _core.nearest_centroids(matrix[:, 4:7].copy(), centroids=centroids, threads=1))
 
 
 def test_the_kernel_refuses_what_does_not_fit():

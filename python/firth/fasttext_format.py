@@ -328,7 +328,9 @@ def _read_dictionary(source: _Source) -> dict[str, Any]:
             at,
         )
     if size * (_ENTRY.size + 1) > len(source.data) - source.at:
-        raise source.wrong(f"{size} entries are more than the rest of the file can hold: it is damaged or cut short", at)
+        raise source.wrong(
+            f"{size} entries are more than the rest of the file can hold: it is damaged or cut short", at
+        )
     words: list[bytes] = []
     counts = np.empty(size, np.int64)
     data = source.data
@@ -390,7 +392,8 @@ def _read_quantizer(source: _Source, what: str, columns: int, n_parts: int) -> P
     fits = size == columns and parts == n_parts and parts > 0 and 0 < last <= part_size
     if not (fits and (parts - 1) * part_size + last == size):
         raise source.wrong(
-            f"{what}: {parts} parts of {part_size} numbers, the last of {last}, are not {n_parts} parts of {columns}",
+            f"{what} are for {size} numbers in {parts} parts of {part_size}, the last of {last}; "
+            f"it has {columns} columns in {n_parts} codes",
             at,
         )
     return ProductQuantizer(size, part_size, source.array("<f4", CENTROIDS * size, what).astype(np.float32))
@@ -450,7 +453,7 @@ def write_to(file: IO[bytes], model: FastTextFile, name: str) -> None:
             if block.dtype != np.float32 or block.ndim != 2 or block.shape[1] != columns:
                 raise ValueError(f"cannot write {name}: {what} is to have blocks of float32 and {columns} columns, "
                                  f"not {block.dtype} {block.shape}")  # fmt: skip
-            file.write(np.ascontiguousarray(block, "<f4").data.cast("B"))
+            file.write(np.ascontiguousarray(block, "<f4").data)
             written += len(block)
         if written != rows:
             raise ValueError(f"cannot write {name}: {what} is to have {rows} rows and its blocks have {written}")
@@ -465,7 +468,7 @@ def _blocks(matrix: Matrix) -> Iterator[Matrix]:
 def _write_quantized(file: IO[bytes], matrix: QuantizedMatrix) -> None:
     rows, columns = matrix.shape
     file.write(struct.pack("<B2qi", matrix.norm_codes is not None, rows, columns, matrix.codes.size))
-    file.write(np.ascontiguousarray(matrix.codes).data.cast("B"))
+    file.write(np.ascontiguousarray(matrix.codes).data)
     _write_quantizer(file, matrix.quantizer)
     if matrix.norm_codes is not None and matrix.norm_quantizer is not None:
         file.write(matrix.norm_codes.tobytes())
