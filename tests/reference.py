@@ -35,6 +35,30 @@ def vocabulary_of(
     return sorted(kept, key=lambda item: (-item[1], item[0].encode()))[:max_size]
 
 
+# --- subwords -------------------------------------------------------------------------------------------------------
+
+
+def subwords(word: bytes, min_n: int, max_n: int) -> list[bytes]:
+    """The n-grams of "<word>" but the marks alone: those of the first character first, the shorter first."""
+    characters = re.findall(rb"(?s).[\x80-\xbf]*", b"<" + word + b">")
+    if word == b"</s>":
+        return []
+    return [
+        b"".join(characters[i : i + n])
+        for i in range(len(characters))
+        for n in range(max(min_n, 1), max_n + 1)
+        if i + n <= len(characters) and (n > 1 or 0 < i < len(characters) - 1)
+    ]
+
+
+def subword_hash(text: bytes) -> int:
+    """FNV-1a of 32 bits, over bytes as signed chars."""
+    h = 2166136261
+    for byte in text:
+        h = (h ^ (byte if byte < 128 else byte - 256) % 2**32) * 16777619 % 2**32
+    return h
+
+
 # --- random numbers -------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +237,12 @@ def huffman(counts: Sequence[int]) -> list[tuple[list[int], list[int]]]:
             at = parent[at]
         paths.append((nodes, turns))
     return paths
+# --- quantisation ---------------------------------------------------------------------------------------------------
+
+
+def squared_distances(points, centroids):
+    """(n, k) of points (n, d) and centroids (k, d)."""
+    return ((points[:, None].astype(np.float64) - centroids[None].astype(np.float64)) ** 2).sum(axis=2)
 
 
 # --- vectors --------------------------------------------------------------------------------------------------------

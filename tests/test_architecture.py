@@ -20,6 +20,8 @@ SOURCES = ROOT / "csrc"
 FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files"],
+    ["quantization"],
+    ["fasttext_format"],
     ["corpus", "formats"],
     ["vectors", "counts"],
     ["models", "evaluate"],

@@ -174,9 +174,22 @@ def test_we_read_fasttext_s_models(kind, loss, tmp_path):
 
 
 def test_other_models_are_refused_with_a_remedy(tmp_path):
-    fasttext = pytest.importorskip("fasttext")
-    (tmp_path / "text").write_text("__label__a b c\n__label__b d e\n" * 20)
-    theirs = fasttext.train_supervised(str(tmp_path / "text"), dim=5, epoch=1, bucket=0, thread=1, verbose=0)
-    theirs.save_model(str(tmp_path / "m.bin"))
+    options = dict.fromkeys(
+        ("window", "epochs", "min_count", "negative", "word_ngrams", "bucket", "min_n", "max_n", "update_rate"), 1
+    )
+    stored = fasttext_format.FastTextFile(
+        **options,
+        model="supervised",
+        loss="softmax",
+        vector_size=3,
+        sample=0.0,
+        words=[b"a"],
+        labels=[b"__label__x"],
+        counts=np.array([1, 1]),
+        n_tokens=2,
+        input=np.zeros((2, 3), np.float32),
+        output=np.zeros((1, 3), np.float32),
+    )
+    fasttext_format.write(tmp_path / "m.bin", stored)
     with pytest.raises(ValueError, match="classifier"):
         firth.FastText.from_fasttext(tmp_path / "m.bin")

@@ -351,7 +351,7 @@ def cbow(**arguments: Any) -> None:
 @train.command()
 @_training_options(FastText)
 def fasttext(**arguments: Any) -> None:
-    """Learn words together with their pieces, so that rare and unseen ones have vectors too (fastText).
+    """Learn words and their pieces, for unseen words too (fastText).
 
     The model is fastText's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several
     files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by

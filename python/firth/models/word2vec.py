@@ -100,17 +100,23 @@ class Word2Vec(GradientModel):
         -------
         dict
             ``corpus``: ids and offsets (on disk, if the corpus was opened from a file); ``matrices``: the vectors and
-            the context vectors; ``backup``: the vectors of the last whole epoch; ``tables``; and the ``total``.
+            the context vectors, and the rows of pieces if there are any; ``backup``: the vectors of the last whole
+            epoch; ``tables``; and the ``total``.
         """
         words = len(corpus.vocabulary)
-        matrix = 4 * words * padded_size(self.vector_size)
+        rows, tables = self._extra_rows(corpus.vocabulary)
         sizes = {
             "corpus": corpus.ids.nbytes + corpus.offsets.nbytes,
-            "matrices": 2 * matrix,
+            "matrices": 4 * (2 * words + rows) * padded_size(self.vector_size),
             "backup": 4 * words * self.vector_size,
-            "tables": (12 if self.loss == "ns" else 12 + 5 * 32) * words,
+            # The tree's paths are as long as the words' information: 20 nodes are ample.
+            "tables": (20 if self.loss == "ns" else 20 + 5 * 20) * words + tables,
         }
         return {**sizes, "total": sum(sizes.values())}
+
+    def _extra_rows(self, vocabulary: Vocabulary) -> tuple[int, int]:
+        """Rows besides two for each word, and the bytes that it takes to name them."""
+        return 0, 0
 
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
         corpus, words = data, len(data.vocabulary)
