@@ -1,23 +1,11 @@
 #include "runtime/word2vec.hpp"
 
-#include <new>
 #include <vector>
 
+#include "runtime/aligned.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
-namespace {
-
-struct AlignedBytes {
-    explicit AlignedBytes(std::int64_t n) : data(::operator new(static_cast<std::size_t>(n), std::align_val_t{64})) {}
-    ~AlignedBytes() { ::operator delete(data, std::align_val_t{64}); }
-    AlignedBytes(const AlignedBytes&) = delete;
-    AlignedBytes& operator=(const AlignedBytes&) = delete;
-    void* data;
-};
-
-}  // namespace
-
 Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads) {
     std::vector<Word2VecTally> tallies(static_cast<std::size_t>(n_threads));
     parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
