@@ -4,22 +4,14 @@
 #include <atomic>
 #include <cmath>
 #include <memory>
-#include <new>
 #include <vector>
 
+#include "runtime/aligned.hpp"
 #include "runtime/threads.hpp"
 #include "text/pages.hpp"
 
 namespace firth {
 namespace {
-
-struct AlignedBytes {
-    explicit AlignedBytes(std::int64_t n) : data(::operator new(static_cast<std::size_t>(n), std::align_val_t{64})) {}
-    ~AlignedBytes() { ::operator delete(data, std::align_val_t{64}); }
-    AlignedBytes(const AlignedBytes&) = delete;
-    AlignedBytes& operator=(const AlignedBytes&) = delete;
-    void* data;
-};
 
 // What all blocks of a round move a row by is added to it at once, from gradients taken where it stood before. Beyond
 // some 4,800 tokens to a round that overshoots: vectors stay finite and are worth nothing.
