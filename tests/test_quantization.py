@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import reference
-from firth import _core
+from firth import _core, quantization
 from firth.quantization import CENTROIDS, ProductQuantizer, QuantizedMatrix
 
 
@@ -108,6 +108,18 @@ def test_centroids_without_points_are_put_to_use():
     matrix = np.repeat(random_rows(100, 2), 10, axis=0)
     quantizer = ProductQuantizer.fit(matrix, 2)
     assert error(matrix, quantizer.decode(quantizer.encode(matrix))) < 1e-12
+
+
+def test_an_empty_cluster_takes_half_of_another():
+    centroids, sizes = np.zeros((4, 3), np.float32), np.array([0, 5, 1, 0])
+    for empty, left in ((0, [2, 3, 1, 0]), (3, None)):
+        quantization._split(centroids, sizes, empty, np.random.default_rng(0))
+        assert left is None or sizes.tolist() == left
+        assert sizes[empty] > 0
+        assert sizes.sum() == 6
+    assert len(np.unique(centroids[[0, 1, 3]], axis=0)) == 3
+    assert (centroids[2] == 0).all()  # of a single point there is nothing to take
+    np.testing.assert_allclose(centroids.sum(axis=0), 0, atol=1e-12)
 
 
 def test_of_many_rows_some_are_drawn(monkeypatch):
