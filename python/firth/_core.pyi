@@ -135,9 +135,7 @@ def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[lis
 def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...
 
 # quantization
-def nearest_centroids(
-    points: NDArray[np.float32], *, centroids: NDArray[np.float32], threads: int
-) -> NDArray[np.uint8]: ...
+def nearest_centroids(points: NDArray[np.float32], *, centroids: NDArray[np.float32]) -> NDArray[np.uint8]: ...
 
 # counts
 class CooccurrenceRows:
