@@ -22,7 +22,7 @@ FLOW = [
     ["checks", "runtime", "files"],
     ["corpus", "formats"],
     ["vectors", "counts"],
-    ["models", "evaluate"],
+    ["models", "evaluate", "phrases"],
     ["demo"],
     ["cli"],
     ["__main__"],

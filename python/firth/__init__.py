@@ -6,6 +6,7 @@ from firth import evaluate
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, count_cooccurrences
 from firth.models import GloVe, OneHot, RandomVectors, Word2Vec, load
+from firth.phrases import Phrases
 from firth.runtime import cpu_info, select_isa
 from firth.vectors import Vectors, load_vectors
 
@@ -18,6 +19,7 @@ __all__ = [
     "Corpus",
     "GloVe",
     "OneHot",
+    "Phrases",
     "RandomVectors",
     "Vectors",
     "Vocabulary",

@@ -51,6 +51,29 @@ class TextCounter:
     @property
     def kept_tokens(self) -> int: ...
 
+# phrases
+def merge_phrases(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    states: NDArray[np.int32],
+    words: NDArray[np.int32],
+    targets: NDArray[np.int32],
+    n_words: int,
+    threads: int,
+) -> int: ...
+def renumber(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    new_ids: NDArray[np.int32],
+    threads: int,
+) -> int: ...
+
 # word2vec
 def train_skipgram(
     vectors: NDArray[np.float32],
