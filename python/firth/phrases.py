@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,8 @@ _THRESHOLD: dict[str, float] = {"npmi": 0.5, "word2phrase": 100.0}
 _PAIRS = 1 << 22  # pairs of words looked at together
 
 
-class Phrase(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Phrase:
     """A phrase that `Phrases` found.
 
     Attributes
@@ -93,8 +93,8 @@ class Phrases:
     ``apply(corpus, min_count=5)``.
 
     Phrases are made from left to right, and a word is part of one at most: of a_b and b_c, "a b c" becomes "a_b c".
-    No phrase goes from one document to the next. All this is as in gensim's ``Phrases``, and in word2phrase.c but for the
-    ends of lines, across which that one counts.
+    No phrase goes from one document to the next. All this is as in gensim's ``Phrases``, and in word2phrase.c but for
+    the ends of lines, across which that one counts.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class Phrases:
         if self.scoring not in get_args(Scoring):
             raise ValueError(f"scoring must be 'npmi' or 'word2phrase', not {self.scoring!r}")
         threshold: Any = _THRESHOLD[self.scoring] if self.threshold is None else self.threshold
-        if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real):
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.integer | np.floating):
             raise TypeError(f"threshold must be a number, not {threshold!r}")
         low, high = (-1, 1) if self.scoring == "npmi" else (0, math.inf)
         if not low <= threshold <= high or math.isinf(threshold):
@@ -151,7 +151,7 @@ class Phrases:
         return self._found
 
     def __iter__(self) -> Iterator[Phrase]:
-        """The phrases: `Phrase` tuples, pass by pass, the best ones of a pass first."""
+        """The phrases, each a `Phrase`, pass by pass, the best ones of a pass first."""
         return itertools.chain.from_iterable(self._passes)
 
     def __len__(self) -> int:
@@ -230,34 +230,35 @@ class Phrases:
         n_words, n_tokens = len(text.words), len(text.ids)
         connector = np.zeros(n_words, np.bool_)
         connector[[id for word in self.connectors if (id := text.known.get(word)) is not None]] = True
+        counts = _core.count_words(text.ids, text.offsets, n_words)
         # A word and the connectors behind it become one symbol, as long as that is frequent enough for a phrase to
-        # begin so; then phrases with connectors are pairs of symbols like all others. What a symbol stands for: the
-        # word (`first`), and the connectors.
+        # begin so; then phrases with connectors are pairs of symbols like all others. What a symbol stands for: a word
+        # (`first`), which may begin or end a phrase (`outer`) or not, and the connectors behind it (`inside`).
         ids, offsets = text.ids, text.offsets
         first, inside = np.arange(n_words), [()] * n_words
-        newest = 0
+        newest = outer = ~connector & (counts >= self.min_count)
         while True:
-            pairs = _frequent(count(len(first), ids, offsets), connector, first, self.min_count)
-            grows = connector[pairs.right] & (pairs.left >= newest)
-            if not grows.any():
+            csr = count(len(first), ids, offsets)
+            left, right, n = _frequent(csr, newest, connector, self.min_count)
+            if len(n) == 0:
                 break
-            left, right = pairs.left[grows], pairs.right[grows]
-            newest = len(first)
-            symbols = np.arange(newest, newest + len(left))
+            symbols = np.arange(len(first), len(first) + len(n))
+            ids, offsets = _merged(ids, offsets, left, right, symbols, len(first), threads)
             first = np.concatenate([first, first[left]])
             inside += [(*inside[a], b) for a, b in zip(left.tolist(), right.tolist(), strict=True)]
-            ids, offsets = _merged(ids, offsets, left, right, symbols, newest, threads)
-
-        ends = ~connector[pairs.right]
-        left, right, n = pairs.left[ends], pairs.right[ends], pairs.n[ends]
-        counts = _core.count_words(text.ids, text.offsets, n_words).astype(np.float64)
-        n_left, n_right = counts[first[left]], counts[right]
+            newest, outer, connector = (
+                np.concatenate([mask, np.full(len(n), new)])
+                for mask, new in ((np.zeros_like(newest), True), (outer, True), (connector, False))
+            )
+        # A word that connectors follow is still that word to the one on its left.
+        left, right, n = _frequent(csr, outer, outer, self.min_count, None if len(first) == n_words else first)
+        n_left, n_right = counts[first[left]].astype(np.float64), counts[right].astype(np.float64)
         if self.scoring == "npmi":
             p = n / n_tokens
             scores = np.log(p / (n_left / n_tokens * (n_right / n_tokens))) / -np.log(p)
         else:
             scores = (n - self.min_count) / n_left / n_right * n_tokens
-        above = np.flatnonzero(scores > self.threshold)
+        above = np.flatnonzero(scores > cast(float, self.threshold))
         best = above[np.argsort(-scores[above], kind="stable")]
         found = []
         for a, b, score, times in zip(*(part[best].tolist() for part in (left, right, scores, n)), strict=True):
@@ -299,7 +300,7 @@ class Phrases:
         if max_size is not None:
             whole_number("max_size", max_size, low=1, high=2**31 - 1)
         text = _Text.of(corpus)
-        known_before = np.count_nonzero(_core.count_words(text.ids, text.offsets, len(text.words)))
+        known_before = int(np.count_nonzero(_core.count_words(text.ids, text.offsets, len(text.words))))
         for found in self._passes:
             text.merge(found, workers)
         counts = _core.count_words(text.ids, text.offsets, len(text.words))
@@ -323,7 +324,7 @@ class Phrases:
             read,
             n,
             read - n,
-            before.distinct_words_read - known_before + np.count_nonzero(counts),
+            before.distinct_words_read - known_before + int(np.count_nonzero(counts)),
             before.invalid_sequences,
         )
         words = text.words
@@ -469,39 +470,47 @@ def _merged(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The text with what the transitions lead to in the place of what they start from."""
     out, out_offsets = np.empty(len(ids), np.int32), np.empty(len(offsets), np.int64)
-    states, words, targets = (part.astype(np.int32) for part in (states, words, targets))
     n = _core.merge_phrases(
-        ids, offsets, out, out_offsets, states=states, words=words, targets=targets, n_words=n_words, threads=threads
+        ids,
+        offsets,
+        out,
+        out_offsets,
+        states=states.astype(np.int32),
+        words=words.astype(np.int32),
+        targets=targets.astype(np.int32),
+        n_words=n_words,
+        threads=threads,
     )
     out.resize(n, refcheck=False)
     return out, out_offsets
 
 
-class _Pairs(NamedTuple):
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    n: NDArray[np.float64]
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
 def _frequent(
-    csr: sparse.csr_array, connector: NDArray[np.bool_], first: NDArray[np.int64], min_count: int
+    csr: sparse.csr_array,
+    left_wanted: NDArray[np.bool_],
+    right_wanted: NDArray[np.bool_],
+    min_count: int,
+    names: NDArray[np.int64] | None = None,
 ) -> _Pairs:
-    """Symbols that are no connectors with the words behind them, those that stand so at least `min_count` times."""
-    n_words = len(connector)
-    parts = []
+    """Rows, columns and values of at least `min_count` where both are wanted; columns of one name count together."""
+    parts: list[_Pairs] = []
     for begin, end in itertools.pairwise(_cut(np.diff(csr.indptr).astype(np.int64), _PAIRS)):
         span = slice(csr.indptr[begin], csr.indptr[end])
-        left = np.repeat(np.arange(begin, end), np.diff(csr.indptr[begin : end + 1]))
-        right, n = csr.indices[span].astype(np.int64), csr.data[span].astype(np.float64)
-        if connector.any():
-            wanted = (left >= n_words) | ~connector[np.minimum(left, n_words - 1)]
-            # A word that connectors follow is still that word to the one on its left.
-            keys, places = np.unique(left[wanted] * n_words + first[right[wanted]], return_inverse=True)
-            n = np.bincount(places, n[wanted], len(keys))
-            left, right = np.divmod(keys, n_words)
+        rows = np.repeat(np.arange(begin, end), np.diff(csr.indptr[begin : end + 1]))
+        wanted = left_wanted[rows] & right_wanted[csr.indices[span]]
+        left, right = rows[wanted], csr.indices[span][wanted].astype(np.int64)
+        n = csr.data[span][wanted].astype(np.float64)
+        if names is not None:
+            keys, places = np.unique(left * len(names) + names[right], return_inverse=True)
+            left, right = np.divmod(keys, len(names))
+            n = np.bincount(places, n, len(keys))
         frequent = n >= min_count
-        parts.append(_Pairs(left[frequent], right[frequent], n[frequent]))
-    return _Pairs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        parts.append((left[frequent], right[frequent], n[frequent]))
+    lefts, rights, counts = zip(*parts, strict=True)
+    return np.concatenate(lefts), np.concatenate(rights), np.concatenate(counts)
 
 
 def _table(found: list[Phrase]) -> dict[tuple[str, ...], str | None]:
