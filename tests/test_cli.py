@@ -122,7 +122,9 @@ def test_python_m_firth_is_the_program() -> None:
     assert result.stdout == run("--version").stdout
 
 
-@pytest.mark.parametrize("command", ["", "train", *TRAIN, "demo", "count", "phrases", "neighbors", "evaluate", "convert"])
+@pytest.mark.parametrize(
+    "command", ["", "train", *TRAIN, "demo", "count", "phrases", "neighbors", "evaluate", "convert"]
+)
 def test_help_is_whole(command: str) -> None:
     """No summary is cut, and no bracket follows another."""
     shown = " ".join(run(*command.split(), "--help").stdout.split())
@@ -743,7 +745,9 @@ def test_phrases_writes_the_librarys_corpus_and_phrases(places: Path, tmp_path: 
     assert {line[0] for line in lines} <= set(learner.scores)
     assert [int(line[2]) for line in lines] == sorted((one.count for one in learner), reverse=True)[:3]
     assert all(float(line[1]) == pytest.approx(learner.scores[line[0]], abs=6e-4) for line in lines)
-    assert f"Saved {expected.n_tokens:,} words, 30 different, in {output}, with {len(learner)} phrases\n" in result.stderr
+    assert (
+        f"Saved {expected.n_tokens:,} words, 30 different, in {output}, with {len(learner)} phrases\n" in result.stderr
+    )
 
 
 def test_phrases_has_the_librarys_defaults(places: Path, tmp_path: Path) -> None:

@@ -595,7 +595,7 @@ def count(
     [
         _INPUTS,
         click.option("-o", "--output", type=_PATH, required=True, help="The corpus with its phrases, for firth train."),
-        click.option("--save-phrases", type=_PATH, metavar="FILE", help="Also keep the phrases, for firth.Phrases.open."),
+        click.option("--save-phrases", type=_PATH, metavar="FILE", help="Also keep them for firth.Phrases.open."),
         *_reading_options(),
         click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Make no phrases that are rarer."),
         click.option(
@@ -618,7 +618,7 @@ def count(
             show_default="none",
             help="Words that may stand inside a phrase but not at its ends, with blanks between: 'of the'.",
         ),
-        click.option("--passes", type=int, default=1, help="How often pairs become one: 2 for phrases of up to 4 words."),
+        click.option("--passes", type=int, default=1, help="How often pairs become one: in 2, up to 4 words."),
         click.option("-n", "--topn", type=click.IntRange(0), metavar="N", default=10, help="How many phrases to show."),
         _MEMORY,
         _option(None, "threads", int, None),
@@ -651,9 +651,9 @@ def phrases(
       firth phrases my.txt -o my.corpus --tokenizer words --passes 2
       firth train skipgram my.corpus -o vectors.txt
     """
-    reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": threads}
-    with _as_flags([*options, *reading]):
-        firth.corpus._Options(**reading, vocabulary=None, errors="replace")
+    reading: dict[str, Any] = {"tokenizer": tokenizer, "threads": threads}
+    with _as_flags([*options, *reading, "min_count", "max_size"]):
+        firth.corpus._Options(**reading, min_count=min_count, max_size=max_size, vocabulary=None, errors="replace")
         learner = Phrases(min_count=min_phrase_count, connectors=frozenset(connectors.split()), **options)
     if save_phrases is not None and save_phrases.resolve() == output.resolve():
         raise click.UsageError("--output and --save-phrases name the same file")
@@ -665,7 +665,7 @@ def phrases(
     saved = _saved_input(inputs, (Corpus,), ("tokenizer",))
 
     say, bars = _voice(quiet)
-    corpus = _read(saved, inputs, {**reading, "min_count": 1, "max_size": None}, say, bars)
+    corpus = _read(saved, inputs, {**reading, "min_count": 1}, say, bars)
     learner.fit(corpus, memory=memory, threads=threads, progress=bars)
     corpus = learner.apply(corpus, min_count=min_count, max_size=max_size, threads=threads)
     corpus.save(output)

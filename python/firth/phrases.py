@@ -299,9 +299,10 @@ class Phrases:
         whole_number("min_count", min_count, low=1, high=2**62)
         if max_size is not None:
             whole_number("max_size", max_size, low=1, high=2**31 - 1)
+        passes = self._passes
         text = _Text.of(corpus)
         known_before = int(np.count_nonzero(_core.count_words(text.ids, text.offsets, len(text.words))))
-        for found in self._passes:
+        for found in passes:
             text.merge(found, workers)
         counts = _core.count_words(text.ids, text.offsets, len(text.words))
         # By count, then by UTF-8 bytes, whose order is that of code points, by which Python compares strings.
@@ -314,11 +315,12 @@ class Phrases:
         kept = kept[np.argsort(-counts[kept], kind="stable")][:max_size]
         new_ids = np.full(len(counts), -1, np.int32)
         new_ids[kept] = np.arange(len(kept), dtype=np.int32)
-        ids, offsets = np.empty(len(text.ids), np.int32), np.empty_like(text.offsets, subok=False)
-        n = _core.renumber(text.ids, text.offsets, ids, offsets, new_ids=new_ids, threads=workers)
-        ids.resize(n, refcheck=False)
         before = corpus.report
         read = before.tokens_out_of_vocabulary + len(text.ids)
+        # In place: there was a pass, so these ids are not those of the corpus.
+        ids, offsets = text.ids, np.empty(len(text.offsets), np.int64)
+        n = _core.renumber(ids, text.offsets, ids, offsets, new_ids=new_ids, threads=workers)
+        ids.resize(n, refcheck=False)
         report = CorpusReport(
             before.documents,
             read,
@@ -410,6 +412,8 @@ class Phrases:
                     raise ValueError(f"{parts} is no phrase of these connectors")
                 found.append(Phrase(phrases.delimiter.join(parts), parts, score, count))
             by_pass = [found[a:b] for a, b in itertools.pairwise(pass_ends)]
+            if not by_pass:
+                raise ValueError("there is no pass")
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds damaged phrases: {error}") from None
         phrases._set(_found=by_pass, _tables=list(map(_table, by_pass)))
@@ -506,7 +510,7 @@ def _frequent(
         if names is not None:
             keys, places = np.unique(left * len(names) + names[right], return_inverse=True)
             left, right = np.divmod(keys, len(names))
-            n = np.bincount(places, n, len(keys))
+            n = np.bincount(places, n, len(keys)).astype(np.float64)
         frequent = n >= min_count
         parts.append((left[frequent], right[frequent], n[frequent]))
     lefts, rights, counts = zip(*parts, strict=True)
