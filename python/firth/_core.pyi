@@ -66,6 +66,29 @@ def subword_buckets(
 def split_subwords(word: str, *, min_n: int, max_n: int) -> list[str]: ...
 def hash_words(words: NDArray[np.uint8], word_offsets: NDArray[np.int64]) -> NDArray[np.uint32]: ...
 
+# phrases
+def merge_phrases(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    states: NDArray[np.int32],
+    words: NDArray[np.int32],
+    targets: NDArray[np.int32],
+    n_words: int,
+    threads: int,
+) -> int: ...
+def renumber(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    new_ids: NDArray[np.int32],
+    threads: int,
+) -> int: ...
+
 # word2vec
 def huffman(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]: ...
 def train_word2vec(
