@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,30 @@ def vocabulary_of(
     counts = Counter(word for document in documents for word in document)
     kept = [(word, n) for word, n in counts.items() if n >= min_count]
     return sorted(kept, key=lambda item: (-item[1], item[0].encode()))[:max_size]
+
+
+# --- subwords -------------------------------------------------------------------------------------------------------
+
+
+def subwords(word: bytes, min_n: int, max_n: int) -> list[bytes]:
+    """The n-grams of "<word>" but the marks alone: those of the first character first, the shorter first."""
+    characters = re.findall(rb"(?s).[\x80-\xbf]*", b"<" + word + b">")
+    if word == b"</s>":
+        return []
+    return [
+        b"".join(characters[i : i + n])
+        for i in range(len(characters))
+        for n in range(max(min_n, 1), max_n + 1)
+        if i + n <= len(characters) and (n > 1 or 0 < i < len(characters) - 1)
+    ]
+
+
+def subword_hash(text: bytes) -> int:
+    """FNV-1a of 32 bits, over bytes as signed chars."""
+    h = 2166136261
+    for byte in text:
+        h = (h ^ (byte if byte < 128 else byte - 256) % 2**32) * 16777619 % 2**32
+    return h
 
 
 # --- random numbers -------------------------------------------------------------------------------------------------
@@ -78,13 +103,17 @@ def logistic_step(vectors, context, hidden, targets, labels, learning_rate):
     return loss
 
 
-def skipgram(
+def word2vec(
     vectors,
     context,
     *,
     documents,
     keep,
     noise,
+    bags,
+    paths,
+    cbow,
+    cbow_mean,
     begin,
     end,
     epoch,
@@ -94,14 +123,47 @@ def skipgram(
     learning_rate,
     min_learning_rate,
     seed,
+    deterministic=False,
 ):
-    """Skip-gram with negative sampling over the centres in [begin, end) of the documents' tokens, in place.
+    """The word2vec family over the centres in [begin, end) of the documents' tokens, in place.
 
-    Returns loss, examples, centres. As the kernel has it, a step takes at most sixteen neighbours, each sixteen with a
-    draw of their own, and at most six targets.
+    `noise` gives negatives, or `paths`, a (nodes, turns) for each word, the way through a tree; `bags`, if any, the
+    rows that each word is made of. Returns loss, examples, centres. As the kernel has it, a step of plain skip-gram
+    takes at most sixteen neighbours, each sixteen with a draw of their own, and every step at most six targets.
+    `deterministic`: [begin, end) is one block, whose negatives come from a pool of 512.
     """
     n_tokens = sum(map(len, documents))
     sampling, drawing = random_key(seed, 2 * epoch), random_key(seed, 2 * epoch + 1)
+
+    def noise_word(key, number):
+        bits = random_at(key, number & _MASK)
+        cell = (bits >> 32) * len(noise) >> 32
+        return cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
+
+    pool = (
+        [noise_word(mix(drawing), begin * 512 + i) for i in range(512)] if deterministic and noise is not None else []
+    )
+
+    def chosen(word, draw):
+        if paths is not None:
+            nodes, turns = paths[word]
+            return list(nodes), (np.array(turns) > 0).astype(vectors.dtype)
+        targets = [word]
+        for k in range(negative):
+            number = draw * negative + k
+            if deterministic:
+                other = pool[(random_at(drawing, number & _MASK) >> 32) * 512 >> 32]
+            else:
+                other = noise_word(drawing, number)
+            if other != word:
+                targets.append(other)
+        return targets, np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
+
+    def predict(matrix, hidden, word, draw, rate):
+        targets, labels = chosen(word, draw)
+        groups = [slice(first, first + 6) for first in range(0, len(targets), 6)]
+        return sum(logistic_step(matrix, context, hidden, targets[group], labels[group], rate) for group in groups)
+
     loss, examples, centres, start = 0.0, 0, 0, 0
     for document in documents:
         positions = range(start, start + len(document))
@@ -111,27 +173,77 @@ def skipgram(
                 continue
             centres += 1
             reach = 1 + ((random_at(sampling, p) >> 32) * window >> 32)
-            near = [document[q - start] for q in kept[max(0, i - reach) : i] + kept[i + 1 : i + 1 + reach]]
+            before, behind = kept[max(0, i - reach) : i], kept[i + 1 : i + 1 + reach]
+            near = [document[q - start] for q in before + behind]
             if not near:
                 continue
             centre = document[p - start]
             rate = learning_rate - (learning_rate - min_learning_rate) * (epoch * n_tokens + p) / (epochs * n_tokens)
-            for piece in range(0, len(near), 16):
-                targets = [centre]
-                for k in range(negative):
-                    bits = random_at(drawing, ((piece // 16 * n_tokens + p) * negative + k) & _MASK)
-                    cell = (bits >> 32) * len(noise) >> 32
-                    word = cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
-                    if word != centre:
-                        targets.append(word)
-                labels = np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
-                for first in range(0, len(targets), 6):
-                    group = slice(first, first + 6)
-                    hidden = near[piece : piece + 16]
-                    loss += logistic_step(vectors, context, hidden, targets[group], labels[group], rate)
-            examples += len(near)
+            if not cbow and bags is None:
+                for piece in range(0, len(near), 16):
+                    loss += predict(vectors, near[piece : piece + 16], centre, piece // 16 * n_tokens + p, rate)
+                examples += len(near)
+                continue
+            rows = [row for word in (near if cbow else [centre]) for row in (bags[word] if bags else [word])]
+            mean = not cbow or cbow_mean
+            hidden = vectors[rows].sum(axis=0, keepdims=True) / vectors.dtype.type(len(rows) if mean else 1)
+            moved = hidden.copy()
+            if cbow:
+                loss += predict(moved, [0], centre, p, rate)
+                examples += 1
+            else:
+                for j, word in enumerate(near):
+                    place = j if j < len(before) else j + 1  # in the window, the centre included
+                    loss += predict(moved, [0], word, p * 2 * window + place, rate)
+                    examples += 1
+            move = (moved - hidden)[0] / vectors.dtype.type(1 if mean else len(rows))
+            for row in rows:
+                vectors[row] += move
         start += len(document)
     return loss, examples, centres
+
+
+def word2vec_rounds(vectors, context, *, begin, end, documents, **options):
+    """The deterministic way: rounds of four blocks of 1,024 tokens, each from the round's start; moves are added up."""
+    n_tokens = sum(map(len, documents))
+    tally = np.zeros(3)
+    for start in range(-(-begin // 4096) * 4096, end, 4096):
+        before = vectors.copy(), context.copy()
+        for block in range(start, min(start + 4096, n_tokens), 1024):
+            own = before[0].copy(), before[1].copy()
+            stop = min(block + 1024, n_tokens)
+            tally += word2vec(*own, begin=block, end=stop, documents=documents, **{**options, "deterministic": True})
+            for matrix, moved, first in zip((vectors, context), own, before, strict=True):
+                matrix += moved - first
+    return tuple(tally)
+
+
+def huffman(counts: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Each word's (nodes, turns) from its leaf to the root; inner nodes are numbered as they are made."""
+    n = len(counts)
+    # The lightest first; of equally light ones inner nodes before leaves, and later leaves before earlier ones.
+    heap = [(count, 1, -i, i) for i, count in enumerate(counts)]
+    parent, turn = {}, {}
+    for node in range(n, 2 * n - 1):
+        first, second = (heap.pop(heap.index(min(heap))) for _ in range(2))
+        parent[first[3]] = parent[second[3]] = node
+        turn[first[3]], turn[second[3]] = -1, 1
+        heap.append((first[0] + second[0], 0, node, node))
+    paths = []
+    for leaf in range(n):
+        at, nodes, turns = leaf, [], []
+        while at in parent:
+            nodes.append(parent[at] - n)
+            turns.append(turn[at])
+            at = parent[at]
+        paths.append((nodes, turns))
+    return paths
+# --- quantisation ---------------------------------------------------------------------------------------------------
+
+
+def squared_distances(points, centroids):
+    """(n, k) of points (n, d) and centroids (k, d)."""
+    return ((points[:, None].astype(np.float64) - centroids[None].astype(np.float64)) ** 2).sum(axis=2)
 
 
 # --- vectors --------------------------------------------------------------------------------------------------------
@@ -199,6 +311,47 @@ def cooccurrences(documents, n_words, window, side, weight):
                 if 1 <= distance <= window and (side == "both" or (j < i) == (side == "left")):
                     matrix[word, near] += weight(distance)
     return matrix
+
+
+# --- phrases ----------------------------------------------------------------------------------------------------------
+
+
+def phrases(documents, min_count, threshold, scoring, connectors):
+    """Score and count of each phrase, by its words: a word, connectors behind it, and the next word that is none."""
+    n_tokens = sum(map(len, documents))
+    words = Counter(word for document in documents for word in document)
+    runs = Counter()
+    for document in documents:
+        for i, word in enumerate(document):
+            end = next((j for j in range(i + 1, len(document)) if document[j] not in connectors), None)
+            if word not in connectors and end is not None:
+                runs[tuple(document[i : end + 1])] += 1
+    found = {}
+    for run, n in runs.items():
+        a, b = words[run[0]], words[run[-1]]
+        if scoring == "npmi":
+            score = math.log((n / n_tokens) / ((a / n_tokens) * (b / n_tokens))) / -math.log(n / n_tokens)
+        else:
+            score = (n - min_count) / a / b * n_tokens
+        if n >= min_count and score > threshold:
+            found[run] = (score, n)
+    return found
+
+
+def merge_phrases(documents, found, connectors, delimiter):
+    """Documents with the phrases that are found from left to right as single words."""
+    merged = []
+    for document in documents:
+        text, i = [], 0
+        while i < len(document):
+            end = next((j for j in range(i + 1, len(document)) if document[j] not in connectors), i)
+            run = tuple(document[i : end + 1])
+            if len(run) < 2 or run not in found:
+                run = run[:1]
+            text.append(delimiter.join(run))
+            i += len(run)
+        merged.append(text)
+    return merged
 
 
 # --- GloVe ----------------------------------------------------------------------------------------------------------

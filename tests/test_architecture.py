@@ -20,9 +20,11 @@ SOURCES = ROOT / "csrc"
 FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files"],
+    ["quantization"],
+    ["fasttext_format"],
     ["corpus", "formats"],
     ["vectors", "counts"],
-    ["models", "evaluate"],
+    ["models", "evaluate", "phrases"],
     ["demo"],
     ["cli"],
     ["__main__"],

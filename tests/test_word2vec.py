@@ -1,4 +1,4 @@
-"""Word2Vec: the skip-gram kernel against its oracle on every route, and what training must give."""
+"""Word2Vec: the kernel of the family against its oracle on every route, and what training must give."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import firth
 import reference
 from firth import _core
-from firth.models.word2vec import keep_thresholds
+from firth.models.word2vec import huffman_paths, keep_thresholds
 from firth.runtime import padded_rows
 
 
@@ -29,15 +29,27 @@ class Case:
     sample: float = 0.0
     epoch: int = 1
     learning_rate: float = 0.1
+    cbow: bool = False
+    cbow_mean: bool = True
+    tree: bool = False
+    pieces: int = 0  # that words are made of, besides themselves
+    deterministic: bool = False
 
     def __post_init__(self):
         self.ids = np.array([word for document in self.documents for word in document], np.int32)
         self.offsets = np.cumsum([0, *map(len, self.documents)]).astype(np.int64)
         counts = np.bincount(self.ids, minlength=self.words).astype(float)
         self.keep = keep_thresholds(counts, self.sample)
-        self.noise = _core.alias_table((counts + 1) ** 0.75)
+        self.noise = None if self.tree else _core.alias_table((counts + 1) ** 0.75)
+        self.paths = huffman_paths(counts.astype(np.int64)) if self.tree else None
         rng = np.random.default_rng(5)
-        self.vectors, self.context = (padded_rows(self.words, self.size) for _ in range(2))
+        self.bags = None
+        if self.pieces:
+            made = [[w, *rng.integers(0, self.words + self.pieces, rng.integers(0, 6))] for w in range(self.words)]
+            begins = np.cumsum([0, *map(len, made)])
+            self.bags = begins.astype(np.int64), np.concatenate(made).astype(np.int32)
+        self.vectors = padded_rows(self.words + self.pieces, self.size)
+        self.context = padded_rows(self.words, self.size)
         self.vectors[:] = rng.normal(0, 0.5, self.vectors.shape)
         self.context[:] = rng.normal(0, 0.5, self.context.shape)
 
@@ -45,6 +57,10 @@ class Case:
         return {
             "keep": self.keep,
             "noise": self.noise,
+            "bags": self.bags,
+            "paths": self.paths,
+            "cbow": self.cbow,
+            "cbow_mean": self.cbow_mean,
             "begin": begin,
             "end": len(self.ids) if end is None else end,
             "epoch": self.epoch,
@@ -54,29 +70,37 @@ class Case:
             "learning_rate": self.learning_rate,
             "min_learning_rate": 0.01,
             "seed": 7,
+            "deterministic": self.deterministic,
         }
 
     def train(self, threads=1, cuts=()):
         """The matrices and tallies after training, the range cut into pieces at `cuts`."""
-        vectors, context = (padded_rows(self.words, self.size) for _ in range(2))
+        vectors, context = (padded_rows(*matrix.shape) for matrix in (self.vectors, self.context))
         vectors[:], context[:] = self.vectors, self.context
         total = np.zeros(3)
         ends = [0, *cuts, len(self.ids)]
         for begin, end in itertools.pairwise(ends):
-            *tally, diverged = _core.train_skipgram(
+            *tally, diverged = _core.train_word2vec(
                 vectors, context, ids=self.ids, offsets=self.offsets, threads=threads, **self.options(begin, end)
             )
             assert diverged == -1
             total += tally
         for matrix in (vectors, context):
-            rows = np.lib.stride_tricks.as_strided(matrix, (self.words, matrix.strides[0] // 4))
+            rows = np.lib.stride_tricks.as_strided(matrix, (len(matrix), matrix.strides[0] // 4))
             assert not rows[:, self.size :].any(), "the padding was written to"
         return vectors, context, total
 
     def oracle(self, dtype=np.float64):
         vectors, context = self.vectors.astype(dtype), self.context.astype(dtype)
         options = self.options(0, None)
-        tally = reference.skipgram(vectors, context, documents=self.documents, **options)
+        for name, per_word in (("bags", lambda rows: rows.tolist()), ("paths", lambda *both: both)):
+            if options[name] is not None:
+                begins, *lists = options[name]
+                options[name] = [
+                    per_word(*(one[begin:end] for one in lists)) for begin, end in itertools.pairwise(begins)
+                ]
+        train = reference.word2vec_rounds if self.deterministic else reference.word2vec
+        tally = train(vectors, context, documents=self.documents, **options)
         return vectors, context, np.array(tally)
 
 
@@ -115,6 +139,93 @@ def test_kernel_equals_oracle_with_subsampling(isa):
     assert_close(case, result)
 
 
+FAMILY = {
+    "skip-gram, tree": {"tree": True},
+    "CBOW": {"cbow": True},
+    "CBOW, sum": {"cbow": True, "cbow_mean": False},
+    "CBOW, tree": {"cbow": True, "tree": True},
+    "pieces": {"pieces": 40},
+    "pieces, tree": {"pieces": 40, "tree": True},
+    "CBOW, pieces": {"pieces": 40, "cbow": True},
+}
+
+
+@pytest.fixture(params=FAMILY)
+def relative(request):
+    return FAMILY[request.param]
+
+
+@pytest.mark.parametrize("size", [1, 16, 33, 100, 130])
+@pytest.mark.parametrize("negative", [1, 5, 13])
+def test_the_family_equals_its_oracle(isa, relative, size, negative):
+    documents = random_documents([40, 1, 0, 0, 2, 3, 60, 0])
+    assert_close(*result_of(Case(documents, size=size, negative=negative, learning_rate=0.05, **relative)))
+
+
+@pytest.mark.parametrize("window", [1, 2, 17, 200])
+def test_the_family_equals_its_oracle_at_any_window(isa, relative, window):
+    assert_close(*result_of(Case(random_documents([50, 4, 30]), window=window, learning_rate=0.01, **relative)))
+
+
+def result_of(case):
+    return case, case.train()
+
+
+@given(
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any),
+    size=st.integers(1, 40),
+    window=st.integers(1, 9),
+    negative=st.integers(1, 14),
+    sample=st.sampled_from([0.0, 0.01, 0.1]),
+    words=st.integers(2, 30),
+    cbow=st.booleans(),
+    cbow_mean=st.booleans(),
+    tree=st.booleans(),
+    pieces=st.sampled_from([0, 3, 50]),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_family_equals_its_oracle_on_anything(lengths, words, **options):
+    assert_close(*result_of(Case(random_documents(lengths, words), words=words, learning_rate=0.05, **options)))
+
+
+@pytest.mark.parametrize("options", [{}, *FAMILY.values()], ids=str)
+def test_deterministic_training_equals_its_oracle(isa, options):
+    documents = random_documents([1500, 3, 700, 2900, 1])
+    assert_close(*result_of(Case(documents, deterministic=True, learning_rate=0.01, sample=0.05, **options)))
+
+
+@pytest.mark.parametrize("options", [{}, *FAMILY.values()], ids=str)
+def test_deterministic_training_gives_the_same_bits(isa, options):
+    case = Case(random_documents([5000, 3, 700, 9000, 1]), deterministic=True, learning_rate=0.01, **options)
+    one = case.train()
+    for threads, cuts in ((2, ()), (3, (1, 4096, 4097)), (8, (5000, 8191))):
+        many = case.train(threads, cuts)
+        for a, b in zip(one, many, strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
+def test_huffman_equals_its_oracle(counts):
+    counts = sorted(counts, reverse=True)
+    begins, nodes, turns = _core.huffman(np.array(counts, np.int64))
+    found = [(nodes[a:b].tolist(), turns[a:b].tolist()) for a, b in itertools.pairwise(begins)]
+    assert found == reference.huffman(counts)
+
+
+def test_huffman_paths_of_words_in_any_order():
+    counts = np.array([3, 50, 7, 7, 0, 20])
+    begins, nodes, turns = huffman_paths(counts)
+    order = np.argsort(-counts, kind="stable")
+    expected = reference.huffman(counts[order].tolist())
+    for rank, word in enumerate(order):
+        path = slice(begins[word], begins[word + 1])
+        assert (nodes[path].tolist(), turns[path].tolist()) == expected[rank]
+    lengths = np.diff(begins)
+    assert lengths[1] == lengths.min()
+    with pytest.raises(ValueError, match="descend"):
+        _core.huffman(np.array([1, 2]))
+
+
 @given(
     lengths=st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any),
     size=st.integers(1, 40),
@@ -126,15 +237,21 @@ def test_kernel_equals_oracle_with_subsampling(isa):
 @settings(max_examples=60, deadline=None)
 def test_kernel_equals_oracle_on_anything(lengths, size, window, negative, sample, words):
     case = Case(
-        random_documents(lengths, words), words=words, size=size, window=window, negative=negative, sample=sample
+        random_documents(lengths, words),
+        words=words,
+        size=size,
+        window=window,
+        negative=negative,
+        sample=sample,
+        learning_rate=0.05,
     )
     assert_close(case, case.train())
 
 
-@pytest.mark.parametrize("sample", [0.0, 0.02])
-def test_cuts_do_not_show(isa, sample):
+@pytest.mark.parametrize("options", [{}, {"sample": 0.02}, *FAMILY.values()], ids=str)
+def test_cuts_do_not_show(isa, options):
     """Chunks of any size give the same bits, in the middle of a document too, and beyond a block of the kernel."""
-    case = Case(random_documents([300, 7, 9000, 1, 40]), sample=sample)
+    case = Case(random_documents([300, 7, 9000, 1, 40]), **options)
     whole = case.train()
     for cuts in ([1], [299, 300, 301], [4096, 8192], list(range(13, 9000, 977))):
         pieces = case.train(cuts=cuts)
@@ -170,7 +287,7 @@ def test_gradient_by_finite_differences():
         case.vectors, case.context = vectors, context
         after = padded_rows(4, 6), padded_rows(4, 6)
         after[0][:], after[1][:] = vectors, context
-        loss, *_ = _core.train_skipgram(
+        loss, *_ = _core.train_word2vec(
             *after, ids=case.ids, offsets=case.offsets, threads=1, **case.options(0, 1)
         )  # one centre, one example
         case.vectors, case.context = saved
@@ -220,7 +337,15 @@ def test_keep_thresholds_follow_word2vec():
         ({"window": 0}, "window"),
         ({"negative": 0}, "negative"),
         ({"threads": 0}, "threads"),
-        ({"keep": np.zeros(3, np.uint32)}, "keep must have 23 elements, not 3"),
+        ({"keep": np.zeros(3, np.uint32)}, "noise"),
+        ({"noise": None}, "either noise or paths"),
+        ({"bags": (np.arange(24), np.arange(23, dtype=np.int32)[::-1].copy() + 1)}, "bag rows must lie in the matrix"),
+        ({"bags": (np.zeros(24, np.int64), np.zeros(0, np.int32))}, "a bag is empty"),
+        ({"bags": (np.arange(23), np.arange(23, dtype=np.int32))}, "bag begins must have 24 elements, not 23"),
+        (
+            {"noise": None, "paths": (np.arange(24), np.full(23, 23, np.int32), np.ones(23, np.int8))},
+            "path nodes must lie in the matrix",
+        ),
         ({"noise": np.zeros((3, 2), np.uint32)}, "noise"),
         ({"offsets": np.array([0, 3])}, "offsets"),
     ],
@@ -229,19 +354,19 @@ def test_binding_checks_what_it_is_given(change, message):
     case = Case(random_documents([30]))
     given = {"ids": case.ids, "offsets": case.offsets, "threads": 1, **case.options(0, None), **change}
     with pytest.raises(ValueError, match=message):
-        _core.train_skipgram(case.vectors, case.context, **given)
+        _core.train_word2vec(case.vectors, case.context, **given)
 
 
 def test_binding_never_copies_what_it_should_write():
     case = Case(random_documents([30]))
     given = {"ids": case.ids, "offsets": case.offsets, "threads": 1, **case.options(0, None)}
     with pytest.raises(TypeError):
-        _core.train_skipgram(case.vectors.astype(np.float64), case.context, **given)
+        _core.train_word2vec(case.vectors.astype(np.float64), case.context, **given)
     with pytest.raises(ValueError, match="16 floats"):
-        _core.train_skipgram(np.zeros((23, 20), np.float32), np.zeros((23, 20), np.float32), **given)
+        _core.train_word2vec(np.zeros((23, 20), np.float32), np.zeros((23, 20), np.float32), **given)
     case.vectors.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):
-        _core.train_skipgram(case.vectors, case.context, **given)
+        _core.train_word2vec(case.vectors, case.context, **given)
 
 
 def test_count_words_checks_and_names_the_place():

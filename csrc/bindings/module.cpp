@@ -6,9 +6,12 @@
 namespace firth {
 void bind_counts(pybind11::module_& m);
 void bind_glove(pybind11::module_& m);
+void bind_phrases(pybind11::module_& m);
+void bind_quantization(pybind11::module_& m);
 void bind_rows(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);
 void bind_sparse(pybind11::module_& m);
+void bind_subwords(pybind11::module_& m);
 void bind_text(pybind11::module_& m);
 void bind_topk(pybind11::module_& m);
 void bind_word2vec(pybind11::module_& m);
@@ -19,8 +22,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     firth::use_best_isa();
     firth::bind_runtime(m);
     firth::bind_text(m);
+    firth::bind_subwords(m);
+    firth::bind_phrases(m);
     firth::bind_rows(m);
     firth::bind_sparse(m);
+    firth::bind_quantization(m);
     firth::bind_topk(m);
     firth::bind_counts(m);
     firth::bind_glove(m);

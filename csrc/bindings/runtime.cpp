@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include <pybind11/stl.h>
+
+#include <optional>
+
 #include "bindings/check.hpp"
 #include "runtime/isa.hpp"
 #include "runtime/sampling.hpp"
@@ -19,12 +23,14 @@ Array<std::uint32_t> alias_table(const py::array_t<double>& weights) {
     return cells;
 }
 
-void uniform(py::array_t<float>& out, float scale, std::uint64_t seed, int threads) {
+void uniform(py::array_t<float>& out, float scale, std::uint64_t seed, int threads,
+             const std::optional<py::array_t<std::int64_t>>& numbers) {
     const Matrix m = matrix_of(out, "out", true);
+    const std::int64_t* number = numbers ? vector_of(*numbers, "numbers", m.rows) : nullptr;
     threads_of(threads);
     const py::gil_scoped_release release;
     fill_uniform(m.data, static_cast<std::size_t>(m.rows), static_cast<std::size_t>(m.columns),
-                 static_cast<std::size_t>(m.stride), scale, seed, threads);
+                 static_cast<std::size_t>(m.stride), number, scale, seed, threads);
 }
 
 // Trainers index rows with every id they meet, so a corpus is looked at once before training; the same look counts how
@@ -72,7 +78,7 @@ void bind_runtime(py::module_& m) {
     m.def("alias_table", &alias_table, py::arg("weights").noconvert());
     m.def("count_words", &count_words, py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("n_words"));
     m.def("fill_uniform", &uniform, py::arg("out").noconvert(), py::kw_only(), py::arg("scale"), py::arg("seed"),
-          py::arg("threads"));
+          py::arg("threads"), py::arg("numbers").noconvert() = py::none());
 }
 
 }  // namespace firth

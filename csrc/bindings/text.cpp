@@ -2,25 +2,10 @@
 
 #include <pybind11/stl.h>
 
-#include "bindings/check.hpp"
+#include "bindings/packed_words.hpp"
 
 namespace firth {
 namespace {
-
-// Words as firth.files.pack_words packs them.
-std::vector<std::string_view> unpack(const py::array_t<std::uint8_t>& text, const py::array_t<std::int64_t>& offsets) {
-    const auto* bytes = reinterpret_cast<const char*>(vector_of(text, "words"));
-    const std::int64_t* offset = vector_of(offsets, "word_offsets");
-    const std::int64_t n = offsets.size();
-    require(n >= 1 && offset[0] == 0 && offset[n - 1] == text.size(),
-            "word_offsets must run from 0 to the number of bytes");
-    std::vector<std::string_view> words;
-    for (std::int64_t i = 0; i + 1 < n; ++i) {
-        require(offset[i] <= offset[i + 1], "word_offsets must be sorted");
-        words.emplace_back(bytes + offset[i], static_cast<std::size_t>(offset[i + 1] - offset[i]));
-    }
-    return words;
-}
 
 py::tuple pack(const TextCounter& counter) {
     const auto& words = counter.words();

@@ -1,35 +1,65 @@
 #include "runtime/word2vec.hpp"
 
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
 #include "bindings/check.hpp"
+#include "runtime/huffman.hpp"
 
 namespace firth {
 namespace {
 
+// Begins and rows of each word's bag; begins, nodes and turns of its path.
+using Bags = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>>;
+using Paths = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>, py::array_t<std::int8_t>>;
+
+// A list of rows for each word: those of word w stand in [begins[w], begins[w + 1]), in 0 .. limit - 1. The longest
+// list.
+int check_lists(const std::int64_t* begins, const py::array_t<std::int32_t>& rows, std::int64_t n, std::int64_t limit,
+                const char* name) {
+    const std::int32_t* row = vector_of(rows, name);
+    std::int64_t longest = 0;
+    require(begins[0] == 0 && begins[n] == rows.size(),
+            std::string(name) + " must be named from the first to the last");
+    for (std::int64_t w = 0; w < n; ++w) {
+        require(begins[w] <= begins[w + 1], std::string(name) + " must be named in order");
+        longest = std::max(longest, begins[w + 1] - begins[w]);
+    }
+    for (py::ssize_t i = 0; i < rows.size(); ++i) {
+        require(row[i] >= 0 && row[i] < limit, std::string(name) + " must lie in the matrix");
+    }
+    require(longest <= 1 << 20, std::string(name) + ": more than 2^20 for one word");
+    return static_cast<int>(longest);
+}
+
 py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const py::array_t<std::int32_t>& ids,
                 const py::array_t<std::int64_t>& offsets, const py::array_t<std::uint32_t>& keep,
-                const Array<std::uint32_t>& noise, std::int64_t begin, std::int64_t end, int epoch, int epochs,
-                int window, int negative, float learning_rate, float min_learning_rate, std::uint64_t seed,
-                int threads) {
+                const std::optional<Array<std::uint32_t>>& noise, const std::optional<Bags>& bags,
+                const std::optional<Paths>& paths, bool cbow, bool cbow_mean, std::int64_t begin, std::int64_t end,
+                int epoch, int epochs, int window, int negative, float learning_rate, float min_learning_rate,
+                std::uint64_t seed, bool deterministic, int threads) {
     const Matrix v = matrix_of(vectors, "vectors", true), c = matrix_of(context, "context", true);
-    require(v.rows == c.rows && v.columns == c.columns && v.stride == c.stride,
-            "vectors and context must have one shape and layout");
+    const std::int64_t n_words = keep.size();
+    require(v.columns == c.columns && v.stride == c.stride, "vectors and context must have one width and layout");
     require(v.rows > 0 && v.columns > 0, "vectors must not be empty");
     require(v.stride % 16 == 0 && v.stride >= v.columns && v.stride < (1 << 24),
             "rows must lie a multiple of 16 floats apart; see padded_rows");
-    SkipGram task{};
+    Word2Vec task{};
     task.vectors = v.data;
     task.context = c.data;
     task.ids = vector_of(ids, "ids");
     task.offsets = vector_of(offsets, "offsets");
-    task.keep = vector_of(keep, "keep", v.rows);
-    require(noise.ndim() == 2 && noise.shape(0) == v.rows && noise.shape(1) == 2,
-            "noise must be alias_table(...) of all words");
-    task.noise = reinterpret_cast<const AliasCell*>(noise.data());
+    task.keep = vector_of(keep, "keep");
     task.n_tokens = ids.size();
     task.n_documents = offsets.size() - 1;
-    task.n_words = static_cast<std::int32_t>(v.rows);
+    task.n_words = static_cast<std::int32_t>(n_words);
     task.stride = static_cast<int>(v.stride);
     task.vector_size = static_cast<int>(v.columns);
+    task.cbow = cbow;
+    task.cbow_mean = cbow_mean;
     task.window = window;
     task.negative = negative;
     task.epochs = epochs;
@@ -37,6 +67,37 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     task.learning_rate = learning_rate;
     task.min_learning_rate = min_learning_rate;
     task.seed = seed;
+    task.longest_bag = 1;
+    task.n_rows_in = v.rows;
+    task.n_rows_out = c.rows;
+    task.pool = 512;
+    require(noise.has_value() != paths.has_value(), "either noise or paths must be given");
+    if (noise) {
+        require(noise->ndim() == 2 && noise->shape(0) == n_words && noise->shape(1) == 2,
+                "noise must be alias_table(...) of all words");
+        require(c.rows == n_words, "context must have a row for each word");
+        task.noise = reinterpret_cast<const AliasCell*>(noise->data());
+        for (std::int32_t i = 0; i < task.n_words; ++i) {
+            require(task.noise[i].alias < static_cast<std::uint32_t>(n_words),
+                    "noise names a word beyond the last one");
+        }
+    } else {
+        const auto& [begins, nodes, turns] = *paths;
+        task.path_begins = vector_of(begins, "path begins", n_words + 1);
+        task.longest_path = check_lists(task.path_begins, nodes, n_words, c.rows, "path nodes");
+        task.path_nodes = nodes.data();
+        task.path_turns = vector_of(turns, "path turns", nodes.size());
+    }
+    if (bags) {
+        const auto& [begins, rows] = *bags;
+        task.bag_begins = vector_of(begins, "bag begins", n_words + 1);
+        task.longest_bag = check_lists(task.bag_begins, rows, n_words, v.rows, "bag rows");
+        task.bag_rows = rows.data();
+        for (std::int64_t w = 0; w < n_words; ++w)
+            require(task.bag_begins[w] < task.bag_begins[w + 1], "a bag is empty");
+    } else {
+        require(v.rows == n_words, "vectors must have a row for each word");
+    }
     require(window >= 1 && window <= 10000, "window must lie in 1 .. 10000");
     require(negative >= 1 && negative <= 10000, "negative must lie in 1 .. 10000");
     require(task.n_documents >= 1 && task.offsets[0] == 0 && task.offsets[task.n_documents] == task.n_tokens,
@@ -44,27 +105,41 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     require(0 <= begin && begin <= end && end <= task.n_tokens, "begin and end must lie in 0 .. the number of ids");
     require(epochs >= 1 && 0 <= epoch && epoch < epochs, "epoch must lie in 0 .. epochs - 1");
     threads_of(threads);
-    for (std::int32_t i = 0; i < task.n_words; ++i) {
-        if (task.noise[i].alias >= static_cast<std::uint32_t>(task.n_words)) {
-            throw std::invalid_argument("noise names a word beyond the last one");
-        }
-    }
-    SkipGramTally tally;
+    Word2VecTally tally;
     {
         const py::gil_scoped_release release;
-        tally = train_skipgram(task, begin, end, threads);
+        tally = deterministic ? train_word2vec_rounds(task, begin, end, threads)
+                              : train_word2vec(task, begin, end, threads);
     }
     return py::make_tuple(tally.loss, tally.examples, tally.centres, tally.diverged_at);
+}
+
+py::tuple tree(const py::array_t<std::int64_t>& counts) {
+    const std::int64_t* count = vector_of(counts, "counts");
+    require(counts.size() < (std::int64_t{1} << 31), "counts must be fewer than 2^31");
+    for (py::ssize_t i = 1; i < counts.size(); ++i) require(count[i - 1] >= count[i], "counts must descend");
+    Huffman found;
+    {
+        const py::gil_scoped_release release;
+        found = huffman(count, static_cast<std::int32_t>(counts.size()));
+    }
+    const auto array = [](const auto& values) {
+        return py::array_t<typename std::decay_t<decltype(values)>::value_type>(static_cast<py::ssize_t>(values.size()),
+                                                                                values.data());
+    };
+    return py::make_tuple(array(found.begins), array(found.nodes), array(found.turns));
 }
 
 }  // namespace
 
 void bind_word2vec(py::module_& m) {
-    m.def("train_skipgram", &train, py::arg("vectors").noconvert(), py::arg("context").noconvert(), py::kw_only(),
+    m.def("huffman", &tree, py::arg("counts").noconvert());
+    m.def("train_word2vec", &train, py::arg("vectors").noconvert(), py::arg("context").noconvert(), py::kw_only(),
           py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("keep").noconvert(),
-          py::arg("noise").noconvert(), py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("epochs"),
+          py::arg("noise").noconvert(), py::arg("bags").noconvert(), py::arg("paths").noconvert(), py::arg("cbow"),
+          py::arg("cbow_mean"), py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("epochs"),
           py::arg("window"), py::arg("negative"), py::arg("learning_rate"), py::arg("min_learning_rate"),
-          py::arg("seed"), py::arg("threads"));
+          py::arg("seed"), py::arg("deterministic"), py::arg("threads"));
 }
 
 }  // namespace firth

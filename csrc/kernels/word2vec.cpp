@@ -1,186 +1,28 @@
-// One update rule, `logistic_step`, for m hidden rows against n target rows: every pair's gradient of the logistic
-// loss, all taken at the rows as they stand. A trainer only chooses the rows.
+// The update rule is that of logistic.hpp; a trainer only chooses the rows.
 //
-// Skip-gram here takes for hidden rows the whole window of a centre, and for targets the centre and one draw of K
-// negatives that the window shares (Ji et al. 2016). The work is then small dense blocks instead of single dot
-// products.
+// Rows: plain skip-gram takes for hidden rows the whole window of a centre, which shares its targets (Ji et al. 2016);
+// the work is then small dense blocks instead of single dot products. Everything else has one hidden vector made of a
+// bag of rows: CBOW of its window's, a word of pieces of its own. Every row of the bag is moved by the whole gradient,
+// so the bag's mean moves by exactly that: it is gathered once and scattered once, whatever it predicts in between.
+//
+// Objective: a word is told apart from random ones, or found along its path in a Huffman tree. Either way it is a list
+// of target rows with a sign for each.
 
 #include "kernels/word2vec.hpp"
 
-#include "kernels/simd.hpp"
-#include "runtime/random.hpp"
+#include "kernels/logistic.hpp"
 
 namespace firth::FIRTH_ISA {
 namespace {
 
-// Targets of one step at the most: in `apply` they take two registers each, which leaves four of the sixteen.
-constexpr int kTargets = 6;
-// Register block of dot products: 4 hidden rows by this many targets.
-constexpr int kTargetsAtOnce = kRegisters == 32 ? 6 : 3;
 // Neighbours of one step at the most. A wider window takes several steps: with the gradients of hundreds of neighbours
 // taken at one place, the centre's row overshoots, and training diverges at the usual learning rates.
 constexpr int kHidden = 16;
 // Tokens of a range handled at once, and steps between a prefetch and its use.
 constexpr int kBlock = 4096;
 constexpr int kAhead = 2;
-constexpr int kLine = 16;  // floats in a cache line
-
-// Loss of a step's pairs, kept without a logarithm: per lane, the product of all factors 1 + e^-z as a mantissa in
-// [1, 2) and a sum of exponents. Exact to a rounding of the mantissa, 6e-8 nats, for each factor.
-struct LossProduct {
-    Vec mantissa;
-    VecInt exponent;
-};
-
-FIRTH_INLINE void multiply(LossProduct& loss, Vec factor) {
-    const Vec product = loss.mantissa * factor;  // below 2 * (1 + e^87), which a float still holds
-    const VecInt bits = reinterpret_cast<VecInt>(product);
-    loss.exponent += (bits >> 23) - 127;
-    loss.mantissa = reinterpret_cast<Vec>((bits & 0x007FFFFF) | 0x3F800000);
-}
-
-double take(LossProduct& loss) {
-    double sum = 0;
-    for (int lane = 0; lane < kWidth; ++lane) {
-        sum += __builtin_log(static_cast<double>(loss.mantissa[lane])) + 0.693147180559945309 * loss.exponent[lane];
-    }
-    loss = {splat(1), splat_int(0)};
-    return sum;
-}
-
-// dots[j * m4 + i] = hidden[i] . targets[j] for M hidden rows (1 to 4) and N targets; hidden rows up to the fourth that
-// are not there give 0.
-template <int M, int N>
-FIRTH_INLINE void dot_block(float* dots, int m4, float* const* hidden, float* const* targets, int floats) {
-    Vec sum[N][4] = {};
-    for (int d = 0; d < floats; d += kWidth) {
-        Vec h[M];
-#pragma GCC unroll 4
-        for (int i = 0; i < M; ++i) h[i] = load(hidden[i] + d);
-#pragma GCC unroll 6
-        for (int j = 0; j < N; ++j) {
-            const Vec t = load(targets[j] + d);
-#pragma GCC unroll 4
-            for (int i = 0; i < M; ++i) sum[j][i] += h[i] * t;
-        }
-    }
-#pragma GCC unroll 6
-    for (int j = 0; j < N; ++j) store4(dots + j * m4, sum4(sum[j][0], sum[j][1], sum[j][2], sum[j][3]));
-}
-
-template <int N>
-FIRTH_INLINE void dot_rows(float* dots, int m4, float* const* hidden, int m, float* const* targets, int floats) {
-    int i = 0;
-    for (; i + 4 <= m; i += 4) dot_block<4, N>(dots + i, m4, hidden + i, targets, floats);
-    switch (m - i) {
-        case 3:
-            return dot_block<3, N>(dots + i, m4, hidden + i, targets, floats);
-        case 2:
-            return dot_block<2, N>(dots + i, m4, hidden + i, targets, floats);
-        case 1:
-            return dot_block<1, N>(dots + i, m4, hidden + i, targets, floats);
-    }
-}
-
-struct Rows {
-    float* const* rows;
-    int n;
-};
-
-// Moves both sides in one pass over D, while they are in registers:
-//   hidden[i] += sum_j g[j * m4 + i] targets[j]      target[j] += sum_i g[j * m4 + i] hidden[i]
-// with the targets as they were before the step. Sums for a target are added to what memory holds at the end, so that
-// a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later step will write are
-// asked for on the way, a line of each at a time: all at once they would fill the queue of outstanding misses.
-template <int N>
-FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, float* const* targets, int floats,
-                        const Rows& upcoming) {
-    for (int d = 0; d < floats; d += kWidth) {
-        if (d % kLine == 0) {
-            for (int r = 0; r < upcoming.n; ++r) __builtin_prefetch(upcoming.rows[r] + d, 1, 3);
-        }
-        Vec target[N], move[N];
-#pragma GCC unroll 6
-        for (int j = 0; j < N; ++j) {
-            target[j] = load(targets[j] + d);
-            move[j] = Vec{};
-        }
-        for (int i = 0; i < m; ++i) {
-            const Vec h = load(hidden[i] + d);
-            Vec moved = h;
-#pragma GCC unroll 6
-            for (int j = 0; j < N; ++j) {
-                const Vec gradient = splat(g[j * m4 + i]);
-                move[j] += gradient * h;
-                moved += gradient * target[j];
-            }
-            store(hidden[i] + d, moved);
-        }
-#pragma GCC unroll 6
-        for (int j = 0; j < N; ++j) store(targets[j] + d, load(targets[j] + d) + move[j]);
-    }
-}
-
-// Room for one step's pairs, and what its loss gathers.
-struct StepScratch {
-    float* dots;  // (kTargets, m4) rounded up to whole vectors
-    LossProduct loss;
-    std::int64_t padding;  // lanes without a pair, each of which put a factor of exactly 2 into the loss
-};
-
-FIRTH_INLINE constexpr int round_up(int n, int step) { return (n + step - 1) / step * step; }
-
-// The update rule. signs: (N, m4), +1 where a pair is to be predicted and -1 where not. With z = sign * (h . t) the
-// loss of a pair is -log sigma(z), and its step is learning_rate * sign * sigma(-z) along the other row. Returns false,
-// and has written nothing, if a dot product is not finite.
-template <int N>
-FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targets, const float* signs,
-                                float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
-    const int m4 = round_up(m, 4);
-    const int pairs = round_up(N * m4, kWidth);
-    float* const dots = scratch.dots;
-    store(dots + pairs - kWidth, Vec{});
-    if constexpr (N > kTargetsAtOnce) {
-        dot_rows<kTargetsAtOnce>(dots, m4, hidden, m, targets, floats);
-        dot_rows<N - kTargetsAtOnce>(dots + kTargetsAtOnce * m4, m4, hidden, m, targets + kTargetsAtOnce, floats);
-    } else {
-        dot_rows<N>(dots, m4, hidden, m, targets, floats);
-    }
-
-    Vec finite{};
-    for (int p = 0; p < pairs; p += kWidth) finite += load(dots + p) * 0.0f;
-    if (any_nan(finite)) return false;
-
-    for (int p = 0; p < pairs; p += kWidth) {
-        const Vec sign = load(signs + p);
-        // Beyond +-87 e^-z leaves the floats, and sigma is 0 or 1 to the last bit long before.
-        const Vec e = exp_bounded(clamp(-(load(dots + p) * sign), -87.0f, 87.0f));
-        const Vec factor = e + 1.0f;
-        multiply(scratch.loss, factor);
-        store(dots + p, sign * learning_rate * e / factor);
-    }
-    scratch.padding += pairs - N * m;
-    apply<N>(dots, m4, hidden, m, targets, floats, upcoming);
-    return true;
-}
-
-FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n, const float* signs,
-                       float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
-    switch (n) {
-        case 1:
-            return logistic_step<1>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
-        case 2:
-            return logistic_step<2>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
-        case 3:
-            return logistic_step<3>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
-        case 4:
-            return logistic_step<4>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
-        case 5:
-            return logistic_step<5>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
-        default:
-            return logistic_step<6>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
-    }
-}
+constexpr std::int64_t kAskAhead = 8;    // tokens between asking for their rows and copying them
+constexpr std::int64_t kMergeAhead = 4;  // rows between asking for one and merging it
 
 // A stretch of tokens after subsampling, with as many neighbours on either side as a window can reach.
 struct Kept {
@@ -189,10 +31,11 @@ struct Kept {
     std::int32_t* last;
     std::int64_t* positions;  // in the corpus
     int begin, end;           // the centres
+    int n;                    // of all
 };
 
 struct Sampler {
-    const SkipGram& task;
+    const Word2Vec& task;
     std::uint64_t key;
 
     // 64 bits for each token: the low half decides whether it is kept, the high half its reach.
@@ -203,7 +46,7 @@ struct Sampler {
 };
 
 // The last document that begins at or before `position`; empty ones before it do not matter.
-std::int64_t document_at(const SkipGram& task, std::int64_t position) {
+std::int64_t document_at(const Word2Vec& task, std::int64_t position) {
     std::int64_t low = 0, high = task.n_documents;
     while (high - low > 1) {
         const std::int64_t middle = low + (high - low) / 2;
@@ -214,7 +57,7 @@ std::int64_t document_at(const SkipGram& task, std::int64_t position) {
 
 // Fills `kept` with the tokens of [begin, end), begin < end, that subsampling keeps, and their neighbours.
 void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end, Kept& kept) {
-    const SkipGram& task = sampler.task;
+    const Word2Vec& task = sampler.task;
     std::int64_t document = document_at(task, begin);
     int n = 0;
     // Neighbours on the left, found backwards, then turned round.
@@ -252,69 +95,183 @@ void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end
         ++document;
     }
     for (int i = 0; i < n; ++i) kept.words[i] = task.ids[kept.positions[i]];
+    kept.n = n;
 }
 
+// Where rows lie: in the matrices, which all threads share...
+struct SharedRows {
+    static constexpr bool kOwn = false;
+    const Word2Vec& task;
+    float* in(std::int64_t row) { return task.vectors + row * task.stride; }
+    float* out(std::int64_t row) { return task.context + row * task.stride; }
+};
+
+// ...or in copies that a block of tokens has to itself, made when a row is first asked for.
+struct OwnRows {
+    static constexpr bool kOwn = true;
+    const Word2Vec& task;
+    Word2VecCopies& copies;
+    float* in(std::int64_t row) { return find(copies.in, task.vectors, row); }
+    float* out(std::int64_t row) { return find(copies.out, task.context, row); }
+
+    void ask_for_in(std::int64_t row) const { ask_for(task.vectors, row); }
+    void ask_for_out(std::int64_t row) const { ask_for(task.context, row); }
+    void ask_for(const float* matrix, std::int64_t row) const {
+        for (std::int64_t d = 0; d < task.stride; d += kLine) __builtin_prefetch(matrix + row * task.stride + d, 0, 2);
+    }
+
+    float* find(RowCopies& own, const float* matrix, std::int64_t row) {
+        std::int32_t& place = own.places[row];
+        if (__builtin_expect(place < 0, 0)) {
+            place = static_cast<std::int32_t>(own.n);
+            own.rows[own.n] = static_cast<std::int32_t>(row);
+            float* const copy = own.copies + own.n++ * task.stride;
+            for (std::int64_t d = 0; d < task.stride; d += kWidth)
+                store(copy + d, load(matrix + row * task.stride + d));
+            return copy;
+        }
+        return own.copies + static_cast<std::int64_t>(place) * task.stride;
+    }
+};
+
+// Negative sampling: the word itself, and K random ones. A block with rows of its own draws them from a pool drawn for
+// it, so that it touches, and copies, few.
+template <class Access>
+struct NegativeSampling {
+    static constexpr bool kFirstAlonePositive = true;
+    const Word2Vec& task;
+    Access& access;
+    std::uint64_t key;
+    const std::int32_t* pool;  // (task.pool)
+
+    static int most(const Word2Vec& task) { return 1 + task.negative; }
+
+    // Rows that `word` alone is compared with when it is predicted.
+    template <class Use>
+    void rows_out(std::int32_t word, Use&& use) const {
+        use(word);
+    }
+
+    // Rows to compare with for `word`; `draw` is a number that no other draw of the epoch has. Negatives that hit the
+    // word itself are dropped, as word2vec has it.
+    int choose(std::int32_t word, std::uint64_t draw, float** targets, float*) const {
+        const std::uint64_t first = draw * static_cast<std::uint64_t>(task.negative);
+        targets[0] = access.out(word);
+        int n = 1;
+        for (int k = 0; k < task.negative; ++k) {
+            const std::uint64_t number = first + static_cast<std::uint64_t>(k);
+            std::int32_t other;
+            if constexpr (Access::kOwn) {
+                other = pool[random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool))];
+            } else {
+                other = draw_noise(task.noise, task.n_words, key, number);
+            }
+            targets[n] = access.out(other);
+            n += other != word;
+        }
+        return n;
+    }
+};
+
+// Hierarchical softmax (Morin & Bengio 2005): the turns on the way to the word.
+template <class Access>
+struct HierarchicalSoftmax {
+    static constexpr bool kFirstAlonePositive = false;
+    const Word2Vec& task;
+    Access& access;
+    std::uint64_t key;
+    const std::int32_t* pool;
+
+    static int most(const Word2Vec& task) { return task.longest_path; }
+
+    template <class Use>
+    void rows_out(std::int32_t word, Use&& use) const {
+        for (std::int64_t i = task.path_begins[word]; i < task.path_begins[word + 1]; ++i) use(task.path_nodes[i]);
+    }
+
+    int choose(std::int32_t word, std::uint64_t, float** targets, float* signs) const {
+        const std::int64_t begin = task.path_begins[word];
+        const auto n = static_cast<int>(task.path_begins[word + 1] - begin);
+        for (int i = 0; i < n; ++i) {
+            targets[i] = access.out(task.path_nodes[begin + i]);
+            signs[i] = static_cast<float>(task.path_turns[begin + i]);
+        }
+        return n;
+    }
+};
+
+Kept room_for_tokens(Arena& arena, int window) {
+    const int tokens = kBlock + 2 * window + 1;  // one more: the filter writes before it decides
+    Kept kept;
+    kept.words = arena.take<std::int32_t>(tokens);
+    kept.first = arena.take<std::int32_t>(tokens);
+    kept.last = arena.take<std::int32_t>(tokens);
+    kept.positions = arena.take<std::int64_t>(tokens);
+    return kept;
+}
+
+// The window of a centre, kept tokens [from, to), less the centre itself.
+struct Window {
+    int from, to;
+};
+
+Window window_of(const Sampler& sampler, const Kept& kept, int centre) {
+    const std::uint64_t bits = sampler.bits(kept.positions[centre]);
+    const int reach = 1 + static_cast<int>(random_below(bits, static_cast<std::uint32_t>(sampler.task.window)));
+    return {centre - reach > kept.first[centre] ? centre - reach : kept.first[centre],
+            centre + reach + 1 < kept.last[centre] ? centre + reach + 1 : kept.last[centre]};
+}
+
+float rate_at(const Word2Vec& task, std::int64_t position) {
+    const double all = static_cast<double>(task.epochs) * static_cast<double>(task.n_tokens);
+    const double before = static_cast<double>(task.epoch) * static_cast<double>(task.n_tokens);
+    const double progress = (before + static_cast<double>(position)) / all;
+    return static_cast<float>(task.learning_rate - (task.learning_rate - task.min_learning_rate) * progress);
+}
+
+// --- Rows of their own: skip-gram -----------------------------------------------------------------------------------
+
 // One step to come: up to kHidden of a centre's neighbours, and the targets that they share.
-struct Task {
+struct Step {
     int centre;
     int from, to;     // the neighbours: kept tokens [from, to) but the centre
     int m;            // how many they are
     int n_targets;    // 0: there is no such step
-    float** targets;  // (2 + K) the centre's own row, the negatives', and the newest neighbour's, to be asked for
+    float** targets;  // the centre's, and at their end the newest neighbour's row, to be asked for
+    float* signs;     // of each target
 };
-
-// Where one thread keeps its things; laid out once over the scratch that the caller gives.
-struct Workspace {
-    Kept kept;
-    Task tasks[kAhead + 1];  // a ring
-};
-
-// Hands out pieces of the scratch, or, without scratch, only adds them up.
-struct Arena {
-    char* base;
-    std::int64_t used = 0;
-    template <class T>
-    T* take(std::int64_t n) {
-        T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
-        used += (n * static_cast<std::int64_t>(sizeof(T)) + 63) / 64 * 64;
-        return piece;
-    }
-};
-
-Workspace lay_out(Arena& arena, int window, int negative) {
-    const int tokens = kBlock + 2 * window + 1;  // one more: the filter writes before it decides
-    Workspace w;
-    w.kept.words = arena.take<std::int32_t>(tokens);
-    w.kept.first = arena.take<std::int32_t>(tokens);
-    w.kept.last = arena.take<std::int32_t>(tokens);
-    w.kept.positions = arena.take<std::int64_t>(tokens);
-    for (Task& task : w.tasks) task.targets = arena.take<float*>(2 + negative);
-    return w;
-}
 
 // Gives the steps of a stretch one after the other.
-class Tasks {
+template <class Objective>
+class Steps {
   public:
-    Tasks(const Sampler& sampler, const Kept& kept, std::uint64_t noise_key)
-        : sampler_(sampler), kept_(kept), noise_key_(noise_key), centre_(kept.begin - 1) {}
+    Steps(const Sampler& sampler, const Kept& kept, const Objective& objective)
+        : sampler_(sampler), kept_(kept), objective_(objective), centre_(kept.begin - 1) {}
 
-    void next(Task& task) {
-        task.m = 0;
-        while (task.m == 0) {
+    void next(Step& step) {
+        step.m = 0;
+        while (step.m == 0) {
             if (at_ == to_ && !next_centre()) {
-                task.n_targets = 0;
+                step.n_targets = 0;
                 return;
             }
-            task.centre = centre_;
-            task.from = at_;
+            step.centre = centre_;
+            step.from = at_;
             at_ = at_ + kHidden < to_ ? at_ + kHidden : to_;
-            const bool inside = task.from <= centre_ && centre_ < at_;
+            const bool inside = step.from <= centre_ && centre_ < at_;
             if (inside && at_ < to_) ++at_;
-            task.to = at_;
-            task.m = task.to - task.from - inside;
+            step.to = at_;
+            step.m = step.to - step.from - inside;
             ++piece_;
         }
-        draw(task);
+        const Word2Vec& task = sampler_.task;
+        const auto draw = static_cast<std::uint64_t>(kept_.positions[step.centre]) +
+                          static_cast<std::uint64_t>(piece_ - 1) * static_cast<std::uint64_t>(task.n_tokens);
+        step.n_targets = objective_.choose(kept_.words[step.centre], draw, step.targets, step.signs);
+        // The widest reach brings this neighbour in first, or the end of the piece does.
+        const int reach = step.centre + task.window;
+        const int newest = reach < kept_.last[step.centre] ? reach : step.to - 1;
+        step.targets[step.n_targets] = objective_.access.in(kept_.words[newest]);
     }
 
   private:
@@ -323,112 +280,330 @@ class Tasks {
             centre_ = kept_.end;
             return false;
         }
-        const std::uint64_t bits = sampler_.bits(kept_.positions[centre_]);
-        const int reach = 1 + static_cast<int>(random_below(bits, static_cast<std::uint32_t>(sampler_.task.window)));
-        at_ = centre_ - reach > kept_.first[centre_] ? centre_ - reach : kept_.first[centre_];
-        to_ = centre_ + reach + 1 < kept_.last[centre_] ? centre_ + reach + 1 : kept_.last[centre_];
+        const Window window = window_of(sampler_, kept_, centre_);
+        at_ = window.from;
+        to_ = window.to;
         piece_ = 0;
         return true;
     }
 
-    // K negatives, less those that hit the centre itself, as word2vec has it.
-    void draw(Task& task) const {
-        const SkipGram& all = sampler_.task;
-        const std::int32_t centre = kept_.words[task.centre];
-        const auto position = static_cast<std::uint64_t>(kept_.positions[task.centre]) +
-                              static_cast<std::uint64_t>(piece_ - 1) * static_cast<std::uint64_t>(all.n_tokens);
-        const std::uint64_t first_draw = position * static_cast<std::uint64_t>(all.negative);
-        const auto row = [&](float* matrix, std::int32_t word) {
-            return matrix + static_cast<std::int64_t>(word) * all.stride;
-        };
-        task.targets[0] = row(all.context, centre);
-        int n = 1;
-        for (int k = 0; k < all.negative; ++k) {
-            const std::uint64_t bits = random_at(noise_key_, first_draw + static_cast<std::uint64_t>(k));
-            const auto cell = static_cast<std::int32_t>(random_below(bits, static_cast<std::uint32_t>(all.n_words)));
-            const AliasCell drawn = all.noise[cell];
-            // Which of the two it is cannot be foretold: a mask, not a branch.
-            const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
-            const std::int32_t word = (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
-            task.targets[n] = row(all.context, word);
-            n += word != centre;
-        }
-        task.n_targets = n;
-        // The widest reach brings this neighbour in first, or the end of the piece does.
-        const int newest = task.centre + all.window < kept_.last[task.centre] ? task.centre + all.window : task.to - 1;
-        task.targets[n] = row(all.vectors, kept_.words[newest]);
-    }
-
     const Sampler& sampler_;
     const Kept& kept_;
-    const std::uint64_t noise_key_;
+    const Objective& objective_;
     int centre_;
     int at_ = 0, to_ = 0;  // what is left of the centre's window
     int piece_ = 0;        // pieces of it given so far
 };
 
-}  // namespace
+template <class Objective>
+struct RowsOfTheirOwn {
+    Kept kept;
+    Step steps[kAhead + 1];  // a ring
+    float* expanded;         // signs for each pair of a step's six targets
 
-std::int64_t skipgram_scratch_bytes(int window, int negative) {
-    Arena arena{nullptr};
-    lay_out(arena, window, negative);
-    return arena.used;
-}
+    RowsOfTheirOwn(Arena& arena, const Word2Vec& task) : kept(room_for_tokens(arena, task.window)) {
+        for (Step& step : steps) {
+            step.targets = arena.take<float*>(Objective::most(task) + 2);
+            step.signs = arena.take<float>(Objective::most(task) + 1);
+        }
+        // +1 for the first target's pairs, -1 for all others': a step whose first target alone is positive starts
+        // pitch(m) before the first -1.
+        expanded = arena.take<float>((1 + kTargets) * kHidden + kWidth);
+        if (arena.base == nullptr) return;
+        for (int i = 0; i < (1 + kTargets) * kHidden + kWidth; ++i) expanded[i] = i < kHidden ? 1.0f : -1.0f;
+    }
 
-void skipgram_range(const SkipGram& task, std::int64_t begin, std::int64_t end, SkipGramTally* tally, void* scratch) {
-    Arena arena{static_cast<char*>(scratch)};
-    Workspace w = lay_out(arena, task.window, task.negative);
-    const Kept& kept = w.kept;
-
-    alignas(64) float dots[kTargets * kHidden + kWidth];
-    // +1 for the first target's pairs, -1 for all others': a step whose first target is the centre starts m4 before -1.
-    alignas(64) float signs[(1 + kTargets) * kHidden + kWidth];
-    for (int i = 0; i < (1 + kTargets) * kHidden + kWidth; ++i) signs[i] = i < kHidden ? 1.0f : -1.0f;
-    StepScratch step_scratch{dots, {splat(1), splat_int(0)}, 0};
-
-    const int floats = round_up(task.vector_size, kWidth);
-    const auto epoch = static_cast<std::uint64_t>(task.epoch);
-    const Sampler sampler{task, random_key(task.seed, 2 * epoch)};
-    const std::uint64_t noise_key = random_key(task.seed, 2 * epoch + 1);
-    const double all_tokens = static_cast<double>(task.epochs) * static_cast<double>(task.n_tokens);
-    const double tokens_before = static_cast<double>(task.epoch) * static_cast<double>(task.n_tokens);
-
-    for (std::int64_t block = begin; block < end; block += kBlock) {
-        sample_stretch(sampler, block, block + kBlock < end ? block + kBlock : end, w.kept);
-        tally->centres += kept.end - kept.begin;
-        Tasks tasks(sampler, kept, noise_key);
-        for (int slot = 0; slot < kAhead; ++slot) tasks.next(w.tasks[slot]);
-        for (int slot = 0; w.tasks[slot].n_targets > 0; slot = slot == kAhead ? 0 : slot + 1) {
-            Task& ahead = w.tasks[slot == 0 ? kAhead : slot - 1];
-            tasks.next(ahead);
+    // Trains on the centres of `kept`; false where a dot product was not finite.
+    bool train(const Sampler& sampler, const Objective& objective, StepScratch& scratch, Word2VecTally* tally) {
+        const Word2Vec& task = sampler.task;
+        const int floats = round_up(task.vector_size, kWidth);
+        Steps<Objective> coming(sampler, kept, objective);
+        for (int slot = 0; slot < kAhead; ++slot) coming.next(steps[slot]);
+        for (int slot = 0; steps[slot].n_targets > 0; slot = slot == kAhead ? 0 : slot + 1) {
+            Step& ahead = steps[slot == 0 ? kAhead : slot - 1];
+            coming.next(ahead);
             Rows upcoming{ahead.targets, ahead.n_targets > 0 ? ahead.n_targets + 1 : 0};
 
-            const Task& now = w.tasks[slot];
+            const Step& now = steps[slot];
             float* hidden[kHidden + 1];  // the last one is written and not used
             int m = 0;
             for (int c = now.from; c < now.to; ++c) {
-                hidden[m] = task.vectors + static_cast<std::int64_t>(kept.words[c]) * task.stride;
+                hidden[m] = objective.access.in(kept.words[c]);
                 m += c != now.centre;
             }
             const std::int64_t position = kept.positions[now.centre];
-            const double progress = (tokens_before + static_cast<double>(position)) / all_tokens;
-            const auto rate =
-                static_cast<float>(task.learning_rate - (task.learning_rate - task.min_learning_rate) * progress);
-            const float* sign = signs + kHidden - round_up(m, 4);
+            const float rate = rate_at(task, position);
             for (int first = 0; first < now.n_targets; first += kTargets) {
                 const int n = now.n_targets - first < kTargets ? now.n_targets - first : kTargets;
-                if (!step(hidden, m, now.targets + first, n, sign, rate, floats, upcoming, step_scratch)) {
-                    tally->diverged_at = position;
-                    return;
+                const float* signs = expanded + kHidden - (first == 0 ? pitch(m) : 0);
+                if constexpr (!Objective::kFirstAlonePositive) {
+                    signs = expanded;
+                    for (int j = 0; j < n; ++j) {
+                        for (int i = 0; i < pitch(m); ++i) expanded[j * pitch(m) + i] = now.signs[first + j];
+                    }
                 }
-                sign = signs + kHidden;
+                if (!step(hidden, m, now.targets + first, n, signs, rate, floats, upcoming, scratch)) {
+                    tally->diverged_at = position;
+                    return false;
+                }
                 upcoming.n = 0;
             }
             tally->examples += m;
         }
-        tally->loss += take(step_scratch.loss);
+        return true;
     }
-    tally->loss -= 0.693147180559945309 * static_cast<double>(step_scratch.padding);
+};
+
+// --- A bag of rows: CBOW, and words made of pieces ------------------------------------------------------------------
+
+// A centre to come: the rows of its bag, then the targets of each word that the bag predicts.
+struct Centre {
+    std::int64_t position;
+    int n_rows;
+    int n_predicted;  // 0 with n_rows 0: there is no such centre
+    float** rows;     // (n_rows + all targets), the targets word by word
+    int* ends;        // (n_predicted) where each word's targets end in `rows`
+    float* signs;     // of each target, and room for one vector more
+};
+
+template <class Objective>
+struct BagOfRows {
+    Kept kept;
+    Centre centres[2];
+    float *hidden, *before;
+
+    BagOfRows(Arena& arena, const Word2Vec& task) : kept(room_for_tokens(arena, task.window)) {
+        const std::int64_t words = 2 * static_cast<std::int64_t>(task.window);
+        const std::int64_t most_rows = (task.cbow ? words : 1) * task.longest_bag;
+        const std::int64_t predicted = task.cbow ? 1 : words;
+        const std::int64_t most_targets = predicted * Objective::most(task) + 1;
+        for (Centre& centre : centres) {
+            centre.rows = arena.take<float*>(most_rows + most_targets);
+            centre.ends = arena.take<int>(predicted);
+            centre.signs = arena.take<float>(most_targets + kTargets + kWidth);
+            if (arena.base != nullptr) {
+                for (std::int64_t i = 0; i < most_targets + kTargets + kWidth; ++i) centre.signs[i] = 0;
+            }
+        }
+        hidden = arena.take<float>(task.stride);
+        before = arena.take<float>(task.stride);
+    }
+
+    void add_word(const Objective& objective, std::int32_t word, Centre& centre) {
+        const Word2Vec& task = objective.task;
+        if (task.bag_begins == nullptr) {
+            centre.rows[centre.n_rows++] = objective.access.in(word);
+            return;
+        }
+        for (std::int64_t i = task.bag_begins[word]; i < task.bag_begins[word + 1]; ++i) {
+            centre.rows[centre.n_rows++] = objective.access.in(task.bag_rows[i]);
+        }
+    }
+
+    void predict(const Objective& objective, std::int32_t word, std::uint64_t draw, Centre& centre) {
+        const int from = centre.n_predicted == 0 ? centre.n_rows : centre.ends[centre.n_predicted - 1];
+        float* const signs = centre.signs + (from - centre.n_rows);
+        const int n = objective.choose(word, draw, centre.rows + from, signs);
+        if constexpr (Objective::kFirstAlonePositive) {
+            signs[0] = 1;
+            for (int i = 1; i < n; ++i) signs[i] = -1;
+        }
+        centre.ends[centre.n_predicted++] = from + n;
+    }
+
+    // The next centre from kept token `at` on that has a neighbour and something to predict; returns the token after
+    // it.
+    int prepare(const Sampler& sampler, const Objective& objective, int at, Centre& centre) {
+        const Word2Vec& task = sampler.task;
+        centre.n_rows = centre.n_predicted = 0;
+        for (; at < kept.end; ++at) {
+            const Window window = window_of(sampler, kept, at);
+            if (window.to - window.from < 2) continue;
+            centre.position = kept.positions[at];
+            const auto draw = static_cast<std::uint64_t>(centre.position);
+            if (task.cbow) {
+                for (int c = window.from; c < window.to; ++c) {
+                    if (c != at) add_word(objective, kept.words[c], centre);
+                }
+                predict(objective, kept.words[at], draw, centre);
+            } else {
+                add_word(objective, kept.words[at], centre);
+                // Each word has a draw of its own: one hidden vector against a few negatives that its words share would
+                // learn little of them.
+                const std::uint64_t words = 2 * static_cast<std::uint64_t>(task.window);
+                for (int c = window.from; c < window.to; ++c) {
+                    if (c != at)
+                        predict(objective, kept.words[c], draw * words + static_cast<std::uint64_t>(c - window.from),
+                                centre);
+                }
+            }
+            return at + 1;
+        }
+        return at;
+    }
+
+    bool train(const Sampler& sampler, const Objective& objective, StepScratch& scratch, Word2VecTally* tally) {
+        const Word2Vec& task = sampler.task;
+        const int floats = round_up(task.vector_size, kWidth);
+        int at = prepare(sampler, objective, kept.begin, centres[0]);
+        for (int slot = 0; centres[slot].n_predicted > 0; slot = 1 - slot) {
+            const Centre& now = centres[slot];
+            Centre& next = centres[1 - slot];
+            at = prepare(sampler, objective, at, next);
+            const int coming = next.n_predicted == 0 ? 0 : next.ends[next.n_predicted - 1];
+            const bool mean = !task.cbow || task.cbow_mean;
+            gather(now.rows, now.n_rows, mean ? 1.0f / static_cast<float>(now.n_rows) : 1.0f, floats, hidden, before);
+            const float rate = rate_at(task, now.position);
+            int target = now.n_rows;
+            for (int word = 0; word < now.n_predicted; ++word) {
+                // The next centre's rows are asked for in as many parts as there are words.
+                const int part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
+                Rows upcoming{next.rows + part, end - part};
+                while (target < now.ends[word]) {
+                    const int n = now.ends[word] - target < kTargets ? now.ends[word] - target : kTargets;
+                    if (!step(&hidden, 1, now.rows + target, n, now.signs + (target - now.n_rows), rate, floats,
+                              upcoming, scratch)) {
+                        tally->diverged_at = now.position;
+                        return false;
+                    }
+                    target += n;
+                    upcoming.n = 0;
+                }
+            }
+            // The hidden vector moves by its gradient, whether it is the rows' mean or their sum.
+            scatter(now.rows, now.n_rows, mean ? 1.0f : 1.0f / static_cast<float>(now.n_rows), floats, hidden, before);
+            tally->examples += now.n_predicted;
+        }
+        return true;
+    }
+};
+
+// Copies the rows that a block's words are made of, and those that it compares them with, all in one go: row by row in
+// the midst of the training each would be waited for.
+template <class Objective>
+void copy_rows(const Word2Vec& task, const Kept& kept, const Objective& objective) {
+    const auto rows_in = [&](std::int32_t word, auto&& use) {
+        if (task.bag_begins == nullptr) return use(word);
+        for (std::int64_t i = task.bag_begins[word]; i < task.bag_begins[word + 1]; ++i) use(task.bag_rows[i]);
+    };
+    auto& access = objective.access;
+    for (std::int64_t i = -kAskAhead; i < kept.n; ++i) {
+        if (i + kAskAhead < kept.n) {
+            const std::int32_t word = kept.words[i + kAskAhead];
+            rows_in(word, [&](std::int64_t row) { access.ask_for_in(row); });
+            objective.rows_out(word, [&](std::int64_t row) { access.ask_for_out(row); });
+        }
+        if (i >= 0) {
+            rows_in(kept.words[i], [&](std::int64_t row) { access.in(row); });
+            objective.rows_out(kept.words[i], [&](std::int64_t row) { access.out(row); });
+        }
+    }
+    if (task.noise == nullptr) return;
+    for (int i = 0; i < task.pool; ++i) {
+        if (i + kAskAhead < task.pool) access.ask_for_out(objective.pool[i + kAskAhead]);
+        access.out(objective.pool[i]);
+    }
+}
+
+template <template <class> class Rows, class Objective, class Access>
+void train_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena,
+                 Access access) {
+    alignas(64) float dots[kTargets * kHidden + kWidth];
+    StepScratch scratch{dots, {splat(1), splat_int(0)}, 0};
+    auto* const pool = arena.take<std::int32_t>(task.pool);
+    Rows<Objective> rows(arena, task);
+    const auto epoch = static_cast<std::uint64_t>(task.epoch);
+    const Sampler sampler{task, random_key(task.seed, 2 * epoch)};
+    const Objective objective{task, access, random_key(task.seed, 2 * epoch + 1), pool};
+    if (Access::kOwn && task.noise != nullptr) {
+        const std::uint64_t first = static_cast<std::uint64_t>(begin) * static_cast<std::uint64_t>(task.pool);
+        for (int i = 0; i < task.pool; ++i) {
+            pool[i] = draw_noise(task.noise, task.n_words, mix(objective.key), first + static_cast<std::uint64_t>(i));
+        }
+    }
+    for (std::int64_t block = begin; block < end; block += kBlock) {
+        sample_stretch(sampler, block, block + kBlock < end ? block + kBlock : end, rows.kept);
+        tally->centres += rows.kept.end - rows.kept.begin;
+        if constexpr (Access::kOwn) copy_rows(task, rows.kept, objective);
+        if (!rows.train(sampler, objective, scratch, tally)) return;
+        tally->loss += take(scratch.loss);
+    }
+    tally->loss -= 0.693147180559945309 * static_cast<double>(scratch.padding);
+}
+
+template <class Access>
+void train_with(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena,
+                Access access) {
+    const bool bags = task.cbow || task.bag_begins != nullptr;
+    if (bags && task.noise) {
+        train_range<BagOfRows, NegativeSampling<Access>>(task, begin, end, tally, arena, access);
+    } else if (bags) {
+        train_range<BagOfRows, HierarchicalSoftmax<Access>>(task, begin, end, tally, arena, access);
+    } else if (task.noise) {
+        train_range<RowsOfTheirOwn, NegativeSampling<Access>>(task, begin, end, tally, arena, access);
+    } else {
+        train_range<RowsOfTheirOwn, HierarchicalSoftmax<Access>>(task, begin, end, tally, arena, access);
+    }
+}
+
+}  // namespace
+
+std::int64_t word2vec_scratch_bytes(const Word2Vec& task) {
+    Arena arena{nullptr};
+    arena.take<std::int32_t>(task.pool);
+    if (task.cbow || task.bag_begins != nullptr) {
+        if (task.noise)
+            BagOfRows<NegativeSampling<SharedRows>>(arena, task);
+        else
+            BagOfRows<HierarchicalSoftmax<SharedRows>>(arena, task);
+    } else {
+        if (task.noise)
+            RowsOfTheirOwn<NegativeSampling<SharedRows>>(arena, task);
+        else
+            RowsOfTheirOwn<HierarchicalSoftmax<SharedRows>>(arena, task);
+    }
+    return arena.used;
+}
+
+void word2vec_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, void* scratch) {
+    train_with(task, begin, end, tally, {static_cast<char*>(scratch)}, SharedRows{task});
+}
+
+void word2vec_block(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecCopies* copies,
+                    Word2VecTally* tally, void* scratch) {
+    train_with(task, begin, end, tally, {static_cast<char*>(scratch)}, OwnRows{task, *copies});
+}
+
+void merge_copies(float* matrix, std::int64_t stride, const RowCopies* blocks, int n_blocks, std::int64_t part,
+                  std::int64_t parts) {
+    for (int b = 0; b < n_blocks; ++b) {
+        const RowCopies& own = blocks[b];
+        for (std::int64_t i = 0; i < own.n; ++i) {
+            const std::int64_t row = own.rows[i];
+            if (i + kMergeAhead < own.n && own.rows[i + kMergeAhead] % parts == part) {
+                const float* const next = matrix + own.rows[i + kMergeAhead] * stride;
+                for (std::int64_t d = 0; d < stride; d += kLine) __builtin_prefetch(next + d, 1, 2);
+            }
+            if (row % parts != part) continue;
+            const float* copies[kMostBlocks];
+            int n = 0;
+            bool done = false;  // with the first block that has a copy
+            for (int other = 0; other < n_blocks; ++other) {
+                const std::int32_t place = blocks[other].places[row];
+                if (place < 0) continue;
+                done |= other < b;
+                copies[n++] = blocks[other].copies + place * stride;
+            }
+            if (done) continue;
+            float* const to = matrix + row * stride;
+            for (std::int64_t d = 0; d < stride; d += kWidth) {
+                const Vec before = load(to + d);
+                Vec sum = load(copies[0] + d);
+                for (int c = 1; c < n; ++c) sum += load(copies[c] + d) - before;
+                store(to + d, sum);
+            }
+        }
+    }
 }
 
 }  // namespace firth::FIRTH_ISA

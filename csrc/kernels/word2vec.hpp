@@ -1,4 +1,5 @@
-// Skip-gram with negative sampling (Mikolov et al. 2013b, equation 4), trained by stochastic gradient descent.
+// The word2vec family (Mikolov et al. 2013a, 2013b; Bojanowski et al. 2017), trained by stochastic gradient descent:
+// skip-gram and CBOW, words alone or with their pieces, against random words or along a Huffman tree.
 #pragma once
 
 #include <cstdint>
@@ -9,18 +10,31 @@
 namespace firth {
 
 // V words, D = vector_size, T tokens in documents; rows are `stride` floats apart, a multiple of 16, zero beyond D.
-struct SkipGram {
-    float* vectors;               // (V, stride) the words' vectors, rows in
-    float* context;               // (V, stride) the vectors that predict, rows out
+struct Word2Vec {
+    float* vectors;               // (rows in, stride) a row for each word, or for each piece of words
+    float* context;               // (rows out, stride) a row for each word, or for each inner node of the tree
     const std::int32_t* ids;      // (T) word of each token
     const std::int64_t* offsets;  // (n_documents + 1) where documents start in ids; the last one is T
     const std::uint32_t* keep;    // (V) a token is kept when its 32 random bits are not above this
-    const AliasCell* noise;       // (V) the distribution negatives are drawn from
+    const AliasCell* noise;       // (V) the distribution negatives are drawn from, or null: then there is a tree
+    // What a word is made of, rows in [bag_begins[w], bag_begins[w + 1]); null: its own row.
+    const std::int64_t* bag_begins;  // (V + 1)
+    const std::int32_t* bag_rows;
+    // Hierarchical softmax: the inner nodes on a word's path, and +1 or -1 for the turn taken at each.
+    const std::int64_t* path_begins;  // (V + 1)
+    const std::int32_t* path_nodes;
+    const std::int8_t* path_turns;
     std::int64_t n_tokens;
     std::int64_t n_documents;
     std::int32_t n_words;
+    std::int64_t n_rows_in;
+    std::int64_t n_rows_out;
     int stride;
+    int longest_bag;   // 1 without bags
+    int longest_path;  // 0 without a tree
 
+    bool cbow;       // a window's words predict its centre; otherwise they are predicted, one by one
+    bool cbow_mean;  // by their mean; otherwise by their sum
     int vector_size;
     int window;    // the most words on either side; each centre draws its own reach from 1 .. window
     int negative;  // K, negatives for each centre
@@ -29,22 +43,47 @@ struct SkipGram {
     float learning_rate;
     float min_learning_rate;
     std::uint64_t seed;
+    int pool;  // negatives drawn beforehand for a block with rows of its own
+};
+
+// Copies of the rows of a matrix that a block of tokens has touched.
+struct RowCopies {
+    std::int32_t* places;  // (rows of the matrix) which copy is a row's, or -1
+    std::int32_t* rows;    // whose copy each is
+    float* copies;         // `stride` floats each, aligned to 64
+    std::int64_t n;
+};
+
+struct Word2VecCopies {
+    RowCopies in, out;
 };
 
 // What a range of tokens gave.
-struct SkipGramTally {
+struct Word2VecTally {
     double loss = 0;                // sum over the examples, in nats
-    std::int64_t examples = 0;      // (word, context word) pairs trained
+    std::int64_t examples = 0;      // trained: (word, context word) pairs, or windows of CBOW
     std::int64_t centres = 0;       // tokens that subsampling kept
     std::int64_t diverged_at = -1;  // token at which a dot product was not finite; nothing was written for it
 };
 
 // Bytes of scratch, aligned to 64, that one thread needs.
-FIRTH_DECLARE_KERNEL(std::int64_t, skipgram_scratch_bytes, int window, int negative)
+FIRTH_DECLARE_KERNEL(std::int64_t, word2vec_scratch_bytes, const Word2Vec& task)
 
 // Trains on the centres in [begin, end); windows reach beyond it, so that the cut does not show in the result.
 // vectors and context are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
-FIRTH_DECLARE_KERNEL(void, skipgram_range, const SkipGram& task, std::int64_t begin, std::int64_t end,
-                     SkipGramTally* tally, void* scratch)
+FIRTH_DECLARE_KERNEL(void, word2vec_range, const Word2Vec& task, std::int64_t begin, std::int64_t end,
+                     Word2VecTally* tally, void* scratch)
+
+// Trains a block on copies of the rows that it touches, as they are now. The matrices are only read, so that blocks may
+// be trained side by side.
+FIRTH_DECLARE_KERNEL(void, word2vec_block, const Word2Vec& task, std::int64_t begin, std::int64_t end,
+                     Word2VecCopies* copies, Word2VecTally* tally, void* scratch)
+
+constexpr int kMostBlocks = 16;
+
+// Moves each row of a matrix by as much as the copies of it have moved in n_blocks blocks, kMostBlocks at the most; of
+// the rows whose number leaves the remainder `part` when divided by `parts`.
+FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const RowCopies* blocks, int n_blocks,
+                     std::int64_t part, std::int64_t parts)
 
 }  // namespace firth

@@ -38,13 +38,15 @@ void build_alias_table(AliasCell* cells, const double* weights, std::size_t n) {
     // What is left on either list lies within rounding of a full share and keeps the whole cell.
 }
 
-void fill_uniform(float* out, std::size_t rows, std::size_t columns, std::size_t stride, float scale,
-                  std::uint64_t seed, int n_threads) {
+void fill_uniform(float* out, std::size_t rows, std::size_t columns, std::size_t stride, const std::int64_t* numbers,
+                  float scale, std::uint64_t seed, int n_threads) {
     const std::uint64_t key = random_key(seed, 0);
     parallel_shares(static_cast<long long>(rows), n_threads, [&](long long begin, long long end, int) {
         for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
+            const std::uint64_t number = numbers ? static_cast<std::uint64_t>(numbers[row]) : row;
             for (std::size_t column = 0; column < columns; ++column) {
-                const std::uint64_t bits = random_at(key, row * columns + column) >> 40;  // 24 bits: exact in a float
+                const std::uint64_t bits =
+                    random_at(key, number * columns + column) >> 40;  // 24 bits: exact in a float
                 out[row * stride + column] = (static_cast<float>(bits) * 0x1p-23f - 1.0f) * scale;
             }
         }

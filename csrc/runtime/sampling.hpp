@@ -18,8 +18,9 @@ struct AliasCell {
 void build_alias_table(AliasCell* cells, const double* weights, std::size_t n);
 
 // out: (rows, stride), the first `columns` of each row filled with uniform numbers in [-scale, scale), each a
-// function of (seed, row, column); the padding is left alone.
-void fill_uniform(float* out, std::size_t rows, std::size_t columns, std::size_t stride, float scale,
-                  std::uint64_t seed, int n_threads);
+// function of (seed, row, column); the padding is left alone. numbers: (rows) what takes the place of the row in
+// that, or null.
+void fill_uniform(float* out, std::size_t rows, std::size_t columns, std::size_t stride, const std::int64_t* numbers,
+                  float scale, std::uint64_t seed, int n_threads);
 
 }  // namespace firth

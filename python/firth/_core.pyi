@@ -17,7 +17,9 @@ def available_isas() -> list[str]: ...
 def use_isa(name: str) -> None: ...
 def alias_table(weights: NDArray[np.float64]) -> NDArray[np.uint32]: ...
 def count_words(ids: NDArray[np.int32], offsets: NDArray[np.int64], n_words: int) -> NDArray[np.int64]: ...
-def fill_uniform(out: NDArray[np.float32], *, scale: float, seed: int, threads: int) -> None: ...
+def fill_uniform(
+    out: NDArray[np.float32], *, scale: float, seed: int, threads: int, numbers: NDArray[np.int64] | None = None
+) -> None: ...
 
 # text
 class TextCounter:
@@ -51,15 +53,56 @@ class TextCounter:
     @property
     def kept_tokens(self) -> int: ...
 
+# subwords
+def subword_buckets(
+    words: NDArray[np.uint8],
+    word_offsets: NDArray[np.int64],
+    *,
+    min_n: int,
+    max_n: int,
+    buckets: int,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]: ...
+def split_subwords(word: str, *, min_n: int, max_n: int) -> list[str]: ...
+def hash_words(words: NDArray[np.uint8], word_offsets: NDArray[np.int64]) -> NDArray[np.uint32]: ...
+
+# phrases
+def merge_phrases(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    states: NDArray[np.int32],
+    words: NDArray[np.int32],
+    targets: NDArray[np.int32],
+    n_words: int,
+    threads: int,
+) -> int: ...
+def renumber(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    new_ids: NDArray[np.int32],
+    threads: int,
+) -> int: ...
+
 # word2vec
-def train_skipgram(
+def huffman(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]: ...
+def train_word2vec(
     vectors: NDArray[np.float32],
     context: NDArray[np.float32],
     *,
     ids: NDArray[np.int32],
     offsets: NDArray[np.int64],
     keep: NDArray[np.uint32],
-    noise: NDArray[np.uint32],
+    noise: NDArray[np.uint32] | None,
+    bags: tuple[NDArray[np.int64], NDArray[np.int32]] | None,
+    paths: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None,
+    cbow: bool,
+    cbow_mean: bool,
     begin: int,
     end: int,
     epoch: int,
@@ -69,6 +112,7 @@ def train_skipgram(
     learning_rate: float,
     min_learning_rate: float,
     seed: int,
+    deterministic: bool,
     threads: int,
 ) -> tuple[float, int, int, int]: ...
 
@@ -112,6 +156,9 @@ def parse_binary(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]: ...
 def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[list[str], list[int]]: ...
 def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...
+
+# quantization
+def nearest_centroids(points: NDArray[np.float32], *, centroids: NDArray[np.float32]) -> NDArray[np.uint8]: ...
 
 # counts
 class CooccurrenceRows:

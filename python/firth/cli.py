@@ -1,4 +1,4 @@
-"""The command line: firth demo | train | count | neighbors | analogy | evaluate | convert."""
+"""The command line: firth demo | train | count | phrases | neighbors | analogy | evaluate | convert."""
 
 # ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
 
@@ -29,8 +29,9 @@ from firth import files, formats
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.demo import OUTPUT, counted
-from firth.models import LSA, PPMI, GloVe, Word2Vec
+from firth.models import LSA, PPMI, FastText, GloVe, Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
+from firth.phrases import Phrases, Scoring
 from firth.vectors import Method, Vectors, load_vectors
 
 T = TypeVar("T")
@@ -174,6 +175,12 @@ def demo(file: Path | None, output: Path, epochs: int | None) -> None:
 
 # What each option of a model means. The names are the fields of the models' dataclasses, which also give the defaults.
 _HELP = {
+    "architecture": "Predict the words around a word, or the word from those around it.",
+    "loss": "Tell words from random ones (negative sampling), or find them along a tree (hierarchical softmax).",
+    "cbow_mean": "Predict from the mean of the words around, or from their sum.",
+    "min_n": "Characters in the shortest pieces of words.",
+    "max_n": "Characters in the longest; 0 takes words alone.",
+    "bucket": "Numbers that pieces of words are hashed to.",
     "vector_size": "Numbers in a vector.",
     "window": "The most words on either side of a word that count as its company.",
     "side": "Which words count: those on both sides, or those before (left) or behind (right) alone.",
@@ -191,6 +198,7 @@ _HELP = {
     "min_learning_rate": "Step size at the last word.",
     "clip": "Let no number's gradient exceed this.",
     "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
+    "deterministic": "Give the same vectors however many threads there are.",
     "epochs": "Passes over the text.",
     "seed": "Where random numbers start. The same seed on one instruction set gives the same vectors.",
     "threads": "Threads to run on.",
@@ -199,14 +207,15 @@ _HELP = {
 _HELP_OF = {
     ("GloVe", "learning_rate"): "Step size at the start; it falls for each number as its gradients add up (AdaGrad).",
     ("GloVe", "epochs"): "Passes over the counts.",
-    (
-        "Word2Vec",
-        "seed",
-    ): "Where random numbers start. The same seed on one thread and one instruction set gives the same vectors.",
+    **{
+        (kind, "seed"): "Where random numbers start. The same seed on one thread and one instruction set gives the "
+        "same vectors."
+        for kind in ("Word2Vec", "FastText")
+    },
     ("LSA", "weighting"): "How a word's count in a document weighs.",
 }
 # Where a flag is not the option's name: one that is yes or no has a word for each.
-_FLAGS = {"output": "--vectors", "positive": "--positive/--signed"}
+_FLAGS = {"output": "--vectors", "positive": "--positive/--signed", "cbow_mean": "--cbow-mean/--cbow-sum"}
 
 
 @main.group(cls=_Commands, invoke_without_command=True)
@@ -255,8 +264,10 @@ _INPUTS = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 
 
-def _training_options(kind: type[Model]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The arguments of a command that trains a model: text, outputs, and the model's own options."""
+def _training_options(
+    kind: type[Model], without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The arguments of a command that trains a model: text, outputs, and the model's own options but some."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unexplained := sorted(fields.keys() - _HELP.keys()):
         raise LookupError(f"say in _HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
@@ -266,7 +277,11 @@ def _training_options(kind: type[Model]) -> Callable[[Callable[..., None]], Call
         click.option("-o", "--output", "path", type=_PATH, required=True, help="Vectors; the suffix says the format."),
         click.option("--save-model", type=_PATH, metavar="FILE", help="Also keep the whole model, for firth.load."),
         *_reading_options(),
-        *(_option(kind, name, declared[name], fields[name].default) for name in _HELP if name in fields),
+        *(
+            _option(kind, name, declared[name], fields[name].default)
+            for name in _HELP
+            if name in fields.keys() - without
+        ),
     ]
     if issubclass(kind, GradientModel):
         parameters += [
@@ -304,7 +319,7 @@ def _as_flags(names: Iterable[str]) -> Iterator[None]:
 
 
 @train.command()
-@_training_options(Word2Vec)
+@_training_options(Word2Vec, without=("architecture", "cbow_mean"))
 def skipgram(**arguments: Any) -> None:
     """Tell the words around a word from random ones (word2vec).
 
@@ -317,6 +332,37 @@ def skipgram(**arguments: Any) -> None:
       xzcat wiki.xz | firth train skipgram - -o wiki.bin --vector-size 300 --checkpoint wiki.state
     """
     _train(Word2Vec, **arguments)
+
+
+@train.command()
+@_training_options(Word2Vec, without=("architecture",))
+def cbow(**arguments: Any) -> None:
+    """Tell a word from random ones by the words around it (word2vec).
+
+    The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2,
+    .xz or .zst; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+
+    \b
+    Example:
+      firth train cbow my.txt -o vectors.txt --tokenizer words --learning-rate 0.05
+    """
+    _train(Word2Vec, architecture="cbow", **arguments)
+
+
+@train.command()
+@_training_options(FastText)
+def fasttext(**arguments: Any) -> None:
+    """Learn words and their pieces, for unseen words too (fastText).
+
+    The model is fastText's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several
+    files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by
+    --save-model alone.
+
+    \b
+    Example:
+      firth train fasttext my.txt -o vectors.txt --tokenizer words --save-model my.model
+    """
+    _train(FastText, **arguments)
 
 
 @train.command()
@@ -478,8 +524,11 @@ def _saved(vectors: Vectors, path: Path) -> str:
     return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'number')} in {path}"
 
 
-def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...]) -> T | None:
-    """What Corpus.save or Cooccurrences.save wrote, if that is the input; vectors, which are no text, are refused."""
+def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Sequence[str] = _READ) -> T | None:
+    """What Corpus.save or Cooccurrences.save wrote, if that is the input; vectors, which are no text, are refused.
+
+    So are the options `read`, that say how text is read.
+    """
     found = [(path, kind) for path in inputs if (kind := _saved_kind(path))]
     if not found:
         return None
@@ -490,7 +539,7 @@ def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...]) -> T | Non
     if len(inputs) > 1:
         what = "is a saved corpus, which stands" if kind is Corpus else "holds saved counts, which stand"
         raise click.UsageError(f"{path} {what} alone")
-    for name in _READ if kind is Corpus else (*_READ, *_COUNTED):
+    for name in read if kind is Corpus else (*read, *_COUNTED):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             made = f"the corpus {path} was made" if kind is Corpus else f"the counts in {path} were made"
             raise click.UsageError(f"{_flag(name)} was settled when {made}")
@@ -536,6 +585,13 @@ def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | No
     return int(float(found[1]) * 1024.0 ** " KMGT".index(found[2].upper() or " "))
 
 
+_MEMORY = click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=_bytes,
+    show_default="no bound",
+    help="What counting may take, such as 500M or 4G; beyond it counts wait in the folder for temporary files.",
+)
 _COUNTED = ("window", "side", "weighting")
 
 
@@ -543,15 +599,8 @@ def _counting_options() -> _Parameters:
     """How words are counted."""
     declared = {"window": int, "side": Side, "weighting": Weighting, "threads": int}
     known = inspect.signature(count_cooccurrences).parameters
-    memory = click.option(
-        "--memory",
-        metavar="SIZE",
-        callback=_bytes,
-        show_default="no bound",
-        help="What counting may take, such as 500M or 4G; beyond it counts wait in the folder for temporary files.",
-    )
     counting = [_option(None, name, declared[name], known[name].default) for name in declared]
-    return [*counting[:-1], memory, counting[-1]]
+    return [*counting[:-1], _MEMORY, counting[-1]]
 
 
 @main.command()
@@ -618,6 +667,100 @@ def count(
         counts.to_glove(glove, vocabulary=glove_vocab)
     pairs = f"{counted(counts.csr.nnz, 'pair')} of {counted(len(counts.vocabulary), 'word')}"
     say(f"Saved {pairs} in {' and '.join(str(path) for path in (output, glove) if path is not None)}")
+
+
+# ------------------------------------------------------------------------------------------------- phrases
+
+
+@main.command()
+@_taking(
+    [
+        _INPUTS,
+        click.option("-o", "--output", type=_PATH, required=True, help="The corpus with its phrases, for firth train."),
+        click.option("--save-phrases", type=_PATH, metavar="FILE", help="Also keep them for firth.Phrases.open."),
+        *_reading_options(),
+        click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Make no phrases that are rarer."),
+        click.option(
+            "--scoring",
+            type=click.Choice(typing.get_args(Scoring)),
+            default="npmi",
+            help="How closely words belong together: normalized pointwise mutual information, or word2phrase's score.",
+        ),
+        click.option(
+            "--threshold",
+            type=float,
+            show_default="0.5 for npmi, 100 for word2phrase",
+            help="Make phrases that score above this.",
+        ),
+        click.option("--delimiter", default="_", help="What stands between the words of a phrase."),
+        click.option(
+            "--connectors",
+            metavar="WORDS",
+            default="",
+            show_default="none",
+            help="Words that may stand inside a phrase but not at its ends, with blanks between: 'of the'.",
+        ),
+        click.option("--passes", type=int, default=1, help="How often pairs become one: in 2, up to 4 words."),
+        click.option("-n", "--topn", type=click.IntRange(0), metavar="N", default=10, help="How many phrases to show."),
+        _MEMORY,
+        _option(None, "threads", int, None),
+        _QUIET,
+    ]
+)
+def phrases(
+    inputs: tuple[str, ...],
+    output: Path,
+    save_phrases: Path | None,
+    min_count: int,
+    max_size: int | None,
+    tokenizer: str,
+    min_phrase_count: int,
+    connectors: str,
+    topn: int,
+    memory: int | None,
+    threads: int | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make words that belong together one: new_york.
+
+    Writes a corpus whose phrases are single words, and shows the most frequent phrases, each with its score and how
+    often its words stand together. INPUT is text as for firth train; a corpus that Corpus.save wrote will do as well,
+    best one made with min_count=1. Rare words are left out at the end, once phrases are made.
+
+    \b
+    Examples:
+      firth phrases my.txt -o my.corpus --tokenizer words --passes 2
+      firth train skipgram my.corpus -o vectors.txt
+    """
+    reading: dict[str, Any] = {"tokenizer": tokenizer, "threads": threads}
+    with _as_flags([*options, *reading, "min_count", "max_size"]):
+        firth.corpus._Options(**reading, min_count=min_count, max_size=max_size, vocabulary=None, errors="replace")
+        learner = Phrases(min_count=min_phrase_count, connectors=frozenset(connectors.split()), **options)
+    if save_phrases is not None and save_phrases.resolve() == output.resolve():
+        raise click.UsageError("--output and --save-phrases name the same file")
+    for path in (output, save_phrases):
+        if path is not None:
+            with _tried(path, inputs) as probe:
+                probe.touch()
+    firth.corpus._sources(list(inputs))
+    saved = _saved_input(inputs, (Corpus,), ("tokenizer",))
+
+    say, bars = _voice(quiet)
+    corpus = _read(saved, inputs, {**reading, "min_count": 1}, say, bars)
+    learner.fit(corpus, memory=memory, threads=threads, progress=bars)
+    corpus = learner.apply(corpus, min_count=min_count, max_size=max_size, threads=threads)
+    corpus.save(output)
+    if save_phrases is not None:
+        learner.save(save_phrases)
+    if len(learner) and topn and not quiet:
+        shown = sorted(learner, key=lambda one: -one.count)[:topn]
+        for line in _aligned([(f"  {one.phrase}", f"{one.score:.3f}", f"{one.count:,}") for one in shown]):
+            click.echo(line)
+    say(
+        f"Saved {counted(corpus.n_tokens, 'word')}, {len(corpus.vocabulary):,} different, in {output}, "
+        f"with {counted(len(learner), 'phrase')}"
+    )
 
 
 # ------------------------------------------------------------------------------------------------- queries

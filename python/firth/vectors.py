@@ -86,8 +86,13 @@ class Vectors:
     def __getitem__(self, words: str | Sequence[str]) -> NDArray[np.float32]:
         """Vector of a word (vector_size,), or of several (n, vector_size). KeyError for an unknown word."""
         if isinstance(words, str):
-            return cast("NDArray[np.float32]", self.matrix[self._row(words)])
-        return self.matrix[self._rows(words)]
+            return self._vector(words)
+        rows = [self.index.get(word, -1) for word in words]
+        found = self.matrix[rows]
+        for i, row in enumerate(rows):
+            if row < 0:
+                found[i] = self._vector(words[i])
+        return found
 
     @overload
     def get(self, word: str) -> NDArray[np.float32] | None: ...
@@ -108,8 +113,10 @@ class Vectors:
         ndarray
             float32 (vector_size,), or `default`.
         """
-        row = self.index.get(word)
-        return default if row is None else self.matrix[row]
+        try:
+            return self._vector(word)
+        except KeyError:
+            return default
 
     def similarity(self, a: WordOrVector, b: WordOrVector) -> float:
         """Cosine of two words or vectors.
@@ -229,8 +236,8 @@ class Vectors:
             rows, scores = self.search(queries, topn, restrict_vocab=restrict_vocab)
             own: list[int] = [-1] * len(rows)
         else:
-            own = self._rows(queries)
-            rows, scores = self.search(self.matrix[own], topn + 1, restrict_vocab=restrict_vocab)
+            rows, scores = self.search(self[list(queries)], topn + 1, restrict_vocab=restrict_vocab)
+            own = [self.index.get(word, -1) for word in queries]
         return [
             self._named(found, score, {row}, topn)
             for found, score, row in zip(rows.tolist(), scores.tolist(), own, strict=True)
@@ -280,8 +287,8 @@ class Vectors:
         plus, minus = _several(positive), _several(negative)
         if not plus and not minus:
             raise ValueError("most_similar needs at least one positive or negative word or vector")
-        given = {self._row(one) for one in plus + minus if isinstance(one, str)}
         units = np.stack([self._unit(one) for one in plus] + [-self._unit(one) for one in minus])
+        given = {self.index[one] for one in plus + minus if isinstance(one, str) and one in self.index}
         if method == "3cosadd":
             rows, scores = self.search(units.mean(0)[None], topn + len(given), restrict_vocab=restrict_vocab)
             return self._named(rows[0].tolist(), scores[0].tolist(), given, topn)
@@ -437,7 +444,8 @@ class Vectors:
             Where to. The format follows from its end: .safetensors, .bin (word2vec's binary), .txt or .vec
             (word2vec's text), .glove; with .gz behind it, packed.
         format
-            "safetensors", "word2vec-binary", "word2vec-text" or "glove", whatever the file's name.
+            "safetensors", "word2vec-binary", "word2vec-text", "glove" or "fasttext" (a model of fastText's without
+            subwords, which its programs open), whatever the file's name.
 
         Raises
         ------
@@ -492,6 +500,10 @@ class Vectors:
             raise TypeError(f"from_gensim needs KeyedVectors (a model's .wv), not {type(keyed).__name__}")
         return cls(keyed.index_to_key, keyed.vectors)
 
+    def _vector(self, word: str) -> NDArray[np.float32]:
+        """Vector of a word (vector_size,); KeyError for an unknown one. Whatever takes a word asks this."""
+        return cast("NDArray[np.float32]", self.matrix[self._row(word)])
+
     def _row(self, word: str) -> int:
         row = self.index.get(word)
         if row is not None:
@@ -501,9 +513,6 @@ class Vectors:
         others = [other for other in (word.lower(), word.upper(), word.capitalize()) if other in self.index]
         hint = f"; {others[0]!r} is one" if others else ""
         raise KeyError(f"{word!r} is not one of the {len(self)} words{hint}")
-
-    def _rows(self, words: Iterable[str]) -> list[int]:
-        return [self._row(word) for word in words]
 
     def _restricted(self, restrict_vocab: int | None) -> int:
         if restrict_vocab is None:
@@ -519,7 +528,7 @@ class Vectors:
     def _unit(self, one: WordOrVector) -> NDArray[np.float64]:
         """Unit vector of a word or vector, in float64; 0 where that has no length."""
         if isinstance(one, str):
-            vector, name = self.matrix[self._row(one)].astype(np.float64), repr(one)
+            vector, name = self._vector(one).astype(np.float64), repr(one)
         else:
             vector, name = np.asarray(one, np.float64), "a vector"
             if vector.shape != (self.vector_size,):
@@ -603,10 +612,10 @@ def load_vectors(
     Parameters
     ----------
     path
-        word2vec's text or binary format, GloVe's text, or safetensors (firth's vectors, and models it has trained);
-        the text and binary ones may be packed (.gz, .bz2, .xz, .zst).
+        word2vec's text or binary format, GloVe's text, a fastText model (.bin or .ftz), or safetensors (firth's
+        vectors, and models it has trained); all but the last may be packed (.gz, .bz2, .xz, .zst).
     format
-        "word2vec-text", "word2vec-binary", "glove" or "safetensors"; told by the contents if not given.
+        "word2vec-text", "word2vec-binary", "glove", "fasttext" or "safetensors"; told by the contents if not given.
     limit
         Read the first so many words alone.
     errors
@@ -633,6 +642,7 @@ def load_vectors(
 
     Notes
     -----
+    The vectors of a fastText model are those of its words, each the mean of the word's row and those of its n-grams.
     In text the last vector_size fields of a line are the numbers, so that a word may contain blanks. "inf" and "nan"
     are numbers and are kept as they are, in every format; such rows are never found by a search.
     """

@@ -2,8 +2,9 @@
 
 from firth.models.base import load
 from firth.models.baselines import OneHot, RandomVectors
+from firth.models.fasttext import FastText
 from firth.models.glove import GloVe
 from firth.models.spectral import LSA, PPMI
 from firth.models.word2vec import Word2Vec
 
-__all__ = ["LSA", "PPMI", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]
+__all__ = ["LSA", "PPMI", "FastText", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]

@@ -136,10 +136,13 @@ class Model(abc.ABC):
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(corpus) first")
         if self._training:
             # The rows go on changing; what `Vectors` remembers of them, their lengths, would not fit them any more.
-            return Vectors(self._words, np.array(self._tensors["vectors"]))
+            return self._vectors_of(np.array(self._tensors["vectors"]))
         if self._view is None:
-            self._view = Vectors(self._words, self._tensors["vectors"])
+            self._view = self._vectors_of(self._tensors["vectors"])
         return self._view
+
+    def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
+        return Vectors(self._words, matrix)
 
     @abc.abstractmethod
     def fit(self, data: Any, *, progress: bool = False) -> Self:

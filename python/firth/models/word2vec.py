@@ -1,39 +1,54 @@
-"""word2vec: skip-gram with negative sampling."""
+"""word2vec: skip-gram and CBOW, by negative sampling or hierarchical softmax."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core
-from firth.corpus import Corpus
+from firth.corpus import Corpus, Vocabulary
 from firth.models.base import GradientModel, Tally, Train, option
 from firth.runtime import padded_rows, padded_size
+
+Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Word2Vec(GradientModel):
-    r"""Skip-gram with negative sampling.
+    r"""Vectors by which words are told from the words around them.
 
-    Each word learns to tell the words around it from words drawn at random. For a pair of a word w and a word c near
-    it, with K negatives drawn from the noise distribution, the loss is
+    Skip-gram predicts each word near a word w from w's vector; CBOW predicts w from the mean, or sum, of the vectors
+    near it. With h the vector that predicts and c the word predicted, negative sampling has the loss
 
-    .. math:: -\log\sigma(v_w \cdot u_c) - \sum_{k=1}^{K} \log\sigma(-v_w \cdot u_{n_k})
+    .. math:: -\log\sigma(h \cdot u_c) - \sum_{k=1}^{K} \log\sigma(-h \cdot u_{n_k})
 
-    (Mikolov, Sutskever, Chen, Corrado & Dean 2013, equation 4). One pair is one example in `history`.
+    for K negatives drawn from the noise distribution (Mikolov, Sutskever, Chen, Corrado & Dean 2013, equation 4), and
+    hierarchical softmax
+
+    .. math:: -\sum_{n \in path(c)} \log\sigma(\pm h \cdot u_n)
+
+    over the inner nodes on c's path in a Huffman tree, with the sign of the turn taken at each (section 2.1). The
+    vectors are described in Mikolov, Chen, Corrado & Dean 2013. One prediction is one example in `history`.
 
     Parameters
     ----------
+    architecture
+        "skipgram" or "cbow".
+    loss
+        "ns", negative sampling, or "hs", hierarchical softmax.
+    cbow_mean
+        Of CBOW: whether the mean of the vectors predicts, or their sum. Either way each of them moves so that the
+        mean, or the sum, moves by its gradient.
     vector_size
         D, numbers in a vector.
     window
         The most words on either side of a word that count as near. Each position draws its own reach, uniformly from 1
         to this, so that nearer words weigh more.
     negative
-        K, negatives for each position; its window shares them (Ji, Satish, Li & Dubey 2016).
+        K, negatives for each position; in skip-gram its window shares them (Ji, Satish, Li & Dubey 2016).
     sample
         Frequent words are skipped at random: one that makes up a share f of the text is kept with probability
         sqrt(sample / f) + sample / f. 0 keeps every word.
@@ -41,6 +56,10 @@ class Word2Vec(GradientModel):
         Negatives are drawn in proportion to count ** ns_exponent.
     learning_rate, min_learning_rate
         Step size at the first word and at the last; linear in between.
+    deterministic
+        The same seed gives the same vectors to the bit, however many threads. Blocks of 1,024 tokens are trained four
+        at a time on copies of the rows they touch, and their moves added up in order; their negatives come from a pool
+        of 512 drawn for each block.
     epochs
         Passes over the corpus.
     seed
@@ -55,6 +74,9 @@ class Word2Vec(GradientModel):
     >>> model.vectors.most_similar("bank")                           # doctest: +SKIP
     """
 
+    architecture: Literal["skipgram", "cbow"] = "skipgram"
+    loss: Literal["ns", "hs"] = "ns"
+    cbow_mean: bool = True
     vector_size: int = option(100, low=1, high=1_000_000)
     window: int = option(5, low=1, high=10_000)
     negative: int = option(5, low=1, high=10_000)
@@ -62,6 +84,7 @@ class Word2Vec(GradientModel):
     ns_exponent: float = option(0.75, low=-10, high=10)
     learning_rate: float = option(0.025, above=0, high=3e38)
     min_learning_rate: float = option(1e-4, low=0, high=3e38)
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,36 +100,50 @@ class Word2Vec(GradientModel):
         -------
         dict
             ``corpus``: ids and offsets (on disk, if the corpus was opened from a file); ``matrices``: the vectors and
-            the context vectors; ``backup``: the vectors of the last whole epoch; ``tables``; and the ``total``.
+            the context vectors, and the rows of pieces if there are any; ``backup``: the vectors of the last whole
+            epoch; ``tables``; and the ``total``.
         """
         words = len(corpus.vocabulary)
-        matrix = 4 * words * padded_size(self.vector_size)
+        rows, tables = self._extra_rows(corpus.vocabulary)
         sizes = {
             "corpus": corpus.ids.nbytes + corpus.offsets.nbytes,
-            "matrices": 2 * matrix,
+            "matrices": 4 * (2 * words + rows) * padded_size(self.vector_size),
             "backup": 4 * words * self.vector_size,
-            "tables": 12 * words,
+            # The tree's paths are as long as the words' information: 20 nodes are ample.
+            "tables": (20 if self.loss == "ns" else 20 + 5 * 20) * words + tables,
         }
         return {**sizes, "total": sum(sizes.values())}
+
+    def _extra_rows(self, vocabulary: Vocabulary) -> tuple[int, int]:
+        """Rows besides two for each word, and the bytes that it takes to name them."""
+        return 0, 0
 
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
         corpus, words = data, len(data.vocabulary)
         counts = _core.count_words(corpus.ids, corpus.offsets, words)
         keep = keep_thresholds(counts, self.sample)
-        # A word that a given vocabulary names and the text lacks is never drawn.
-        noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
-        vectors, context = padded_rows(words, self.vector_size), padded_rows(words, self.vector_size)
-        _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
-        self._tensors = {"vectors": vectors, "context": context}
+        noise = paths = None
+        if self.loss == "ns":
+            # A word that a given vocabulary names and the text lacks is never drawn.
+            noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
+        else:
+            paths = huffman_paths(counts)
+        bags, vectors = self._rows_in(corpus.vocabulary)
+        context = padded_rows(words if self.loss == "ns" else max(words - 1, 1), self.vector_size)
+        self._tensors |= {"context": context, "counts": counts}
 
         def train(begin: int, end: int, epoch: int) -> Tally:
-            loss, examples, _, diverged_at = _core.train_skipgram(
+            loss, examples, _, diverged_at = _core.train_word2vec(
                 vectors,
                 context,
                 ids=corpus.ids,
                 offsets=corpus.offsets,
                 keep=keep,
                 noise=noise,
+                bags=bags,
+                paths=paths,
+                cbow=self.architecture == "cbow",
+                cbow_mean=self.cbow_mean,
                 begin=begin,
                 end=end,
                 epoch=epoch,
@@ -116,6 +153,7 @@ class Word2Vec(GradientModel):
                 learning_rate=self.learning_rate,
                 min_learning_rate=self.min_learning_rate,
                 seed=self.seed,
+                deterministic=self.deterministic,
                 threads=self.n_threads,
             )
             if diverged_at < 0:
@@ -124,6 +162,13 @@ class Word2Vec(GradientModel):
             return Tally(loss, examples, f"token {diverged_at}, the word {word!r}")
 
         return corpus.n_tokens, train
+
+    def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags | None, NDArray[np.float32]]:
+        """Make `_tensors` anew, with the rows that training begins with; tell these, and which of them make a word."""
+        vectors = padded_rows(len(vocabulary), self.vector_size)
+        _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
+        self._tensors = {"vectors": vectors}
+        return None, vectors
 
     def _learning_rate(self, progress: float) -> float:
         return self.learning_rate - (self.learning_rate - self.min_learning_rate) * progress
@@ -144,3 +189,21 @@ def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint
     share: NDArray[Any] = np.maximum(counts, 1) / counts.sum()
     probability = np.minimum(1.0, np.sqrt(sample / share) + sample / share)
     return np.minimum(probability * 2.0**32, 2.0**32 - 1).astype(np.uint32)
+
+
+def huffman_paths(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]:
+    """Each word's path in the Huffman tree over the counts (words,), which need not descend.
+
+    Returns
+    -------
+    begins, nodes, turns
+        The path of word w: inner nodes ``nodes[begins[w]:begins[w + 1]]`` from the leaf up, and +1 or -1 at each.
+    """
+    order = np.argsort(-counts, kind="stable")
+    begins, nodes, turns = _core.huffman(counts[order])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    lengths = np.diff(begins)[rank]
+    ends = np.cumsum(lengths)
+    at = np.repeat(begins[:-1][rank] - (ends - lengths), lengths) + np.arange(len(nodes))
+    return np.concatenate([[0], ends]), nodes[at], turns[at]

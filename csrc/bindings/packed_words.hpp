@@ -1,0 +1,26 @@
+// Lists of words as firth.files.pack_words packs them: UTF-8 bytes end to end, and where each word begins.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "bindings/check.hpp"
+
+namespace firth {
+
+inline std::vector<std::string_view> unpack(const py::array_t<std::uint8_t>& text,
+                                            const py::array_t<std::int64_t>& offsets) {
+    const auto* bytes = reinterpret_cast<const char*>(vector_of(text, "words"));
+    const std::int64_t* offset = vector_of(offsets, "word_offsets");
+    const std::int64_t n = offsets.size();
+    require(n >= 1 && offset[0] == 0 && offset[n - 1] == text.size(),
+            "word_offsets must run from 0 to the number of bytes");
+    std::vector<std::string_view> words;
+    for (std::int64_t i = 0; i + 1 < n; ++i) {
+        require(offset[i] <= offset[i + 1], "word_offsets must be sorted");
+        words.emplace_back(bytes + offset[i], static_cast<std::size_t>(offset[i + 1] - offset[i]));
+    }
+    return words;
+}
+
+}  // namespace firth

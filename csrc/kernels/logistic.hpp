@@ -1,0 +1,251 @@
+// The update rule of everything that is learnt with the logistic loss, and what its users share: `logistic_step`, for m
+// hidden rows against n target rows; how a bag of rows makes one hidden row; how negatives are drawn.
+//
+// Kernels include this once per instruction set, as they do simd.hpp.
+#pragma once
+
+#include "kernels/simd.hpp"
+#include "runtime/random.hpp"
+#include "runtime/sampling.hpp"
+
+namespace firth::FIRTH_ISA {
+
+// Targets of one step at the most: in `apply` they take two registers each, which leaves four of the sixteen.
+constexpr int kTargets = 6;
+// Register block of dot products: 4 hidden rows by this many targets.
+constexpr int kTargetsAtOnce = kRegisters == 32 ? 6 : 3;
+constexpr int kLine = 16;  // floats in a cache line
+
+// Loss of a step's pairs, kept without a logarithm: per lane, the product of all factors 1 + e^-z as a mantissa in
+// [1, 2) and a sum of exponents. Exact to a rounding of the mantissa, 6e-8 nats, for each factor.
+struct LossProduct {
+    Vec mantissa;
+    VecInt exponent;
+};
+
+FIRTH_INLINE void multiply(LossProduct& loss, Vec factor) {
+    const Vec product = loss.mantissa * factor;  // below 2 * (1 + e^87), which a float still holds
+    const VecInt bits = reinterpret_cast<VecInt>(product);
+    loss.exponent += (bits >> 23) - 127;
+    loss.mantissa = reinterpret_cast<Vec>((bits & 0x007FFFFF) | 0x3F800000);
+}
+
+FIRTH_INLINE double take(LossProduct& loss) {
+    double sum = 0;
+    for (int lane = 0; lane < kWidth; ++lane) {
+        sum += __builtin_log(static_cast<double>(loss.mantissa[lane])) + 0.693147180559945309 * loss.exponent[lane];
+    }
+    loss = {splat(1), splat_int(0)};
+    return sum;
+}
+
+// dots[j * m4 + i] = hidden[i] . targets[j] for M hidden rows (1 to 4) and N targets; hidden rows up to the fourth that
+// are not there give 0.
+template <int M, int N>
+FIRTH_INLINE void dot_block(float* dots, int m4, float* const* hidden, float* const* targets, int floats) {
+    Vec sum[N][4] = {};
+    for (int d = 0; d < floats; d += kWidth) {
+        Vec h[M];
+#pragma GCC unroll 4
+        for (int i = 0; i < M; ++i) h[i] = load(hidden[i] + d);
+#pragma GCC unroll 6
+        for (int j = 0; j < N; ++j) {
+            const Vec t = load(targets[j] + d);
+#pragma GCC unroll 4
+            for (int i = 0; i < M; ++i) sum[j][i] += h[i] * t;
+        }
+    }
+#pragma GCC unroll 6
+    for (int j = 0; j < N; ++j) store4(dots + j * m4, sum4(sum[j][0], sum[j][1], sum[j][2], sum[j][3]));
+}
+
+// The same for a single hidden row: dots[j] = hidden . targets[j], with nothing between them; up to the next multiple
+// of four it writes zeros.
+template <int N>
+FIRTH_INLINE void dot_row(float* dots, const float* hidden, float* const* targets, int floats) {
+    Vec sum[(N + 3) / 4 * 4] = {};
+    for (int d = 0; d < floats; d += kWidth) {
+        const Vec h = load(hidden + d);
+#pragma GCC unroll 6
+        for (int j = 0; j < N; ++j) sum[j] += h * load(targets[j] + d);
+    }
+#pragma GCC unroll 2
+    for (int j = 0; j < N; j += 4) store4(dots + j, sum4(sum[j], sum[j + 1], sum[j + 2], sum[j + 3]));
+}
+
+template <int N>
+FIRTH_INLINE void dot_rows(float* dots, int m4, float* const* hidden, int m, float* const* targets, int floats) {
+    int i = 0;
+    for (; i + 4 <= m; i += 4) dot_block<4, N>(dots + i, m4, hidden + i, targets, floats);
+    switch (m - i) {
+        case 3:
+            return dot_block<3, N>(dots + i, m4, hidden + i, targets, floats);
+        case 2:
+            return dot_block<2, N>(dots + i, m4, hidden + i, targets, floats);
+        case 1:
+            return dot_block<1, N>(dots + i, m4, hidden + i, targets, floats);
+    }
+}
+
+struct Rows {
+    float* const* rows;
+    int n;
+};
+
+// Moves both sides in one pass over D, while they are in registers:
+//   hidden[i] += sum_j g[j * m4 + i] targets[j]      target[j] += sum_i g[j * m4 + i] hidden[i]
+// with the targets as they were before the step. Sums for a target are added to what memory holds at the end, so that
+// a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later step will write are
+// asked for on the way, a line of each at a time: all at once they would fill the queue of outstanding misses.
+template <int N>
+FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, float* const* targets, int floats,
+                        const Rows& upcoming) {
+    for (int d = 0; d < floats; d += kWidth) {
+        if (d % kLine == 0) {
+            for (int r = 0; r < upcoming.n; ++r) __builtin_prefetch(upcoming.rows[r] + d, 1, 3);
+        }
+        Vec target[N], move[N];
+#pragma GCC unroll 6
+        for (int j = 0; j < N; ++j) {
+            target[j] = load(targets[j] + d);
+            move[j] = Vec{};
+        }
+        for (int i = 0; i < m; ++i) {
+            const Vec h = load(hidden[i] + d);
+            Vec moved = h;
+#pragma GCC unroll 6
+            for (int j = 0; j < N; ++j) {
+                const Vec gradient = splat(g[j * m4 + i]);
+                move[j] += gradient * h;
+                moved += gradient * target[j];
+            }
+            store(hidden[i] + d, moved);
+        }
+#pragma GCC unroll 6
+        for (int j = 0; j < N; ++j) store(targets[j] + d, load(targets[j] + d) + move[j]);
+    }
+}
+
+// Room for one step's pairs, and what its loss gathers.
+struct StepScratch {
+    float* dots;  // (kTargets, m4) rounded up to whole vectors
+    LossProduct loss;
+    std::int64_t padding;  // lanes without a pair, each of which put a factor of exactly 2 into the loss
+};
+
+FIRTH_INLINE constexpr int round_up(int n, int step) { return (n + step - 1) / step * step; }
+
+// From one target's pairs to the next.
+FIRTH_INLINE int pitch(int m) { return m == 1 ? 1 : round_up(m, 4); }
+
+// The update rule. signs: (N, pitch(m)), +1 where a pair is to be predicted and -1 where not. With z = sign * (h . t)
+// the loss of a pair is -log sigma(z), and its step is learning_rate * sign * sigma(-z) along the other row. Returns
+// false, and has written nothing, if a dot product is not finite.
+template <int N>
+FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targets, const float* signs,
+                                float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
+    const int m4 = pitch(m);
+    const int pairs = round_up(N * m4, kWidth);
+    float* const dots = scratch.dots;
+    store(dots + pairs - kWidth, Vec{});
+    if (m == 1) {
+        dot_row<N>(dots, hidden[0], targets, floats);
+    } else if constexpr (N > kTargetsAtOnce) {
+        dot_rows<kTargetsAtOnce>(dots, m4, hidden, m, targets, floats);
+        dot_rows<N - kTargetsAtOnce>(dots + kTargetsAtOnce * m4, m4, hidden, m, targets + kTargetsAtOnce, floats);
+    } else {
+        dot_rows<N>(dots, m4, hidden, m, targets, floats);
+    }
+
+    Vec finite{};
+    for (int p = 0; p < pairs; p += kWidth) finite += load(dots + p) * 0.0f;
+    if (any_nan(finite)) return false;
+
+    for (int p = 0; p < pairs; p += kWidth) {
+        const Vec sign = load(signs + p);
+        // Beyond +-87 e^-z leaves the floats, and sigma is 0 or 1 to the last bit long before.
+        const Vec e = exp_bounded(clamp(-(load(dots + p) * sign), -87.0f, 87.0f));
+        const Vec factor = e + 1.0f;
+        multiply(scratch.loss, factor);
+        store(dots + p, sign * learning_rate * e / factor);
+    }
+    scratch.padding += pairs - N * m;
+    apply<N>(dots, m4, hidden, m, targets, floats, upcoming);
+    return true;
+}
+
+FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n, const float* signs,
+                       float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
+    switch (n) {
+        case 1:
+            return logistic_step<1>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+        case 2:
+            return logistic_step<2>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+        case 3:
+            return logistic_step<3>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+        case 4:
+            return logistic_step<4>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+        case 5:
+            return logistic_step<5>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+        default:
+            return logistic_step<6>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+    }
+}
+
+// The vector that a bag of rows makes: their sum times `scale`, into hidden and into before, both padded as rows are.
+FIRTH_INLINE void gather(float* const* rows, int n, float scale, int floats, float* hidden, float* before) {
+    constexpr int kAtOnce = 4 * kWidth;
+    for (int d = 0; d < floats; d += kAtOnce) {
+        Vec sum[4] = {};
+        const int vectors = floats - d < kAtOnce ? (floats - d) / kWidth : 4;
+        if (vectors == 4) {
+            for (int r = 0; r < n; ++r) {
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; ++v) sum[v] += load(rows[r] + d + v * kWidth);
+            }
+        } else {
+            for (int r = 0; r < n; ++r) {
+                for (int v = 0; v < vectors; ++v) sum[v] += load(rows[r] + d + v * kWidth);
+            }
+        }
+        for (int v = 0; v < vectors; ++v) {
+            store(hidden + d + v * kWidth, sum[v] * scale);
+            store(before + d + v * kWidth, sum[v] * scale);
+        }
+    }
+}
+
+// Moves every row of a bag by what its vector has moved since it was gathered, times `scale`.
+FIRTH_INLINE void scatter(float* const* rows, int n, float scale, int floats, const float* hidden,
+                          const float* before) {
+    for (int r = 0; r < n; ++r) {
+        float* const row = rows[r];
+        for (int d = 0; d < floats; d += kWidth) {
+            store(row + d, load(row + d) + (load(hidden + d) - load(before + d)) * scale);
+        }
+    }
+}
+
+// Number `number` of the draws from a distribution over n words or labels.
+FIRTH_INLINE std::int32_t draw_noise(const AliasCell* noise, std::int32_t n, std::uint64_t key, std::uint64_t number) {
+    const std::uint64_t bits = random_at(key, number);
+    const auto cell = static_cast<std::int32_t>(random_below(bits, static_cast<std::uint32_t>(n)));
+    const AliasCell drawn = noise[cell];
+    // Which of the two it is cannot be foretold: a mask, not a branch.
+    const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
+    return (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
+}
+
+// Hands out pieces of the scratch, or, without scratch, only adds them up.
+struct Arena {
+    char* base;
+    std::int64_t used = 0;
+    template <class T>
+    T* take(std::int64_t n) {
+        T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
+        used += (n * static_cast<std::int64_t>(sizeof(T)) + 63) / 64 * 64;
+        return piece;
+    }
+};
+
+}  // namespace firth::FIRTH_ISA

@@ -1,0 +1,327 @@
+"""fastText's word vectors: words made of their pieces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firth import _core, fasttext_format, files
+from firth.corpus import Vocabulary
+from firth.models.base import option
+from firth.models.word2vec import Bags, Word2Vec
+from firth.runtime import default_threads, padded_rows
+from firth.vectors import Vectors
+
+_BLOCK = 1 << 16  # rows of buckets written at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subwords:
+    """Pieces of words, and a row for each.
+
+    A piece is an n-gram of min_n to max_n characters of the word between ``<`` and ``>``, hashed to one of `bucket`
+    numbers as fastText does (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only buckets that have been
+    trained have a row; that of any other is what it would have started from, a function of the seed and the bucket.
+
+    Attributes
+    ----------
+    rows
+        float32 (n_words + len(buckets), vector_size): words' own rows, then those of the buckets.
+    buckets
+        int64, ascending: the buckets that have a row.
+    """
+
+    min_n: int
+    max_n: int
+    bucket: int
+    seed: int
+    n_words: int
+    rows: NDArray[np.float32]
+    buckets: NDArray[np.int64]
+
+    @staticmethod
+    def hashed(words: list[str], min_n: int, max_n: int, bucket: int, threads: int) -> Bags:
+        """Buckets of each word's pieces: where each word's begin, and the buckets."""
+        packed = files.pack_words(words)
+        begins, buckets = _core.subword_buckets(
+            packed["words"], packed["word_offsets"], min_n=min_n, max_n=max_n, buckets=bucket, threads=threads
+        )
+        return begins, buckets.astype(np.int64)
+
+    def initial(self, buckets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows (buckets, vector_size) that training begins with."""
+        rows = padded_rows(len(buckets), self.rows.shape[1])
+        fill_initial(rows, self.n_words + buckets, self.seed, default_threads())
+        return rows
+
+    def compose(self, word: str) -> NDArray[np.float32] | None:
+        """Vector of a word that has no row of its own: the mean of its pieces' rows. None if it has no piece."""
+        _, buckets = self.hashed([word], self.min_n, self.max_n, self.bucket, 1)
+        if len(buckets) == 0:
+            return None
+        rows = self.initial(buckets)
+        at = np.searchsorted(self.buckets, buckets)
+        known = at < len(self.buckets)
+        known[known] = self.buckets[at[known]] == buckets[known]
+        rows[known] = self.rows[self.n_words + at[known]]
+        return cast("NDArray[np.float32]", rows.mean(axis=0, dtype=np.float64).astype(np.float32))
+
+
+class SubwordVectors(Vectors):
+    """Vectors that also know words they have not seen, by the pieces that these are made of.
+
+    Whatever takes a word (``vectors["reshipped"]``, `similarity`, `most_similar`, ...) takes any word that has a piece;
+    ``word in vectors`` tells whether it is one of the vocabulary. Saved in the formats of plain vectors, the pieces are
+    lost: `FastText.save` and `FastText.to_fasttext` keep them.
+    """
+
+    def __init__(self, words: Sequence[str], matrix: NDArray[np.float32], subwords: Subwords) -> None:
+        super().__init__(words, matrix)
+        self._subwords = subwords
+
+    def _vector(self, word: str) -> NDArray[np.float32]:
+        try:
+            return super()._vector(word)
+        except KeyError:
+            vector = self._subwords.compose(word)
+            if vector is None:
+                raise
+            return vector
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class FastText(Word2Vec):
+    """Word2vec whose words are made of pieces, so that rare and unseen spellings have vectors too.
+
+    A word's vector is the mean of a row of its own and the rows of its character n-grams (Bojanowski, Grave, Joulin &
+    Mikolov 2017; fastText, which they wrote, takes the mean where the paper has the sum). What predicts and how is
+    `Word2Vec`'s; here the vector that predicts is such a mean, and every predicted word has K negatives of its own.
+    Defaults are fastText's.
+
+    Parameters
+    ----------
+    min_n, max_n
+        Characters (Unicode code points) in a piece, ``<`` and ``>`` at a word's ends included. max_n = 0: no pieces.
+    bucket
+        Numbers that pieces are hashed to. Only those that the vocabulary reaches take memory.
+    architecture, loss, vector_size, window, negative, sample, ns_exponent, learning_rate, min_learning_rate, epochs
+        See `Word2Vec`.
+    cbow_mean
+        See `Word2Vec`; the mean or sum is over all pieces of all words of the window.
+    seed, threads
+        See `Word2Vec`.
+
+    Examples
+    --------
+    >>> model = FastText(min_n=3, max_n=6).fit(corpus)               # doctest: +SKIP
+    >>> model.vectors["reshipped"], model.subwords("reshipped")      # doctest: +SKIP
+    """
+
+    min_n: int = option(3, low=0, high=1000)
+    max_n: int = option(6, low=0, high=1000)
+    bucket: int = option(2_000_000, low=1, high=2**31 - 1)
+    sample: float = option(1e-4, low=0)
+    ns_exponent: float = option(0.5, low=-10, high=10)
+    learning_rate: float = option(0.05, above=0, high=3e38)
+    min_learning_rate: float = option(0.0, low=0, high=3e38)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_n > 0 and self.min_n > self.max_n:
+            raise ValueError(f"min_n ({self.min_n}) must not be above max_n ({self.max_n})")
+        self._bags: Bags | None = None
+
+    def subwords(self, word: str) -> list[str]:
+        """Tell the pieces that a word's vector is made of.
+
+        Parameters
+        ----------
+        word
+            Any word.
+
+        Returns
+        -------
+        list of str
+            The word itself if the model knows it, then its n-grams, ``<`` and ``>`` marking its ends.
+        """
+        known = [word] if word in self.vectors else []
+        return known + (_core.split_subwords(word, min_n=self.min_n, max_n=self.max_n) if self.max_n else [])
+
+    def to_fasttext(self, path: files.PathLike) -> None:
+        """Write a model that fastText's programs read (.bin, of version 12), every bucket in full.
+
+        Parameters
+        ----------
+        path
+            Where to; the file appears whole or not at all. It takes 4 * (words + bucket) * vector_size bytes and more.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        OSError
+            If it cannot be written.
+        """
+        words, subwords = self.vectors.words, self._pieces()
+        context = self._tensors["context"]
+        # Along the tree there is a node less than there are words; fastText has a row for each word all the same.
+        output = np.zeros((len(words), self.vector_size), np.float32)
+        output[: len(context)] = context[: len(words)]
+        counts = self._tensors["counts"]
+        bucket = self.bucket if self.max_n else 0
+        fasttext_format.write(
+            path,
+            fasttext_format.FastTextFile(
+                model=self.architecture,
+                loss=self.loss,
+                vector_size=self.vector_size,
+                window=self.window,
+                epochs=self.epochs,
+                min_count=int(counts.min(initial=1)),
+                negative=self.negative,
+                word_ngrams=1,
+                bucket=bucket,
+                min_n=self.min_n if self.max_n else 0,
+                max_n=self.max_n,
+                update_rate=100,
+                sample=self.sample,
+                words=[word.encode() for word in words],
+                counts=counts,
+                n_tokens=int(counts.sum()),
+                input=fasttext_format.RowBlocks((len(words) + bucket, self.vector_size), _blocks(subwords, bucket)),
+                output=output,
+            ),
+        )
+
+    @classmethod
+    def from_fasttext(cls, path: files.PathLike) -> FastText:
+        """Read a model that fastText's programs wrote (.bin, skip-gram or CBOW).
+
+        Parameters
+        ----------
+        path
+            The file. Its matrices stay there and are mapped.
+
+        Returns
+        -------
+        FastText
+            Fitted, with the file's options.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        ValueError
+            If it is no such model, or damaged.
+        """
+        stored = fasttext_format.read(path)
+        if stored.model == "supervised" or stored.loss not in ("ns", "hs"):
+            raise ValueError(f"{path} is a classifier, not a model of words: firth.FastTextClassifier reads it")
+        if not isinstance(stored.input, np.ndarray) or not isinstance(stored.output, np.ndarray):
+            raise ValueError(f"{path} is quantised: firth.load_vectors(path) gives its words' vectors")
+        words = [word.decode() for word in stored.words]
+        model = cls(
+            architecture=stored.model,
+            loss=stored.loss,
+            vector_size=stored.vector_size,
+            window=max(stored.window, 1),
+            negative=max(stored.negative, 1),
+            sample=stored.sample,
+            epochs=max(stored.epochs, 1),
+            min_n=stored.min_n,
+            max_n=stored.max_n,
+            bucket=max(stored.bucket, 1),
+        )
+        vectors = padded_rows(len(words), stored.vector_size)
+        vectors[:] = stored.word_vectors()
+        model._words = words
+        model._tensors = {
+            "vectors": vectors,
+            "rows": stored.input,
+            "buckets": np.arange(stored.bucket if stored.max_n else 0),
+            "context": stored.output,
+            "counts": stored.counts,
+        }
+        return model
+
+    def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags, NDArray[np.float32]]:
+        words = vocabulary.words
+        if self.max_n:
+            begins, hashed = Subwords.hashed(words, self.min_n, self.max_n, self.bucket, self.n_threads)
+        else:
+            begins, hashed = np.zeros(len(words) + 1, np.int64), np.zeros(0, np.int64)
+        buckets, places = np.unique(hashed, return_inverse=True)
+        # The word's own row comes first in its bag.
+        bag_begins = begins + np.arange(len(words) + 1)
+        bag_rows = np.empty(bag_begins[-1], np.int32)
+        own = bag_begins[:-1]
+        bag_rows[own] = np.arange(len(words))
+        others = np.ones(len(bag_rows), bool)
+        others[own] = False
+        bag_rows[others] = len(words) + places.ravel()
+        self._bags = bag_begins, bag_rows
+        rows = padded_rows(len(words) + len(buckets), self.vector_size)
+        numbers = np.concatenate([np.arange(len(words)), len(words) + buckets])
+        fill_initial(rows, numbers, self.seed, self.n_threads)
+        self._tensors = {"vectors": padded_rows(len(words), self.vector_size), "rows": rows, "buckets": buckets}
+        self._settle()
+        return self._bags, rows
+
+    def _extra_rows(self, vocabulary: Vocabulary) -> tuple[int, int]:
+        if self.max_n == 0:
+            return len(vocabulary), 12 * len(vocabulary)
+        _, hashed = Subwords.hashed(vocabulary.words, self.min_n, self.max_n, self.bucket, self.n_threads)
+        buckets = len(np.unique(hashed))
+        return len(vocabulary) + buckets, 8 * buckets + 4 * len(hashed) + 12 * len(vocabulary)
+
+    def _settle(self) -> None:
+        if self._bags is None or "rows" not in self._tensors:
+            return
+        begins, rows = self._bags
+        shares = np.repeat((1 / np.diff(begins)).astype(np.float32), np.diff(begins))
+        _core.sparse_times_dense(
+            self._tensors["vectors"],
+            indptr=begins,
+            indices=rows,
+            data=shares,
+            dense=self._tensors["rows"],
+            threads=self.n_threads,
+        )
+
+    def _pieces(self) -> Subwords:
+        return Subwords(
+            self.min_n,
+            self.max_n,
+            self.bucket,
+            self.seed,
+            len(self._words),
+            self._tensors["rows"],
+            self._tensors["buckets"],
+        )
+
+    def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
+        if self.max_n == 0 or "rows" not in self._tensors:
+            return super()._vectors_of(matrix)
+        subwords = self._pieces()
+        if self._training:
+            subwords = dataclasses.replace(subwords, rows=np.array(subwords.rows))
+        return SubwordVectors(self._words, matrix, subwords)
+
+
+def fill_initial(rows: NDArray[np.float32], numbers: NDArray[np.int64], seed: int, threads: int) -> None:
+    """Fill rows as fastText does, uniformly within 1 / vector_size of 0: each a function of seed and number."""
+    _core.fill_uniform(rows, scale=1 / rows.shape[1], seed=seed, numbers=numbers, threads=threads)
+
+
+def _blocks(subwords: Subwords, bucket: int) -> Iterator[NDArray[Any]]:
+    """All rows of a model's input matrix: words', then every bucket's."""
+    yield subwords.rows[: subwords.n_words]
+    for begin in range(0, bucket, _BLOCK):
+        block = subwords.initial(np.arange(begin, min(begin + _BLOCK, bucket)))
+        first, last = np.searchsorted(subwords.buckets, [begin, begin + len(block)])
+        block[subwords.buckets[first:last] - begin] = subwords.rows[subwords.n_words + first : subwords.n_words + last]
+        yield block

@@ -1,0 +1,326 @@
+"""Product quantisation: matrices in a byte for every few numbers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firth import _core
+from firth.checks import whole_number
+from firth.runtime import default_threads
+
+Matrix = NDArray[np.float32]
+Codes = NDArray[np.uint8]
+
+CENTROIDS = 256  # what a byte tells apart
+_POINTS = 256 * CENTROIDS  # points that centroids are learnt from, at the most
+_ITERATIONS = 25
+_APART = np.float32(1e-7)  # between the halves of a cluster cut in two
+_BLOCK = 1 << 22  # numbers encoded or decoded at once
+
+
+@dataclass(frozen=True, eq=False)
+class ProductQuantizer:
+    """Vectors cut into parts, and 256 centroids for each part: a part is told by the number of its nearest centroid.
+
+    Parameters
+    ----------
+    vector_size
+        Numbers in a vector.
+    part_size
+        Numbers in a part; the last part has what is left.
+    centroids
+        float32 (256 * vector_size,): part by part, each centroid's numbers together, as fastText's files have them.
+
+    Raises
+    ------
+    ValueError
+        If the sizes do not fit.
+
+    References
+    ----------
+    Jégou, Douze & Schmid (2011): "Product quantization for nearest neighbor search", section 2.2.
+    Joulin et al. (2016): "FastText.zip: compressing text classification models", section 3.1.
+    """
+
+    vector_size: int
+    part_size: int
+    centroids: Matrix
+
+    def __post_init__(self) -> None:
+        size = whole_number("vector_size", self.vector_size, low=1)
+        whole_number("part_size", self.part_size, low=1)
+        if self.centroids.dtype != np.float32 or self.centroids.shape != (CENTROIDS * size,):
+            raise ValueError(
+                f"centroids must be {CENTROIDS * size} float32, 256 for each of {size} coordinates, "
+                f"not {self.centroids.dtype} of shape {self.centroids.shape}"
+            )
+
+    @property
+    def n_parts(self) -> int:
+        """Parts of a vector: the bytes it is stored in."""
+        return -(-self.vector_size // self.part_size)
+
+    def part(self, i: int) -> tuple[slice, Matrix]:
+        """Coordinates that part i holds, and its centroids (256, numbers in the part), of which they are a view."""
+        begin = i * self.part_size
+        end = min(begin + self.part_size, self.vector_size)
+        return slice(begin, end), self.centroids[CENTROIDS * begin : CENTROIDS * end].reshape(CENTROIDS, end - begin)
+
+    @classmethod
+    def fit(cls, matrix: Matrix, part_size: int = 2, *, seed: int = 1, threads: int | None = None) -> ProductQuantizer:
+        """Learn centroids by k-means, part by part.
+
+        Parameters
+        ----------
+        matrix
+            float32 (rows, vector_size), at least one row. 65,536 of them, drawn for each part, are enough.
+        part_size
+            Numbers in a part.
+        seed
+            Of the rows drawn, and of the first centroids.
+        threads
+            The result is the same whatever their number; by default all processors.
+
+        Returns
+        -------
+        ProductQuantizer
+
+        Raises
+        ------
+        ValueError
+            If there is no row, or one that is not finite.
+
+        Notes
+        -----
+        25 rounds of Lloyd's algorithm from distinct rows, as in fastText. A centroid that no point is nearest to
+        takes half of a cluster, the larger the likelier. Of fewer than 256 rows, which fastText refuses, each is a
+        centroid.
+        """
+        size = whole_number("part_size", part_size, low=1)
+        if matrix.ndim != 2 or matrix.dtype != np.float32 or 0 in matrix.shape:
+            raise ValueError(f"matrix must be float32, a row and a column at least, not {matrix.dtype} {matrix.shape}")
+        _check_finite(matrix)
+        rows, columns = matrix.shape
+        threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
+        self = cls(columns, size, np.empty(CENTROIDS * columns, np.float32))
+        seed = whole_number("seed", seed)
+
+        def learn(i: int) -> None:
+            rng = np.random.default_rng((seed, i))
+            span, centroids = self.part(i)
+            drawn = rng.choice(rows, _POINTS, replace=False) if rows > _POINTS else rng.permutation(rows)
+            centroids[:] = _k_means(np.ascontiguousarray(matrix[drawn, span]), rng)
+
+        # A round takes about a millisecond, too little to share out: each thread takes whole parts.
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(learn, range(self.n_parts)))
+        return self
+
+    def encode(self, matrix: Matrix, *, threads: int | None = None) -> Codes:
+        """Numbers of the nearest centroids.
+
+        Parameters
+        ----------
+        matrix
+            float32 (rows, vector_size).
+        threads
+            By default all processors.
+
+        Returns
+        -------
+        ndarray
+            uint8 (rows, n_parts).
+
+        Raises
+        ------
+        ValueError
+            If the matrix has another width, or a row that is not finite.
+        """
+        if matrix.ndim != 2 or matrix.dtype != np.float32 or matrix.shape[1] != self.vector_size:
+            raise ValueError(f"matrix must be float32 of {self.vector_size} columns, not {matrix.dtype} {matrix.shape}")
+        _check_finite(matrix)
+        threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
+        codes = np.empty((len(matrix), self.n_parts), np.uint8)
+
+        def encode_part(i: int) -> None:
+            span, centroids = self.part(i)
+            for begin, end in _blocks(*matrix.shape):
+                points = np.require(matrix[begin:end, span], requirements=["C", "A"])
+                codes[begin:end, i] = _core.nearest_centroids(points, centroids=centroids)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(encode_part, range(self.n_parts)))
+        return codes
+
+    def decode(self, codes: Codes) -> Matrix:
+        """Vectors put together of centroids.
+
+        Parameters
+        ----------
+        codes
+            uint8 (rows, n_parts).
+
+        Returns
+        -------
+        ndarray
+            float32 (rows, vector_size).
+
+        Raises
+        ------
+        ValueError
+            If the codes have another width.
+        """
+        if codes.ndim != 2 or codes.dtype != np.uint8 or codes.shape[1] != self.n_parts:
+            raise ValueError(f"codes must be uint8 of {self.n_parts} columns, not {codes.dtype} {codes.shape}")
+        matrix = np.empty((len(codes), self.vector_size), np.float32)
+        for begin, end in _blocks(*matrix.shape):
+            for i in range(self.n_parts):
+                span, centroids = self.part(i)
+                matrix[begin:end, span] = centroids[codes[begin:end, i]]
+        return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedMatrix:
+    """A matrix kept in codes: each row by its direction, or by its direction and length apart.
+
+    Parameters
+    ----------
+    codes
+        uint8 (rows, parts).
+    quantizer
+        What they mean.
+    norm_codes
+        uint8 (rows,): lengths, by which the rows are to be multiplied; None if the rows are as the codes tell them.
+    norm_quantizer
+        Of vectors of one number each; None exactly if norm_codes is.
+
+    Raises
+    ------
+    ValueError
+        If the sizes do not fit.
+    """
+
+    codes: Codes
+    quantizer: ProductQuantizer
+    norm_codes: Codes | None = None
+    norm_quantizer: ProductQuantizer | None = None
+
+    def __post_init__(self) -> None:
+        parts = self.quantizer.n_parts
+        if self.codes.dtype != np.uint8 or self.codes.ndim != 2 or self.codes.shape[1] != parts:
+            raise ValueError(f"codes must be uint8 of {parts} columns, not {self.codes.dtype} {self.codes.shape}")
+        if (self.norm_codes is None) != (self.norm_quantizer is None):
+            raise ValueError("norm_codes and norm_quantizer go together: give both or neither")
+        if self.norm_codes is not None and self.norm_quantizer is not None:
+            if self.norm_quantizer.vector_size != 1:
+                raise ValueError(f"lengths are single numbers, not vectors of {self.norm_quantizer.vector_size}")
+            if self.norm_codes.dtype != np.uint8 or self.norm_codes.shape != self.codes.shape[:1]:
+                raise ValueError(
+                    f"norm_codes must be {len(self.codes)} uint8, not {self.norm_codes.dtype} {self.norm_codes.shape}"
+                )
+
+    @classmethod
+    def of(
+        cls,
+        matrix: Matrix,
+        part_size: int = 2,
+        *,
+        norms: bool = False,
+        seed: int = 1,
+        threads: int | None = None,
+    ) -> QuantizedMatrix:
+        """Quantise a matrix.
+
+        Parameters
+        ----------
+        matrix
+            float32 (rows, vector_size), at least one row.
+        part_size
+            Numbers to a byte.
+        norms
+            Keep lengths apart, in a byte more for each row.
+        seed, threads
+            See `ProductQuantizer.fit`.
+
+        Returns
+        -------
+        QuantizedMatrix
+
+        Raises
+        ------
+        ValueError
+            If there is no row, or one that is not finite.
+        """
+        if not norms:
+            quantizer = ProductQuantizer.fit(matrix, part_size, seed=seed, threads=threads)
+            return cls(quantizer.encode(matrix, threads=threads), quantizer)
+        lengths: Matrix = np.linalg.norm(matrix, axis=1, keepdims=True).astype(np.float32)
+        length_quantizer = ProductQuantizer.fit(lengths, 1, seed=seed, threads=threads)
+        directions: Matrix = np.divide(matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0)
+        quantizer = ProductQuantizer.fit(directions, part_size, seed=seed, threads=threads)
+        return cls(
+            quantizer.encode(directions, threads=threads),
+            quantizer,
+            length_quantizer.encode(lengths, threads=threads)[:, 0],
+            length_quantizer,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrix."""
+        return len(self.codes), self.quantizer.vector_size
+
+    def rows(self, rows: NDArray[np.int64] | slice) -> Matrix:
+        """Some rows, decoded: float32 (n, vector_size)."""
+        decoded = self.quantizer.decode(self.codes[rows])
+        if self.norm_codes is not None and self.norm_quantizer is not None:
+            with np.errstate(over="ignore", invalid="ignore"):  # codes of a file may stand for anything
+                decoded *= self.norm_quantizer.centroids[self.norm_codes[rows], None]
+        return decoded
+
+
+def _k_means(points: Matrix, rng: np.random.Generator) -> Matrix:
+    """256 centroids (256, d) of points (n, d), which stand in random order."""
+    n = len(points)
+    if n <= CENTROIDS:
+        return points[np.arange(CENTROIDS) % n]
+    centroids = points[:CENTROIDS].copy()
+    for _ in range(_ITERATIONS):
+        codes = _core.nearest_centroids(points, centroids=centroids)
+        sizes = np.bincount(codes, minlength=CENTROIDS)
+        full = sizes > 0
+        for d in range(points.shape[1]):
+            sums = np.bincount(codes, points[:, d], CENTROIDS)
+            centroids[full, d] = sums[full] / sizes[full]
+        for empty in np.flatnonzero(~full).tolist():
+            _split(centroids, sizes, empty, rng)
+    return centroids
+
+
+def _split(centroids: Matrix, sizes: NDArray[np.int64], empty: int, rng: np.random.Generator) -> None:
+    """Give an empty cluster half of another one of at least two points, the larger the likelier."""
+    chances = np.cumsum(np.maximum(sizes - 1, 0))
+    other = int(np.searchsorted(chances, rng.integers(chances[-1]), side="right"))
+    # Opposite shifts in neighbouring coordinates: the next round parts what lies on either side.
+    shift = _APART * np.where(np.arange(centroids.shape[1]) % 2, 1, -1).astype(np.float32)
+    centroids[empty] = centroids[other] + shift
+    centroids[other] -= shift
+    sizes[empty] = sizes[other] // 2
+    sizes[other] -= sizes[empty]
+
+
+def _blocks(rows: int, columns: int) -> list[tuple[int, int]]:
+    step = max(1, _BLOCK // columns)
+    return [(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
+
+
+def _check_finite(matrix: Matrix) -> None:
+    for begin, end in _blocks(*matrix.shape):
+        bad = np.flatnonzero(~np.isfinite(matrix[begin:end]).all(axis=1))
+        if len(bad):
+            raise ValueError(f"row {begin + int(bad[0])} is not finite: it cannot be quantised")
