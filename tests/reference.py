@@ -238,6 +238,8 @@ def huffman(counts: Sequence[int]) -> list[tuple[list[int], list[int]]]:
             at = parent[at]
         paths.append((nodes, turns))
     return paths
+
+
 # --- quantisation ---------------------------------------------------------------------------------------------------
 
 
