@@ -19,20 +19,9 @@ namespace {
 // taken at one place, the centre's row overshoots, and training diverges at the usual learning rates.
 constexpr int kHidden = 16;
 // Tokens of a range handled at once, and steps between a prefetch and its use.
-constexpr int kBlock = 4096;
+constexpr int kBlock = kMostKept;
 constexpr int kAhead = 2;
-constexpr std::int64_t kAskAhead = 8;    // tokens between asking for their rows and copying them
-constexpr std::int64_t kMergeAhead = 4;  // rows between asking for one and merging it
-
-// A stretch of tokens after subsampling, with as many neighbours on either side as a window can reach.
-struct Kept {
-    std::int32_t* words;
-    std::int32_t* first;  // where in this list the token's document begins, and ends
-    std::int32_t* last;
-    std::int64_t* positions;  // in the corpus
-    int begin, end;           // the centres
-    int n;                    // of all
-};
+constexpr std::int64_t kRowsAhead = 8;  // rows between asking for one and copying or merging it
 
 struct Sampler {
     const Word2Vec& task;
@@ -56,7 +45,7 @@ std::int64_t document_at(const Word2Vec& task, std::int64_t position) {
 }
 
 // Fills `kept` with the tokens of [begin, end), begin < end, that subsampling keeps, and their neighbours.
-void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end, Kept& kept) {
+void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end, KeptTokens& kept) {
     const Word2Vec& task = sampler.task;
     std::int64_t document = document_at(task, begin);
     int n = 0;
@@ -102,35 +91,26 @@ void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end
 struct SharedRows {
     static constexpr bool kOwn = false;
     const Word2Vec& task;
-    float* in(std::int64_t row) { return task.vectors + row * task.stride; }
-    float* out(std::int64_t row) { return task.context + row * task.stride; }
+    float* in(std::int64_t row) const { return task.vectors + row * task.stride; }
+    float* out(std::int64_t row) const { return task.context + row * task.stride; }
+    // The same for the word of kept token `at`.
+    float* kept_in(int, std::int32_t word) const { return in(word); }
+    float* kept_out(int, std::int32_t word) const { return out(word); }
 };
 
-// ...or in copies that a block of tokens has to itself, made when a row is first asked for.
-struct OwnRows {
+// ...or partly in copies that a block of tokens has to itself.
+struct BlockAccess {
     static constexpr bool kOwn = true;
     const Word2Vec& task;
-    Word2VecCopies& copies;
-    float* in(std::int64_t row) { return find(copies.in, task.vectors, row); }
-    float* out(std::int64_t row) { return find(copies.out, task.context, row); }
+    const Word2VecBlock& block;
+    float* in(std::int64_t row) const { return find(block.in, task.vectors, row); }
+    float* out(std::int64_t row) const { return find(block.out, task.context, row); }
+    float* kept_in(int at, std::int32_t) const { return block.kept_in[at]; }
+    float* kept_out(int at, std::int32_t) const { return block.kept_out[at]; }
 
-    void ask_for_in(std::int64_t row) const { ask_for(task.vectors, row); }
-    void ask_for_out(std::int64_t row) const { ask_for(task.context, row); }
-    void ask_for(const float* matrix, std::int64_t row) const {
-        for (std::int64_t d = 0; d < task.stride; d += kLine) __builtin_prefetch(matrix + row * task.stride + d, 0, 2);
-    }
-
-    float* find(RowCopies& own, const float* matrix, std::int64_t row) {
-        std::int32_t& place = own.places[row];
-        if (__builtin_expect(place < 0, 0)) {
-            place = static_cast<std::int32_t>(own.n);
-            own.rows[own.n] = static_cast<std::int32_t>(row);
-            float* const copy = own.copies + own.n++ * task.stride;
-            for (std::int64_t d = 0; d < task.stride; d += kWidth)
-                store(copy + d, load(matrix + row * task.stride + d));
-            return copy;
-        }
-        return own.copies + static_cast<std::int64_t>(place) * task.stride;
+    float* find(const BlockRows& rows, float* matrix, std::int64_t row) const {
+        const std::int64_t place = rows.places[row];
+        return place < 0 ? matrix + row * task.stride : rows.copies + place * task.stride;
     }
 };
 
@@ -140,34 +120,28 @@ template <class Access>
 struct NegativeSampling {
     static constexpr bool kFirstAlonePositive = true;
     const Word2Vec& task;
-    Access& access;
+    const Access& access;
     std::uint64_t key;
-    const std::int32_t* pool;  // (task.pool)
 
     static int most(const Word2Vec& task) { return 1 + task.negative; }
 
-    // Rows that `word` alone is compared with when it is predicted.
-    template <class Use>
-    void rows_out(std::int32_t word, Use&& use) const {
-        use(word);
-    }
-
-    // Rows to compare with for `word`; `draw` is a number that no other draw of the epoch has. Negatives that hit the
-    // word itself are dropped, as word2vec has it.
-    int choose(std::int32_t word, std::uint64_t draw, float** targets, float*) const {
+    // Rows to compare with for `word`, that of kept token `at`; `draw` is a number that no other draw of the epoch has.
+    // Negatives that hit the word itself are dropped, as word2vec has it.
+    int choose(int at, std::int32_t word, std::uint64_t draw, float** targets, float*) const {
         const std::uint64_t first = draw * static_cast<std::uint64_t>(task.negative);
-        targets[0] = access.out(word);
+        targets[0] = access.kept_out(at, word);
         int n = 1;
         for (int k = 0; k < task.negative; ++k) {
             const std::uint64_t number = first + static_cast<std::uint64_t>(k);
-            std::int32_t other;
             if constexpr (Access::kOwn) {
-                other = pool[random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool))];
+                const std::uint32_t drawn = random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool));
+                targets[n] = access.block.pool_out[drawn];
+                n += access.block.pool[drawn] != word;
             } else {
-                other = draw_noise(task.noise, task.n_words, key, number);
+                const std::int32_t drawn = draw_noise(task.noise, task.n_words, key, number);
+                targets[n] = access.out(drawn);
+                n += drawn != word;
             }
-            targets[n] = access.out(other);
-            n += other != word;
         }
         return n;
     }
@@ -178,18 +152,12 @@ template <class Access>
 struct HierarchicalSoftmax {
     static constexpr bool kFirstAlonePositive = false;
     const Word2Vec& task;
-    Access& access;
+    const Access& access;
     std::uint64_t key;
-    const std::int32_t* pool;
 
     static int most(const Word2Vec& task) { return task.longest_path; }
 
-    template <class Use>
-    void rows_out(std::int32_t word, Use&& use) const {
-        for (std::int64_t i = task.path_begins[word]; i < task.path_begins[word + 1]; ++i) use(task.path_nodes[i]);
-    }
-
-    int choose(std::int32_t word, std::uint64_t, float** targets, float* signs) const {
+    int choose(int, std::int32_t word, std::uint64_t, float** targets, float* signs) const {
         const std::int64_t begin = task.path_begins[word];
         const auto n = static_cast<int>(task.path_begins[word + 1] - begin);
         for (int i = 0; i < n; ++i) {
@@ -200,9 +168,9 @@ struct HierarchicalSoftmax {
     }
 };
 
-Kept room_for_tokens(Arena& arena, int window) {
+KeptTokens room_for_tokens(Arena& arena, int window) {
     const int tokens = kBlock + 2 * window + 1;  // one more: the filter writes before it decides
-    Kept kept;
+    KeptTokens kept;
     kept.words = arena.take<std::int32_t>(tokens);
     kept.first = arena.take<std::int32_t>(tokens);
     kept.last = arena.take<std::int32_t>(tokens);
@@ -215,7 +183,7 @@ struct Window {
     int from, to;
 };
 
-Window window_of(const Sampler& sampler, const Kept& kept, int centre) {
+Window window_of(const Sampler& sampler, const KeptTokens& kept, int centre) {
     const std::uint64_t bits = sampler.bits(kept.positions[centre]);
     const int reach = 1 + static_cast<int>(random_below(bits, static_cast<std::uint32_t>(sampler.task.window)));
     return {centre - reach > kept.first[centre] ? centre - reach : kept.first[centre],
@@ -245,7 +213,7 @@ struct Step {
 template <class Objective>
 class Steps {
   public:
-    Steps(const Sampler& sampler, const Kept& kept, const Objective& objective)
+    Steps(const Sampler& sampler, const KeptTokens& kept, const Objective& objective)
         : sampler_(sampler), kept_(kept), objective_(objective), centre_(kept.begin - 1) {}
 
     void next(Step& step) {
@@ -267,11 +235,11 @@ class Steps {
         const Word2Vec& task = sampler_.task;
         const auto draw = static_cast<std::uint64_t>(kept_.positions[step.centre]) +
                           static_cast<std::uint64_t>(piece_ - 1) * static_cast<std::uint64_t>(task.n_tokens);
-        step.n_targets = objective_.choose(kept_.words[step.centre], draw, step.targets, step.signs);
+        step.n_targets = objective_.choose(step.centre, kept_.words[step.centre], draw, step.targets, step.signs);
         // The widest reach brings this neighbour in first, or the end of the piece does.
         const int reach = step.centre + task.window;
         const int newest = reach < kept_.last[step.centre] ? reach : step.to - 1;
-        step.targets[step.n_targets] = objective_.access.in(kept_.words[newest]);
+        step.targets[step.n_targets] = objective_.access.kept_in(newest, kept_.words[newest]);
     }
 
   private:
@@ -288,7 +256,7 @@ class Steps {
     }
 
     const Sampler& sampler_;
-    const Kept& kept_;
+    const KeptTokens& kept_;
     const Objective& objective_;
     int centre_;
     int at_ = 0, to_ = 0;  // what is left of the centre's window
@@ -297,11 +265,11 @@ class Steps {
 
 template <class Objective>
 struct RowsOfTheirOwn {
-    Kept kept;
+    KeptTokens kept;
     Step steps[kAhead + 1];  // a ring
     float* expanded;         // signs for each pair of a step's six targets
 
-    RowsOfTheirOwn(Arena& arena, const Word2Vec& task) : kept(room_for_tokens(arena, task.window)) {
+    RowsOfTheirOwn(Arena& arena, const Word2Vec& task) {
         for (Step& step : steps) {
             step.targets = arena.take<float*>(Objective::most(task) + 2);
             step.signs = arena.take<float>(Objective::most(task) + 1);
@@ -328,7 +296,7 @@ struct RowsOfTheirOwn {
             float* hidden[kHidden + 1];  // the last one is written and not used
             int m = 0;
             for (int c = now.from; c < now.to; ++c) {
-                hidden[m] = objective.access.in(kept.words[c]);
+                hidden[m] = objective.access.kept_in(c, kept.words[c]);
                 m += c != now.centre;
             }
             const std::int64_t position = kept.positions[now.centre];
@@ -368,11 +336,11 @@ struct Centre {
 
 template <class Objective>
 struct BagOfRows {
-    Kept kept;
+    KeptTokens kept;
     Centre centres[2];
     float *hidden, *before;
 
-    BagOfRows(Arena& arena, const Word2Vec& task) : kept(room_for_tokens(arena, task.window)) {
+    BagOfRows(Arena& arena, const Word2Vec& task) {
         const std::int64_t words = 2 * static_cast<std::int64_t>(task.window);
         const std::int64_t most_rows = (task.cbow ? words : 1) * task.longest_bag;
         const std::int64_t predicted = task.cbow ? 1 : words;
@@ -389,10 +357,11 @@ struct BagOfRows {
         before = arena.take<float>(task.stride);
     }
 
-    void add_word(const Objective& objective, std::int32_t word, Centre& centre) {
+    void add_word(const Objective& objective, int at, Centre& centre) {
+        const std::int32_t word = kept.words[at];
         const Word2Vec& task = objective.task;
         if (task.bag_begins == nullptr) {
-            centre.rows[centre.n_rows++] = objective.access.in(word);
+            centre.rows[centre.n_rows++] = objective.access.kept_in(at, word);
             return;
         }
         for (std::int64_t i = task.bag_begins[word]; i < task.bag_begins[word + 1]; ++i) {
@@ -400,10 +369,10 @@ struct BagOfRows {
         }
     }
 
-    void predict(const Objective& objective, std::int32_t word, std::uint64_t draw, Centre& centre) {
+    void predict(const Objective& objective, int at, std::uint64_t draw, Centre& centre) {
         const int from = centre.n_predicted == 0 ? centre.n_rows : centre.ends[centre.n_predicted - 1];
         float* const signs = centre.signs + (from - centre.n_rows);
-        const int n = objective.choose(word, draw, centre.rows + from, signs);
+        const int n = objective.choose(at, kept.words[at], draw, centre.rows + from, signs);
         if constexpr (Objective::kFirstAlonePositive) {
             signs[0] = 1;
             for (int i = 1; i < n; ++i) signs[i] = -1;
@@ -423,18 +392,17 @@ struct BagOfRows {
             const auto draw = static_cast<std::uint64_t>(centre.position);
             if (task.cbow) {
                 for (int c = window.from; c < window.to; ++c) {
-                    if (c != at) add_word(objective, kept.words[c], centre);
+                    if (c != at) add_word(objective, c, centre);
                 }
-                predict(objective, kept.words[at], draw, centre);
+                predict(objective, at, draw, centre);
             } else {
-                add_word(objective, kept.words[at], centre);
+                add_word(objective, at, centre);
                 // Each word has a draw of its own: one hidden vector against a few negatives that its words share would
                 // learn little of them.
                 const std::uint64_t words = 2 * static_cast<std::uint64_t>(task.window);
                 for (int c = window.from; c < window.to; ++c) {
                     if (c != at)
-                        predict(objective, kept.words[c], draw * words + static_cast<std::uint64_t>(c - window.from),
-                                centre);
+                        predict(objective, c, draw * words + static_cast<std::uint64_t>(c - window.from), centre);
                 }
             }
             return at + 1;
@@ -478,71 +446,41 @@ struct BagOfRows {
     }
 };
 
-// Copies the rows that a block's words are made of, and those that it compares them with, all in one go: row by row in
-// the midst of the training each would be waited for.
-template <class Objective>
-void copy_rows(const Word2Vec& task, const Kept& kept, const Objective& objective) {
-    const auto rows_in = [&](std::int32_t word, auto&& use) {
-        if (task.bag_begins == nullptr) return use(word);
-        for (std::int64_t i = task.bag_begins[word]; i < task.bag_begins[word + 1]; ++i) use(task.bag_rows[i]);
-    };
-    auto& access = objective.access;
-    for (std::int64_t i = -kAskAhead; i < kept.n; ++i) {
-        if (i + kAskAhead < kept.n) {
-            const std::int32_t word = kept.words[i + kAskAhead];
-            rows_in(word, [&](std::int64_t row) { access.ask_for_in(row); });
-            objective.rows_out(word, [&](std::int64_t row) { access.ask_for_out(row); });
-        }
-        if (i >= 0) {
-            rows_in(kept.words[i], [&](std::int64_t row) { access.in(row); });
-            objective.rows_out(kept.words[i], [&](std::int64_t row) { access.out(row); });
-        }
-    }
-    if (task.noise == nullptr) return;
-    for (int i = 0; i < task.pool; ++i) {
-        if (i + kAskAhead < task.pool) access.ask_for_out(objective.pool[i + kAskAhead]);
-        access.out(objective.pool[i]);
-    }
+std::uint64_t sampling_key(const Word2Vec& task) {
+    return random_key(task.seed, 2 * static_cast<std::uint64_t>(task.epoch));
+}
+std::uint64_t drawing_key(const Word2Vec& task) {
+    return random_key(task.seed, 2 * static_cast<std::uint64_t>(task.epoch) + 1);
 }
 
-template <template <class> class Rows, class Objective, class Access>
-void train_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena,
-                 Access access) {
+// Trains on stretches of tokens: next(kept) gives one after the other, until it gives none.
+template <template <class> class Rows, class Objective, class Access, class Next>
+void train_stretches(const Word2Vec& task, const Access& access, Next& next, Word2VecTally* tally, Arena arena) {
     alignas(64) float dots[kTargets * kHidden + kWidth];
     StepScratch scratch{dots, {splat(1), splat_int(0)}, 0};
-    auto* const pool = arena.take<std::int32_t>(task.pool);
     Rows<Objective> rows(arena, task);
-    const auto epoch = static_cast<std::uint64_t>(task.epoch);
-    const Sampler sampler{task, random_key(task.seed, 2 * epoch)};
-    const Objective objective{task, access, random_key(task.seed, 2 * epoch + 1), pool};
-    if (Access::kOwn && task.noise != nullptr) {
-        const std::uint64_t first = static_cast<std::uint64_t>(begin) * static_cast<std::uint64_t>(task.pool);
-        for (int i = 0; i < task.pool; ++i) {
-            pool[i] = draw_noise(task.noise, task.n_words, mix(objective.key), first + static_cast<std::uint64_t>(i));
-        }
-    }
-    for (std::int64_t block = begin; block < end; block += kBlock) {
-        sample_stretch(sampler, block, block + kBlock < end ? block + kBlock : end, rows.kept);
+    const Sampler sampler{task, sampling_key(task)};
+    const Objective objective{task, access, drawing_key(task)};
+    while (next(sampler, rows.kept)) {
         tally->centres += rows.kept.end - rows.kept.begin;
-        if constexpr (Access::kOwn) copy_rows(task, rows.kept, objective);
         if (!rows.train(sampler, objective, scratch, tally)) return;
         tally->loss += take(scratch.loss);
     }
     tally->loss -= 0.693147180559945309 * static_cast<double>(scratch.padding);
 }
 
-template <class Access>
-void train_with(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena,
-                Access access) {
-    const bool bags = task.cbow || task.bag_begins != nullptr;
-    if (bags && task.noise) {
-        train_range<BagOfRows, NegativeSampling<Access>>(task, begin, end, tally, arena, access);
-    } else if (bags) {
-        train_range<BagOfRows, HierarchicalSoftmax<Access>>(task, begin, end, tally, arena, access);
+bool has_bags(const Word2Vec& task) { return task.cbow || task.bag_begins != nullptr; }
+
+template <class Access, class Next>
+void train(const Word2Vec& task, const Access& access, Next next, Word2VecTally* tally, Arena arena) {
+    if (has_bags(task) && task.noise) {
+        train_stretches<BagOfRows, NegativeSampling<Access>>(task, access, next, tally, arena);
+    } else if (has_bags(task)) {
+        train_stretches<BagOfRows, HierarchicalSoftmax<Access>>(task, access, next, tally, arena);
     } else if (task.noise) {
-        train_range<RowsOfTheirOwn, NegativeSampling<Access>>(task, begin, end, tally, arena, access);
+        train_stretches<RowsOfTheirOwn, NegativeSampling<Access>>(task, access, next, tally, arena);
     } else {
-        train_range<RowsOfTheirOwn, HierarchicalSoftmax<Access>>(task, begin, end, tally, arena, access);
+        train_stretches<RowsOfTheirOwn, HierarchicalSoftmax<Access>>(task, access, next, tally, arena);
     }
 }
 
@@ -550,8 +488,8 @@ void train_with(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word
 
 std::int64_t word2vec_scratch_bytes(const Word2Vec& task) {
     Arena arena{nullptr};
-    arena.take<std::int32_t>(task.pool);
-    if (task.cbow || task.bag_begins != nullptr) {
+    room_for_tokens(arena, task.window);
+    if (has_bags(task)) {
         if (task.noise)
             BagOfRows<NegativeSampling<SharedRows>>(arena, task);
         else
@@ -566,22 +504,65 @@ std::int64_t word2vec_scratch_bytes(const Word2Vec& task) {
 }
 
 void word2vec_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, void* scratch) {
-    train_with(task, begin, end, tally, {static_cast<char*>(scratch)}, SharedRows{task});
+    Arena arena{static_cast<char*>(scratch)};
+    KeptTokens room = room_for_tokens(arena, task.window);
+    const auto next = [&](const Sampler& sampler, KeptTokens& kept) {
+        if (begin >= end) return false;
+        const std::int64_t stop = begin + kBlock < end ? begin + kBlock : end;
+        sample_stretch(sampler, begin, stop, room);
+        kept = room;
+        begin = stop;
+        return true;
+    };
+    train(task, SharedRows{task}, next, tally, arena);
 }
 
-void word2vec_block(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecCopies* copies,
-                    Word2VecTally* tally, void* scratch) {
-    train_with(task, begin, end, tally, {static_cast<char*>(scratch)}, OwnRows{task, *copies});
+void word2vec_sample(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecBlock* block) {
+    sample_stretch({task, sampling_key(task)}, begin, end, block->kept);
+    if (task.noise == nullptr) return;
+    const std::uint64_t key = mix(drawing_key(task)),
+                        first = static_cast<std::uint64_t>(begin) * static_cast<std::uint64_t>(task.pool);
+    for (int i = 0; i < task.pool; ++i) {
+        block->pool[i] = draw_noise(task.noise, task.n_words, key, first + static_cast<std::uint64_t>(i));
+    }
 }
 
-void merge_copies(float* matrix, std::int64_t stride, const RowCopies* blocks, int n_blocks, std::int64_t part,
+void word2vec_block(const Word2Vec& task, Word2VecBlock* block, Word2VecTally* tally, void* scratch) {
+    bool given = false;
+    const auto next = [&](const Sampler&, KeptTokens& kept) {
+        if (given) return false;
+        kept = block->kept;
+        return given = true;
+    };
+    const BlockAccess access{task, *block};
+    for (int i = 0; i < block->kept.n; ++i) {
+        if (task.bag_begins == nullptr) block->kept_in[i] = access.in(block->kept.words[i]);
+        if (task.noise != nullptr) block->kept_out[i] = access.out(block->kept.words[i]);
+    }
+    for (int i = 0; task.noise != nullptr && i < task.pool; ++i) block->pool_out[i] = access.out(block->pool[i]);
+    train(task, access, next, tally, {static_cast<char*>(scratch)});
+}
+
+void copy_rows(const float* matrix, std::int64_t stride, const BlockRows& rows) {
+    for (std::int64_t i = 0; i < rows.n; ++i) {
+        if (i + kRowsAhead < rows.n) {
+            const float* const next = matrix + rows.rows[i + kRowsAhead] * stride;
+            for (std::int64_t d = 0; d < stride; d += kLine) __builtin_prefetch(next + d, 0, 2);
+        }
+        const float* const row = matrix + rows.rows[i] * stride;
+        float* const copy = rows.copies + i * stride;
+        for (std::int64_t d = 0; d < stride; d += kWidth) store(copy + d, load(row + d));
+    }
+}
+
+void merge_copies(float* matrix, std::int64_t stride, const BlockRows* blocks, int n_blocks, std::int64_t part,
                   std::int64_t parts) {
     for (int b = 0; b < n_blocks; ++b) {
-        const RowCopies& own = blocks[b];
+        const BlockRows& own = blocks[b];
         for (std::int64_t i = 0; i < own.n; ++i) {
             const std::int64_t row = own.rows[i];
-            if (i + kMergeAhead < own.n && own.rows[i + kMergeAhead] % parts == part) {
-                const float* const next = matrix + own.rows[i + kMergeAhead] * stride;
+            if (i + kRowsAhead < own.n && own.rows[i + kRowsAhead] % parts == part) {
+                const float* const next = matrix + own.rows[i + kRowsAhead] * stride;
                 for (std::int64_t d = 0; d < stride; d += kLine) __builtin_prefetch(next + d, 1, 2);
             }
             if (row % parts != part) continue;

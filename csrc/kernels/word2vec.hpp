@@ -46,16 +46,37 @@ struct Word2Vec {
     int pool;  // negatives drawn beforehand for a block with rows of its own
 };
 
-// Copies of the rows of a matrix that a block of tokens has touched.
-struct RowCopies {
-    std::int32_t* places;  // (rows of the matrix) which copy is a row's, or -1
-    std::int32_t* rows;    // whose copy each is
-    float* copies;         // `stride` floats each, aligned to 64
-    std::int64_t n;
+// A stretch of tokens after subsampling, with as many neighbours on either side as a window can reach. Each array has
+// room for kMostKept tokens and both windows.
+struct KeptTokens {
+    std::int32_t* words;
+    std::int32_t* first;  // where in this list the token's document begins, and ends
+    std::int32_t* last;
+    std::int64_t* positions;  // in the corpus
+    int begin, end;           // the centres
+    int n;                    // of all
 };
 
-struct Word2VecCopies {
-    RowCopies in, out;
+constexpr int kMostKept = 4096;
+
+// Rows of a matrix as a block of tokens sees them.
+struct BlockRows {
+    std::int32_t* places;  // (rows of the matrix) which of the copies is a row's; -1: nobody else needs it in this
+                           // round, so that it is trained where it lies
+    std::int32_t* rows;    // whose copy each is
+    float* copies;         // `stride` floats each, aligned to 64
+    std::int64_t n;        // copies
+};
+
+// A block of tokens that is trained while others are.
+struct Word2VecBlock {
+    KeptTokens kept;
+    std::int32_t* pool;  // (task.pool) negatives drawn for it
+    BlockRows in, out;
+    // Where the rows of words lie, found once: of the kept tokens, in and out, and of the pool.
+    float** kept_in;   // (kept.n)
+    float** kept_out;  // (kept.n)
+    float** pool_out;  // (task.pool)
 };
 
 // What a range of tokens gave.
@@ -74,16 +95,22 @@ FIRTH_DECLARE_KERNEL(std::int64_t, word2vec_scratch_bytes, const Word2Vec& task)
 FIRTH_DECLARE_KERNEL(void, word2vec_range, const Word2Vec& task, std::int64_t begin, std::int64_t end,
                      Word2VecTally* tally, void* scratch)
 
-// Trains a block on copies of the rows that it touches, as they are now. The matrices are only read, so that blocks may
-// be trained side by side.
-FIRTH_DECLARE_KERNEL(void, word2vec_block, const Word2Vec& task, std::int64_t begin, std::int64_t end,
-                     Word2VecCopies* copies, Word2VecTally* tally, void* scratch)
+// The tokens of [begin, end) that subsampling keeps, kMostKept at the most, and the pool of negatives.
+FIRTH_DECLARE_KERNEL(void, word2vec_sample, const Word2Vec& task, std::int64_t begin, std::int64_t end,
+                     Word2VecBlock* block)
+
+// Fills the copies.
+FIRTH_DECLARE_KERNEL(void, copy_rows, const float* matrix, std::int64_t stride, const BlockRows& rows)
+
+// Trains a block.
+FIRTH_DECLARE_KERNEL(void, word2vec_block, const Word2Vec& task, Word2VecBlock* block, Word2VecTally* tally,
+                     void* scratch)
 
 constexpr int kMostBlocks = 16;
 
 // Moves each row of a matrix by as much as the copies of it have moved in n_blocks blocks, kMostBlocks at the most; of
 // the rows whose number leaves the remainder `part` when divided by `parts`.
-FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const RowCopies* blocks, int n_blocks,
+FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const BlockRows* blocks, int n_blocks,
                      std::int64_t part, std::int64_t parts)
 
 }  // namespace firth

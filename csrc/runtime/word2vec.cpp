@@ -19,6 +19,28 @@ constexpr std::int64_t kBlockTokens = 1024;
 constexpr std::int64_t kRoundBlocks = 4;
 static_assert(kRoundBlocks <= kMostBlocks);
 
+// Which blocks of a round touch a row: nobody, one alone, or several.
+class Owners {
+  public:
+    explicit Owners(std::int64_t rows) : marks_(static_cast<std::size_t>(rows)) {}
+
+    void begin_round() { ++round_; }
+    void touch(std::int64_t row, int block) {
+        std::uint64_t& mark = marks_[static_cast<std::size_t>(row)];
+        const std::uint64_t mine = round_ << 8 | static_cast<std::uint64_t>(block);
+        if (mark >> 8 != round_)
+            mark = mine;
+        else if (mark != mine)
+            mark = round_ << 8 | kSeveral;
+    }
+    bool shared(std::int64_t row) const { return marks_[static_cast<std::size_t>(row)] == (round_ << 8 | kSeveral); }
+
+  private:
+    static constexpr std::uint64_t kSeveral = 255;
+    std::uint64_t round_ = 0;
+    std::vector<std::uint64_t> marks_;  // the round, then the block
+};
+
 // Room for the copies of one block's rows. Pages that are never written to are never real, so it may be ample.
 class Copies {
   public:
@@ -27,8 +49,8 @@ class Copies {
           rows_(static_cast<std::size_t>(std::min(rows, most)) * sizeof(std::int32_t)),
           copies_(static_cast<std::size_t>(std::min(rows, most) * stride) * sizeof(float)) {}
 
-    RowCopies get() { return {places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0}; }
-    void clear(const RowCopies& used) {
+    BlockRows get() { return {places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0}; }
+    void clear(const BlockRows& used) {
         for (std::int64_t i = 0; i < used.n; ++i) places_[static_cast<std::size_t>(used.rows[i])] = -1;
     }
 
@@ -36,6 +58,41 @@ class Copies {
     std::vector<std::int32_t> places_;
     Pages rows_, copies_;
 };
+
+// Rows of `vectors` that a block's words are made of.
+template <class Use>
+void rows_in(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
+    for (int i = 0; i < block.kept.n; ++i) {
+        const std::int32_t word = block.kept.words[i];
+        if (task.bag_begins == nullptr) {
+            use(word);
+            continue;
+        }
+        for (std::int64_t r = task.bag_begins[word]; r < task.bag_begins[word + 1]; ++r) use(task.bag_rows[r]);
+    }
+}
+
+// Rows of `context` that they are compared with.
+template <class Use>
+void rows_out(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
+    for (int i = 0; i < block.kept.n; ++i) {
+        const std::int32_t word = block.kept.words[i];
+        if (task.noise != nullptr) {
+            use(word);
+            continue;
+        }
+        for (std::int64_t n = task.path_begins[word]; n < task.path_begins[word + 1]; ++n) use(task.path_nodes[n]);
+    }
+    if (task.noise == nullptr) return;
+    for (int i = 0; i < task.pool; ++i) use(block.pool[i]);
+}
+
+// Names a row to be copied, unless it is named already or nobody else needs it.
+void name(BlockRows& rows, const Owners& owners, std::int32_t row) {
+    if (rows.places[row] >= 0 || !owners.shared(row)) return;
+    rows.places[row] = static_cast<std::int32_t>(rows.n);
+    rows.rows[rows.n++] = row;
+}
 
 }  // namespace
 
@@ -60,39 +117,71 @@ Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int6
 
 Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads) {
     constexpr std::int64_t kRound = kBlockTokens * kRoundBlocks;
-    // A block touches the rows of its own words and of their neighbours, and what it predicts.
-    const std::int64_t words = kBlockTokens + 2 * static_cast<std::int64_t>(task.window);
-    const std::int64_t most_in = words * task.longest_bag;
-    const std::int64_t most_out = task.noise ? words + task.pool : words * task.longest_path;
+    const std::int64_t tokens = kBlockTokens + 2 * static_cast<std::int64_t>(task.window) + 1;
+    const std::int64_t most_in = tokens * task.longest_bag;
+    const std::int64_t most_out = task.noise ? tokens + task.pool : tokens * task.longest_path;
     const std::int64_t scratch_bytes = FIRTH_KERNEL(word2vec_scratch_bytes)(task);
     std::vector<Copies> in, out;
-    for (std::int64_t b = 0; b < kRoundBlocks; ++b) {
+    std::vector<std::vector<std::int32_t>> words(kRoundBlocks), pools(kRoundBlocks);
+    std::vector<std::vector<std::int64_t>> positions(kRoundBlocks);
+    std::vector<std::vector<float*>> pointers(kRoundBlocks);
+    for (std::size_t b = 0; b < kRoundBlocks; ++b) {
         in.emplace_back(task.n_rows_in, most_in, task.stride);
         out.emplace_back(task.n_rows_out, most_out, task.stride);
+        words[b].resize(static_cast<std::size_t>(3 * tokens));
+        positions[b].resize(static_cast<std::size_t>(tokens));
+        pools[b].resize(static_cast<std::size_t>(task.pool));
+        pointers[b].resize(static_cast<std::size_t>(2 * tokens + task.pool));
     }
+    Owners owners_in(task.n_rows_in), owners_out(task.n_rows_out);
     std::vector<std::unique_ptr<AlignedBytes>> scratch(static_cast<std::size_t>(n_threads));
     Word2VecTally all;
-    for (std::int64_t round = (begin + kRound - 1) / kRound * kRound; round < end && all.diverged_at < 0;
-         round += kRound) {
+    for (std::int64_t round = (begin + kRound - 1) / kRound * kRound; round < end; round += kRound) {
         const std::int64_t stop = std::min(round + kRound, task.n_tokens);
-        const std::int64_t n_blocks = (stop - round + kBlockTokens - 1) / kBlockTokens;
-        RowCopies copies_in[kRoundBlocks], copies_out[kRoundBlocks];
+        const auto n_blocks = static_cast<int>((stop - round + kBlockTokens - 1) / kBlockTokens);
+        Word2VecBlock blocks[kRoundBlocks];
+        BlockRows rows_of_in[kRoundBlocks], rows_of_out[kRoundBlocks];
         Word2VecTally tallies[kRoundBlocks];
-        std::atomic<std::int64_t> next{0};
-        parallel(n_threads, [&](int thread) {
-            auto& own = scratch[static_cast<std::size_t>(thread)];
-            if (!own) own = std::make_unique<AlignedBytes>(scratch_bytes);
-            for (std::int64_t b; (b = next++) < n_blocks;) {
-                const auto i = static_cast<std::size_t>(b);
-                Word2VecCopies copies{in[i].get(), out[i].get()};
-                const std::int64_t from = round + b * kBlockTokens;
-                FIRTH_KERNEL(word2vec_block)
-                (task, from, std::min(from + kBlockTokens, stop), &copies, &tallies[i], own->data);
-                copies_in[i] = copies.in;
-                copies_out[i] = copies.out;
+        const auto each_block = [&](auto&& work) {
+            std::atomic<int> next{0};
+            parallel(n_threads, [&](int thread) {
+                for (int b; (b = next++) < n_blocks;) work(static_cast<std::size_t>(b), thread);
+            });
+        };
+        each_block([&](std::size_t b, int) {
+            std::int32_t* const word = words[b].data();
+            blocks[b] = {{word, word + tokens, word + 2 * tokens, positions[b].data(), 0, 0, 0},
+                         pools[b].data(),
+                         in[b].get(),
+                         out[b].get(),
+                         pointers[b].data(),
+                         pointers[b].data() + tokens,
+                         pointers[b].data() + 2 * tokens};
+            const std::int64_t from = round + static_cast<std::int64_t>(b) * kBlockTokens;
+            FIRTH_KERNEL(word2vec_sample)(task, from, std::min(from + kBlockTokens, stop), &blocks[b]);
+        });
+        parallel(std::min(n_threads, 2), [&](int thread) {
+            const bool both = n_threads == 1;
+            if (both || thread == 0) owners_in.begin_round();
+            if (both || thread == 1) owners_out.begin_round();
+            for (int b = 0; b < n_blocks; ++b) {
+                if (both || thread == 0) rows_in(task, blocks[b], [&](auto row) { owners_in.touch(row, b); });
+                if (both || thread == 1) rows_out(task, blocks[b], [&](auto row) { owners_out.touch(row, b); });
             }
         });
-        for (std::int64_t b = 0; b < n_blocks; ++b) {
+        each_block([&](std::size_t b, int thread) {
+            auto& own = scratch[static_cast<std::size_t>(thread)];
+            if (!own) own = std::make_unique<AlignedBytes>(scratch_bytes);
+            Word2VecBlock& block = blocks[b];
+            rows_in(task, block, [&](std::int32_t row) { name(block.in, owners_in, row); });
+            rows_out(task, block, [&](std::int32_t row) { name(block.out, owners_out, row); });
+            FIRTH_KERNEL(copy_rows)(task.vectors, task.stride, block.in);
+            FIRTH_KERNEL(copy_rows)(task.context, task.stride, block.out);
+            FIRTH_KERNEL(word2vec_block)(task, &block, &tallies[b], own->data);
+            rows_of_in[b] = block.in;
+            rows_of_out[b] = block.out;
+        });
+        for (int b = 0; b < n_blocks; ++b) {
             // To a multiple of 2^-20, so that the sum is exact and no cut of the epoch shows in it.
             all.loss += std::nearbyint(tallies[b].loss * 0x1p20) * 0x1p-20;
             all.examples += tallies[b].examples;
@@ -101,13 +190,12 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
         }
         if (all.diverged_at >= 0) break;
         parallel(n_threads, [&](int thread) {
-            const int blocks = static_cast<int>(n_blocks);
-            FIRTH_KERNEL(merge_copies)(task.vectors, task.stride, copies_in, blocks, thread, n_threads);
-            FIRTH_KERNEL(merge_copies)(task.context, task.stride, copies_out, blocks, thread, n_threads);
+            FIRTH_KERNEL(merge_copies)(task.vectors, task.stride, rows_of_in, n_blocks, thread, n_threads);
+            FIRTH_KERNEL(merge_copies)(task.context, task.stride, rows_of_out, n_blocks, thread, n_threads);
         });
-        for (std::int64_t b = 0; b < n_blocks; ++b) {
-            in[static_cast<std::size_t>(b)].clear(copies_in[b]);
-            out[static_cast<std::size_t>(b)].clear(copies_out[b]);
+        for (std::size_t b = 0; b < static_cast<std::size_t>(n_blocks); ++b) {
+            in[b].clear(blocks[b].in);
+            out[b].clear(blocks[b].out);
         }
     }
     return all;
