@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
 import re
 import statistics
@@ -175,8 +174,6 @@ def train_firth(text: str, threads: int, seed: int, epochs: int, out: str) -> Ru
     clock.stage("saving")
     epoch_seconds = [epoch.seconds for epoch in model.history]
     fit = clock.seconds.pop("fit")
-    with open(out, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read())
     return {
         "seconds": {
             **clock.seconds,
@@ -187,7 +184,7 @@ def train_firth(text: str, threads: int, seed: int, epochs: int, out: str) -> Ru
         "costs": [epoch.loss for epoch in model.history],
         **imports,
         "vocabulary": len(corpus.vocabulary),
-        "digest": digest.hexdigest(),
+        "digest": common.sha256(out),
     }
 
 

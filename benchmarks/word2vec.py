@@ -10,7 +10,6 @@ README.md beside this says what is measured and how.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import common
 import comparison
-from comparison import Run, plural, rotated, spread_of, thousands, total
+from comparison import Run, plural, rotated, spread_of, thousands, total, training
 
 PACKAGES = ("gensim", "fasttext", "numpy", "scipy")
 OPTIONS = {
@@ -114,11 +113,7 @@ def train_fasttext(text: str, source: str, threads: int, seed: int, epochs: int,
     import numpy as np
 
     imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
-    # fastText 0.9.3 cuts its matrix into ten parts and each thread initialises one: below ten threads the rest is what
-    # the memory held before, zeros at best (which costs points), rubbish and a stop at a NaN at worst. So it gets ten
-    # threads, on as many processors as the others' threads; its speed is the same.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    fasttext_threads = comparison.fasttext_threads(threads)
     clock = common.Clock()
     model = fasttext.train_unsupervised(
         text,
@@ -133,15 +128,13 @@ def train_fasttext(text: str, source: str, threads: int, seed: int, epochs: int,
         lr=OPTIONS["learning_rate"],
         minCount=OPTIONS["min_count"],
         epoch=epochs,
-        thread=max(10, threads),
+        thread=fasttext_threads,
         verbose=0,  # and no seed: its Python module does not take one
     )
     clock.stage("counting and training")
     # save_model would write its own .bin, both matrices and all; what the others write is the words' vectors.
     words, matrix = model.get_words(), np.ascontiguousarray(model.get_input_matrix(), np.float32)
-    with open(out, "wb") as file:
-        file.write(f"{len(words)} {matrix.shape[1]}\n".encode())
-        file.write(b"".join(word.encode() + b" " + row.tobytes() for word, row in zip(words, matrix, strict=True)))
+    comparison.write_vectors(out, words, matrix)
     clock.stage("saving")
     return {
         "seconds": clock.seconds,
@@ -345,30 +338,9 @@ class Report(comparison.Report):
     """The tables of one result file."""
 
     def peers(self) -> str:
-        headings = ["", "file to vectors, s", "times firth's", "counting, s", "training, s", "saving, s"]
-        headings += ["training, times firth's", "words/s", "peak MB", "of it imports", "import, s"]
-
-        def cells(name: str, runs: dict[int, Run]) -> list[str]:
-            def stage(stage: str, digits: int = 1) -> str:
-                return spread_of(runs, lambda run: run["seconds"].get(stage), digits)
-
-            separate = "training" in next(iter(runs.values()))["seconds"]
-            return [
-                spread_of(runs, total, 1),
-                self.times("peers", name, "firth", total),
-                stage("counting", 2) if separate else "in training",
-                stage("training") if separate else stage("counting and training"),
-                stage("saving", 2),
-                self.times("peers", name, "firth", training) if separate else "-",
-                thousands(self.words * OPTIONS["epochs"] / common.median(map(training, runs.values())), separate),
-                spread_of(runs, lambda run: run["peak_mb"], 0, wide=False),
-                spread_of(runs, lambda run: run["import_mb"], 0, wide=False),
-                spread_of(runs, lambda run: run["import_seconds"], 1, wide=False),
-            ]
-
         return (
             "### From a file to vectors on disk\n\n"
-            + common.table(headings, self.rows("peers", len(headings), cells))
+            + self.training_table("peers", "firth")
             + "\n\nIts quality, in points:\n\n"
             + self.quality_table("peers", "firth", "gensim, corpus_file")
         )
@@ -444,12 +416,6 @@ class Report(comparison.Report):
         return "### Short lines and long ones, from a file and from Python objects; one epoch\n\n" + common.table(
             headings, self.rows("lines", len(headings), cells)
         )
-
-
-def training(run: Run) -> float:
-    """Seconds of training; of counting as well where a peer does not separate them."""
-    seconds = run["seconds"]
-    return float(seconds.get("training", seconds.get("counting and training")))
 
 
 SECTIONS = {

@@ -1,0 +1,276 @@
+"""The rest of firth's word2vec family beside gensim's and fastText's: subwords, CBOW, the tree, determinism.
+
+    python benchmarks/subwords.py --quick                 a slice of the text, once
+    python benchmarks/subwords.py                         everything, three times
+    python benchmarks/subwords.py --only subwords,cbow
+    python benchmarks/subwords.py --show results.json     the tables of an earlier run
+
+README.md beside this says what is measured and how. It is not called fasttext.py, because a file of that name beside
+the scripts would be imported in place of the package `fasttext`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import common
+import comparison
+from comparison import Run, plural, rotated, spread_of, thousands, total, training
+
+PACKAGES = ("gensim", "fasttext", "numpy", "scipy")
+SHARED = {"vector_size": 100, "window": 5, "epochs": 5, "min_count": comparison.MIN_COUNT}
+NEGATIVES = {"loss": "ns", "negative": 5}
+WORD2VEC = {"sample": 1e-3, "learning_rate": 0.025, "min_learning_rate": 1e-4}
+# fastText's learning rate always falls to 0 and its negatives always go by the root of the counts. Where it takes part
+# the others' rates fall to 0 too; ns_exponent is its only in the section that is about its own model.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "subwords": {
+        "architecture": "skipgram",
+        **NEGATIVES,
+        "ns_exponent": 0.5,
+        "sample": 1e-4,
+        "learning_rate": 0.05,
+        "min_learning_rate": 0.0,
+        "min_n": 3,
+        "max_n": 6,
+        "bucket": 2_000_000,
+    },
+    "cbow": {
+        "architecture": "cbow",
+        "cbow_mean": True,
+        **NEGATIVES,
+        "ns_exponent": 0.75,
+        "sample": 1e-3,
+        "learning_rate": 0.05,
+        "min_learning_rate": 0.0,
+    },
+    "tree": {"architecture": "skipgram", "loss": "hs", **WORD2VEC},
+    "deterministic": {"architecture": "skipgram", **NEGATIVES, "ns_exponent": 0.75, **WORD2VEC},
+}
+THREADS = (1, 2, 3, 8)  # of the section that compares bytes; --threads joins them
+
+# --- What runs in a process of its own -------------------------------------------------------------------------------
+
+
+def train_firth(text: str, threads: int, seed: int, options: dict[str, Any], out: str) -> Run:
+    """From a file to vectors on disk."""
+    start = time.perf_counter()
+    import firth
+
+    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
+    kind = firth.FastText if "bucket" in options else firth.Word2Vec
+    shared = {name: SHARED[name] for name in ("vector_size", "window", "epochs")}
+    model = kind(**shared, **options, seed=seed, threads=threads)
+    clock = common.Clock()
+    corpus = firth.Corpus.from_file(text, min_count=SHARED["min_count"], threads=threads)
+    clock.stage("counting")
+    model.fit(corpus)
+    clock.stage("training")
+    model.vectors.save(out)
+    clock.stage("saving")
+    return {
+        "seconds": clock.seconds,
+        **imports,
+        "vocabulary": len(corpus.vocabulary),
+        "loss": [epoch.loss for epoch in model.history],
+        "digest": common.sha256(out),
+    }
+
+
+def train_gensim(text: str, threads: int, seed: int, options: dict[str, Any], out: str) -> Run:
+    """From a file to vectors on disk, by `corpus_file`."""
+    start = time.perf_counter()
+    from gensim.models import FastText, Word2Vec
+
+    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
+    tree = options["loss"] == "hs"
+    given = {name: options[name] for name in ("ns_exponent", "min_n", "max_n", "bucket") if name in options}
+    given |= {"cbow_mean": int(options["cbow_mean"])} if options["architecture"] == "cbow" else {"sg": 1}
+    clock = common.Clock()
+    model = (FastText if "bucket" in options else Word2Vec)(
+        **given,
+        hs=int(tree),
+        negative=0 if tree else options["negative"],
+        vector_size=SHARED["vector_size"],
+        window=SHARED["window"],
+        min_count=SHARED["min_count"],
+        sample=options["sample"],
+        alpha=options["learning_rate"],
+        min_alpha=options["min_learning_rate"],
+        workers=threads,
+        seed=seed,
+    )
+    model.build_vocab(corpus_file=text)
+    clock.stage("counting")
+    model.train(
+        corpus_file=text,
+        total_examples=model.corpus_count,
+        total_words=model.corpus_total_words,
+        epochs=SHARED["epochs"],
+    )
+    clock.stage("training")
+    model.wv.save_word2vec_format(out, binary=True)
+    clock.stage("saving")
+    return {"seconds": clock.seconds, **imports, "vocabulary": len(model.wv)}
+
+
+def train_fasttext(text: str, threads: int, seed: int, options: dict[str, Any], out: str) -> Run:
+    """From a file to vectors on disk: those of words, composed of their pieces' where there are pieces."""
+    start = time.perf_counter()
+    import fasttext
+    import numpy as np
+
+    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
+    fasttext_threads = comparison.fasttext_threads(threads)
+    pieces = {"minn": 0, "maxn": 0}
+    if "bucket" in options:
+        pieces = {"minn": options["min_n"], "maxn": options["max_n"], "bucket": options["bucket"]}
+    clock = common.Clock()
+    model = fasttext.train_unsupervised(
+        text,
+        **pieces,
+        model=options["architecture"],
+        loss=options["loss"],
+        dim=SHARED["vector_size"],
+        ws=SHARED["window"],
+        neg=options["negative"],
+        t=options["sample"],
+        lr=options["learning_rate"],
+        minCount=SHARED["min_count"],
+        epoch=SHARED["epochs"],
+        thread=fasttext_threads,
+        verbose=0,  # and no seed: its Python module does not take one
+    )
+    clock.stage("counting and training")
+    words = model.get_words()
+    comparison.write_vectors(out, words, np.stack([model.get_word_vector(word) for word in words]))
+    clock.stage("saving")
+    return {"seconds": clock.seconds, **imports, "vocabulary": len(words) - ("</s>" in words)}
+
+
+WORK = (train_firth, train_gensim, train_fasttext)
+
+# --- The sections ----------------------------------------------------------------------------------------------------
+
+# Contender: the function that trains it, and the package it needs.
+FIRTH, GENSIM, FASTTEXT = "firth", "gensim, corpus_file", "fastText"
+PEERS = {FIRTH: (train_firth, "firth"), GENSIM: (train_gensim, "gensim"), FASTTEXT: (train_fasttext, "fasttext")}
+
+
+def train(
+    bench: comparison.Bench, section: str, contender: str, seed: int, threads: int, peer: str, **others: Any
+) -> Run:
+    """Train a contender from the text to vectors on disk, and look at what came out before its time counts."""
+    work, package = PEERS[peer]
+    out = bench.scratch / "vectors.bin"
+    out.unlink(missing_ok=True)
+    arguments = {
+        "text": bench.path,
+        "threads": threads,
+        "seed": seed,
+        "options": {**VARIANTS[section], **others},
+        "out": str(out),
+    }
+    run = bench.run(section, contender, seed, work, arguments, comparison.unless_installed(package))
+    bench.judge(run, out)
+    return run
+
+
+def run_peers(bench: comparison.Bench, section: str, peers: tuple[str, ...]) -> None:
+    for seed in bench.seeds:
+        for name in rotated(peers, seed - 1):
+            bench.keep(train(bench, section, name, seed, bench.settings.threads, name))
+
+
+def run_subwords(bench: comparison.Bench) -> None:
+    run_peers(bench, "subwords", (FIRTH, FASTTEXT, GENSIM))
+
+
+def run_cbow(bench: comparison.Bench) -> None:
+    run_peers(bench, "cbow", (FIRTH, GENSIM, FASTTEXT))
+
+
+def run_tree(bench: comparison.Bench) -> None:
+    run_peers(bench, "tree", (FIRTH, GENSIM))
+
+
+def run_deterministic(bench: comparison.Bench) -> None:
+    # Contender: its threads, and whether it is deterministic.
+    asked = bench.settings.threads
+    modes = {f"Hogwild, {plural(asked)}": (asked, False)}
+    modes |= {f"deterministic, {plural(threads)}": (threads, True) for threads in sorted({*THREADS, asked})}
+    for seed in bench.seeds:
+        earlier: list[Run] = []
+        for name in rotated(modes, seed - 1):
+            threads, deterministic = modes[name]
+            run = train(bench, "deterministic", name, seed, threads, FIRTH, deterministic=deterministic)
+            if deterministic:
+                if wrong := comparison.unlike(earlier, run, "digest"):
+                    run["problems"].append(wrong)
+                earlier.append(run)
+            bench.keep(run)
+
+
+SECTIONS = {"subwords": run_subwords, "cbow": run_cbow, "tree": run_tree, "deterministic": run_deterministic}
+
+# --- The tables ------------------------------------------------------------------------------------------------------
+
+
+class Report(comparison.Report):
+    """The tables of one result file."""
+
+    def subwords(self) -> str:
+        return self.peers("subwords", "Skip-gram with subwords", FASTTEXT)
+
+    def cbow(self) -> str:
+        return self.peers("cbow", "CBOW", GENSIM)
+
+    def tree(self) -> str:
+        return self.peers("tree", "Skip-gram by hierarchical softmax", GENSIM)
+
+    def peers(self, section: str, title: str, other: str) -> str:
+        return (
+            f"### {title}, from a file to vectors on disk\n\n"
+            + self.training_table(section, FIRTH)
+            + "\n\nIts quality, in points:\n\n"
+            + self.quality_table(section, FIRTH, other)
+        )
+
+    def deterministic(self) -> str:
+        section = "deterministic"
+        hogwild = self.contenders(section)[0]
+        alike = hogwild.replace("Hogwild", "deterministic")
+        headings = ["firth", "file to vectors, s", "training, s", "words/s", "training, times Hogwild's", "peak MB"]
+        headings += ["sha256 of the vectors, seed 1"]
+
+        def cells(name: str, runs: dict[int, Run]) -> list[str]:
+            return [
+                spread_of(runs, total, 1),
+                spread_of(runs, training, 1),
+                thousands(self.words * self.options["epochs"] / common.median(map(training, runs.values()))),
+                self.times(section, name, hogwild, training, 2),
+                spread_of(runs, lambda run: run["peak_mb"], 0, wide=False),
+                f"{runs[1]['digest'][:16]}..." if 1 in runs else "-",
+            ]
+
+        return (
+            "### Deterministic training\n\n"
+            + common.table(headings, self.rows(section, len(headings), cells))
+            + "\n\nIts quality, in points:\n\n"
+            + self.quality_table(section, alike, hogwild)
+        )
+
+
+if __name__ == "__main__":
+    comparison.main(
+        comparison.Script(
+            file=__file__,
+            doc=__doc__,
+            options={**SHARED, **VARIANTS},
+            packages=PACKAGES,
+            work=WORK,
+            sections=SECTIONS,
+            report=Report,
+        )
+    )
