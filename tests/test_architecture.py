@@ -20,7 +20,7 @@ SOURCES = ROOT / "csrc"
 FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files"],
-    ["corpus", "formats"],
+    ["corpus", "formats", "quantization", "fasttext_format"],
     ["vectors", "counts"],
     ["models", "evaluate"],
     ["demo"],

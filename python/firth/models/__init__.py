@@ -2,9 +2,10 @@
 
 from firth.models.base import load
 from firth.models.baselines import OneHot, RandomVectors
+from firth.models.classifier import FastTextClassifier
 from firth.models.fasttext import FastText
 from firth.models.glove import GloVe
 from firth.models.spectral import LSA, PPMI
 from firth.models.word2vec import Word2Vec
 
-__all__ = ["FastText", "LSA", "PPMI", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]
+__all__ = ["FastText", "FastTextClassifier", "LSA", "PPMI", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]
