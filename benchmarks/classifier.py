@@ -198,9 +198,7 @@ def run(settings: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             for contender in CONTENDERS if seed % 2 else CONTENDERS[::-1]:
                 print(f"{name}: {contender}, seed {seed} ...", file=sys.stderr, flush=True)
                 work = train_firth if contender == "firth" else train_fasttext
-                found = fresh(
-                    work, folder=str(folder), threads=settings.threads, seed=seed, options=OPTIONS[name]
-                )
+                found = fresh(work, folder=str(folder), threads=settings.threads, seed=seed, options=OPTIONS[name])
                 results["runs"].append({"set": name, "contender": contender, "seed": seed, **found})
                 common.write_json(settings.json, results)
     return results
@@ -243,7 +241,7 @@ def report(results: dict[str, Any]) -> str:
         headings = ["", "file to model, s", "times firth's", "right, %", f"{LINES:,} texts, s", "times firth's", "MB"]
         options = ", ".join(f"{key}={value}" for key, value in results["options"][name].items())
         parts.append(
-            f"### {name}\n\n{made['train']:,} texts of {made['words']:,} words to learn from, {made['test']:,} held out, "
+            f"### {name}\n\n{made['train']:,} texts of {made['words']:,} words, {made['test']:,} held out, "
             f"{made['labels']} labels (the most frequent {made['majority']:.1%}); {options}.\n\n"
             + common.table(headings, rows)
         )

@@ -389,8 +389,8 @@ def features_of(tokens, words, *, min_n, max_n, bucket, word_ngrams):
         marked = f"<{token}>"
         for begin in range(len(marked)):
             for end in range(begin + min_n, min(begin + max_n, len(marked)) + 1):
-                if end > begin and marked[begin:end] not in "<>":
-                    found.append(len(words) + hash_word(marked[begin:end].encode()) % 2**32 % bucket)
+                piece = marked[begin:end]
+                found += [len(words) + hash_word(piece.encode()) % 2**32 % bucket] if piece not in "<>" else []
     hashes = [hash_word(token.encode()) for token in tokens]
     for i, h in enumerate(hashes):
         for other in hashes[i + 1 : i + word_ngrams]:
@@ -427,14 +427,31 @@ def classifier_loss(hidden, outputs, labels, *, loss, targets=None):
     return float(np.logaddexp(0, -signs * (outputs[rows.astype(int)] @ hidden)).sum())
 
 
+def classifier_step(rows, outputs, bag, own, rate, *, loss, targets):
+    """A step along the gradient of `classifier_loss`, in place; the mean's goes to each row divided by their number."""
+    hidden = rows[bag].mean(axis=0)
+    at = np.arange(len(outputs))
+    if loss == "softmax":
+        scores = outputs @ hidden
+        gradient = -np.exp(scores - np.logaddexp.reduce(scores))
+        gradient[own] += 1
+    else:
+        at, signs = (at, np.where(np.isin(at, own), 1, -1)) if loss == "ova" else (np.array(x, int) for x in targets)
+        gradient = signs * expit(-signs * (outputs[at] @ hidden))
+    gradient = (rate * gradient).astype(rows.dtype)
+    move = gradient @ outputs[at]
+    np.add.at(outputs, at, np.outer(gradient, hidden))
+    np.add.at(rows, bag, move / rows.dtype.type(len(bag)))
+
+
 def classifier(
     rows, outputs, bags, labels, *, loss, epoch, epochs, learning_rate, seed,
     weights=None, label_weights=None, noise=None, negative=5, paths=None,
 ):  # fmt: skip
     """One epoch, in place; the loss summed and the texts trained.
 
-    A text's hidden vector is the mean of its rows; every gradient is taken at the matrices as the text finds them, and
-    each row moves by the hidden vector's divided by their number.
+    A text's hidden vector is the mean of its rows. A weight above 1 makes several steps of a text's, each of them of a
+    weight of 1 at the most.
     """
     n, total, trained = len(bags), 0.0, 0
     for place in range(n):
@@ -443,35 +460,22 @@ def classifier(
         bag, own = bags[text], labels[text]
         if not bag or not own:
             continue
-        rate = learning_rate * (1 - position / (epochs * n)) * (1 if weights is None else weights[text])
         if loss != "ova" and len(own) > 1:
             own = [own[(random_at(random_key(seed, 3), position) >> 32) * len(own) >> 32]]
+        weight = 1 if weights is None else weights[text]
         if label_weights is not None:
-            rate *= np.mean([label_weights[label] for label in own])
-        hidden = rows[bag].mean(axis=0)
+            weight *= np.mean([label_weights[label] for label in own])
         targets = None
         if loss in ("ns", "hs"):
             targets = classifier_targets(
                 own[0], position, len(outputs), loss=loss, seed=seed, noise=noise, negative=negative, paths=paths
             )
-        total += classifier_loss(hidden, outputs, own, loss=loss, targets=targets)
+        total += classifier_loss(rows[bag].mean(axis=0), outputs, own, loss=loss, targets=targets)
         trained += 1
-        if loss == "softmax":
-            scores = outputs @ hidden
-            gradient = -np.exp(scores - np.logaddexp.reduce(scores))
-            gradient[own] += 1
-            at = np.arange(len(outputs))
-        else:
-            if loss == "ova":
-                at = np.arange(len(outputs))
-                signs = np.where(np.isin(at, own), 1, -1)
-            else:
-                at, signs = (np.array(one, int) for one in targets)
-            gradient = signs * expit(-signs * (outputs[at] @ hidden))
-        gradient = (rate * gradient).astype(rows.dtype)
-        move = gradient @ outputs[at]
-        np.add.at(outputs, at, np.outer(gradient, hidden))
-        np.add.at(rows, bag, move / rows.dtype.type(len(bag)))
+        steps = max(1, int(np.ceil(weight)))
+        rate = learning_rate * (1 - position / (epochs * n)) * weight / steps
+        for _ in range(steps):
+            classifier_step(rows, outputs, bag, own, rate, loss=loss, targets=targets)
     return total, trained
 
 

@@ -11,9 +11,9 @@ import sys
 
 import numpy as np
 import pytest
-import reference
 
 import firth
+import reference
 from firth import _core
 from firth.runtime import padded_rows
 
@@ -40,7 +40,7 @@ class Case:
         counts = np.sort(rng.integers(1, 50, n_labels))[::-1].astype(np.int64)
         self.paths = _core.huffman(np.ascontiguousarray(counts)) if loss == "hs" else None
         self.noise = _core.alias_table(counts**0.5) if loss == "ns" else None
-        self.weights = rng.uniform(0, 2, n).astype(np.float32) if weighted else None
+        self.weights = rng.uniform(0, 3, n).astype(np.float32) if weighted else None
         self.label_weights = rng.uniform(0, 2, n_labels).astype(np.float32) if weighted else None
         self.options = {"loss": loss, "epoch": 1, "epochs": 3, "learning_rate": 0.4, "seed": 5, "negative": 4}
 
@@ -519,7 +519,7 @@ def test_more_cases_of_bad_input(texts):
     for weights, said in [
         ([1.0], "600 numbers"),
         ([-1.0] * 600, r"sample_weight\[0\] is -1"),
-        ([np.nan] * 600, "finite"),
+        ([np.nan] * 600, r"0 \.\. 1,000,000"),
         ([0] * 600, "all 0"),
     ]:
         with pytest.raises(ValueError, match=said):
@@ -567,9 +567,9 @@ def test_options_are_checked(options, error, said):
 def test_divergence_is_told_and_changes_nothing(texts):
     model = make(epochs=1).fit(*texts)
     before = model.predict_proba(texts[0])
+    other = make(learning_rate=3e38)
+    other.__dict__.update({**model.__dict__, **other.options})
     with pytest.raises(FloatingPointError, match=r"diverged in epoch 1.*lower learning rate"):
-        other = make(learning_rate=3e38)
-        other.__dict__.update({**model.__dict__, **other.options})
         other.fit(*texts)
     np.testing.assert_array_equal(other.predict_proba(texts[0]), before)
 
@@ -724,7 +724,7 @@ def test_we_read_fasttexts(fasttext, tmp_path, loss, word_ngrams, max_n, texts):
         minn=2 if max_n else 0,
         maxn=max_n,
         bucket=3000,
-        thread=1,
+        thread=10,  # each initialises a tenth of the rows; with fewer, the rest are what memory happens to hold
         verbose=0,
     )
     theirs.save_model(str(tmp_path / "m.bin"))
@@ -733,6 +733,8 @@ def test_we_read_fasttexts(fasttext, tmp_path, loss, word_ngrams, max_n, texts):
     np.testing.assert_allclose(
         ask(theirs, other, ours.classes_.tolist()), ours.predict_proba(other), atol=TOLERANCE[loss]
     )
+    if not max_n:
+        return  # it quantises 256 rows or more
     theirs.quantize(cutoff=300, retrain=False, qnorm=True)
     theirs.save_model(str(tmp_path / "m.ftz"))
     ours = firth.FastTextClassifier.from_fasttext(tmp_path / "m.ftz")

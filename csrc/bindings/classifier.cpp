@@ -81,6 +81,13 @@ Classifier model_of(const py::array_t<float>& rows, const py::array_t<float>& ou
     return model;
 }
 
+const float* weights_of(const py::array_t<float>& weights, const char* name, std::int64_t n) {
+    const float* weight = vector_of(weights, name, n);
+    require(std::all_of(weight, weight + n, [](float w) { return w >= 0 && w <= 1e6f; }),
+            std::string(name) + " must lie in 0 .. 10^6");
+    return weight;
+}
+
 py::tuple train(py::array_t<float>& rows, py::array_t<float>& outputs, const Bags& bags, const Bags& labels,
                 const std::optional<py::array_t<float>>& weights,
                 const std::optional<py::array_t<float>>& label_weights,
@@ -95,8 +102,8 @@ py::tuple train(py::array_t<float>& rows, py::array_t<float>& outputs, const Bag
     check_begins(task.label_begins, n, std::get<1>(labels).size(), "labels");
     check_within(std::get<1>(labels), 0, n_labels, "labels");
     task.labels = std::get<1>(labels).data();
-    if (weights) task.weights = vector_of(*weights, "weights", n);
-    if (label_weights) task.label_weights = vector_of(*label_weights, "label_weights", n_labels);
+    if (weights) task.weights = weights_of(*weights, "weights", n);
+    if (label_weights) task.label_weights = weights_of(*label_weights, "label_weights", n_labels);
     require((task.model.loss == ClassifierLoss::negative_sampling) == noise.has_value(),
             "noise must be given with the loss ns and with no other");
     if (noise) {

@@ -141,46 +141,34 @@ FIRTH_INLINE bool in_steps(int n_targets, int floats, Scratch& scratch, Move&& m
 }
 
 struct Example {
-    const std::int32_t* labels;
+    const std::int32_t* labels;  // one, but with OneVersusAll
     int n_labels;
-    std::int64_t position;  // in all epochs' order: no other step has it
-    float rate;             // for a label of weight 1
+    std::int64_t position;  // in all epochs' order: no other example has it
 };
 
 // Losses. train() moves the targets, and `hidden` by the gradient; false, with nothing written, if a dot product is not
 // finite.
 
-FIRTH_INLINE std::int32_t one_of(const Example& example, std::uint64_t key) {
-    if (example.n_labels == 1) return example.labels[0];
-    const std::uint64_t bits = random_at(key, static_cast<std::uint64_t>(example.position));
-    return example.labels[random_below(bits, static_cast<std::uint32_t>(example.n_labels))];
-}
-
-FIRTH_INLINE float weight_of(const ClassifierTraining& task, std::int32_t label) {
-    return task.label_weights == nullptr ? 1.0f : task.label_weights[label];
-}
-
-// -log of the softmax of the label, one of several drawn by lot as in fastText.
+// -log of the softmax of the label.
 struct Softmax {
+    static constexpr bool kOneLabel = true;
     const ClassifierTraining& task;
-    std::uint64_t key;
 
-    Softmax(const ClassifierTraining& given, Scratch& scratch) : task(given), key(random_key(given.seed, 3)) {
+    Softmax(const ClassifierTraining& given, Scratch& scratch) : task(given) {
         for (std::int32_t label = 0; label < task.model.n_labels; ++label) {
             scratch.targets[label] = task.model.outputs + static_cast<std::int64_t>(label) * task.model.stride;
         }
     }
 
-    bool train(const Example& example, Scratch& scratch, StepScratch&, double* loss) const {
+    bool train(const Example& example, float rate, Scratch& scratch, StepScratch&, double* loss) const {
         const int n = task.model.n_labels, floats = round_up(task.model.vector_size, kWidth);
         float* const numbers = scratch.numbers;
         dot_all(numbers, scratch.before, scratch.targets, n, floats);
         if (!complete(numbers, n)) return false;
-        const std::int32_t label = one_of(example, key);
+        const std::int32_t label = example.labels[0];
         const float score = numbers[label];
         const Exponentials all = exponentials(numbers, n);
         *loss += __builtin_log(static_cast<double>(all.sum)) - static_cast<double>(score - all.greatest);
-        const float rate = example.rate * weight_of(task, label);
         const float scale = -rate / all.sum;
         for (int j = 0; j < n; j += kWidth) store(numbers + j, load(numbers + j) * scale);
         numbers[label] += rate;
@@ -232,19 +220,16 @@ struct HierarchicalSoftmax {
 // Targets that an objective gives for one of the labels.
 template <class Objective>
 struct Chosen {
+    static constexpr bool kOneLabel = true;
     const ClassifierTraining& task;
     Objective objective;
-    std::uint64_t key;
 
-    Chosen(const ClassifierTraining& given, Scratch&)
-        : task(given), objective{given, random_key(given.seed, 4)}, key(random_key(given.seed, 3)) {}
+    Chosen(const ClassifierTraining& given, Scratch&) : task(given), objective{given, random_key(given.seed, 4)} {}
 
-    bool train(const Example& example, Scratch& scratch, StepScratch& pairs, double*) const {
+    bool train(const Example& example, float rate, Scratch& scratch, StepScratch& pairs, double*) const {
         const int floats = round_up(task.model.vector_size, kWidth);
-        const std::int32_t label = one_of(example, key);
-        const int n =
-            objective.choose(label, static_cast<std::uint64_t>(example.position), scratch.targets, scratch.signs);
-        const float rate = example.rate * weight_of(task, label);
+        const auto draw = static_cast<std::uint64_t>(example.position);
+        const int n = objective.choose(example.labels[0], draw, scratch.targets, scratch.signs);
         return in_steps(n, floats, scratch, [&](int first, int some) {
             return step(&scratch.hidden, 1, scratch.targets + first, some, scratch.signs + first, rate, floats,
                         Rows{nullptr, 0}, pairs);
@@ -254,6 +239,7 @@ struct Chosen {
 
 // A logistic loss for each label, alone.
 struct OneVersusAll {
+    static constexpr bool kOneLabel = false;
     const ClassifierTraining& task;
 
     OneVersusAll(const ClassifierTraining& given, Scratch& scratch) : task(given) {
@@ -263,14 +249,9 @@ struct OneVersusAll {
         }
     }
 
-    bool train(const Example& example, Scratch& scratch, StepScratch& pairs, double*) const {
+    bool train(const Example& example, float rate, Scratch& scratch, StepScratch& pairs, double*) const {
         const int floats = round_up(task.model.vector_size, kWidth);
-        float weight = 0;
-        for (int i = 0; i < example.n_labels; ++i) {
-            scratch.signs[example.labels[i]] = 1;
-            weight += weight_of(task, example.labels[i]);
-        }
-        const float rate = example.rate * weight / static_cast<float>(example.n_labels);
+        for (int i = 0; i < example.n_labels; ++i) scratch.signs[example.labels[i]] = 1;
         const bool finite = in_steps(task.model.n_labels, floats, scratch, [&](int first, int some) {
             return step(&scratch.hidden, 1, scratch.targets + first, some, scratch.signs + first, rate, floats,
                         Rows{nullptr, 0}, pairs);
@@ -279,6 +260,16 @@ struct OneVersusAll {
         return finite;
     }
 };
+
+// Of the example, times that of its label or the mean of its labels'.
+float weight_of(const ClassifierTraining& task, std::int64_t at, const Example& example) {
+    float weight = task.weights == nullptr ? 1.0f : task.weights[at];
+    if (task.label_weights == nullptr) return weight;
+    float sum = 0;
+    for (int i = 0; i < example.n_labels; ++i) sum += task.label_weights[example.labels[i]];
+    weight *= sum / static_cast<float>(example.n_labels);
+    return weight < 1e9f ? weight : 1e9f;  // steps are counted in an int
+}
 
 template <class Loss>
 void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_t end, ClassifierTally* tally,
@@ -290,6 +281,7 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
     Scratch scratch(arena, model, task.negative);
     const Loss loss(task, scratch);
     const auto n = static_cast<std::uint64_t>(task.n_examples);
+    const std::uint64_t lots = random_key(task.seed, 3);
     const std::uint64_t order = random_key(task.seed, 16 + static_cast<std::uint64_t>(task.epoch));
     const std::int64_t before = static_cast<std::int64_t>(task.epoch) * task.n_examples;
     const double all = static_cast<double>(task.epochs) * static_cast<double>(task.n_examples);
@@ -308,18 +300,32 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
         example.labels = task.labels + task.label_begins[at];
         example.n_labels = static_cast<int>(task.label_begins[at + 1] - task.label_begins[at]);
         example.position = before + place;
-        example.rate = static_cast<float>(task.learning_rate * (1 - static_cast<double>(example.position) / all));
-        if (task.weights != nullptr) example.rate *= task.weights[at];
         const Bag bag = bag_of(model, at, scratch.rows);
         if (bag.n == 0 || example.n_labels == 0) continue;
-        const float mean = mean_of(bag);
-        gather(scratch.rows, bag.n, mean, floats, scratch.hidden, scratch.before);
-        if (place + 1 < end) __builtin_prefetch(model.bag_rows + model.bag_begins[next]);
-        if (!loss.train(example, scratch, pairs, &tally->loss)) {
-            tally->diverged_at = at;
-            return;
+        if (Loss::kOneLabel && example.n_labels > 1) {
+            // Of several labels one is drawn, as in fastText.
+            const std::uint64_t bits = random_at(lots, static_cast<std::uint64_t>(example.position));
+            example.labels += random_below(bits, static_cast<std::uint32_t>(example.n_labels));
+            example.n_labels = 1;
         }
-        scatter(scratch.rows, bag.n, mean, floats, scratch.hidden, scratch.before);
+        const float weight = weight_of(task, at, example);
+        // A weight of 10 is ten steps, not a step ten times as long: that would overshoot, and diverge.
+        const int steps = weight > 1 ? static_cast<int>(__builtin_ceilf(weight)) : 1;
+        const double rate = task.learning_rate * (1 - static_cast<double>(example.position) / all);
+        const auto step_rate = static_cast<float>(rate * static_cast<double>(weight) / steps);
+        const float mean = mean_of(bag);
+        for (int i = 0; i < steps; ++i) {
+            gather(scratch.rows, bag.n, mean, floats, scratch.hidden, scratch.before);
+            if (i == 0 && place + 1 < end) __builtin_prefetch(model.bag_rows + model.bag_begins[next]);
+            double unused = 0;
+            const StepScratch kept = pairs;
+            if (!loss.train(example, step_rate, scratch, pairs, i == 0 ? &tally->loss : &unused)) {
+                tally->diverged_at = at;
+                return;
+            }
+            if (i > 0) pairs = kept;  // the loss is that before the first step
+            scatter(scratch.rows, bag.n, mean, floats, scratch.hidden, scratch.before);
+        }
         ++tally->examples;
         if ((place & 1023) == 0) tally->loss += take(pairs.loss);  // its exponents are 32-bit
     }

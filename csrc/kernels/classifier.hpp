@@ -37,8 +37,8 @@ struct ClassifierTraining {
     Classifier model;
     const std::int64_t* label_begins;  // (N + 1) where each example's labels begin in labels
     const std::int32_t* labels;
-    const float* weights;        // (N) by which an example's step is multiplied, or null
-    const float* label_weights;  // (L) by which it is multiplied for the label trained on, or null
+    const float* weights;        // (N) of examples, finite and below 10^6, or null
+    const float* label_weights;  // (L) by which they are multiplied for the label trained on, or null
     const AliasCell* noise;      // (L) the distribution negatives are drawn from, or null
     std::int64_t n_examples;
     int negative;  // K

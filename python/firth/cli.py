@@ -1,4 +1,4 @@
-"""The command line: firth demo | train | count | predict | test | quantize | neighbors | analogy | evaluate | convert."""
+"""The command line: firth demo | train | count | predict | test | quantize | neighbors | analogy | evaluate | ..."""
 
 # ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
 
@@ -646,7 +646,7 @@ _CLASSIFIER = {
 def _classifier_options() -> _Parameters:
     declared = typing.get_type_hints(FastTextClassifier)
     fields = {field.name: field.default for field in dataclasses.fields(FastTextClassifier)}
-    parameters = []
+    parameters: _Parameters = []
     for name, meaning in _CLASSIFIER.items():
         kind = not_none(declared[name])
         shown: bool | str = {"threads": "all processors", "patience": "never"}.get(name, True)
@@ -824,13 +824,15 @@ def test(path: Path, inputs: tuple[str, ...], k: int, threshold: float, by_label
     if k == 0:
         raise click.UsageError("-k must be at least 1, or -1 for all labels")
     result = _load_classifier(path).test(list(inputs), k=k, threshold=threshold)
-    rows = [("", "texts", "precision", "recall", "F1")]
+    rows: list[tuple[str, ...]] = [("", "texts", "precision", "recall", "F1")]
     f1 = 2 * result.precision * result.recall / max(result.precision + result.recall, 1e-30)
     everything = (result.precision, result.recall, f1)
     rows.append(("all", f"{result.texts:,}", *map(_percent, everything)))
     if by_label:
-        for one in result.labels:
-            rows.append((str(one.label), f"{one.texts:,}", *map(_percent, (one.precision, one.recall, one.f1))))
+        rows += [
+            (str(one.label), f"{one.texts:,}", *map(_percent, (one.precision, one.recall, one.f1)))
+            for one in result.labels
+        ]
     for line in _aligned(rows):
         click.echo(line)
 

@@ -315,7 +315,8 @@ def _read_dictionary(source: _Source) -> dict[str, Any]:
     size, n_words, n_labels, n_tokens, n_pruned = source.numbers(_SIZES, "the dictionary's sizes")
     if min(n_words, n_labels, n_tokens) < 0 or n_words + n_labels != size or n_pruned < -1:
         raise source.wrong(
-            f"{size} entries are not {n_words} words and {n_labels} labels (of {n_tokens} tokens; {n_pruned} pruned)", at
+            f"{size} entries are not {n_words} words and {n_labels} labels (of {n_tokens} tokens; {n_pruned} pruned)",
+            at,
         )
     if size * (_ENTRY.size + 1) > len(source.data):
         raise source.wrong(f"{size} entries are more than the file can hold", at)
@@ -335,7 +336,13 @@ def _read_dictionary(source: _Source) -> dict[str, Any]:
     pruned = None
     if n_pruned >= 0:
         pruned = np.array(source.array("<i4", 2 * n_pruned, "the pruned buckets"), np.int32).reshape(n_pruned, 2)
-    return {"words": words[:n_words], "labels": words[n_words:], "counts": counts, "n_tokens": n_tokens, "pruned": pruned}
+    return {
+        "words": words[:n_words],
+        "labels": words[n_words:],
+        "counts": counts,
+        "n_tokens": n_tokens,
+        "pruned": pruned,
+    }
 
 
 def _read_shape(source: _Source, what: str) -> tuple[int, int]:
@@ -374,7 +381,8 @@ def _read_quantizer(source: _Source, what: str, columns: int, n_parts: int) -> P
     fits = size == columns and parts == n_parts and parts > 0 and 0 < last <= part_size
     if not (fits and (parts - 1) * part_size + last == size):
         raise source.wrong(
-            f"{what}: {parts} parts of {part_size} numbers, the last of {last}, are not {n_parts} parts of {columns}", at
+            f"{what}: {parts} parts of {part_size} numbers, the last of {last}, are not {n_parts} parts of {columns}",
+            at,
         )
     return ProductQuantizer(size, part_size, source.array("<f4", CENTROIDS * size, what).astype(np.float32))
 

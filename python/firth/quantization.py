@@ -101,7 +101,9 @@ class ProductQuantizer:
         """
         size = whole_number("part_size", part_size, low=1)
         if matrix.ndim != 2 or matrix.dtype != np.float32 or 0 in matrix.shape:
-            raise ValueError(f"matrix must be float32 of at least one row and column, not {matrix.dtype} {matrix.shape}")
+            raise ValueError(
+                f"matrix must be float32 of at least one row and column, not {matrix.dtype} {matrix.shape}"
+            )
         _check_finite(matrix)
         rows, columns = matrix.shape
         threads = default_threads() if threads is None else whole_number("threads", threads, low=1)

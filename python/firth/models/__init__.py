@@ -8,4 +8,4 @@ from firth.models.glove import GloVe
 from firth.models.spectral import LSA, PPMI
 from firth.models.word2vec import Word2Vec
 
-__all__ = ["FastText", "FastTextClassifier", "LSA", "PPMI", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]
+__all__ = ["LSA", "PPMI", "FastText", "FastTextClassifier", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]

@@ -35,6 +35,8 @@ _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
 _TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
+_MOST_WEIGHT = 1_000_000
+_CHECKED_HERE = {"checked_by_class": True}  # of options that are kept as they were given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +101,6 @@ class ClassifierTest:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-def _checked_here(default: Any) -> Any:
-    """Declare an option that the class checks itself, and keeps as it was given."""
-    return dataclasses.field(default=default, metadata={"checked_by_class": True})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,7 +191,7 @@ class FastTextClassifier(Learner):
         As for `Corpus.from_file`; labels of files are set apart first.
     class_weight
         None; "balanced", which weighs a label by the inverse of its share; or a dict from labels to weights, 1 for
-        those that it lacks. A text's step is multiplied by its label's weight.
+        those that it lacks. A weight of 3 is as if the text were there three times.
     vectors
         `Vectors` of words to begin with, of `vector_size` numbers. Words that no training text has keep theirs.
     validation
@@ -237,9 +234,9 @@ class FastTextClassifier(Learner):
     bucket: int = option(2_000_000, low=1, high=10**9)
     negative: int = option(5, low=1, high=10_000)
     label_prefix: str = "__label__"
-    tokenizer: str | Callable[[str], Sequence[str]] | Any = _checked_here("whitespace")
-    class_weight: str | Mapping[Any, float] | None = _checked_here(None)
-    vectors: Vectors | None = _checked_here(None)
+    tokenizer: str | Callable[[str], Sequence[str]] | Any = dataclasses.field(default="whitespace", metadata=_CHECKED_HERE)
+    class_weight: str | Mapping[Any, float] | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    vectors: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
     validation: float = option(0.0, low=0, high=0.99)
     patience: int | None = option(None, low=1)
     seed: int = option(1, low=0, high=2**63 - 1)
@@ -255,7 +252,8 @@ class FastTextClassifier(Learner):
         weight = self.class_weight
         if isinstance(weight, Mapping):
             for label, value in weight.items():
-                real_number(f"class_weight[{label!r}]", value, low=0)
+                if real_number(f"class_weight[{label!r}]", value, low=0) > _MOST_WEIGHT:
+                    raise ValueError(f"class_weight[{label!r}] must be at most {_MOST_WEIGHT:,}, not {value}")
         elif weight is not None and weight != "balanced":
             raise ValueError(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
         if self.vectors is not None:
@@ -357,7 +355,7 @@ class FastTextClassifier(Learner):
         labels
             One for each text (strings, whole numbers, booleans), or a list of them for each.
         sample_weight
-            By which each text's step is multiplied, (texts,).
+            What each text counts, (texts,): of weight 3, it is learnt from three times in a row.
         validation
             In place of the option: a share; or texts and labels of their own, ``(texts, labels)``; or a file's path.
         progress
@@ -466,7 +464,8 @@ class FastTextClassifier(Learner):
         else:
             counter, _, invalid = corpus._count_file(list(sources), options, progress=progress)
             everything = _Numbered.of(counter)
-            names, label_of = [], np.full(len(everything.counts), -1, np.int32)
+            names: list[Any] = []
+            label_of = np.full(len(everything.counts), -1, np.int32)
             for i, word in enumerate(everything.words()):
                 if word.startswith(self.label_prefix):
                     label_of[i] = len(names)
@@ -598,9 +597,6 @@ class FastTextClassifier(Learner):
                     elif took > 2 * _CHUNK_SECONDS:
                         chunk = max(chunk // 2, 1000)
                     position, loss, examples, seconds = end, loss + more, examples + trained, seconds + took
-                for name, matrix in (("words'", rows), ("labels'", outputs)):
-                    if not np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)):
-                        raise _diverged(epoch, f"a number among the {name} vectors")
                 score = None if held_out is None else self._precision(*held_out)
                 self.history.append(
                     ClassifierEpoch(
@@ -612,7 +608,9 @@ class FastTextClassifier(Learner):
                         validation=score,
                     )
                 )
-                bar.set_postfix(loss=f"{self.history[-1].loss:.4f}", **({} if score is None else {"valid": f"{score:.4f}"}))
+                bar.set_postfix(
+                    loss=f"{self.history[-1].loss:.4f}", **({} if score is None else {"valid": f"{score:.4f}"})
+                )
                 if self.patience is None or score is None:
                     continue
                 if best is None or score > best[0]:
@@ -621,6 +619,10 @@ class FastTextClassifier(Learner):
                 since_best += 1
                 if since_best >= self.patience:
                     break
+        for name, matrix in (("words'", rows), ("labels'", outputs)):
+            # What the last steps left: no later product has looked at it.
+            if not np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)):
+                raise _diverged(len(self.history) - 1, f"a number among the {name} vectors")
         if best is not None and best[1] + 1 < len(self.history):
             rows[:], outputs[:] = best[2], best[3]
 
@@ -949,7 +951,10 @@ class FastTextClassifier(Learner):
         if "rows" in tensors:
             rows: Matrix = tensors["rows"]
         else:
-            self._quantized = _decoded("rows", tensors), _decoded("outputs", tensors) if "outputs" not in tensors else None
+            self._quantized = (
+                _decoded("rows", tensors),
+                _decoded("outputs", tensors) if "outputs" not in tensors else None,
+            )
             rows = self._quantized[0].rows(slice(None))
         outputs = tensors["outputs"] if "outputs" in tensors else _decoded("outputs", tensors).rows(slice(None))
         n_words, n_labels = len(self._words), len(self._labels)
@@ -1106,17 +1111,19 @@ class FastTextClassifier(Learner):
         else:
             assert isinstance(stored.input, np.ndarray)
             # A row of zeros among the buckets is one that was never trained: to_fasttext's.
-            used = [np.arange(n_words)]
             step = 1 << 16
-            for begin in range(n_words, len(stored.input), step):
-                used.append(begin + np.flatnonzero(stored.input[begin : begin + step].any(axis=1)))
-            model._features = np.concatenate(used)
+            used = [
+                begin + np.flatnonzero(stored.input[begin : begin + step].any(axis=1))
+                for begin in range(n_words, len(stored.input), step)
+            ]
+            model._features = np.concatenate([np.arange(n_words), *used])
             model._rows = padded_rows(len(model._features), stored.vector_size)
             for begin in range(0, len(model._features), step):
                 some = slice(begin, begin + step)
                 model._rows[some] = stored.input[model._features[some]]
-        output = stored.output
-        model._outputs = _padded(output.rows(slice(None)) if isinstance(output, QuantizedMatrix) else output)
+        output = stored.output.rows(slice(None)) if isinstance(stored.output, QuantizedMatrix) else stored.output
+        assert isinstance(output, np.ndarray)
+        model._outputs = _padded(output)
         return model
 
     def quantize(
@@ -1193,14 +1200,13 @@ class FastTextClassifier(Learner):
             here = places >= 0
             before = np.concatenate([[0], np.cumsum(here)])
             small._train((before[begins], places[here]), _known(gold, small._labels), None, None, progress=progress)
-        assert small._rows is not None and small._outputs is not None
         arguments: dict[str, Any] = {"seed": self.seed, "threads": self.n_threads}
-        given = np.ascontiguousarray(small._rows)
+        given, given_outputs = map(np.ascontiguousarray, small._fitted())
         coded = QuantizedMatrix.of(given, part_size, norms=norms, **arguments)
         coded_outputs = None
         if output:
             # fastText halves the parts of labels: they are few.
-            coded_outputs = QuantizedMatrix.of(np.ascontiguousarray(small._outputs), 2, norms=norms, **arguments)
+            coded_outputs = QuantizedMatrix.of(given_outputs, 2, norms=norms, **arguments)
             small._outputs = _padded(coded_outputs.rows(slice(None)))
         small._quantized = coded, coded_outputs
         small._rows = _padded(coded.rows(slice(None)))
@@ -1233,9 +1239,9 @@ def _weights(name: str, values: Any, n: int) -> Matrix | None:
     if given.dtype.kind not in "iufb" or given.shape != (n,):
         raise ValueError(f"{name} must be {n} numbers, one a text, not {given.dtype} of shape {given.shape}")
     weights = given.astype(np.float32)
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    wrong = np.flatnonzero(~((weights >= 0) & (weights <= _MOST_WEIGHT)))
     if len(wrong):
-        raise ValueError(f"{name}[{wrong[0]}] is {given[wrong[0]]}: weights must be finite and not negative")
+        raise ValueError(f"{name}[{wrong[0]}] is {given[wrong[0]]}: weights must lie in 0 .. {_MOST_WEIGHT:,}")
     if not weights.any():
         raise ValueError(f"{name} are all 0")
     return weights
@@ -1244,7 +1250,9 @@ def _weights(name: str, values: Any, n: int) -> Matrix | None:
 def _labels_of(labels: Any) -> _Labels:
     """Labels in memory: one for each text, or a list for each."""
     if isinstance(labels, str | bytes | Mapping):
-        raise TypeError(f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}")
+        raise TypeError(
+            f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}"
+        )
     items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     several = (list, tuple, set, frozenset, np.ndarray)
     if any(isinstance(item, several) for item in items):
