@@ -67,6 +67,7 @@ class SkipGram:
         self.options = {
             "begin": 0, "end": tokens, "epoch": 0, "epochs": 5, "window": WINDOW, "negative": NEGATIVE,
             "learning_rate": 0.025, "min_learning_rate": 1e-4, "seed": 1, "keep": self.keep, "noise": self.noise,
+            "bags": None, "paths": None, "cbow": False, "cbow_mean": True, "deterministic": False,
         }  # fmt: skip
 
     def train(self, threads):
@@ -86,7 +87,7 @@ def test_skipgram(timed, isa):
     small = SkipGram(tokens=600, words=40, vector_size=20, document=37)
     vectors, context = small.vectors.astype(float), small.context.astype(float)
     documents = [small.ids[begin:end].tolist() for begin, end in itertools.pairwise(small.offsets)]
-    tally = reference.skipgram(vectors, context, documents=documents, **small.options)
+    tally = reference.word2vec(vectors, context, documents=documents, **small.options)
     assert small.train(threads=1)[:3] == (pytest.approx(tally[0], rel=1e-5), *tally[1:])
     np.testing.assert_allclose(small.vectors, vectors, atol=1e-5)
     np.testing.assert_allclose(small.context, context, atol=1e-5)

@@ -26,3 +26,9 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}; set FIRTH_DATA to the folder of real text")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fasttext():
+    """fastText's own Python module."""
+    return pytest.importorskip("fasttext.FastText")

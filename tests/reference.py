@@ -35,6 +35,30 @@ def vocabulary_of(
     return sorted(kept, key=lambda item: (-item[1], item[0].encode()))[:max_size]
 
 
+# --- subwords -------------------------------------------------------------------------------------------------------
+
+
+def subwords(word: bytes, min_n: int, max_n: int) -> list[bytes]:
+    """The n-grams of "<word>" but the marks alone: those of the first character first, the shorter first."""
+    characters = re.findall(rb"(?s).[\x80-\xbf]*", b"<" + word + b">")
+    if word == b"</s>":
+        return []
+    return [
+        b"".join(characters[i : i + n])
+        for i in range(len(characters))
+        for n in range(max(min_n, 1), max_n + 1)
+        if i + n <= len(characters) and (n > 1 or 0 < i < len(characters) - 1)
+    ]
+
+
+def subword_hash(text: bytes) -> int:
+    """FNV-1a of 32 bits, over bytes as signed chars."""
+    h = 2166136261
+    for byte in text:
+        h = (h ^ (byte if byte < 128 else byte - 256) % 2**32) * 16777619 % 2**32
+    return h
+
+
 # --- random numbers -------------------------------------------------------------------------------------------------
 
 
@@ -98,15 +122,26 @@ def word2vec(
     learning_rate,
     min_learning_rate,
     seed,
+    deterministic=False,
 ):
     """The word2vec family over the centres in [begin, end) of the documents' tokens, in place.
 
     `noise` gives negatives, or `paths`, a (nodes, turns) for each word, the way through a tree; `bags`, if any, the
     rows that each word is made of. Returns loss, examples, centres. As the kernel has it, a step of plain skip-gram
     takes at most sixteen neighbours, each sixteen with a draw of their own, and every step at most six targets.
+    `deterministic`: [begin, end) is one block, whose negatives come from a pool of 512.
     """
     n_tokens = sum(map(len, documents))
     sampling, drawing = random_key(seed, 2 * epoch), random_key(seed, 2 * epoch + 1)
+
+    def noise_word(key, number):
+        bits = random_at(key, number & _MASK)
+        cell = (bits >> 32) * len(noise) >> 32
+        return cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
+
+    pool = (
+        [noise_word(mix(drawing), begin * 512 + i) for i in range(512)] if deterministic and noise is not None else []
+    )
 
     def chosen(word, draw):
         if paths is not None:
@@ -114,9 +149,11 @@ def word2vec(
             return list(nodes), (np.array(turns) > 0).astype(vectors.dtype)
         targets = [word]
         for k in range(negative):
-            bits = random_at(drawing, (draw * negative + k) & _MASK)
-            cell = (bits >> 32) * len(noise) >> 32
-            other = cell if bits % 2**32 <= noise[cell][0] else int(noise[cell][1])
+            number = draw * negative + k
+            if deterministic:
+                other = pool[(random_at(drawing, number & _MASK) >> 32) * 512 >> 32]
+            else:
+                other = noise_word(drawing, number)
             if other != word:
                 targets.append(other)
         return targets, np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
@@ -165,6 +202,21 @@ def word2vec(
     return loss, examples, centres
 
 
+def word2vec_rounds(vectors, context, *, begin, end, documents, **options):
+    """The deterministic way: rounds of four blocks of 1,024 tokens, each from the round's start; moves are added up."""
+    n_tokens = sum(map(len, documents))
+    tally = np.zeros(3)
+    for start in range(-(-begin // 4096) * 4096, end, 4096):
+        before = vectors.copy(), context.copy()
+        for block in range(start, min(start + 4096, n_tokens), 1024):
+            own = before[0].copy(), before[1].copy()
+            stop = min(block + 1024, n_tokens)
+            tally += word2vec(*own, begin=block, end=stop, documents=documents, **{**options, "deterministic": True})
+            for matrix, moved, first in zip((vectors, context), own, before, strict=True):
+                matrix += moved - first
+    return tuple(tally)
+
+
 def huffman(counts: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Each word's (nodes, turns) from its leaf to the root; inner nodes are numbered as they are made."""
     n = len(counts)
@@ -185,6 +237,14 @@ def huffman(counts: Sequence[int]) -> list[tuple[list[int], list[int]]]:
             at = parent[at]
         paths.append((nodes, turns))
     return paths
+
+
+# --- quantisation ---------------------------------------------------------------------------------------------------
+
+
+def squared_distances(points, centroids):
+    """(n, k) of points (n, d) and centroids (k, d)."""
+    return ((points[:, None].astype(np.float64) - centroids[None].astype(np.float64)) ** 2).sum(axis=2)
 
 
 # --- vectors --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ SOURCES = ROOT / "csrc"
 FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files"],
-    ["corpus", "formats", "quantization", "fasttext_format"],
+    ["quantization"],
+    ["fasttext_format"],
+    ["corpus", "formats"],
     ["vectors", "counts"],
     ["models", "evaluate"],
     ["demo"],

@@ -296,8 +296,11 @@ def test_train_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_option_of_the_model_is_there_with_its_default(name: str) -> None:
     parameters = {parameter.name: parameter for parameter in cli.train.commands[name].params}
+    settled = {"skipgram": {"architecture", "cbow_mean"}, "cbow": {"architecture"}}.get(name, set())
     for field in dataclasses.fields(MODELS[name]):
-        assert parameters[field.name].default == field.default
+        if field.name not in settled:
+            assert parameters[field.name].default == field.default
+    assert not settled & parameters.keys()
     assert parameters["min_count"].default == 5
     assert parameters["tokenizer"].default == "whitespace"
 

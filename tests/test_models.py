@@ -20,6 +20,9 @@ from firth.models import base
 
 # Small, quick makers of each model.
 MODELS = {
+    "FastText": lambda **options: firth.FastText(
+        **{"vector_size": 8, "epochs": 3, "threads": 1, "bucket": 10_000, **options}
+    ),
     "GloVe": lambda **options: firth.GloVe(**{"vector_size": 8, "epochs": 3, "threads": 1, **options}),
     "LSA": lambda **options: firth.LSA(**{"vector_size": 8, "threads": 1, **options}),
     "OneHot": firth.OneHot,
@@ -27,7 +30,7 @@ MODELS = {
     "RandomVectors": lambda **options: firth.RandomVectors(**{"vector_size": 8, "threads": 1, **options}),
     "Word2Vec": lambda **options: firth.Word2Vec(**{"vector_size": 8, "epochs": 3, "threads": 1, **options}),
 }
-RACING = {"Word2Vec"}  # those whose threads race on purpose: their bytes hang on how many there are
+RACING = {"FastText", "Word2Vec"}  # those whose threads race on purpose: their bytes hang on how many there are
 GRADIENT = [name for name, make in MODELS.items() if isinstance(make(), base.GradientModel)]
 COUNTING = [name for name, make in MODELS.items() if firth.Cooccurrences in make().learns_from]
 

@@ -33,6 +33,7 @@ class Case:
     cbow_mean: bool = True
     tree: bool = False
     pieces: int = 0  # that words are made of, besides themselves
+    deterministic: bool = False
 
     def __post_init__(self):
         self.ids = np.array([word for document in self.documents for word in document], np.int32)
@@ -69,6 +70,7 @@ class Case:
             "learning_rate": self.learning_rate,
             "min_learning_rate": 0.01,
             "seed": 7,
+            "deterministic": self.deterministic,
         }
 
     def train(self, threads=1, cuts=()):
@@ -97,7 +99,8 @@ class Case:
                 options[name] = [
                     per_word(*(one[begin:end] for one in lists)) for begin, end in itertools.pairwise(begins)
                 ]
-        tally = reference.word2vec(vectors, context, documents=self.documents, **options)
+        train = reference.word2vec_rounds if self.deterministic else reference.word2vec
+        tally = train(vectors, context, documents=self.documents, **options)
         return vectors, context, np.array(tally)
 
 
@@ -183,6 +186,22 @@ def result_of(case):
 @settings(max_examples=100, deadline=None)
 def test_the_family_equals_its_oracle_on_anything(lengths, words, **options):
     assert_close(*result_of(Case(random_documents(lengths, words), words=words, learning_rate=0.05, **options)))
+
+
+@pytest.mark.parametrize("options", [{}, *FAMILY.values()], ids=str)
+def test_deterministic_training_equals_its_oracle(isa, options):
+    documents = random_documents([1500, 3, 700, 2900, 1])
+    assert_close(*result_of(Case(documents, deterministic=True, learning_rate=0.01, sample=0.05, **options)))
+
+
+@pytest.mark.parametrize("options", [{}, *FAMILY.values()], ids=str)
+def test_deterministic_training_gives_the_same_bits(isa, options):
+    case = Case(random_documents([5000, 3, 700, 9000, 1]), deterministic=True, learning_rate=0.01, **options)
+    one = case.train()
+    for threads, cuts in ((2, ()), (3, (1, 4096, 4097)), (8, (5000, 8191))):
+        many = case.train(threads, cuts)
+        for a, b in zip(one, many, strict=True):
+            assert a.tobytes() == b.tobytes()
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40))

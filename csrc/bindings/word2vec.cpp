@@ -16,12 +16,14 @@ namespace {
 using Bags = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>>;
 using Paths = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>, py::array_t<std::int8_t>>;
 
-// A list of rows for each word: those of word w stand in [begins[w], begins[w + 1]), in 0 .. limit - 1. The longest list.
+// A list of rows for each word: those of word w stand in [begins[w], begins[w + 1]), in 0 .. limit - 1. The longest
+// list.
 int check_lists(const std::int64_t* begins, const py::array_t<std::int32_t>& rows, std::int64_t n, std::int64_t limit,
                 const char* name) {
     const std::int32_t* row = vector_of(rows, name);
     std::int64_t longest = 0;
-    require(begins[0] == 0 && begins[n] == rows.size(), std::string(name) + " must be named from the first to the last");
+    require(begins[0] == 0 && begins[n] == rows.size(),
+            std::string(name) + " must be named from the first to the last");
     for (std::int64_t w = 0; w < n; ++w) {
         require(begins[w] <= begins[w + 1], std::string(name) + " must be named in order");
         longest = std::max(longest, begins[w + 1] - begins[w]);
@@ -38,7 +40,7 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
                 const std::optional<Array<std::uint32_t>>& noise, const std::optional<Bags>& bags,
                 const std::optional<Paths>& paths, bool cbow, bool cbow_mean, std::int64_t begin, std::int64_t end,
                 int epoch, int epochs, int window, int negative, float learning_rate, float min_learning_rate,
-                std::uint64_t seed, int threads) {
+                std::uint64_t seed, bool deterministic, int threads) {
     const Matrix v = matrix_of(vectors, "vectors", true), c = matrix_of(context, "context", true);
     const std::int64_t n_words = keep.size();
     require(v.columns == c.columns && v.stride == c.stride, "vectors and context must have one width and layout");
@@ -66,6 +68,9 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     task.min_learning_rate = min_learning_rate;
     task.seed = seed;
     task.longest_bag = 1;
+    task.n_rows_in = v.rows;
+    task.n_rows_out = c.rows;
+    task.pool = 512;
     require(noise.has_value() != paths.has_value(), "either noise or paths must be given");
     if (noise) {
         require(noise->ndim() == 2 && noise->shape(0) == n_words && noise->shape(1) == 2,
@@ -73,7 +78,8 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
         require(c.rows == n_words, "context must have a row for each word");
         task.noise = reinterpret_cast<const AliasCell*>(noise->data());
         for (std::int32_t i = 0; i < task.n_words; ++i) {
-            require(task.noise[i].alias < static_cast<std::uint32_t>(n_words), "noise names a word beyond the last one");
+            require(task.noise[i].alias < static_cast<std::uint32_t>(n_words),
+                    "noise names a word beyond the last one");
         }
     } else {
         const auto& [begins, nodes, turns] = *paths;
@@ -87,7 +93,8 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
         task.bag_begins = vector_of(begins, "bag begins", n_words + 1);
         task.longest_bag = check_lists(task.bag_begins, rows, n_words, v.rows, "bag rows");
         task.bag_rows = rows.data();
-        for (std::int64_t w = 0; w < n_words; ++w) require(task.bag_begins[w] < task.bag_begins[w + 1], "a bag is empty");
+        for (std::int64_t w = 0; w < n_words; ++w)
+            require(task.bag_begins[w] < task.bag_begins[w + 1], "a bag is empty");
     } else {
         require(v.rows == n_words, "vectors must have a row for each word");
     }
@@ -101,7 +108,8 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     Word2VecTally tally;
     {
         const py::gil_scoped_release release;
-        tally = train_word2vec(task, begin, end, threads);
+        tally = deterministic ? train_word2vec_rounds(task, begin, end, threads)
+                              : train_word2vec(task, begin, end, threads);
     }
     return py::make_tuple(tally.loss, tally.examples, tally.centres, tally.diverged_at);
 }
@@ -116,8 +124,8 @@ py::tuple tree(const py::array_t<std::int64_t>& counts) {
         found = huffman(count, static_cast<std::int32_t>(counts.size()));
     }
     const auto array = [](const auto& values) {
-        return py::array_t<typename std::decay_t<decltype(values)>::value_type>(
-            static_cast<py::ssize_t>(values.size()), values.data());
+        return py::array_t<typename std::decay_t<decltype(values)>::value_type>(static_cast<py::ssize_t>(values.size()),
+                                                                                values.data());
     };
     return py::make_tuple(array(found.begins), array(found.nodes), array(found.turns));
 }
@@ -131,7 +139,7 @@ void bind_word2vec(py::module_& m) {
           py::arg("noise").noconvert(), py::arg("bags").noconvert(), py::arg("paths").noconvert(), py::arg("cbow"),
           py::arg("cbow_mean"), py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("epochs"),
           py::arg("window"), py::arg("negative"), py::arg("learning_rate"), py::arg("min_learning_rate"),
-          py::arg("seed"), py::arg("threads"));
+          py::arg("seed"), py::arg("deterministic"), py::arg("threads"));
 }
 
 }  // namespace firth

@@ -94,24 +94,63 @@ void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end
     for (int i = 0; i < n; ++i) kept.words[i] = task.ids[kept.positions[i]];
 }
 
-// Negative sampling: the word itself, and K random ones.
+// Where rows lie: in the matrices, which all threads share...
+struct SharedRows {
+    static constexpr bool kOwn = false;
+    const Word2Vec& task;
+    float* in(std::int64_t row) { return task.vectors + row * task.stride; }
+    float* out(std::int64_t row) { return task.context + row * task.stride; }
+};
+
+// ...or in copies that a block of tokens has to itself, made when a row is first asked for.
+struct OwnRows {
+    static constexpr bool kOwn = true;
+    const Word2Vec& task;
+    Word2VecCopies& copies;
+    float* in(std::int64_t row) { return find(copies.in, task.vectors, row); }
+    float* out(std::int64_t row) { return find(copies.out, task.context, row); }
+
+    float* find(RowCopies& own, const float* matrix, std::int64_t row) {
+        std::int32_t& place = own.places[row];
+        if (__builtin_expect(place < 0, 0)) {
+            place = static_cast<std::int32_t>(own.n);
+            own.rows[own.n] = static_cast<std::int32_t>(row);
+            float* const copy = own.copies + own.n++ * task.stride;
+            for (std::int64_t d = 0; d < task.stride; d += kWidth)
+                store(copy + d, load(matrix + row * task.stride + d));
+            return copy;
+        }
+        return own.copies + static_cast<std::int64_t>(place) * task.stride;
+    }
+};
+
+// Negative sampling: the word itself, and K random ones. A block with rows of its own draws them from a pool drawn for
+// it, so that it touches, and copies, few.
+template <class Access>
 struct NegativeSampling {
     static constexpr bool kFirstAlonePositive = true;
     const Word2Vec& task;
+    Access& access;
     std::uint64_t key;
+    const std::int32_t* pool;  // (task.pool)
 
     static int most(const Word2Vec& task) { return 1 + task.negative; }
 
     // Rows to compare with for `word`; `draw` is a number that no other draw of the epoch has. Negatives that hit the
     // word itself are dropped, as word2vec has it.
     int choose(std::int32_t word, std::uint64_t draw, float** targets, float*) const {
-        const auto row = [&](std::int32_t w) { return task.context + static_cast<std::int64_t>(w) * task.stride; };
         const std::uint64_t first = draw * static_cast<std::uint64_t>(task.negative);
-        targets[0] = row(word);
+        targets[0] = access.out(word);
         int n = 1;
         for (int k = 0; k < task.negative; ++k) {
-            const std::int32_t other = draw_noise(task.noise, task.n_words, key, first + static_cast<std::uint64_t>(k));
-            targets[n] = row(other);
+            const std::uint64_t number = first + static_cast<std::uint64_t>(k);
+            std::int32_t other;
+            if constexpr (Access::kOwn) {
+                other = pool[random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool))];
+            } else {
+                other = draw_noise(task.noise, task.n_words, key, number);
+            }
+            targets[n] = access.out(other);
             n += other != word;
         }
         return n;
@@ -119,10 +158,13 @@ struct NegativeSampling {
 };
 
 // Hierarchical softmax (Morin & Bengio 2005): the turns on the way to the word.
+template <class Access>
 struct HierarchicalSoftmax {
     static constexpr bool kFirstAlonePositive = false;
     const Word2Vec& task;
+    Access& access;
     std::uint64_t key;
+    const std::int32_t* pool;
 
     static int most(const Word2Vec& task) { return task.longest_path; }
 
@@ -130,7 +172,7 @@ struct HierarchicalSoftmax {
         const std::int64_t begin = task.path_begins[word];
         const auto n = static_cast<int>(task.path_begins[word + 1] - begin);
         for (int i = 0; i < n; ++i) {
-            targets[i] = task.context + static_cast<std::int64_t>(task.path_nodes[begin + i]) * task.stride;
+            targets[i] = access.out(task.path_nodes[begin + i]);
             signs[i] = static_cast<float>(task.path_turns[begin + i]);
         }
         return n;
@@ -208,7 +250,7 @@ class Steps {
         // The widest reach brings this neighbour in first, or the end of the piece does.
         const int reach = step.centre + task.window;
         const int newest = reach < kept_.last[step.centre] ? reach : step.to - 1;
-        step.targets[step.n_targets] = task.vectors + static_cast<std::int64_t>(kept_.words[newest]) * task.stride;
+        step.targets[step.n_targets] = objective_.access.in(kept_.words[newest]);
     }
 
   private:
@@ -265,7 +307,7 @@ struct RowsOfTheirOwn {
             float* hidden[kHidden + 1];  // the last one is written and not used
             int m = 0;
             for (int c = now.from; c < now.to; ++c) {
-                hidden[m] = task.vectors + static_cast<std::int64_t>(kept.words[c]) * task.stride;
+                hidden[m] = objective.access.in(kept.words[c]);
                 m += c != now.centre;
             }
             const std::int64_t position = kept.positions[now.centre];
@@ -326,13 +368,14 @@ struct BagOfRows {
         before = arena.take<float>(task.stride);
     }
 
-    void add_word(const Word2Vec& task, std::int32_t word, Centre& centre) {
+    void add_word(const Objective& objective, std::int32_t word, Centre& centre) {
+        const Word2Vec& task = objective.task;
         if (task.bag_begins == nullptr) {
-            centre.rows[centre.n_rows++] = task.vectors + static_cast<std::int64_t>(word) * task.stride;
+            centre.rows[centre.n_rows++] = objective.access.in(word);
             return;
         }
         for (std::int64_t i = task.bag_begins[word]; i < task.bag_begins[word + 1]; ++i) {
-            centre.rows[centre.n_rows++] = task.vectors + static_cast<std::int64_t>(task.bag_rows[i]) * task.stride;
+            centre.rows[centre.n_rows++] = objective.access.in(task.bag_rows[i]);
         }
     }
 
@@ -359,11 +402,11 @@ struct BagOfRows {
             const auto draw = static_cast<std::uint64_t>(centre.position);
             if (task.cbow) {
                 for (int c = window.from; c < window.to; ++c) {
-                    if (c != at) add_word(task, kept.words[c], centre);
+                    if (c != at) add_word(objective, kept.words[c], centre);
                 }
                 predict(objective, kept.words[at], draw, centre);
             } else {
-                add_word(task, kept.words[at], centre);
+                add_word(objective, kept.words[at], centre);
                 // Each word has a draw of its own: one hidden vector against a few negatives that its words share would
                 // learn little of them.
                 const std::uint64_t words = 2 * static_cast<std::uint64_t>(task.window);
@@ -414,14 +457,22 @@ struct BagOfRows {
     }
 };
 
-template <template <class> class Rows, class Objective>
-void train_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena) {
+template <template <class> class Rows, class Objective, class Access>
+void train_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena,
+                 Access access) {
     alignas(64) float dots[kTargets * kHidden + kWidth];
     StepScratch scratch{dots, {splat(1), splat_int(0)}, 0};
+    auto* const pool = arena.take<std::int32_t>(task.pool);
     Rows<Objective> rows(arena, task);
     const auto epoch = static_cast<std::uint64_t>(task.epoch);
     const Sampler sampler{task, random_key(task.seed, 2 * epoch)};
-    const Objective objective{task, random_key(task.seed, 2 * epoch + 1)};
+    const Objective objective{task, access, random_key(task.seed, 2 * epoch + 1), pool};
+    if (Access::kOwn && task.noise != nullptr) {
+        const std::uint64_t first = static_cast<std::uint64_t>(begin) * static_cast<std::uint64_t>(task.pool);
+        for (int i = 0; i < task.pool; ++i) {
+            pool[i] = draw_noise(task.noise, task.n_words, mix(objective.key), first + static_cast<std::uint64_t>(i));
+        }
+    }
     for (std::int64_t block = begin; block < end; block += kBlock) {
         sample_stretch(sampler, block, block + kBlock < end ? block + kBlock : end, rows.kept);
         tally->centres += rows.kept.end - rows.kept.begin;
@@ -431,38 +482,66 @@ void train_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Wor
     tally->loss -= 0.693147180559945309 * static_cast<double>(scratch.padding);
 }
 
-bool has_bags(const Word2Vec& task) { return task.cbow || task.bag_begins != nullptr; }
+template <class Access>
+void train_with(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena,
+                Access access) {
+    const bool bags = task.cbow || task.bag_begins != nullptr;
+    if (bags && task.noise) {
+        train_range<BagOfRows, NegativeSampling<Access>>(task, begin, end, tally, arena, access);
+    } else if (bags) {
+        train_range<BagOfRows, HierarchicalSoftmax<Access>>(task, begin, end, tally, arena, access);
+    } else if (task.noise) {
+        train_range<RowsOfTheirOwn, NegativeSampling<Access>>(task, begin, end, tally, arena, access);
+    } else {
+        train_range<RowsOfTheirOwn, HierarchicalSoftmax<Access>>(task, begin, end, tally, arena, access);
+    }
+}
+
+void leave_moves(const RowCopies& own, const float* matrix, std::int64_t stride) {
+    for (std::int64_t i = 0; i < own.n; ++i) {
+        float* const copy = own.copies + i * stride;
+        const float* const row = matrix + own.rows[i] * stride;
+        for (std::int64_t d = 0; d < stride; d += kWidth) store(copy + d, load(copy + d) - load(row + d));
+    }
+}
 
 }  // namespace
 
 std::int64_t word2vec_scratch_bytes(const Word2Vec& task) {
     Arena arena{nullptr};
-    if (has_bags(task)) {
+    arena.take<std::int32_t>(task.pool);
+    if (task.cbow || task.bag_begins != nullptr) {
         if (task.noise)
-            BagOfRows<NegativeSampling>(arena, task);
+            BagOfRows<NegativeSampling<SharedRows>>(arena, task);
         else
-            BagOfRows<HierarchicalSoftmax>(arena, task);
+            BagOfRows<HierarchicalSoftmax<SharedRows>>(arena, task);
     } else {
         if (task.noise)
-            RowsOfTheirOwn<NegativeSampling>(arena, task);
+            RowsOfTheirOwn<NegativeSampling<SharedRows>>(arena, task);
         else
-            RowsOfTheirOwn<HierarchicalSoftmax>(arena, task);
+            RowsOfTheirOwn<HierarchicalSoftmax<SharedRows>>(arena, task);
     }
     return arena.used;
 }
 
 void word2vec_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, void* scratch) {
-    const Arena arena{static_cast<char*>(scratch)};
-    if (has_bags(task)) {
-        if (task.noise)
-            train_range<BagOfRows, NegativeSampling>(task, begin, end, tally, arena);
-        else
-            train_range<BagOfRows, HierarchicalSoftmax>(task, begin, end, tally, arena);
-    } else {
-        if (task.noise)
-            train_range<RowsOfTheirOwn, NegativeSampling>(task, begin, end, tally, arena);
-        else
-            train_range<RowsOfTheirOwn, HierarchicalSoftmax>(task, begin, end, tally, arena);
+    train_with(task, begin, end, tally, {static_cast<char*>(scratch)}, SharedRows{task});
+}
+
+void word2vec_block(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecCopies* copies,
+                    Word2VecTally* tally, void* scratch) {
+    train_with(task, begin, end, tally, {static_cast<char*>(scratch)}, OwnRows{task, *copies});
+    leave_moves(copies->in, task.vectors, task.stride);
+    leave_moves(copies->out, task.context, task.stride);
+}
+
+void add_moves(float* matrix, std::int64_t stride, const RowCopies& moves, std::int64_t part, std::int64_t parts) {
+    for (std::int64_t i = 0; i < moves.n; ++i) {
+        const std::int64_t row = moves.rows[i];
+        if (row % parts != part) continue;
+        float* const to = matrix + row * stride;
+        const float* const move = moves.copies + i * stride;
+        for (std::int64_t d = 0; d < stride; d += kWidth) store(to + d, load(to + d) + load(move + d));
     }
 }
 

@@ -27,6 +27,8 @@ struct Word2Vec {
     std::int64_t n_tokens;
     std::int64_t n_documents;
     std::int32_t n_words;
+    std::int64_t n_rows_in;
+    std::int64_t n_rows_out;
     int stride;
     int longest_bag;   // 1 without bags
     int longest_path;  // 0 without a tree
@@ -41,6 +43,19 @@ struct Word2Vec {
     float learning_rate;
     float min_learning_rate;
     std::uint64_t seed;
+    int pool;  // negatives drawn beforehand for a block with rows of its own
+};
+
+// Copies of the rows of a matrix that a block of tokens has touched.
+struct RowCopies {
+    std::int32_t* places;  // (rows of the matrix) which copy is a row's, or -1
+    std::int32_t* rows;    // whose copy each is
+    float* copies;         // `stride` floats each, aligned to 64
+    std::int64_t n;
+};
+
+struct Word2VecCopies {
+    RowCopies in, out;
 };
 
 // What a range of tokens gave.
@@ -58,5 +73,14 @@ FIRTH_DECLARE_KERNEL(std::int64_t, word2vec_scratch_bytes, const Word2Vec& task)
 // vectors and context are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
 FIRTH_DECLARE_KERNEL(void, word2vec_range, const Word2Vec& task, std::int64_t begin, std::int64_t end,
                      Word2VecTally* tally, void* scratch)
+
+// Trains a block on copies of the rows that it touches, as they are now; at the end a copy holds how far its row has
+// moved. The matrices are only read, so that blocks may be trained side by side: see train_rounds.
+FIRTH_DECLARE_KERNEL(void, word2vec_block, const Word2Vec& task, std::int64_t begin, std::int64_t end,
+                     Word2VecCopies* copies, Word2VecTally* tally, void* scratch)
+
+// Adds moves to the rows whose number leaves the remainder `part` when divided by `parts`.
+FIRTH_DECLARE_KERNEL(void, add_moves, float* matrix, std::int64_t stride, const RowCopies& moves, std::int64_t part,
+                     std::int64_t parts)
 
 }  // namespace firth

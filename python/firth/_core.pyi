@@ -89,6 +89,7 @@ def train_word2vec(
     learning_rate: float,
     min_learning_rate: float,
     seed: int,
+    deterministic: bool,
     threads: int,
 ) -> tuple[float, int, int, int]: ...
 

@@ -29,7 +29,7 @@ from firth import fasttext_format, files, formats
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.demo import OUTPUT, counted
-from firth.models import LSA, PPMI, FastTextClassifier, GloVe, Word2Vec
+from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
 from firth.vectors import Method, Vectors, load_vectors
 
@@ -175,6 +175,12 @@ def demo(file: Path | None, output: Path, epochs: int | None) -> None:
 
 # What each option of a model means. The names are the fields of the models' dataclasses, which also give the defaults.
 _HELP = {
+    "architecture": "Predict the words around a word, or the word from those around it.",
+    "loss": "Tell words from random ones (negative sampling), or find them along a tree (hierarchical softmax).",
+    "cbow_mean": "Predict from the mean of the words around, or from their sum.",
+    "min_n": "Characters in the shortest pieces of words.",
+    "max_n": "Characters in the longest; 0 takes words alone.",
+    "bucket": "Numbers that pieces of words are hashed to.",
     "vector_size": "Numbers in a vector.",
     "window": "The most words on either side of a word that count as its company.",
     "side": "Which words count: those on both sides, or those before (left) or behind (right) alone.",
@@ -192,6 +198,7 @@ _HELP = {
     "min_learning_rate": "Step size at the last word.",
     "clip": "Let no number's gradient exceed this.",
     "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
+    "deterministic": "Give the same vectors however many threads there are.",
     "epochs": "Passes over the text.",
     "seed": "Where random numbers start. The same seed on one instruction set gives the same vectors.",
     "threads": "Threads to run on.",
@@ -200,14 +207,15 @@ _HELP = {
 _HELP_OF = {
     ("GloVe", "learning_rate"): "Step size at the start; it falls for each number as its gradients add up (AdaGrad).",
     ("GloVe", "epochs"): "Passes over the counts.",
-    (
-        "Word2Vec",
-        "seed",
-    ): "Where random numbers start. The same seed on one thread and one instruction set gives the same vectors.",
+    **{
+        (kind, "seed"): "Where random numbers start. The same seed on one thread and one instruction set gives the "
+        "same vectors."
+        for kind in ("Word2Vec", "FastText")
+    },
     ("LSA", "weighting"): "How a word's count in a document weighs.",
 }
 # Where a flag is not the option's name: one that is yes or no has a word for each.
-_FLAGS = {"output": "--vectors", "positive": "--positive/--signed"}
+_FLAGS = {"output": "--vectors", "positive": "--positive/--signed", "cbow_mean": "--cbow-mean/--cbow-sum"}
 
 
 @main.group(cls=_Commands, invoke_without_command=True)
@@ -256,8 +264,10 @@ _INPUTS = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 
 
-def _training_options(kind: type[Model]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The arguments of a command that trains a model: text, outputs, and the model's own options."""
+def _training_options(
+    kind: type[Model], without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The arguments of a command that trains a model: text, outputs, and the model's own options but some."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unexplained := sorted(fields.keys() - _HELP.keys()):
         raise LookupError(f"say in _HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
@@ -267,7 +277,11 @@ def _training_options(kind: type[Model]) -> Callable[[Callable[..., None]], Call
         click.option("-o", "--output", "path", type=_PATH, required=True, help="Vectors; the suffix says the format."),
         click.option("--save-model", type=_PATH, metavar="FILE", help="Also keep the whole model, for firth.load."),
         *_reading_options(),
-        *(_option(kind, name, declared[name], fields[name].default) for name in _HELP if name in fields),
+        *(
+            _option(kind, name, declared[name], fields[name].default)
+            for name in _HELP
+            if name in fields.keys() - without
+        ),
     ]
     if issubclass(kind, GradientModel):
         parameters += [
@@ -305,7 +319,7 @@ def _as_flags(names: Iterable[str]) -> Iterator[None]:
 
 
 @train.command()
-@_training_options(Word2Vec)
+@_training_options(Word2Vec, without=("architecture", "cbow_mean"))
 def skipgram(**arguments: Any) -> None:
     """Tell the words around a word from random ones (word2vec).
 
@@ -318,6 +332,37 @@ def skipgram(**arguments: Any) -> None:
       xzcat wiki.xz | firth train skipgram - -o wiki.bin --vector-size 300 --checkpoint wiki.state
     """
     _train(Word2Vec, **arguments)
+
+
+@train.command()
+@_training_options(Word2Vec, without=("architecture",))
+def cbow(**arguments: Any) -> None:
+    """Tell a word from random ones by the words around it (word2vec).
+
+    The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2,
+    .xz or .zst; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+
+    \b
+    Example:
+      firth train cbow my.txt -o vectors.txt --tokenizer words --learning-rate 0.05
+    """
+    _train(Word2Vec, architecture="cbow", **arguments)
+
+
+@train.command()
+@_training_options(FastText)
+def fasttext(**arguments: Any) -> None:
+    """Learn words and their pieces, for unseen words too (fastText).
+
+    The model is fastText's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several
+    files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by
+    --save-model alone.
+
+    \b
+    Example:
+      firth train fasttext my.txt -o vectors.txt --tokenizer words --save-model my.model
+    """
+    _train(FastText, **arguments)
 
 
 @train.command()

@@ -6,6 +6,7 @@ import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -108,8 +109,8 @@ class FastTextFile:
         most = 2**31 - 1
         for name in _NUMBERS:
             whole_number(name, getattr(self, name), low=-most - 1, high=most)
-        for name in ("bucket", "min_n", "max_n"):
-            whole_number(name, getattr(self, name))
+        for name, low in (("vector_size", 1), ("bucket", 0), ("min_n", 0), ("max_n", 0)):
+            whole_number(name, getattr(self, name), low=low)
         whole_number("n_tokens", self.n_tokens, high=2**63 - 1)
         if self.max_n > 0 and self.bucket == 0:
             raise ValueError(f"max_n is {self.max_n}, so that bucket must be at least 1, not 0")
@@ -140,6 +141,10 @@ class FastTextFile:
             if tuple(matrix.shape) != (rows, self.vector_size):
                 raise ValueError(f"{name} must have the shape {(rows, self.vector_size)}, not {tuple(matrix.shape)}")
 
+    @cached_property
+    def _places(self) -> dict[bytes, int]:
+        return {word: row for row, word in enumerate(self.words)}
+
     def vectors_of(self, words: list[bytes], *, threads: int | None = None) -> Matrix:
         """Vectors of words, known or not: means of the rows of the word and of its n-grams.
 
@@ -155,13 +160,14 @@ class FastTextFile:
         ndarray
             float32 (words, vector_size): 0 for an unknown word without n-grams that have a row.
         """
-        places = {word: row for row, word in enumerate(self.words)}
-        known = np.array([places.get(word, -1) for word in words], np.int64)
+        known = np.array([self._places.get(word, -1) for word in words], np.int64)
         return self._means(words, known, threads)
 
     def word_vectors(self, limit: int | None = None, *, threads: int | None = None) -> Matrix:
         """Vectors of the model's own words, float32 (words, vector_size), or of the first `limit` of them."""
         words = self.words[:limit]
+        if self.max_n == 0 and isinstance(self.input, np.ndarray):
+            return np.array(self.input[: len(words)])
         return self._means(words, np.arange(len(words)), threads)
 
     def _means(self, words: list[bytes], known: NDArray[np.int64], threads: int | None) -> Matrix:
@@ -178,13 +184,14 @@ class FastTextFile:
             ones = np.ones(len(rows), np.float32)
             sums = sparse.csr_array((ones, places.ravel(), offsets), shape=(len(offsets) - 1, len(used)))
             lengths = np.maximum(np.diff(offsets), 1).astype(np.float32)
-            means[some] = (sums @ table) * (np.float32(1) / lengths)[:, None]
+            with np.errstate(invalid="ignore"):  # what is not finite is kept as it is
+                means[some] = (sums @ table) * (np.float32(1) / lengths)[:, None]
         return means
 
     def _rows_of(
         self, words: list[bytes], known: NDArray[np.int64], threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the input matrix that words are made of, and where each word's begin; its own first, if it is known."""
+        """Where each word's rows of the input matrix begin, and these rows: its own if known, then its n-grams'."""
         packed = np.frombuffer(b"".join(words), np.uint8)
         ends = np.zeros(len(words) + 1, np.int64)
         np.cumsum([len(word) for word in words], out=ends[1:])
@@ -206,8 +213,10 @@ class FastTextFile:
 
 
 # In the file's order, the model and the loss among them.
-_FIELDS = ("vector_size", "window", "epochs", "min_count", "negative", "word_ngrams", "loss", "model", "bucket", "min_n",
-           "max_n", "update_rate", "sample")  # fmt: skip
+_FIELDS = (
+    *("vector_size", "window", "epochs", "min_count", "negative", "word_ngrams", "loss", "model"),
+    *("bucket", "min_n", "max_n", "update_rate", "sample"),
+)
 _NUMBERS = tuple(name for name in _FIELDS if name not in ("loss", "model", "sample"))
 
 
@@ -318,8 +327,10 @@ def _read_dictionary(source: _Source) -> dict[str, Any]:
             f"{size} entries are not {n_words} words and {n_labels} labels (of {n_tokens} tokens; {n_pruned} pruned)",
             at,
         )
-    if size * (_ENTRY.size + 1) > len(source.data):
-        raise source.wrong(f"{size} entries are more than the file can hold", at)
+    if size * (_ENTRY.size + 1) > len(source.data) - source.at:
+        raise source.wrong(
+            f"{size} entries are more than the rest of the file can hold: it is damaged or cut short", at
+        )
     words: list[bytes] = []
     counts = np.empty(size, np.int64)
     data = source.data
@@ -381,7 +392,8 @@ def _read_quantizer(source: _Source, what: str, columns: int, n_parts: int) -> P
     fits = size == columns and parts == n_parts and parts > 0 and 0 < last <= part_size
     if not (fits and (parts - 1) * part_size + last == size):
         raise source.wrong(
-            f"{what}: {parts} parts of {part_size} numbers, the last of {last}, are not {n_parts} parts of {columns}",
+            f"{what} are for {size} numbers in {parts} parts of {part_size}, the last of {last}; "
+            f"it has {columns} columns in {n_parts} codes",
             at,
         )
     return ProductQuantizer(size, part_size, source.array("<f4", CENTROIDS * size, what).astype(np.float32))
@@ -441,7 +453,7 @@ def write_to(file: IO[bytes], model: FastTextFile, name: str) -> None:
             if block.dtype != np.float32 or block.ndim != 2 or block.shape[1] != columns:
                 raise ValueError(f"cannot write {name}: {what} is to have blocks of float32 and {columns} columns, "
                                  f"not {block.dtype} {block.shape}")  # fmt: skip
-            file.write(np.ascontiguousarray(block, "<f4").data.cast("B"))
+            file.write(np.ascontiguousarray(block, "<f4").data)
             written += len(block)
         if written != rows:
             raise ValueError(f"cannot write {name}: {what} is to have {rows} rows and its blocks have {written}")
@@ -456,7 +468,7 @@ def _blocks(matrix: Matrix) -> Iterator[Matrix]:
 def _write_quantized(file: IO[bytes], matrix: QuantizedMatrix) -> None:
     rows, columns = matrix.shape
     file.write(struct.pack("<B2qi", matrix.norm_codes is not None, rows, columns, matrix.codes.size))
-    file.write(np.ascontiguousarray(matrix.codes).data.cast("B"))
+    file.write(np.ascontiguousarray(matrix.codes).data)
     _write_quantizer(file, matrix.quantizer)
     if matrix.norm_codes is not None and matrix.norm_quantizer is not None:
         file.write(matrix.norm_codes.tobytes())

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from firth import _core, files
+from firth import _core, fasttext_format, files
 from firth.checks import whole_number
 from firth.runtime import default_threads
 
@@ -145,8 +145,6 @@ def _named(name: str) -> Format:
 
 
 def _guess(head: bytes) -> str:
-    if head[:4] == struct.pack("<i", 793712314):
-        return "; it looks like a whole fastText model"
     if head[:2] == b"\x80\x04" or head[:2] == b"\x80\x05" or head[:2] == b"\x80\x02":
         return "; it looks like a pickle, which firth never opens: save it with its own library as word2vec text"
     return "; it is empty" if not head else ""
@@ -157,6 +155,10 @@ def _guess(head: bytes) -> str:
 
 def _sniff_safetensors(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] < 1 << 32
+
+
+def _sniff_fasttext(head: bytes) -> bool:
+    return head[:4] == fasttext_format.MAGIC
 
 
 def _is_number(text: bytes) -> bool:
@@ -496,9 +498,49 @@ def _write_safetensors(path: Path, words: list[str], matrix: Matrix) -> None:
     files.write_own(path, "vectors", tensors)
 
 
+# ---- fastText's models
+
+
+def _read_fasttext(request: Request) -> Table:
+    model = fasttext_format.read(request.path)
+    words = model.words[: request.limit]
+    ends = np.cumsum([0, *map(len, words)])
+    rows = _Rows(model.word_vectors(request.limit), np.stack([ends[:-1], ends[1:]], axis=1), "entry", 1)
+    return _assemble(request, b"".join(words), rows)
+
+
+def _write_fasttext(path: Path, words: list[str], matrix: Matrix) -> None:
+    """A skip-gram model without n-grams, whose words' vectors these are; what training would add to it is 0."""
+    if len(words) == 0:
+        raise ValueError(f"cannot write {path}: fastText's programs take no model without words")
+    model = fasttext_format.FastTextFile(
+        model="skipgram",
+        loss="ns",
+        vector_size=matrix.shape[1],
+        window=5,
+        epochs=5,
+        min_count=1,
+        negative=5,
+        word_ngrams=1,
+        bucket=0,
+        min_n=0,
+        max_n=0,
+        update_rate=100,
+        sample=1e-4,
+        words=_encoded(path, words, lambda word: b"\0" in word, "a NUL"),
+        counts=np.ones(len(words), np.int64),
+        n_tokens=len(words),
+        input=matrix,
+        output=np.broadcast_to(np.float32(0), matrix.shape),
+    )
+    with _packed(path) as file:
+        fasttext_format.write_to(file, model, str(path))
+
+
 # In the order in which they are tried on a file: the most particular first.
 FORMATS: tuple[Format, ...] = (
     Format("safetensors", (".safetensors",), _sniff_safetensors, _read_safetensors, _write_safetensors),
+    Format("fasttext", (), _sniff_fasttext, _read_fasttext, _write_fasttext),
     Format("word2vec-text", (".txt", ".vec"), _sniff_text, _read_text, _write_text),
     Format("word2vec-binary", (".bin",), _sniff_binary, _read_binary, _write_binary),
     Format("glove", (".glove",), _sniff_glove, _read_glove, _write_glove),

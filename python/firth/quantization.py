@@ -101,9 +101,7 @@ class ProductQuantizer:
         """
         size = whole_number("part_size", part_size, low=1)
         if matrix.ndim != 2 or matrix.dtype != np.float32 or 0 in matrix.shape:
-            raise ValueError(
-                f"matrix must be float32 of at least one row and column, not {matrix.dtype} {matrix.shape}"
-            )
+            raise ValueError(f"matrix must be float32, a row and a column at least, not {matrix.dtype} {matrix.shape}")
         _check_finite(matrix)
         rows, columns = matrix.shape
         threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
@@ -141,7 +139,7 @@ class ProductQuantizer:
         threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
         codes = np.empty((len(matrix), self.n_parts), np.uint8)
         for begin, end in _blocks(*matrix.shape):
-            block = np.require(matrix[begin:end], requirements="CA")
+            block = np.require(matrix[begin:end], requirements=["C", "A"])
             for i in range(self.n_parts):
                 span, centroids = self.part(i)
                 codes[begin:end, i] = _core.nearest_centroids(block[:, span], centroids=centroids, threads=threads)
@@ -250,9 +248,9 @@ class QuantizedMatrix:
         if not norms:
             quantizer = ProductQuantizer.fit(matrix, part_size, seed=seed, threads=threads)
             return cls(quantizer.encode(matrix, threads=threads), quantizer)
-        lengths = np.linalg.norm(matrix, axis=1, keepdims=True).astype(np.float32, copy=False)
+        lengths: Matrix = np.linalg.norm(matrix, axis=1, keepdims=True).astype(np.float32)
         length_quantizer = ProductQuantizer.fit(lengths, 1, seed=seed, threads=threads)
-        directions = matrix / np.where(lengths == 0, np.float32(1), lengths)
+        directions: Matrix = np.divide(matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0)
         quantizer = ProductQuantizer.fit(directions, part_size, seed=seed, threads=threads)
         return cls(
             quantizer.encode(directions, threads=threads),
@@ -270,7 +268,8 @@ class QuantizedMatrix:
         """Some rows, decoded: float32 (n, vector_size)."""
         decoded = self.quantizer.decode(self.codes[rows])
         if self.norm_codes is not None and self.norm_quantizer is not None:
-            decoded *= self.norm_quantizer.centroids[self.norm_codes[rows], None]
+            with np.errstate(over="ignore", invalid="ignore"):  # codes of a file may stand for anything
+                decoded *= self.norm_quantizer.centroids[self.norm_codes[rows], None]
         return decoded
 
 

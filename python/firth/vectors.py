@@ -444,7 +444,8 @@ class Vectors:
             Where to. The format follows from its end: .safetensors, .bin (word2vec's binary), .txt or .vec
             (word2vec's text), .glove; with .gz behind it, packed.
         format
-            "safetensors", "word2vec-binary", "word2vec-text" or "glove", whatever the file's name.
+            "safetensors", "word2vec-binary", "word2vec-text", "glove" or "fasttext" (a model of fastText's without
+            subwords, which its programs open), whatever the file's name.
 
         Raises
         ------
@@ -611,10 +612,10 @@ def load_vectors(
     Parameters
     ----------
     path
-        word2vec's text or binary format, GloVe's text, or safetensors (firth's vectors, and models it has trained);
-        the text and binary ones may be packed (.gz, .bz2, .xz, .zst).
+        word2vec's text or binary format, GloVe's text, a fastText model (.bin or .ftz), or safetensors (firth's
+        vectors, and models it has trained); all but the last may be packed (.gz, .bz2, .xz, .zst).
     format
-        "word2vec-text", "word2vec-binary", "glove" or "safetensors"; told by the contents if not given.
+        "word2vec-text", "word2vec-binary", "glove", "fasttext" or "safetensors"; told by the contents if not given.
     limit
         Read the first so many words alone.
     errors
@@ -641,6 +642,7 @@ def load_vectors(
 
     Notes
     -----
+    The vectors of a fastText model are those of its words, each the mean of the word's row and those of its n-grams.
     In text the last vector_size fields of a line are the numbers, so that a word may contain blanks. "inf" and "nan"
     are numbers and are kept as they are, in every format; such rows are never found by a search.
     """

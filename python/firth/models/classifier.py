@@ -234,7 +234,9 @@ class FastTextClassifier(Learner):
     bucket: int = option(2_000_000, low=1, high=10**9)
     negative: int = option(5, low=1, high=10_000)
     label_prefix: str = "__label__"
-    tokenizer: str | Callable[[str], Sequence[str]] | Any = dataclasses.field(default="whitespace", metadata=_CHECKED_HERE)
+    tokenizer: str | Callable[[str], Sequence[str]] | Any = dataclasses.field(
+        default="whitespace", metadata=_CHECKED_HERE
+    )
     class_weight: str | Mapping[Any, float] | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
     vectors: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
     validation: float = option(0.0, low=0, high=0.99)

@@ -24,8 +24,8 @@ class Subwords:
     """Pieces of words, and a row for each.
 
     A piece is an n-gram of min_n to max_n characters of the word between ``<`` and ``>``, hashed to one of `bucket`
-    numbers as fastText does (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only buckets that have been trained
-    have a row; that of any other is what it would have started from, a function of the seed and the bucket.
+    numbers as fastText does (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only buckets that have been
+    trained have a row; that of any other is what it would have started from, a function of the seed and the bucket.
 
     Attributes
     ----------
@@ -84,11 +84,13 @@ class SubwordVectors(Vectors):
         self._subwords = subwords
 
     def _vector(self, word: str) -> NDArray[np.float32]:
-        row = self.index.get(word)
-        if row is not None:
-            return self.matrix[row]
-        vector = self._subwords.compose(word) if isinstance(word, str) else None
-        return super()._vector(word) if vector is None else vector
+        try:
+            return super()._vector(word)
+        except KeyError:
+            vector = self._subwords.compose(word)
+            if vector is None:
+                raise
+            return vector
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -217,7 +219,7 @@ class FastText(Word2Vec):
             If it is no such model, or damaged.
         """
         stored = fasttext_format.read(path)
-        if stored.model == "supervised":
+        if stored.model == "supervised" or stored.loss not in ("ns", "hs"):
             raise ValueError(f"{path} is a classifier, not a model of words: firth.FastTextClassifier reads it")
         if not isinstance(stored.input, np.ndarray) or not isinstance(stored.output, np.ndarray):
             raise ValueError(f"{path} is quantised: firth.load_vectors(path) gives its words' vectors")
@@ -268,6 +270,13 @@ class FastText(Word2Vec):
         self._tensors = {"vectors": padded_rows(len(words), self.vector_size), "rows": rows, "buckets": buckets}
         self._settle()
         return self._bags, rows
+
+    def _extra_rows(self, vocabulary: Vocabulary) -> tuple[int, int]:
+        if self.max_n == 0:
+            return len(vocabulary), 12 * len(vocabulary)
+        _, hashed = Subwords.hashed(vocabulary.words, self.min_n, self.max_n, self.bucket, self.n_threads)
+        buckets = len(np.unique(hashed))
+        return len(vocabulary) + buckets, 8 * buckets + 4 * len(hashed) + 12 * len(vocabulary)
 
     def _settle(self) -> None:
         if self._bags is None or "rows" not in self._tensors:

@@ -56,6 +56,10 @@ class Word2Vec(GradientModel):
         Negatives are drawn in proportion to count ** ns_exponent.
     learning_rate, min_learning_rate
         Step size at the first word and at the last; linear in between.
+    deterministic
+        The same seed gives the same vectors to the bit, however many threads. Blocks of 1,024 tokens are trained four
+        at a time on copies of the rows they touch, and their moves added up in order; their negatives come from a pool
+        of 512 drawn for each block.
     epochs
         Passes over the corpus.
     seed
@@ -80,6 +84,7 @@ class Word2Vec(GradientModel):
     ns_exponent: float = option(0.75, low=-10, high=10)
     learning_rate: float = option(0.025, above=0, high=3e38)
     min_learning_rate: float = option(1e-4, low=0, high=3e38)
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,17 +100,23 @@ class Word2Vec(GradientModel):
         -------
         dict
             ``corpus``: ids and offsets (on disk, if the corpus was opened from a file); ``matrices``: the vectors and
-            the context vectors; ``backup``: the vectors of the last whole epoch; ``tables``; and the ``total``.
+            the context vectors, and the rows of pieces if there are any; ``backup``: the vectors of the last whole
+            epoch; ``tables``; and the ``total``.
         """
         words = len(corpus.vocabulary)
-        matrix = 4 * words * padded_size(self.vector_size)
+        rows, tables = self._extra_rows(corpus.vocabulary)
         sizes = {
             "corpus": corpus.ids.nbytes + corpus.offsets.nbytes,
-            "matrices": 2 * matrix,
+            "matrices": 4 * (2 * words + rows) * padded_size(self.vector_size),
             "backup": 4 * words * self.vector_size,
-            "tables": (12 if self.loss == "ns" else 12 + 5 * 32) * words,
+            # The tree's paths are as long as the words' information: 20 nodes are ample.
+            "tables": (20 if self.loss == "ns" else 20 + 5 * 20) * words + tables,
         }
         return {**sizes, "total": sum(sizes.values())}
+
+    def _extra_rows(self, vocabulary: Vocabulary) -> tuple[int, int]:
+        """Rows besides two for each word, and the bytes that it takes to name them."""
+        return 0, 0
 
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
         corpus, words = data, len(data.vocabulary)
@@ -142,6 +153,7 @@ class Word2Vec(GradientModel):
                 learning_rate=self.learning_rate,
                 min_learning_rate=self.min_learning_rate,
                 seed=self.seed,
+                deterministic=self.deterministic,
                 threads=self.n_threads,
             )
             if diverged_at < 0:
