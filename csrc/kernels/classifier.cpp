@@ -11,6 +11,7 @@ namespace {
 // What one thread works in.
 struct Scratch {
     float** rows;     // of an example
+    float** next;     // of the one after it
     float** targets;  // at least all labels' rows, and a step's
     float* signs;     // of the targets
     float* numbers;   // (L) scores or gradients, with room for a vector more
@@ -23,6 +24,7 @@ struct Scratch {
         std::int64_t most = labels > model.longest_path ? labels : model.longest_path;
         if (most < 1 + negative) most = 1 + negative;
         rows = arena.take<float*>(model.longest_bag);
+        next = arena.take<float*>(model.longest_bag);
         targets = arena.take<float*>(most + 1);
         signs = arena.take<float>(most + kTargets + kWidth);
         numbers = arena.take<float>(round_up(static_cast<int>(most), kWidth) + kTargets + kWidth);
@@ -288,19 +290,28 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
     const auto example_at = [&](std::int64_t place) {
         return static_cast<std::int64_t>(permuted_at(order, static_cast<std::uint64_t>(place), n));
     };
-    std::int64_t next = begin < end ? example_at(begin) : 0;
+    if (begin == end) return;
+    // While one example is trained on, the rows of the next one are asked for, and the list of rows of that after it.
+    std::int64_t next = example_at(begin), second = begin + 1 < end ? example_at(begin + 1) : next;
+    Bag coming = bag_of(model, next, scratch.next);
     for (std::int64_t place = begin; place < end; ++place) {
         const std::int64_t at = next;
-        if (place + 1 < end) {
-            next = example_at(place + 1);
-            __builtin_prefetch(model.bag_begins + next);
-            __builtin_prefetch(task.label_begins + next);
+        const Bag bag = coming;
+        float** const rows = scratch.next;
+        scratch.next = scratch.rows;
+        scratch.rows = rows;
+        next = second;
+        coming = bag_of(model, next, scratch.next);
+        for (int r = 0; r < coming.n; ++r) {
+            for (int d = 0; d < floats; d += kLine) __builtin_prefetch(scratch.next[r] + d, 1, 2);
         }
+        second = place + 2 < end ? example_at(place + 2) : next;
+        __builtin_prefetch(model.bag_begins + second);
+        __builtin_prefetch(task.label_begins + second);
         Example example;
         example.labels = task.labels + task.label_begins[at];
         example.n_labels = static_cast<int>(task.label_begins[at + 1] - task.label_begins[at]);
         example.position = before + place;
-        const Bag bag = bag_of(model, at, scratch.rows);
         if (bag.n == 0 || example.n_labels == 0) continue;
         if (Loss::kOneLabel && example.n_labels > 1) {
             // Of several labels one is drawn, as in fastText.
@@ -316,7 +327,7 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
         const float mean = mean_of(bag);
         for (int i = 0; i < steps; ++i) {
             gather(scratch.rows, bag.n, mean, floats, scratch.hidden, scratch.before);
-            if (i == 0 && place + 1 < end) __builtin_prefetch(model.bag_rows + model.bag_begins[next]);
+            if (i == 0) __builtin_prefetch(model.bag_rows + model.bag_begins[second]);
             double unused = 0;
             const StepScratch kept = pairs;
             if (!loss.train(example, step_rate, scratch, pairs, i == 0 ? &tally->loss : &unused)) {

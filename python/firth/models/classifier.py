@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Loss = Literal["softmax", "ns", "hs", "ova"]
+Weights = str | Mapping[Any, float] | None
 Bags = tuple[NDArray[np.int64], NDArray[np.int32]]
 Matrix = NDArray[np.float32]
 
@@ -237,7 +238,7 @@ class FastTextClassifier(Learner):
     tokenizer: str | Callable[[str], Sequence[str]] | Any = dataclasses.field(
         default="whitespace", metadata=_CHECKED_HERE
     )
-    class_weight: str | Mapping[Any, float] | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    class_weight: Weights = dataclasses.field(default=None, metadata=_CHECKED_HERE)
     vectors: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
     validation: float = option(0.0, low=0, high=0.99)
     patience: int | None = option(None, low=1)
@@ -531,13 +532,13 @@ class FastTextClassifier(Learner):
         # Rows that are often needed stand together: they share the caches.
         self._features = self._features[np.argsort(-reached[self._features], kind="stable")]
         self._rows = padded_rows(len(self._features), self.vector_size)
-        _core.fill_uniform(
-            self._rows,
-            scale=1 / self.vector_size,
-            seed=self.seed,
-            numbers=self._features,
-            threads=self.n_threads,
-        )
+        # Words begin with small random numbers; n-grams of words with 0, as all those that no text has. With n-grams of
+        # characters, which are most of a text then, that scores worse.
+        random = np.arange(len(self._features)) if self.max_n else self._row_of()[:n_words]
+        begun = padded_rows(len(random), self.vector_size)
+        numbers = self._features[random]
+        _core.fill_uniform(begun, scale=1 / self.vector_size, seed=self.seed, numbers=numbers, threads=self.n_threads)
+        self._rows[random] = begun
         if self.vectors is not None:
             index = {word: i for i, word in enumerate(self._words)}
             self._rows[self._row_of()[[index[word] for word in self.vectors.words]]] = self.vectors.matrix
