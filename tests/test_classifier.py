@@ -14,7 +14,7 @@ import pytest
 
 import firth
 import reference
-from firth import _core
+from firth import _core, files
 from firth.runtime import padded_rows
 
 LOSSES = ["softmax", "ns", "hs", "ova"]
@@ -241,6 +241,34 @@ def test_features_are_fasttexts(word_ngrams, min_n, max_n, threads):
             line.split(), model._words, min_n=min_n, max_n=max_n, bucket=1009, word_ngrams=word_ngrams
         )
         assert sorted(found[begins[i] : begins[i + 1]].tolist()) == sorted(expected)
+
+
+@pytest.mark.parametrize("bucket", [1, 2, 3, 7, 2**16, 2**16 + 1, 999_999_937, 2**31 - 4])
+def test_any_number_of_buckets(bucket):
+    words = [f"w{i}" for i in range(300)]
+    packed = files.pack_words(words)
+    hashes = _core.hash_words(packed["words"], packed["word_offsets"])
+    _, found = _core.bags_of_features(
+        np.arange(300, dtype=np.int32),
+        np.array([0, 300]),
+        hashes=hashes,
+        features=np.full(300, -1, np.int32),
+        pieces=None,
+        end_hash=5,
+        end_feature=-1,
+        n_words=3,
+        buckets=bucket,
+        word_ngrams=3,
+        rows=None,
+        threads=1,
+    )
+    signed = [*hashes.astype(np.int32).tolist(), 5]
+    expected = []
+    for i, h in enumerate(signed):
+        for other in signed[i + 1 : i + 3]:
+            h = (h * 116049371 + other) % 2**64
+            expected.append(3 + h % bucket)
+    assert found.tolist() == expected
 
 
 # --- learning --------------------------------------------------------------------------------------------------------

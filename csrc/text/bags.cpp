@@ -13,6 +13,21 @@ std::uint64_t extended(std::uint32_t hash) {
     return static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(hash)));
 }
 
+// x % n without a division, which would take most of the time.
+class Remainder {
+  public:
+    explicit Remainder(std::uint32_t n) : n_(n), inverse_(n > 0 ? ~std::uint64_t{0} / n : 0) {}
+    std::uint64_t operator()(std::uint64_t x) const {
+        // The quotient is right or up to 2 too small.
+        std::uint64_t rest = x - static_cast<std::uint64_t>((static_cast<unsigned __int128>(x) * inverse_) >> 64) * n_;
+        while (rest >= n_) rest -= n_;
+        return rest;
+    }
+
+  private:
+    std::uint64_t n_, inverse_;
+};
+
 std::int64_t pieces_of(const Texts& texts, std::int32_t id) {
     return texts.piece_begins ? texts.piece_begins[id + 1] - texts.piece_begins[id] : 0;
 }
@@ -46,6 +61,7 @@ void fill_bags(const Texts& texts, const BagOptions& options, const std::int64_t
     const auto put = [&](std::int32_t*& at, std::int64_t feature) {
         *at++ = options.rows ? options.rows[feature] : static_cast<std::int32_t>(feature);
     };
+    const Remainder bucket_of(options.buckets);
     parallel_shares(texts.n_documents, n_threads, [&](long long begin, long long end, int) {
         std::vector<std::uint64_t> hashes;
         for (long long d = begin; d < end; ++d) {
@@ -67,7 +83,7 @@ void fill_bags(const Texts& texts, const BagOptions& options, const std::int64_t
                 const std::size_t stop = std::min(hashes.size(), i + static_cast<std::size_t>(options.word_ngrams));
                 for (std::size_t j = i + 1; j < stop; ++j) {
                     hash = hash * 116049371u + hashes[j];
-                    put(at, options.n_words + static_cast<std::int64_t>(hash % options.buckets));
+                    put(at, options.n_words + static_cast<std::int64_t>(bucket_of(hash)));
                 }
             }
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -123,6 +124,7 @@ class _Numbered:
         counter.write(ids, offsets)
         return cls(packed, word_offsets, counts, ids, offsets)
 
+    @functools.cached_property
     def words(self) -> list[str]:
         return files.unpack_words({"words": self.packed, "word_offsets": self.word_offsets})
 
@@ -469,7 +471,7 @@ class FastTextClassifier(Learner):
             everything = _Numbered.of(counter)
             names: list[Any] = []
             label_of = np.full(len(everything.counts), -1, np.int32)
-            for i, word in enumerate(everything.words()):
+            for i, word in enumerate(everything.words):
                 if word.startswith(self.label_prefix):
                     label_of[i] = len(names)
                     names.append(word[len(self.label_prefix) :])
@@ -505,7 +507,7 @@ class FastTextClassifier(Learner):
         self._labels = [gold.names[i] for i in order.tolist()]
         gold = gold.renumbered(to, self._labels)
 
-        different = numbered.words()
+        different = numbered.words
         counts = np.append(np.bincount(numbered.ids, minlength=len(different)), 0)
         end = different.index(_END) if _END in different else len(different)
         counts[end] += len(numbered)
@@ -624,7 +626,7 @@ class FastTextClassifier(Learner):
                     break
         for name, matrix in (("words'", rows), ("labels'", outputs)):
             # What the last steps left: no later product has looked at it.
-            if not np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)):
+            if not _finite(matrix):
                 raise _diverged(len(self.history) - 1, f"a number among the {name} vectors")
         if best is not None and best[1] + 1 < len(self.history):
             rows[:], outputs[:] = best[2], best[3]
@@ -649,7 +651,7 @@ class FastTextClassifier(Learner):
     def _features_of(self, numbered: _Numbered, rows: NDArray[np.int32] | None) -> Bags:
         """Features of texts, or what `rows` has for each."""
         index = self._cached("index", lambda: {word: i for i, word in enumerate(self._words)})
-        features = np.fromiter((index.get(word, -1) for word in numbered.words()), np.int32, len(numbered.counts))
+        features = np.fromiter((index.get(word, -1) for word in numbered.words), np.int32, len(numbered.counts))
         pieces = None
         if self.max_n:
             pieces = _core.subword_buckets(
@@ -1224,6 +1226,15 @@ def _diverged(epoch: int, what: str) -> FloatingPointError:
     return FloatingPointError(
         f"training diverged in epoch {epoch + 1}, at {what}: not finite. A lower learning rate helps."
     )
+
+
+def _finite(matrix: Matrix) -> bool:
+    # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
+    # not wide enough.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.add.reduce(matrix, axis=None)):
+            return True
+    return bool(np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)))
 
 
 def _padded(matrix: Matrix) -> Matrix:
