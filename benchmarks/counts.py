@@ -27,14 +27,14 @@ VECTOR_SIZE = 100
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "RandomVectors": ("RandomVectors", {}),
     "LSA": ("LSA", {}),
-    "PPMI-SVD": ("PPMI", {"window": 5}),
+    "PPMI-SVD": ("PPMI", {}),
     "GloVe": ("GloVe", {name: glove.OPTIONS[name] for name in ("window", "x_max", "epochs")}),
     "Word2Vec": ("Word2Vec", {"window": 5, "negative": 5, "sample": 1e-3, "epochs": 5}),
 }
 OPTIONS = {
     "vector_size": VECTOR_SIZE,
     "window": glove.OPTIONS["window"],
-    "svd_window": 5,
+    "svd_window": glove.OPTIONS["window"],
     "min_count": comparison.MIN_COUNT,
     "models": MODELS,
 }

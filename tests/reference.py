@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -312,6 +313,47 @@ def cooccurrences(documents, n_words, window, side, weight):
                 if 1 <= distance <= window and (side == "both" or (j < i) == (side == "left")):
                     matrix[word, near] += weight(distance)
     return matrix
+
+
+# --- phrases ----------------------------------------------------------------------------------------------------------
+
+
+def phrases(documents, min_count, threshold, scoring, connectors):
+    """Score and count of each phrase, by its words: a word, connectors behind it, and the next word that is none."""
+    n_tokens = sum(map(len, documents))
+    words = Counter(word for document in documents for word in document)
+    runs = Counter()
+    for document in documents:
+        for i, word in enumerate(document):
+            end = next((j for j in range(i + 1, len(document)) if document[j] not in connectors), None)
+            if word not in connectors and end is not None:
+                runs[tuple(document[i : end + 1])] += 1
+    found = {}
+    for run, n in runs.items():
+        a, b = words[run[0]], words[run[-1]]
+        if scoring == "npmi":
+            score = math.log((n / n_tokens) / ((a / n_tokens) * (b / n_tokens))) / -math.log(n / n_tokens)
+        else:
+            score = (n - min_count) / a / b * n_tokens
+        if n >= min_count and score > threshold:
+            found[run] = (score, n)
+    return found
+
+
+def merge_phrases(documents, found, connectors, delimiter):
+    """Documents with the phrases that are found from left to right as single words."""
+    merged = []
+    for document in documents:
+        text, i = [], 0
+        while i < len(document):
+            end = next((j for j in range(i + 1, len(document)) if document[j] not in connectors), i)
+            run = tuple(document[i : end + 1])
+            if len(run) < 2 or run not in found:
+                run = run[:1]
+            text.append(delimiter.join(run))
+            i += len(run)
+        merged.append(text)
+    return merged
 
 
 # --- GloVe ----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ FLOW = [
     ["fasttext_format"],
     ["corpus", "formats"],
     ["vectors", "counts"],
-    ["models", "evaluate"],
+    ["models", "evaluate", "phrases"],
     ["demo"],
     ["cli"],
     ["__main__"],

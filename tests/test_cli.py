@@ -87,12 +87,12 @@ def test_help_leads_a_newcomer() -> None:
     for alone in (run(), run("--help"), run("-h")):
         assert alone.exit_code == 0
         assert "firth demo" in alone.stdout
-        for command in ("demo", "train", "count", "neighbors", "analogy", "evaluate", "convert"):
+        for command in ("demo", "train", "count", "phrases", "neighbors", "analogy", "evaluate", "convert"):
             assert f"\n  {command} " in alone.stdout
     assert "skipgram" in run("train").stdout
 
 
-@pytest.mark.parametrize("command", [*TRAIN, "demo", "count", "neighbors", "analogy", "evaluate", "convert"])
+@pytest.mark.parametrize("command", [*TRAIN, "demo", "count", "phrases", "neighbors", "analogy", "evaluate", "convert"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -126,7 +126,9 @@ def test_python_m_firth_is_the_program() -> None:
     assert result.stdout == run("--version").stdout
 
 
-@pytest.mark.parametrize("command", ["", "train", *TRAIN, "demo", "count", "neighbors", "evaluate", "convert"])
+@pytest.mark.parametrize(
+    "command", ["", "train", *TRAIN, "demo", "count", "phrases", "neighbors", "evaluate", "convert"]
+)
 def test_help_is_whole(command: str) -> None:
     """No summary is cut, and no bracket follows another."""
     shown = " ".join(run(*command.split(), "--help").stdout.split())
@@ -209,6 +211,16 @@ def test_help_does_not_load_scipy() -> None:
         (["count", "text.txt", "-o", "o", "--memory", "much"], ["--memory", "'much' is no number of bytes", "4G"]),
         (["count", "text.txt", "-o", "o", "--memory", "-1"], ["--memory", "'-1'"]),
         (["count", "text.txt", "-o", "o", "--memory", "4GG"], ["--memory", "'4GG'"]),
+        (["phrases", "text.txt"], ["--output"]),
+        (["phrases", "text.txt", "-o", "o", "--min-count", "0"], ["--min-count must be at least 1"]),
+        (["phrases", "text.txt", "-o", "o", "--min-phrase-count", "0"], ["--min-phrase-count"]),
+        (["phrases", "text.txt", "-o", "o", "--passes", "0"], ["--passes must be at least 1"]),
+        (["phrases", "text.txt", "-o", "o", "--threads", "0"], ["--threads must be at least 1"]),
+        (["phrases", "text.txt", "-o", "o", "--scoring", "chi"], ["--scoring", "chi", "npmi", "word2phrase"]),
+        (["phrases", "text.txt", "-o", "o", "--threshold", "2"], ["--threshold must lie in -1 .. 1", "not 2"]),
+        (["phrases", "text.txt", "-o", "o", "--threshold", "high"], ["--threshold", "high"]),
+        (["phrases", "text.txt", "-o", "o", "--memory", "much"], ["--memory", "4G"]),
+        (["phrases", "text.txt", "-o", "o", "--save-phrases", "./o"], ["--output and --save-phrases name the same"]),
         (["convert", "x.txt", "y"], ["y: which format?", ".txt"]),
         (["convert", "x.txt", "y.txt", "--to", "nonsense"], ["nonsense", "word2vec-text"]),
     ],
@@ -713,6 +725,98 @@ def test_bars_on_a_terminal(text: Path, tmp_path: Path, quiet: bool) -> None:
     assert process.returncode == 0
     assert (b"counting" in shown) == (b"Saved 200 pairs of 20 words" in shown) == (not quiet)
     assert bool(shown) != quiet
+
+
+# ---- phrases
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Path:
+    """Towns of two words, among words at random, and a bank with a word inside."""
+    draw = random.Random(1)
+    path = tmp_path / "places.txt"
+    names = ["new york times", "los angeles", "bank of america"]
+    with path.open("w") as file:
+        for _ in range(600):
+            file.write(" ".join([draw.choice(names), *(f"w{draw.randrange(50)}" for _ in range(4)), "of"]) + "\n")
+    return path
+
+
+def same_corpus(a: firth.Corpus, b: firth.Corpus) -> bool:
+    return a.vocabulary.words == b.vocabulary.words and a.ids.tolist() == b.ids.tolist() and a.report == b.report
+
+
+def test_phrases_writes_the_librarys_corpus_and_phrases(places: Path, tmp_path: Path) -> None:
+    output, kept = tmp_path / "o.corpus", tmp_path / "o.phrases"
+    flags = ["--passes", 2, "--threshold", 0.6, "--connectors", "of the", "--delimiter", "+", "--threads", 2]
+    more = ["--min-phrase-count", 7, "--min-count", 40, "--max-size", 30, "--memory", "10M", "-n", 3]
+    result = run("phrases", places, "-o", output, "--save-phrases", kept, *flags, *more)
+    assert result.exit_code == 0, result.output
+    corpus = firth.Corpus.from_file(places, min_count=1)
+    learner = firth.Phrases(min_count=7, threshold=0.6, connectors={"of", "the"}, delimiter="+", passes=2).fit(corpus)
+    expected = learner.apply(corpus, min_count=40, max_size=30)
+    assert same_corpus(firth.Corpus.open(output), expected)
+    assert list(firth.Phrases.open(kept)) == list(learner)
+    assert {"new+york+times", "los+angeles", "bank+of+america"} <= set(expected.vocabulary)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert len(lines) == 3
+    assert {line[0] for line in lines} <= set(learner.scores)
+    assert [int(line[2]) for line in lines] == sorted((one.count for one in learner), reverse=True)[:3]
+    assert all(float(line[1]) == pytest.approx(learner.scores[line[0]], abs=6e-4) for line in lines)
+    assert (
+        f"Saved {expected.n_tokens:,} words, 30 different, in {output}, with {len(learner)} phrases\n" in result.stderr
+    )
+
+
+def test_phrases_has_the_librarys_defaults(places: Path, tmp_path: Path) -> None:
+    assert run("phrases", places, "-o", tmp_path / "o", "-q").output == ""
+    corpus = firth.Corpus.from_file(places, min_count=1)
+    expected = firth.Phrases().fit(corpus).apply(corpus, min_count=5)
+    assert same_corpus(firth.Corpus.open(tmp_path / "o"), expected)
+    assert run("phrases", places, "-o", tmp_path / "p", "-q", "--scoring", "word2phrase").output == ""
+    expected = firth.Phrases(scoring="word2phrase").fit(corpus).apply(corpus, min_count=5)
+    assert same_corpus(firth.Corpus.open(tmp_path / "p"), expected)
+    none = run("phrases", places, "-o", tmp_path / "p", "--threshold", 1)
+    assert none.stdout == ""
+    assert "with 0 phrases" in none.stderr
+    assert run("phrases", places, "-o", tmp_path / "p", "-n", 0).stdout == ""
+
+
+def test_train_takes_a_corpus_with_phrases(places: Path, tmp_path: Path) -> None:
+    assert run("phrases", places, "-o", tmp_path / "corpus", "-q").exit_code == 0
+    options = ["--vector-size", 4, "--epochs", 1, "-q"]
+    assert run("train", "skipgram", tmp_path / "corpus", "-o", tmp_path / "v.txt", *options).output == ""
+    assert "los_angeles" in firth.load_vectors(tmp_path / "v.txt")
+
+
+def test_phrases_takes_a_saved_corpus_and_neither_counts_nor_vectors(places: Path, tmp_path: Path) -> None:
+    corpus = firth.Corpus.from_file(places, min_count=1)
+    corpus.save(tmp_path / "corpus")
+    # Rare words are left out at the end, of a saved corpus too.
+    assert run("phrases", tmp_path / "corpus", "-o", tmp_path / "o", "-q", "--min-count", 45).output == ""
+    expected = firth.Phrases().fit(corpus).apply(corpus, min_count=45)
+    assert same_corpus(firth.Corpus.open(tmp_path / "o"), expected)
+    more = ["-o", tmp_path / "none"]
+    refused(run("phrases", tmp_path / "corpus", *more, "--tokenizer", "words"), 2, "--tokenizer was settled")
+    firth.count_cooccurrences(corpus).save(tmp_path / "counts")
+    refused(run("phrases", tmp_path / "counts", *more), 1, "holds counts, not text: firth phrases takes the text")
+    refused(run("phrases", some_vectors(tmp_path / "v.txt"), *more), 1, "holds vectors")
+    refused(run("phrases", places, *more, "--min-count", 1000, "-q"), 1, "no word", "min_count=1000")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("which", ["-o", "--save-phrases"])
+def test_phrases_that_cannot_be_written_are_found_before_reading(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    more = ["-o", tmp_path / "o"] if which == "--save-phrases" else []
+    missing = tmp_path / "missing" / "o"
+    refused(run("phrases", places, *more, which, missing), 1, str(missing), "no folder")
+    refused(run("phrases", places, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
+    refused(run("phrases", places, *more, which, places), 2, f"{places} is what shall be read")
+    refused(run("phrases", tmp_path / "other", *more, which, tmp_path / "p"), 1, "other: No such file")
+    assert [path.name for path in tmp_path.iterdir()] == ["places.txt"]
 
 
 # ---- queries

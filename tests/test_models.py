@@ -444,12 +444,14 @@ def test_ctrl_c_between_two_epochs(make_gradient, corpus, tmp_path, monkeypatch)
             if len(self) == 2:
                 signal.raise_signal(signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     model = make_gradient()
     seen = property(lambda self: self.__dict__.setdefault("seen", History()), lambda *_: None)
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "history", seen, raising=False)
         with pytest.raises(KeyboardInterrupt):
             model.fit(corpus, checkpoint=tmp_path)
+    signal.signal(signal.SIGINT, before)
     resumed = make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)
     assert [epoch.epoch for epoch in resumed.history] == [1, 2, 3]
     assert same(resumed, whole)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import reference
-from firth import _core
+from firth import _core, quantization
 from firth.quantization import CENTROIDS, ProductQuantizer, QuantizedMatrix
 
 
@@ -25,27 +25,25 @@ def error(matrix, decoded):
 @pytest.mark.parametrize("n", [1, 15, 64, 65, 1000])
 def test_nearest_centroids_equal_oracle(isa, n, size):
     points, centroids = random_rows(n, size), random_rows(CENTROIDS, size, 1)
-    codes = _core.nearest_centroids(points, centroids=centroids, threads=1)
+    codes = _core.nearest_centroids(points, centroids=centroids)
     distances = reference.squared_distances(points, centroids)
     assert codes.dtype == np.uint8
     found = np.take_along_axis(distances, codes[:, None].astype(int), 1)[:, 0]
     np.testing.assert_allclose(found, distances.min(axis=1), rtol=1e-5)
-    for threads in (2, 3):
-        np.testing.assert_array_equal(_core.nearest_centroids(points, centroids=centroids, threads=threads), codes)
 
 
 @pytest.mark.parametrize("k", [1, 3, 255, 256])
 def test_of_equally_near_centroids_the_first_is_taken(isa, k):
     random = np.random.default_rng(k)
     points, centroids = (random.integers(-4, 5, (n, 2)).astype(np.float32) for n in (500, k))  # distances are exact
-    codes = _core.nearest_centroids(points, centroids=centroids, threads=3)
+    codes = _core.nearest_centroids(points, centroids=centroids)
     np.testing.assert_array_equal(codes, reference.squared_distances(points, centroids).argmin(axis=1))
 
 
 def test_points_may_be_columns_of_a_matrix(isa):
     matrix, centroids = random_rows(300, 10), random_rows(CENTROIDS, 3, 1)
-    codes = _core.nearest_centroids(matrix[:, 4:7], centroids=centroids, threads=2)
-    np.testing.assert_array_equal(codes, _core.nearest_centroids(matrix[:, 4:7].copy(), centroids=centroids, threads=1))
+    codes = _core.nearest_centroids(matrix[:, 4:7], centroids=centroids)
+    np.testing.assert_array_equal(codes, _core.nearest_centroids(matrix[:, 4:7].copy(), centroids=centroids))
 
 
 def test_the_kernel_refuses_what_does_not_fit():
@@ -56,9 +54,7 @@ def test_the_kernel_refuses_what_does_not_fit():
         (random_rows(0, 2), "1 to 256 centroids, not 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            _core.nearest_centroids(points, centroids=centroids, threads=1)
-    with pytest.raises(ValueError, match="threads must be at least 1"):
-        _core.nearest_centroids(points, centroids=points, threads=0)
+            _core.nearest_centroids(points, centroids=centroids)
 
 
 # ---- learning
@@ -110,6 +106,18 @@ def test_centroids_without_points_are_put_to_use():
     assert error(matrix, quantizer.decode(quantizer.encode(matrix))) < 1e-12
 
 
+def test_an_empty_cluster_takes_half_of_another():
+    centroids, sizes = np.zeros((4, 3), np.float32), np.array([0, 5, 1, 0])
+    quantization._split(centroids, sizes, 0, np.random.default_rng(0))
+    assert sizes.tolist() == [2, 3, 1, 0]  # of a single point there is nothing to take
+    np.testing.assert_array_equal(centroids[0], -centroids[1])
+    assert (centroids[0] != 0).all()
+    quantization._split(centroids, sizes, 3, np.random.default_rng(0))
+    assert sizes.sum() == 6
+    assert sizes.min() == 1
+    assert len(np.unique(centroids[[0, 1, 3]], axis=0)) == 3
+
+
 def test_of_many_rows_some_are_drawn(monkeypatch):
     monkeypatch.setattr("firth.quantization._POINTS", 500)
     matrix = random_rows(3000, 4)
@@ -139,6 +147,8 @@ def test_blocks_do_not_show(monkeypatch):
     unaligned = np.frombuffer(b"x" + matrix.tobytes(), np.float32, matrix.size, 1).reshape(matrix.shape)
     assert not unaligned.flags.aligned
     np.testing.assert_array_equal(quantizer.encode(unaligned), codes)
+    whole = ProductQuantizer.fit(unaligned, 6)  # a single part, of which no copy is made by the way
+    np.testing.assert_array_equal(whole.encode(unaligned), whole.encode(matrix))
 
 
 # ---- matrices

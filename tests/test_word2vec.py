@@ -237,7 +237,13 @@ def test_huffman_paths_of_words_in_any_order():
 @settings(max_examples=60, deadline=None)
 def test_kernel_equals_oracle_on_anything(lengths, size, window, negative, sample, words):
     case = Case(
-        random_documents(lengths, words), words=words, size=size, window=window, negative=negative, sample=sample
+        random_documents(lengths, words),
+        words=words,
+        size=size,
+        window=window,
+        negative=negative,
+        sample=sample,
+        learning_rate=0.05,
     )
     assert_close(case, case.train())
 

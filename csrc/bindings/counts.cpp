@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <optional>
 
@@ -23,6 +22,27 @@ std::vector<std::uint64_t> units(const py::array_t<double>& weights, const char*
     }
     return result;
 }
+
+// Columns and values of rows, end to end. Pages that are never written to are never real, so the room may be ample.
+struct CooccurrenceRows {
+    explicit CooccurrenceRows(std::int64_t most)
+        : room(most),
+          columns(static_cast<std::size_t>(most) * sizeof(std::int32_t)),
+          values(static_cast<std::size_t>(most) * sizeof(float)) {}
+    CooccurrenceRows(CooccurrenceRows&&) = default;
+
+    // Gives back the room that is left.
+    void trim() {
+        room = size;
+        columns.keep(static_cast<std::size_t>(size) * sizeof(std::int32_t));
+        values.keep(static_cast<std::size_t>(size) * sizeof(float));
+    }
+
+    std::int64_t room;
+    std::int64_t size = 0;
+    Pages columns;  // int32
+    Pages values;   // float
+};
 
 // Holds what every call needs of a corpus, so that rows may be asked for a range at a time. `counts` is what
 // count_words gave for these ids, which it has checked: nothing of that is looked at again.
@@ -58,12 +78,23 @@ class CooccurrenceCounter {
         places_ = Places(task_, counts_.data(), first, n, threads);
     }
 
-    CooccurrenceRows rows(std::int32_t first, std::int32_t n, int threads) const {
+    // Appends rows [first, first + n) and returns the length of each.
+    Array<std::int64_t> rows(std::int32_t first, std::int32_t n, CooccurrenceRows& out, int threads) const {
         require(first >= places_.first() && n >= 0 && first <= places_.end() - n,
                 "rows must be of words whose places are known");
         threads_of(threads);
+        const std::int64_t near = (task_.left ? task_.window : 0) + (task_.right ? task_.window : 0);
+        std::int64_t most = 0;
+        for (std::int32_t row = first; row < first + n; ++row) {
+            most += std::min<std::int64_t>(task_.n_words, places_.count(row) * near);
+        }
+        require(most <= out.room - out.size, "there is no room for as many non-zeros as these rows can have");
+        Array<std::int64_t> lengths(n);
+        std::int64_t* const length = lengths.mutable_data();
         const py::gil_scoped_release release;
-        return cooccurrence_rows(task_, *starts_, places_, first, n, threads);
+        out.size += count_rows(task_, *starts_, places_, first, n, length, out.columns.as<std::int32_t>() + out.size,
+                               out.values.as<float>() + out.size, threads);
+        return lengths;
     }
 
   private:
@@ -75,61 +106,27 @@ class CooccurrenceCounter {
     Places places_;
 };
 
-py::array_t<std::int64_t> lengths(const CooccurrenceRows& rows) {
-    return py::array_t<std::int64_t>(static_cast<py::ssize_t>(rows.lengths.size()), rows.lengths.data());
-}
-
-// Views of columns and values, piece by piece.
-py::list pieces(const py::object& self) {
-    py::list views;
-    for (const auto& piece : self.cast<const CooccurrenceRows&>().pieces) {
-        views.append(py::make_tuple(py::array_t<std::int32_t>(piece.size, piece.columns.as<std::int32_t>(), self),
-                                    py::array_t<float>(piece.size, piece.values.as<float>(), self)));
-    }
-    return views;
-}
-
-// All columns and values end to end. The rows are empty afterwards: each piece is given back when it is copied.
-template <class Index>
-py::tuple joined(const std::vector<CooccurrenceRows*>& parts, int threads) {
-    std::vector<CooccurrenceRows::Piece*> all;
-    std::vector<std::int64_t> begins{0};
-    for (CooccurrenceRows* rows : parts) {
-        for (auto& piece : rows->pieces) {
-            all.push_back(&piece);
-            begins.push_back(begins.back() + piece.size);
-        }
-    }
-    Array<Index> columns(begins.back());
-    Array<float> values(begins.back());
-    auto* const column = columns.mutable_data();
-    auto* const value = values.mutable_data();
-    {
-        const py::gil_scoped_release release;
-        std::atomic<std::size_t> next{0};
-        parallel(threads_of(threads), [&](int) {
-            for (std::size_t i; (i = next++) < all.size();) {
-                const CooccurrenceRows::Piece piece = std::move(*all[i]);
-                std::copy_n(piece.columns.as<std::int32_t>(), piece.size, column + begins[i]);
-                std::copy_n(piece.values.as<float>(), piece.size, value + begins[i]);
-            }
-        });
-        for (CooccurrenceRows* rows : parts) rows->pieces.clear();
-    }
-    return py::make_tuple(columns, values);
-}
-
-py::tuple join(const std::vector<CooccurrenceRows*>& parts, bool wide, int threads) {
-    return wide ? joined<std::int64_t>(parts, threads) : joined<std::int32_t>(parts, threads);
+// What rows have been counted into, as NumPy sees it: kept alive by it.
+template <class T>
+py::array_t<T> view(const py::object& self, Pages CooccurrenceRows::* pages) {
+    const auto& rows = self.cast<const CooccurrenceRows&>();
+    return py::array_t<T>(rows.size, (rows.*pages).template as<T>(), self);
 }
 
 }  // namespace
 
 void bind_counts(py::module_& m) {
     py::class_<CooccurrenceRows>(m, "CooccurrenceRows")
-        .def_property_readonly("lengths", &lengths)
-        .def("pieces", &pieces);
-    m.def("join_rows", &join, py::arg("rows"), py::kw_only(), py::arg("wide"), py::arg("threads"));
+        .def(py::init([](std::int64_t most) {
+                 require(most >= 0 && most < (std::int64_t{1} << 48), "most must lie in 0 .. 2^48");
+                 return CooccurrenceRows(most);
+             }),
+             py::arg("most"))
+        .def_property_readonly(
+            "columns", [](const py::object& self) { return view<std::int32_t>(self, &CooccurrenceRows::columns); })
+        .def_property_readonly("values",
+                               [](const py::object& self) { return view<float>(self, &CooccurrenceRows::values); })
+        .def("trim", &CooccurrenceRows::trim);
     py::class_<CooccurrenceCounter>(m, "CooccurrenceCounter")
         .def(py::init<const py::array_t<std::int32_t>&, const py::array_t<std::int64_t>&,
                       const py::array_t<std::int64_t>&, int, const std::optional<py::array_t<double>>&,
@@ -138,7 +135,8 @@ void bind_counts(py::module_& m) {
              py::arg("window"), py::arg("left"), py::arg("right"))
         .def("find_places", &CooccurrenceCounter::find_places, py::arg("first"), py::arg("n"), py::kw_only(),
              py::arg("threads"))
-        .def("rows", &CooccurrenceCounter::rows, py::arg("first"), py::arg("n"), py::kw_only(), py::arg("threads"));
+        .def("rows", &CooccurrenceCounter::rows, py::arg("first"), py::arg("n"), py::kw_only(), py::arg("out"),
+             py::arg("threads"));
 }
 
 }  // namespace firth

@@ -7,6 +7,7 @@ namespace firth {
 void bind_classifier(pybind11::module_& m);
 void bind_counts(pybind11::module_& m);
 void bind_glove(pybind11::module_& m);
+void bind_phrases(pybind11::module_& m);
 void bind_quantization(pybind11::module_& m);
 void bind_rows(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     firth::bind_runtime(m);
     firth::bind_text(m);
     firth::bind_subwords(m);
+    firth::bind_phrases(m);
     firth::bind_rows(m);
     firth::bind_sparse(m);
     firth::bind_quantization(m);

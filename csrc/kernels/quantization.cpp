@@ -41,12 +41,11 @@ FIRTH_INLINE void nearest(const Quantization& task, const float* points, VecInt 
 
 }  // namespace
 
-void nearest_centroids(const Quantization& task, std::int64_t begin, std::int64_t end, std::uint8_t* codes,
-                       float* scratch) {
-    for (std::int64_t first = begin; first < end; first += kPoints) {
-        const int n = static_cast<int>(end - first < kPoints ? end - first : kPoints);
+void nearest_centroids(const Quantization& task, std::int64_t n, std::uint8_t* codes, float* scratch) {
+    for (std::int64_t first = 0; first < n; first += kPoints) {
+        const int left = static_cast<int>(n - first < kPoints ? n - first : kPoints);
         for (int i = 0; i < kPoints; ++i) {  // past the end: the last point again, and not looked at
-            const float* const point = task.points + (first + (i < n ? i : n - 1)) * task.stride;
+            const float* const point = task.points + (first + (i < left ? i : left - 1)) * task.stride;
             for (std::int64_t d = 0; d < task.size; ++d) scratch[d * kPoints + i] = point[d];
         }
         VecInt found[kVectors];
@@ -63,7 +62,7 @@ void nearest_centroids(const Quantization& task, std::int64_t begin, std::int64_
             default:
                 nearest<0>(task, scratch, found);
         }
-        for (int i = 0; i < n; ++i) {
+        for (int i = 0; i < left; ++i) {
             codes[first + i] = static_cast<std::uint8_t>(found[i / kWidth][i % kWidth]);
         }
     }

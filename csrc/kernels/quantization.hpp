@@ -19,9 +19,9 @@ struct Quantization {
 // Points taken at once are a multiple of no more than this.
 constexpr std::int64_t kPointsAtOnce = 64;
 
-// codes: (N) the nearest centroid of points begin .. end, the lower one of two equally near; a point that is not
+// codes: (N) the nearest centroid of each of n points, the lower one of two equally near; a point that is not
 // finite has code 0. scratch: (D, kPointsAtOnce).
-FIRTH_DECLARE_KERNEL(void, nearest_centroids, const Quantization& task, std::int64_t begin, std::int64_t end,
-                     std::uint8_t* codes, float* scratch)
+FIRTH_DECLARE_KERNEL(void, nearest_centroids, const Quantization& task, std::int64_t n, std::uint8_t* codes,
+                     float* scratch)
 
 }  // namespace firth

@@ -21,6 +21,8 @@ constexpr int kHidden = 16;
 // Tokens of a range handled at once, and steps between a prefetch and its use.
 constexpr int kBlock = 4096;
 constexpr int kAhead = 2;
+constexpr std::int64_t kAskAhead = 8;    // tokens between asking for their rows and copying them
+constexpr std::int64_t kMergeAhead = 4;  // rows between asking for one and merging it
 
 // A stretch of tokens after subsampling, with as many neighbours on either side as a window can reach.
 struct Kept {
@@ -29,6 +31,7 @@ struct Kept {
     std::int32_t* last;
     std::int64_t* positions;  // in the corpus
     int begin, end;           // the centres
+    int n;                    // of all
 };
 
 struct Sampler {
@@ -92,6 +95,7 @@ void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end
         ++document;
     }
     for (int i = 0; i < n; ++i) kept.words[i] = task.ids[kept.positions[i]];
+    kept.n = n;
 }
 
 // Where rows lie: in the matrices, which all threads share...
@@ -109,6 +113,12 @@ struct OwnRows {
     Word2VecCopies& copies;
     float* in(std::int64_t row) { return find(copies.in, task.vectors, row); }
     float* out(std::int64_t row) { return find(copies.out, task.context, row); }
+
+    void ask_for_in(std::int64_t row) const { ask_for(task.vectors, row); }
+    void ask_for_out(std::int64_t row) const { ask_for(task.context, row); }
+    void ask_for(const float* matrix, std::int64_t row) const {
+        for (std::int64_t d = 0; d < task.stride; d += kLine) __builtin_prefetch(matrix + row * task.stride + d, 0, 2);
+    }
 
     float* find(RowCopies& own, const float* matrix, std::int64_t row) {
         std::int32_t& place = own.places[row];
@@ -135,6 +145,12 @@ struct NegativeSampling {
     const std::int32_t* pool;  // (task.pool)
 
     static int most(const Word2Vec& task) { return 1 + task.negative; }
+
+    // Rows that `word` alone is compared with when it is predicted.
+    template <class Use>
+    void rows_out(std::int32_t word, Use&& use) const {
+        use(word);
+    }
 
     // Rows to compare with for `word`; `draw` is a number that no other draw of the epoch has. Negatives that hit the
     // word itself are dropped, as word2vec has it.
@@ -167,6 +183,11 @@ struct HierarchicalSoftmax {
     const std::int32_t* pool;
 
     static int most(const Word2Vec& task) { return task.longest_path; }
+
+    template <class Use>
+    void rows_out(std::int32_t word, Use&& use) const {
+        for (std::int64_t i = task.path_begins[word]; i < task.path_begins[word + 1]; ++i) use(task.path_nodes[i]);
+    }
 
     int choose(std::int32_t word, std::uint64_t, float** targets, float* signs) const {
         const std::int64_t begin = task.path_begins[word];
@@ -457,6 +478,33 @@ struct BagOfRows {
     }
 };
 
+// Copies the rows that a block's words are made of, and those that it compares them with, all in one go: row by row in
+// the midst of the training each would be waited for.
+template <class Objective>
+void copy_rows(const Word2Vec& task, const Kept& kept, const Objective& objective) {
+    const auto rows_in = [&](std::int32_t word, auto&& use) {
+        if (task.bag_begins == nullptr) return use(word);
+        for (std::int64_t i = task.bag_begins[word]; i < task.bag_begins[word + 1]; ++i) use(task.bag_rows[i]);
+    };
+    auto& access = objective.access;
+    for (std::int64_t i = -kAskAhead; i < kept.n; ++i) {
+        if (i + kAskAhead < kept.n) {
+            const std::int32_t word = kept.words[i + kAskAhead];
+            rows_in(word, [&](std::int64_t row) { access.ask_for_in(row); });
+            objective.rows_out(word, [&](std::int64_t row) { access.ask_for_out(row); });
+        }
+        if (i >= 0) {
+            rows_in(kept.words[i], [&](std::int64_t row) { access.in(row); });
+            objective.rows_out(kept.words[i], [&](std::int64_t row) { access.out(row); });
+        }
+    }
+    if (task.noise == nullptr) return;
+    for (int i = 0; i < task.pool; ++i) {
+        if (i + kAskAhead < task.pool) access.ask_for_out(objective.pool[i + kAskAhead]);
+        access.out(objective.pool[i]);
+    }
+}
+
 template <template <class> class Rows, class Objective, class Access>
 void train_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, Arena arena,
                  Access access) {
@@ -476,6 +524,7 @@ void train_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Wor
     for (std::int64_t block = begin; block < end; block += kBlock) {
         sample_stretch(sampler, block, block + kBlock < end ? block + kBlock : end, rows.kept);
         tally->centres += rows.kept.end - rows.kept.begin;
+        if constexpr (Access::kOwn) copy_rows(task, rows.kept, objective);
         if (!rows.train(sampler, objective, scratch, tally)) return;
         tally->loss += take(scratch.loss);
     }
@@ -494,14 +543,6 @@ void train_with(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word
         train_range<RowsOfTheirOwn, NegativeSampling<Access>>(task, begin, end, tally, arena, access);
     } else {
         train_range<RowsOfTheirOwn, HierarchicalSoftmax<Access>>(task, begin, end, tally, arena, access);
-    }
-}
-
-void leave_moves(const RowCopies& own, const float* matrix, std::int64_t stride) {
-    for (std::int64_t i = 0; i < own.n; ++i) {
-        float* const copy = own.copies + i * stride;
-        const float* const row = matrix + own.rows[i] * stride;
-        for (std::int64_t d = 0; d < stride; d += kWidth) store(copy + d, load(copy + d) - load(row + d));
     }
 }
 
@@ -531,17 +572,37 @@ void word2vec_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, 
 void word2vec_block(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecCopies* copies,
                     Word2VecTally* tally, void* scratch) {
     train_with(task, begin, end, tally, {static_cast<char*>(scratch)}, OwnRows{task, *copies});
-    leave_moves(copies->in, task.vectors, task.stride);
-    leave_moves(copies->out, task.context, task.stride);
 }
 
-void add_moves(float* matrix, std::int64_t stride, const RowCopies& moves, std::int64_t part, std::int64_t parts) {
-    for (std::int64_t i = 0; i < moves.n; ++i) {
-        const std::int64_t row = moves.rows[i];
-        if (row % parts != part) continue;
-        float* const to = matrix + row * stride;
-        const float* const move = moves.copies + i * stride;
-        for (std::int64_t d = 0; d < stride; d += kWidth) store(to + d, load(to + d) + load(move + d));
+void merge_copies(float* matrix, std::int64_t stride, const RowCopies* blocks, int n_blocks, std::int64_t part,
+                  std::int64_t parts) {
+    for (int b = 0; b < n_blocks; ++b) {
+        const RowCopies& own = blocks[b];
+        for (std::int64_t i = 0; i < own.n; ++i) {
+            const std::int64_t row = own.rows[i];
+            if (i + kMergeAhead < own.n && own.rows[i + kMergeAhead] % parts == part) {
+                const float* const next = matrix + own.rows[i + kMergeAhead] * stride;
+                for (std::int64_t d = 0; d < stride; d += kLine) __builtin_prefetch(next + d, 1, 2);
+            }
+            if (row % parts != part) continue;
+            const float* copies[kMostBlocks];
+            int n = 0;
+            bool done = false;  // with the first block that has a copy
+            for (int other = 0; other < n_blocks; ++other) {
+                const std::int32_t place = blocks[other].places[row];
+                if (place < 0) continue;
+                done |= other < b;
+                copies[n++] = blocks[other].copies + place * stride;
+            }
+            if (done) continue;
+            float* const to = matrix + row * stride;
+            for (std::int64_t d = 0; d < stride; d += kWidth) {
+                const Vec before = load(to + d);
+                Vec sum = load(copies[0] + d);
+                for (int c = 1; c < n; ++c) sum += load(copies[c] + d) - before;
+                store(to + d, sum);
+            }
+        }
     }
 }
 

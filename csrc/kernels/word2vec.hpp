@@ -74,13 +74,16 @@ FIRTH_DECLARE_KERNEL(std::int64_t, word2vec_scratch_bytes, const Word2Vec& task)
 FIRTH_DECLARE_KERNEL(void, word2vec_range, const Word2Vec& task, std::int64_t begin, std::int64_t end,
                      Word2VecTally* tally, void* scratch)
 
-// Trains a block on copies of the rows that it touches, as they are now; at the end a copy holds how far its row has
-// moved. The matrices are only read, so that blocks may be trained side by side: see train_rounds.
+// Trains a block on copies of the rows that it touches, as they are now. The matrices are only read, so that blocks may
+// be trained side by side.
 FIRTH_DECLARE_KERNEL(void, word2vec_block, const Word2Vec& task, std::int64_t begin, std::int64_t end,
                      Word2VecCopies* copies, Word2VecTally* tally, void* scratch)
 
-// Adds moves to the rows whose number leaves the remainder `part` when divided by `parts`.
-FIRTH_DECLARE_KERNEL(void, add_moves, float* matrix, std::int64_t stride, const RowCopies& moves, std::int64_t part,
-                     std::int64_t parts)
+constexpr int kMostBlocks = 16;
+
+// Moves each row of a matrix by as much as the copies of it have moved in n_blocks blocks, kMostBlocks at the most; of
+// the rows whose number leaves the remainder `part` when divided by `parts`.
+FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const RowCopies* blocks, int n_blocks,
+                     std::int64_t part, std::int64_t parts)
 
 }  // namespace firth

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <condition_variable>
+#include <mutex>
 
 #include "runtime/threads.hpp"
 
@@ -109,35 +111,43 @@ int DocumentStarts::behind(std::int64_t position, int reach) const {
     return static_cast<int>(std::min<std::int64_t>(distance, reach));
 }
 
-CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
-                                   std::int32_t first, std::int32_t n, int n_threads) {
-    // Rows are handed out in pieces of about equal work, small enough that no thread waits long for another.
-    const std::int64_t total =
-        n == 0 ? 0 : places.begin(first + n - 1) + places.count(first + n - 1) - places.begin(first);
-    const std::int64_t piece_tokens = std::max<std::int64_t>(1000, total / (64 * n_threads));
-    std::vector<std::int32_t> cuts{first};
-    for (std::int32_t row = first, end = first + n; row < end; ++row) {
-        if (row + 1 == end || places.begin(row + 1) - places.begin(cuts.back()) >= piece_tokens)
-            cuts.push_back(row + 1);
-    }
-
-    CooccurrenceRows rows;
-    rows.lengths.resize(static_cast<std::size_t>(n));
-    rows.pieces.resize(cuts.size() - 1);
+std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
+                        std::int32_t first, std::int32_t n, std::int64_t* lengths, std::int32_t* columns, float* values,
+                        int n_threads) {
     const int left = task.left ? task.window : 0, right = task.right ? task.window : 0;
     const auto most = [&](std::int32_t row) {  // non-zeros that a row can have
         return std::min<std::int64_t>(task.n_words, places.count(row) * (left + right));
     };
-    std::atomic<std::size_t> next_piece{0};
+    // Rows are handed out in pieces of about equal work, small enough that no thread waits long for another and that a
+    // piece stays in cache until it is copied to its place.
+    std::int64_t total = 0, room = 0, most_room = 0;
+    for (std::int32_t row = first; row < first + n; ++row) total += places.count(row);
+    const std::int64_t piece_tokens = std::clamp<std::int64_t>(total / (64 * n_threads), 1000, 1 << 18);
+    std::vector<std::int32_t> cuts{first};
+    for (std::int32_t row = first, end = first + n; row < end; ++row) {
+        room += most(row);
+        most_room = std::max(most_room, room);
+        if (row + 1 == end || places.begin(row + 1) - places.begin(cuts.back()) >= piece_tokens) {
+            cuts.push_back(row + 1);
+            room = 0;
+        }
+    }
+
+    // Where a piece goes is known when all before it are counted. They are taken in order, so that the first that is
+    // not yet counted is always in work, and waits for nobody.
+    std::int64_t size = 0;  // of the pieces counted
+    std::size_t counted = 0;
+    std::mutex guard;
+    std::condition_variable changed;
+    std::atomic<std::size_t> next{0};
+    const std::size_t n_pieces = cuts.size() - 1;
     parallel(n_threads, [&](int) {
+        // All the memory is taken before the first piece: whoever has taken one must come to its end.
         Accumulator row(task.n_words);
-        for (std::size_t piece; (piece = next_piece++) < rows.pieces.size();) {
-            std::int64_t room = 0;
-            for (std::int32_t r = cuts[piece]; r < cuts[piece + 1]; ++r) room += most(r);
-            // Pages that are never written to are never real, so the room may be ample.
-            auto& out = rows.pieces[piece];
-            out.columns = Pages(static_cast<std::size_t>(room) * sizeof(std::int32_t));
-            out.values = Pages(static_cast<std::size_t>(room) * sizeof(float));
+        const Pages own_columns(static_cast<std::size_t>(most_room) * sizeof(std::int32_t));
+        const Pages own_values(static_cast<std::size_t>(most_room) * sizeof(float));
+        for (std::size_t piece; (piece = next++) < n_pieces;) {
+            std::int64_t here = 0;
             for (std::int32_t r = cuts[piece]; r < cuts[piece + 1]; ++r) {
                 const std::int64_t* const at = places.begin(r);
                 const std::int64_t count = places.count(r);
@@ -149,16 +159,21 @@ CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentS
                     for (int d = 0; d < before; ++d) row.add(task.ids[p - d - 1], task.left[d]);
                     for (int d = 0; d < behind; ++d) row.add(task.ids[p + d + 1], task.right[d]);
                 }
-                const std::int64_t length =
-                    row.take(out.columns.as<std::int32_t>() + out.size, out.values.as<float>() + out.size);
-                rows.lengths[static_cast<std::size_t>(r - first)] = length;
-                out.size += length;
+                lengths[r - first] = row.take(own_columns.as<std::int32_t>() + here, own_values.as<float>() + here);
+                here += lengths[r - first];
             }
-            out.columns.keep(static_cast<std::size_t>(out.size) * sizeof(std::int32_t));
-            out.values.keep(static_cast<std::size_t>(out.size) * sizeof(float));
+            std::unique_lock lock(guard);
+            changed.wait(lock, [&] { return counted == piece; });
+            const std::int64_t begin = size;
+            size += here;
+            ++counted;
+            lock.unlock();
+            changed.notify_all();
+            std::copy_n(own_columns.as<std::int32_t>(), here, columns + begin);
+            std::copy_n(own_values.as<float>(), here, values + begin);
         }
     });
-    return rows;
+    return size;
 }
 
 }  // namespace firth

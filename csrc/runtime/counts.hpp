@@ -57,23 +57,12 @@ class Places {
     Pages positions_;                     // int64
 };
 
-// Some rows of the matrix, one after the other, columns ascending.
-struct CooccurrenceRows {
-    CooccurrenceRows() = default;
-    CooccurrenceRows(CooccurrenceRows&&) = default;
-
-    std::vector<std::int64_t> lengths;  // non-zeros in each row
-    // Pieces that hold whole rows, in order.
-    struct Piece {
-        Pages columns;  // int32
-        Pages values;   // float
-        std::int64_t size = 0;
-    };
-    std::vector<Piece> pieces;
-};
-
-// Rows [first, first + n), of which `places` has the places. The same bits for any number of threads.
-CooccurrenceRows cooccurrence_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
-                                   std::int32_t first, std::int32_t n, int n_threads);
+// Counts rows [first, first + n), of which `places` has the places, one after the other, columns ascending. lengths:
+// (n) non-zeros of each row; columns and values must have room for as many as there can be: for each row the smaller of
+// n_words and its places times the words of a window. Returns how many there are. The same bits for any number of
+// threads.
+std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
+                        std::int32_t first, std::int32_t n, std::int64_t* lengths, std::int32_t* columns, float* values,
+                        int n_threads);
 
 }  // namespace firth

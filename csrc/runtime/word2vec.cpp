@@ -17,6 +17,7 @@ namespace {
 // some 4,800 tokens to a round that overshoots: vectors stay finite and are worth nothing.
 constexpr std::int64_t kBlockTokens = 1024;
 constexpr std::int64_t kRoundBlocks = 4;
+static_assert(kRoundBlocks <= kMostBlocks);
 
 // Room for the copies of one block's rows. Pages that are never written to are never real, so it may be ample.
 class Copies {
@@ -75,7 +76,7 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
          round += kRound) {
         const std::int64_t stop = std::min(round + kRound, task.n_tokens);
         const std::int64_t n_blocks = (stop - round + kBlockTokens - 1) / kBlockTokens;
-        Word2VecCopies copies[kRoundBlocks];
+        RowCopies copies_in[kRoundBlocks], copies_out[kRoundBlocks];
         Word2VecTally tallies[kRoundBlocks];
         std::atomic<std::int64_t> next{0};
         parallel(n_threads, [&](int thread) {
@@ -83,10 +84,12 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
             if (!own) own = std::make_unique<AlignedBytes>(scratch_bytes);
             for (std::int64_t b; (b = next++) < n_blocks;) {
                 const auto i = static_cast<std::size_t>(b);
-                copies[i] = {in[i].get(), out[i].get()};
+                Word2VecCopies copies{in[i].get(), out[i].get()};
                 const std::int64_t from = round + b * kBlockTokens;
                 FIRTH_KERNEL(word2vec_block)
-                (task, from, std::min(from + kBlockTokens, stop), &copies[i], &tallies[i], own->data);
+                (task, from, std::min(from + kBlockTokens, stop), &copies, &tallies[i], own->data);
+                copies_in[i] = copies.in;
+                copies_out[i] = copies.out;
             }
         });
         for (std::int64_t b = 0; b < n_blocks; ++b) {
@@ -98,14 +101,13 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
         }
         if (all.diverged_at >= 0) break;
         parallel(n_threads, [&](int thread) {
-            for (std::int64_t b = 0; b < n_blocks; ++b) {
-                FIRTH_KERNEL(add_moves)(task.vectors, task.stride, copies[b].in, thread, n_threads);
-                FIRTH_KERNEL(add_moves)(task.context, task.stride, copies[b].out, thread, n_threads);
-            }
+            const int blocks = static_cast<int>(n_blocks);
+            FIRTH_KERNEL(merge_copies)(task.vectors, task.stride, copies_in, blocks, thread, n_threads);
+            FIRTH_KERNEL(merge_copies)(task.context, task.stride, copies_out, blocks, thread, n_threads);
         });
         for (std::int64_t b = 0; b < n_blocks; ++b) {
-            in[static_cast<std::size_t>(b)].clear(copies[b].in);
-            out[static_cast<std::size_t>(b)].clear(copies[b].out);
+            in[static_cast<std::size_t>(b)].clear(copies_in[b]);
+            out[static_cast<std::size_t>(b)].clear(copies_out[b]);
         }
     }
     return all;

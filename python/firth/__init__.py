@@ -6,6 +6,7 @@ from firth import evaluate
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, count_cooccurrences
 from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, OneHot, RandomVectors, Word2Vec, load
+from firth.phrases import Phrases
 from firth.runtime import cpu_info, select_isa
 from firth.vectors import Vectors, load_vectors
 
@@ -22,6 +23,7 @@ __all__ = [
     "FastTextClassifier",
     "GloVe",
     "OneHot",
+    "Phrases",
     "RandomVectors",
     "Vectors",
     "Vocabulary",

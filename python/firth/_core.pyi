@@ -66,6 +66,29 @@ def subword_buckets(
 def split_subwords(word: str, *, min_n: int, max_n: int) -> list[str]: ...
 def hash_words(words: NDArray[np.uint8], word_offsets: NDArray[np.int64]) -> NDArray[np.uint32]: ...
 
+# phrases
+def merge_phrases(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    states: NDArray[np.int32],
+    words: NDArray[np.int32],
+    targets: NDArray[np.int32],
+    n_words: int,
+    threads: int,
+) -> int: ...
+def renumber(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+    *,
+    new_ids: NDArray[np.int32],
+    threads: int,
+) -> int: ...
+
 # word2vec
 def huffman(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]: ...
 def train_word2vec(
@@ -182,19 +205,16 @@ def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[lis
 def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...
 
 # quantization
-def nearest_centroids(
-    points: NDArray[np.float32], *, centroids: NDArray[np.float32], threads: int
-) -> NDArray[np.uint8]: ...
+def nearest_centroids(points: NDArray[np.float32], *, centroids: NDArray[np.float32]) -> NDArray[np.uint8]: ...
 
 # counts
 class CooccurrenceRows:
+    def __init__(self, most: int) -> None: ...
     @property
-    def lengths(self) -> NDArray[np.int64]: ...
-    def pieces(self) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]: ...
-
-def join_rows(
-    rows: list[CooccurrenceRows], *, wide: bool, threads: int
-) -> tuple[NDArray[np.int32] | NDArray[np.int64], NDArray[np.float32]]: ...
+    def columns(self) -> NDArray[np.int32]: ...
+    @property
+    def values(self) -> NDArray[np.float32]: ...
+    def trim(self) -> None: ...
 
 class CooccurrenceCounter:
     def __init__(
@@ -208,7 +228,7 @@ class CooccurrenceCounter:
         right: NDArray[np.float64] | None,
     ) -> None: ...
     def find_places(self, first: int, n: int, *, threads: int) -> None: ...
-    def rows(self, first: int, n: int, *, threads: int) -> CooccurrenceRows: ...
+    def rows(self, first: int, n: int, *, out: CooccurrenceRows, threads: int) -> NDArray[np.int64]: ...
 
 # glove
 class GloveTiles:

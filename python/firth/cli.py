@@ -1,4 +1,4 @@
-"""The command line: firth demo | train | count | predict | test | quantize | neighbors | analogy | evaluate | ..."""
+"""The command line: firth demo | train | count | predict | phrases | neighbors | analogy | evaluate | ..."""
 
 # ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
 
@@ -31,6 +31,7 @@ from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, chec
 from firth.demo import OUTPUT, counted
 from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
+from firth.phrases import Phrases, Scoring
 from firth.vectors import Method, Vectors, load_vectors
 
 T = TypeVar("T")
@@ -524,8 +525,11 @@ def _saved(vectors: Vectors, path: Path) -> str:
     return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'number')} in {path}"
 
 
-def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...]) -> T | None:
-    """What Corpus.save or Cooccurrences.save wrote, if that is the input; vectors, which are no text, are refused."""
+def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Sequence[str] = _READ) -> T | None:
+    """What Corpus.save or Cooccurrences.save wrote, if that is the input; vectors, which are no text, are refused.
+
+    So are the options `read`, that say how text is read.
+    """
     found = [(path, kind) for path in inputs if (kind := _saved_kind(path))]
     if not found:
         return None
@@ -536,7 +540,7 @@ def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...]) -> T | Non
     if len(inputs) > 1:
         what = "is a saved corpus, which stands" if kind is Corpus else "holds saved counts, which stand"
         raise click.UsageError(f"{path} {what} alone")
-    for name in _READ if kind is Corpus else (*_READ, *_COUNTED):
+    for name in read if kind is Corpus else (*read, *_COUNTED):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             made = f"the corpus {path} was made" if kind is Corpus else f"the counts in {path} were made"
             raise click.UsageError(f"{_flag(name)} was settled when {made}")
@@ -582,6 +586,13 @@ def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | No
     return int(float(found[1]) * 1024.0 ** " KMGT".index(found[2].upper() or " "))
 
 
+_MEMORY = click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=_bytes,
+    show_default="no bound",
+    help="What counting may take, such as 500M or 4G; beyond it counts wait in the folder for temporary files.",
+)
 _COUNTED = ("window", "side", "weighting")
 
 
@@ -589,15 +600,8 @@ def _counting_options() -> _Parameters:
     """How words are counted."""
     declared = {"window": int, "side": Side, "weighting": Weighting, "threads": int}
     known = inspect.signature(count_cooccurrences).parameters
-    memory = click.option(
-        "--memory",
-        metavar="SIZE",
-        callback=_bytes,
-        show_default="no bound",
-        help="What counting may take, such as 500M or 4G; beyond it counts wait in the folder for temporary files.",
-    )
     counting = [_option(None, name, declared[name], known[name].default) for name in declared]
-    return [*counting[:-1], memory, counting[-1]]
+    return [*counting[:-1], _MEMORY, counting[-1]]
 
 
 @main.command()
@@ -924,6 +928,100 @@ def quantize(
             list(retrain) or None, cutoff=cutoff, part_size=part_size, norms=norms, output=labels, progress=bars
         )
     _write_classifier(small, target, say)
+
+
+# ------------------------------------------------------------------------------------------------- phrases
+
+
+@main.command()
+@_taking(
+    [
+        _INPUTS,
+        click.option("-o", "--output", type=_PATH, required=True, help="The corpus with its phrases, for firth train."),
+        click.option("--save-phrases", type=_PATH, metavar="FILE", help="Also keep them for firth.Phrases.open."),
+        *_reading_options(),
+        click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Make no phrases that are rarer."),
+        click.option(
+            "--scoring",
+            type=click.Choice(typing.get_args(Scoring)),
+            default="npmi",
+            help="How closely words belong together: normalized pointwise mutual information, or word2phrase's score.",
+        ),
+        click.option(
+            "--threshold",
+            type=float,
+            show_default="0.5 for npmi, 100 for word2phrase",
+            help="Make phrases that score above this.",
+        ),
+        click.option("--delimiter", default="_", help="What stands between the words of a phrase."),
+        click.option(
+            "--connectors",
+            metavar="WORDS",
+            default="",
+            show_default="none",
+            help="Words that may stand inside a phrase but not at its ends, with blanks between: 'of the'.",
+        ),
+        click.option("--passes", type=int, default=1, help="How often pairs become one: in 2, up to 4 words."),
+        click.option("-n", "--topn", type=click.IntRange(0), metavar="N", default=10, help="How many phrases to show."),
+        _MEMORY,
+        _option(None, "threads", int, None),
+        _QUIET,
+    ]
+)
+def phrases(
+    inputs: tuple[str, ...],
+    output: Path,
+    save_phrases: Path | None,
+    min_count: int,
+    max_size: int | None,
+    tokenizer: str,
+    min_phrase_count: int,
+    connectors: str,
+    topn: int,
+    memory: int | None,
+    threads: int | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make words that belong together one: new_york.
+
+    Writes a corpus whose phrases are single words, and shows the most frequent phrases, each with its score and how
+    often its words stand together. INPUT is text as for firth train; a corpus that Corpus.save wrote will do as well,
+    best one made with min_count=1. Rare words are left out at the end, once phrases are made.
+
+    \b
+    Examples:
+      firth phrases my.txt -o my.corpus --tokenizer words --passes 2
+      firth train skipgram my.corpus -o vectors.txt
+    """
+    reading: dict[str, Any] = {"tokenizer": tokenizer, "threads": threads}
+    with _as_flags([*options, *reading, "min_count", "max_size"]):
+        firth.corpus._Options(**reading, min_count=min_count, max_size=max_size, vocabulary=None, errors="replace")
+        learner = Phrases(min_count=min_phrase_count, connectors=frozenset(connectors.split()), **options)
+    if save_phrases is not None and save_phrases.resolve() == output.resolve():
+        raise click.UsageError("--output and --save-phrases name the same file")
+    for path in (output, save_phrases):
+        if path is not None:
+            with _tried(path, inputs) as probe:
+                probe.touch()
+    firth.corpus._sources(list(inputs))
+    saved = _saved_input(inputs, (Corpus,), ("tokenizer",))
+
+    say, bars = _voice(quiet)
+    corpus = _read(saved, inputs, {**reading, "min_count": 1}, say, bars)
+    learner.fit(corpus, memory=memory, threads=threads, progress=bars)
+    corpus = learner.apply(corpus, min_count=min_count, max_size=max_size, threads=threads)
+    corpus.save(output)
+    if save_phrases is not None:
+        learner.save(save_phrases)
+    if len(learner) and topn and not quiet:
+        shown = sorted(learner, key=lambda one: -one.count)[:topn]
+        for line in _aligned([(f"  {one.phrase}", f"{one.score:.3f}", f"{one.count:,}") for one in shown]):
+            click.echo(line)
+    say(
+        f"Saved {counted(corpus.n_tokens, 'word')}, {len(corpus.vocabulary):,} different, in {output}, "
+        f"with {counted(len(learner), 'phrase')}"
+    )
 
 
 # ------------------------------------------------------------------------------------------------- queries

@@ -195,11 +195,14 @@ class Cooccurrences:
             with files.replacing(vocabulary) as file:
                 for word, count in zip(self.vocabulary.words, self.vocabulary.counts.tolist(), strict=True):
                     file.write(f"{word} {count}\n".encode())
+        indptr = self.csr.indptr
         with files.replacing(path) as file:
             for start in range(0, self.csr.nnz, _RECORDS):
                 end = min(start + _RECORDS, self.csr.nnz)
                 records = np.empty(end - start, _GLOVE)
-                records["row"] = np.searchsorted(self.csr.indptr, np.arange(start, end), side="right")
+                first, last = np.searchsorted(indptr, start, side="right"), np.searchsorted(indptr, end, side="left")
+                borders = np.clip(indptr[first - 1 : last + 1], start, end)
+                records["row"] = np.repeat(np.arange(first, last + 1), np.diff(borders))
                 records["column"] = self.csr.indices[start:end] + 1
                 records["value"] = self.csr.data[start:end]
                 file.write(records.data.cast("B"))
@@ -316,27 +319,33 @@ def count_cooccurrences(
         right=None if side == "left" else weights,
     )
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
-    # What rows take: their places of 8 bytes, and their non-zeros of 8, which are copied once if they stay in memory.
+    # What rows take: their places of 8 bytes, and their non-zeros of 8, which are copied once.
     places, rows = 8 * counts, 8 * most
     fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 40 * len(counts)
-    least = fixed + int(places.max() + rows.max())
+    least = fixed + int(places.max() + 2 * rows.max())
     if memory is not None and memory < least:
         raise MemoryError(f"memory={memory} is too little: one row takes up to {least} bytes")
     in_memory = memory is None or fixed + int(places.sum() + 2 * rows.sum()) <= memory
-    room = None if in_memory or memory is None else memory - fixed
-    stretches = _cut(places, room and max(room / 2, places.max()))
-    row_room = rows.sum() / _STEPS if room is None else min(rows.sum() / _STEPS, room - max(room / 2, places.max()))
+    step = rows.sum() / _STEPS
+    if in_memory or memory is None:
+        stretches = [0, len(counts)]
+    else:  # half of what there is for the places of a stretch of words, the other half for rows of it and their copy
+        room = memory - fixed
+        half = max(room / 2, places.max())
+        stretches = _cut(places, half)
+        step = min(step, (room - half) / 2)
 
     with tqdm(total=corpus.n_tokens, desc="counting", unit="w", unit_scale=True, disable=not progress) as bar:
 
-        def parts() -> Iterator[_core.CooccurrenceRows]:
+        def ranges() -> Iterator[tuple[int, int]]:
+            """Rows whose places are known, a range after the other."""
             for first, end in itertools.pairwise(stretches):
                 counter.find_places(first, end - first, threads=workers)
-                for row, stop in itertools.pairwise(first + cut for cut in _cut(rows[first:end], row_room)):
-                    yield counter.rows(row, stop - row, threads=workers)
-                    bar.update(int(counts[row:stop].sum()))
+                for row, stop in itertools.pairwise(_cut(rows[first:end], step)):
+                    yield first + row, first + stop
+                    bar.update(int(counts[first + row : first + stop].sum()))
 
-        csr = _in_memory(parts(), workers) if in_memory else _on_disk(parts())
+        csr = (_in_memory if in_memory else _on_disk)(counter, most, ranges(), workers)
     return Cooccurrences(csr, corpus.vocabulary, window, side, weighting)
 
 
@@ -360,10 +369,8 @@ def _weights(weighting: Weighting, window: int) -> NDArray[np.float64]:
     return np.asarray((window - distance + 1) / window)
 
 
-def _cut(needs: NDArray[np.int64], room: float | None) -> list[int]:
+def _cut(needs: NDArray[np.int64], room: float) -> list[int]:
     """Ranges of rows that each need no more than `room`, or are a single row, as their borders."""
-    if room is None:
-        return [0, len(needs)]
     total = np.concatenate([[0], np.cumsum(needs)])
     cuts = [0]
     while cuts[-1] < len(needs):
@@ -397,24 +404,29 @@ def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
     return whole
 
 
-def _in_memory(parts: Iterator[_core.CooccurrenceRows], threads: int) -> sparse.csr_array:
-    rows = list(parts)
-    indptr = _indptr([one.lengths for one in rows])
-    columns, values = _core.join_rows(rows, wide=bool(indptr[-1] >= 2**31), threads=threads)
-    return _csr(values, columns, indptr)
+def _in_memory(
+    counter: _core.CooccurrenceCounter, most: NDArray[np.int64], ranges: Iterator[tuple[int, int]], threads: int
+) -> sparse.csr_array:
+    out = _core.CooccurrenceRows(int(most.sum()))
+    lengths = [counter.rows(row, stop - row, out=out, threads=threads) for row, stop in ranges]
+    out.trim()
+    indptr = _indptr(lengths)
+    return _csr(out.values, out.columns if indptr[-1] < 2**31 else out.columns.astype(np.int64), indptr)
 
 
-def _on_disk(parts: Iterator[_core.CooccurrenceRows]) -> sparse.csr_array:
+def _on_disk(
+    counter: _core.CooccurrenceCounter, most: NDArray[np.int64], ranges: Iterator[tuple[int, int]], threads: int
+) -> sparse.csr_array:
     with tempfile.TemporaryDirectory(prefix="firth-counts-") as folder:
         values_path, columns_path = Path(folder, "values"), Path(folder, "columns")
         try:
             with values_path.open("wb") as values_file, columns_path.open("wb") as columns_file:
                 lengths = []
-                for rows in parts:
-                    lengths.append(rows.lengths)
-                    for columns, values in rows.pieces():
-                        columns_file.write(columns.data.cast("B"))
-                        values_file.write(values.data.cast("B"))
+                for row, stop in ranges:
+                    out = _core.CooccurrenceRows(int(most[row:stop].sum()))
+                    lengths.append(counter.rows(row, stop - row, out=out, threads=threads))
+                    columns_file.write(out.columns.data.cast("B"))
+                    values_file.write(out.values.data.cast("B"))
             indptr = _indptr(lengths)
             n = int(indptr[-1])
             if n >= 2**31:

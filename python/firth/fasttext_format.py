@@ -335,12 +335,13 @@ def _read_dictionary(source: _Source) -> dict[str, Any]:
     counts = np.empty(size, np.int64)
     data = source.data
     for i in range(size):
-        end = data.find(b"\0", source.at)
-        if end < 0:
+        at = source.at
+        end = data.find(b"\0", at)
+        if end < 0 or end + 1 + _ENTRY.size > len(data):
             raise source.wrong(f"the file ends within entry {i + 1} of {size} of the dictionary: it is cut short")
-        words.append(data[source.at : end])
-        at, source.at = source.at, end + 1
-        counts[i], kind = source.numbers(_ENTRY, f"count and type of entry {i + 1} of {size}")
+        words.append(data[at:end])
+        counts[i], kind = _ENTRY.unpack_from(data, end + 1)
+        source.at = end + 1 + _ENTRY.size
         if kind != (i >= n_words):
             raise source.wrong(f"entry {i + 1} ({words[-1][:40]!r}) has type {kind}: first come {n_words} words (0), "
                                f"then {n_labels} labels (1)", at)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,11 +107,17 @@ class ProductQuantizer:
         rows, columns = matrix.shape
         threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
         self = cls(columns, size, np.empty(CENTROIDS * columns, np.float32))
-        rng = np.random.default_rng(whole_number("seed", seed))
-        for i in range(self.n_parts):
+        seed = whole_number("seed", seed)
+
+        def learn(i: int) -> None:
+            rng = np.random.default_rng((seed, i))
             span, centroids = self.part(i)
             drawn = rng.choice(rows, _POINTS, replace=False) if rows > _POINTS else rng.permutation(rows)
-            centroids[:] = _k_means(np.ascontiguousarray(matrix[drawn, span]), rng, threads)
+            centroids[:] = _k_means(np.ascontiguousarray(matrix[drawn, span]), rng)
+
+        # A round takes about a millisecond, too little to share out: each thread takes whole parts.
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(learn, range(self.n_parts)))
         return self
 
     def encode(self, matrix: Matrix, *, threads: int | None = None) -> Codes:
@@ -138,11 +145,15 @@ class ProductQuantizer:
         _check_finite(matrix)
         threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
         codes = np.empty((len(matrix), self.n_parts), np.uint8)
-        for begin, end in _blocks(*matrix.shape):
-            block = np.require(matrix[begin:end], requirements=["C", "A"])
-            for i in range(self.n_parts):
-                span, centroids = self.part(i)
-                codes[begin:end, i] = _core.nearest_centroids(block[:, span], centroids=centroids, threads=threads)
+
+        def encode_part(i: int) -> None:
+            span, centroids = self.part(i)
+            for begin, end in _blocks(*matrix.shape):
+                points = np.require(matrix[begin:end, span], requirements=["C", "A"])
+                codes[begin:end, i] = _core.nearest_centroids(points, centroids=centroids)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(encode_part, range(self.n_parts)))
         return codes
 
     def decode(self, codes: Codes) -> Matrix:
@@ -273,14 +284,14 @@ class QuantizedMatrix:
         return decoded
 
 
-def _k_means(points: Matrix, rng: np.random.Generator, threads: int) -> Matrix:
+def _k_means(points: Matrix, rng: np.random.Generator) -> Matrix:
     """256 centroids (256, d) of points (n, d), which stand in random order."""
     n = len(points)
     if n <= CENTROIDS:
         return points[np.arange(CENTROIDS) % n]
     centroids = points[:CENTROIDS].copy()
     for _ in range(_ITERATIONS):
-        codes = _core.nearest_centroids(points, centroids=centroids, threads=threads)
+        codes = _core.nearest_centroids(points, centroids=centroids)
         sizes = np.bincount(codes, minlength=CENTROIDS)
         full = sizes > 0
         for d in range(points.shape[1]):
