@@ -435,6 +435,36 @@ def test_a_text_of_weight_0_teaches_nothing(texts):
     assert model.score(lines + lines, labels + wrong, sample_weight=weights) > 0.97
 
 
+def test_weights_stay_with_their_texts_when_some_are_set_apart(texts):
+    lines, labels = texts
+    wrong = [f"label {(int(label[-1]) + 1) % 4}" for label in labels]
+    both = [line for line in lines for _ in range(2)]
+    mixed = [label for pair in zip(labels, wrong, strict=True) for label in pair]
+    model = make().fit(both, mixed, sample_weight=[1.0, 0.0] * len(lines), validation=0.3)
+    assert model.score(lines, labels) > 0.97
+
+
+def test_patience_keeps_the_best_epoch():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{i}" for i in rng.integers(0, 300, 8)) for _ in range(400)]
+    labels = rng.integers(0, 2, 400).tolist()  # nothing to be learnt: scores go up and down
+    held_out = texts[200:], labels[200:]
+    model = make(epochs=40, patience=4).fit(texts[:200], labels[:200], validation=held_out)
+    scores = [epoch.validation for epoch in model.history]
+    assert scores[-1] < max(scores)
+    assert model.score(*held_out) == pytest.approx(max(scores))
+
+
+def test_test_leaves_out_texts_without_labels(texts):
+    lines, labels = texts
+    model = make().fit(lines, labels)
+    one, more = model.test(lines, labels), model.test([*lines, "o1 o2"], [*([label] for label in labels), []])
+    assert (one.texts, one.precision, one.recall) == (more.texts, more.precision, more.recall)
+    unknown = model.test([*lines, "o1 o2"], [*labels, "a label of no text"])
+    assert unknown.texts == 601
+    assert unknown.recall < one.recall
+
+
 def test_validation_and_patience(texts):
     model = make(validation=0.25).fit(*texts)
     assert [epoch.validation is not None for epoch in model.history] == [True] * 10
@@ -631,6 +661,7 @@ def test_save_and_load(tmp_path, loss, texts):
     assert loaded.options == model.options
     assert loaded.history == model.history
     np.testing.assert_array_equal(loaded.predict_proba(texts[0]), model.predict_proba(texts[0]))
+    model = make(loss=loss, vector_size=10).fit(*texts)  # rows that are padded
     copy = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(copy.predict_proba(texts[0]), model.predict_proba(texts[0]))
 

@@ -605,7 +605,7 @@ class FastTextClassifier(Learner):
                 score = None if held_out is None else self._precision(*held_out)
                 self.history.append(
                     ClassifierEpoch(
-                        epoch=epoch + 1,
+                        epoch=len(self.history) + 1,
                         loss=loss / examples if examples else math.nan,
                         learning_rate=self.learning_rate * (1 - (epoch + 1) / self.epochs),
                         units_per_second=n / max(seconds, 1e-9),
@@ -1210,7 +1210,7 @@ class FastTextClassifier(Learner):
         coded = QuantizedMatrix.of(given, part_size, norms=norms, **arguments)
         coded_outputs = None
         if output:
-            # fastText halves the parts of labels: they are few.
+            # fastText cuts labels' vectors into parts of 2 numbers, whatever those of words and n-grams are.
             coded_outputs = QuantizedMatrix.of(given_outputs, 2, norms=norms, **arguments)
             small._outputs = _padded(coded_outputs.rows(slice(None)))
         small._quantized = coded, coded_outputs
