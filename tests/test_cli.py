@@ -635,6 +635,18 @@ def test_count_for_glove_alone(text: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "records"}
 
 
+def test_count_for_glove_into_a_pipe(text: Path, tmp_path: Path) -> None:
+    """As GloVe's cooccur writes, for its shuffle to read."""
+    assert run("count", text, "--glove", tmp_path / "records", "-q").output == ""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as pipe:
+        process = start("count", text, "--glove", f"/dev/fd/{writer}", "-q", pass_fds=[writer])
+        os.close(writer)
+        assert pipe.read() == (tmp_path / "records").read_bytes()
+        assert process.communicate() == ("", "")
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("size", "n_bytes"),
     [("123456", 123456), ("100k", 102400), ("1.5M", 1572864), ("2GB", 2**31), ("4GiB", 2**32), ("1t", 2**40)],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -144,13 +146,36 @@ def test_glove_s_vocabulary(tmp_path):
     assert (tmp_path / "records").stat().st_size == 16 * found.csr.nnz
 
 
-@pytest.mark.parametrize("word", ["New York", "", "a\tb", "a\n"])
+@pytest.mark.parametrize("word", ["New York", "", "a\tb", "a\n", "<unk>"])
 def test_words_that_glove_s_vocabulary_cannot_hold(tmp_path, word):
     found = firth.count_cooccurrences(firth.Corpus.from_iterable([["a", word, "b"]], min_count=1))
     with pytest.raises(ValueError, match=f"white space.*not {word!r}".replace("\\", "\\\\")):
         found.to_glove(tmp_path / "records", vocabulary=tmp_path / "vocabulary")
     assert not list(tmp_path.iterdir())
     found.to_glove(tmp_path / "records")
+
+
+def test_words_that_glove_s_programs_would_cut(tmp_path):
+    """They read at most 1,000 bytes of a word."""
+    long = "é" * 500
+    firth.count_cooccurrences(firth.Corpus.from_iterable([["a", long]], min_count=1)).to_glove(
+        tmp_path / "records", vocabulary=tmp_path / "vocabulary"
+    )
+    found = firth.count_cooccurrences(firth.Corpus.from_iterable([["a", long + "x"]], min_count=1))
+    with pytest.raises(ValueError, match=r"1,000 bytes.*é{9}") as raised:
+        found.to_glove(tmp_path / "records", vocabulary=tmp_path / "vocabulary")
+    assert len(str(raised.value)) < 200
+
+
+def test_glove_s_records_from_a_pipe(tmp_path):
+    """A pipe has no size; it was taken for a file without records."""
+    _, corpus = random_corpus([30])
+    found = firth.count_cooccurrences(corpus)
+    found.to_glove(tmp_path / "records")
+    os.mkfifo(tmp_path / "pipe")
+    records = (tmp_path / "records").read_bytes()
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[records], daemon=True).start()
+    assert same(counts.Cooccurrences.from_glove(tmp_path / "pipe", corpus.vocabulary), found)
 
 
 def test_files_that_are_no_counts(tmp_path):
@@ -170,6 +195,18 @@ def test_files_that_are_no_counts(tmp_path):
         files.write_tensors(tmp_path / "cut", {k: v for k, v in tensors.items() if k != name}, metadata)
         with pytest.raises(ValueError, match="cut"):
             counts.Cooccurrences.open(tmp_path / "cut")
+    falling = tensors["indptr"].copy()
+    falling[5] = falling[-1]
+    for change in (
+        {"indptr": falling},
+        {"indptr": tensors["indptr"] + 1},
+        {"indices": tensors["indices"].astype(np.float32)},
+        {"indices": tensors["indices"][None]},
+        {"data": tensors["data"][1:]},
+    ):
+        files.write_tensors(tmp_path / "wrong", {**tensors, **change}, metadata)
+        with pytest.raises(ValueError, match=r"wrong is a damaged .* do not fit together"):
+            counts.Cooccurrences.open(tmp_path / "wrong")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +235,12 @@ def test_counts_of_one_s_own_are_looked_at():
             firth.Cooccurrences(wrong, vocabulary)
     with pytest.raises(ValueError, match="2 by 2"):
         firth.Cooccurrences(good[:, :1], vocabulary)
+    for columns in ([0, 0, 1], [1, 0, 1]):  # twice, not ascending: PMI and GloVe would take each entry for a pair
+        wrong = sparse.csr_array((np.ones(3, np.float32), columns, [0, 2, 3]), shape=(2, 2))
+        with pytest.raises(ValueError, match=r"ascending .*sum_duplicates"):
+            firth.Cooccurrences(wrong, vocabulary)
+        wrong.sum_duplicates()
+        firth.Cooccurrences(wrong, vocabulary)
 
 
 def test_wrong_corpora():

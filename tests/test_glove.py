@@ -168,7 +168,8 @@ def test_counts_without_a_logarithm(wrong):
     counts = random_counts()
     at = counts.csr.indptr[7]
     counts.csr.data[at] = wrong
-    with pytest.raises(ValueError, match=f"row 7, column {counts.csr.indices[at]} is .* only a positive number"):
+    shown = f"{np.float32(wrong):g}"
+    with pytest.raises(ValueError, match=f"row 7, column {counts.csr.indices[at]} is {shown}; only a positive number"):
         firth.GloVe(vector_size=4).fit(counts)
 
 

@@ -108,6 +108,21 @@ def test_pmi_of_what_are_no_counts(wrong):
         counts_of([[0, 1, 1], [1, 1, wrong], [1, 1, 1]]).pmi()
 
 
+@pytest.mark.parametrize("column", [-1, 3, 2**20])
+def test_pmi_of_columns_that_are_none(column):
+    counts = counts_of([[0, 1, 1], [1, 1, 2], [1, 1, 1]])
+    counts.csr.indices[4] = column
+    with pytest.raises(ValueError, match=f"row 1, column {column} lies outside of a matrix of 3 words"):
+        counts.pmi()
+
+
+def test_pmi_smoothed_beyond_what_a_number_holds():
+    """10 ** 900 is no float64; the share that it stands for is 1."""
+    found = counts_of([[0, 10], [10, 1]]).pmi(context_smoothing=900, positive=False).toarray()
+    share = 900 * np.log(10 / 11)  # of the rarer column, as a logarithm
+    np.testing.assert_allclose(found, [[0, 0], [np.log(10 / 11) - share, np.log(1 / 11)]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -359,6 +374,12 @@ def test_sparse_ppmi(corpus, tmp_path):
     files.write_tensors(tmp_path / "cut", {**tensors, "data": tensors["data"][1:]}, metadata)
     with pytest.raises(ValueError, match="do not fit together"):
         firth.load(tmp_path / "cut")
+    for name, value in (("indices", len(one._words)), ("indices", -1), ("indptr", -1)):  # what scipy would reach for
+        wrong = tensors[name].copy()
+        wrong[1] = value
+        files.write_tensors(tmp_path / "cut", {**tensors, name: wrong}, metadata)
+        with pytest.raises(ValueError, match=r"damaged .* do not fit together"):
+            firth.load(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(

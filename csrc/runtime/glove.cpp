@@ -7,6 +7,7 @@
 #include <limits>
 #include <mutex>
 #include <numeric>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -135,8 +136,10 @@ std::vector<std::int64_t> check_and_count(const std::int64_t* begins, const Inde
         if (columns[wrong] < 0 || columns[wrong] >= n) {
             throw std::invalid_argument(place + " lies outside of a matrix of " + std::to_string(n) + " words");
         }
-        throw std::invalid_argument("the count in " + place + " is " + std::to_string(values[wrong]) +
-                                    "; only a positive number has a logarithm");
+        std::ostringstream message;  // std::to_string would write 0.000000 for what is small
+        message << "the count in " << place << " is " << values[wrong] << "; only a positive number has a logarithm";
+        if (values[wrong] > 0 && values[wrong] < kLeast) message << ", and below " << kLeast << " it loses digits";
+        throw std::invalid_argument(message.str());
     }
     std::partial_sum(total.begin(), total.end(), total.begin());
     return total;

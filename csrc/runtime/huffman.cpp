@@ -15,7 +15,8 @@ Huffman huffman(const std::int64_t* counts, std::int32_t n) {
     // Inner nodes come into being in the order of their weight, so leaves and nodes are two sorted queues.
     std::size_t leaves_left = leaves, next_node = leaves;
     const auto lightest = [&] {
-        const bool leaf = leaves_left > 0 && (next_node == weight.size() || weight[leaves_left - 1] < weight[next_node]);
+        const bool leaf =
+            leaves_left > 0 && (next_node == weight.size() || weight[leaves_left - 1] < weight[next_node]);
         return leaf ? --leaves_left : next_node++;
     };
     while (weight.size() < 2 * leaves - 1) {

@@ -1250,7 +1250,10 @@ def _check_output(path: Path, format: str | None = None, inputs: Sequence[str | 
 
 @contextlib.contextmanager
 def _tried(path: Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
-    """A path of the same name in a folder beside it, to write to and forget; errors speak of the path itself."""
+    """A path of the same name in a folder beside it, to write to and forget; errors speak of the path itself.
+
+    Nothing can be tried beside a pipe or a terminal, which is written to as it is: then the folder lies elsewhere.
+    """
     if path.exists() and any(Path(one).exists() and path.samefile(one) for one in inputs):
         raise click.UsageError(f"{path} is what shall be read; write to another file")
     if path.is_dir():
@@ -1258,7 +1261,8 @@ def _tried(path: Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
     try:
-        folder = tempfile.TemporaryDirectory(prefix=".firth-", dir=path.parent)
+        beside = path.parent if path.is_file() or not path.exists() else None
+        folder = tempfile.TemporaryDirectory(prefix=".firth-", dir=beside)
     except OSError as error:
         raise click.ClickException(f"cannot write {path}: {error.strerror}") from None
     with folder:

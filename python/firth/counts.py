@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
+import reprlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +58,10 @@ class Cooccurrences:
             raise TypeError(f"csr must be a scipy.sparse.csr_array of float32, not a {kind}")
         if self.csr.shape != (n, n):
             raise ValueError(f"csr must be {n} by {n}, as the vocabulary has {n} words, not {self.csr.shape}")
+        if not self.csr.has_canonical_format:
+            raise ValueError(
+                "csr must have ascending columns in each row, and none of them twice: csr.sum_duplicates() makes it so"
+            )
 
     def __repr__(self) -> str:
         return f"<Cooccurrences of {len(self.vocabulary)} words, {self.csr.nnz} non-zeros>"
@@ -92,7 +96,8 @@ class Cooccurrences:
         Raises
         ------
         TypeError, ValueError
-            If an option is not what it should be, or a count is negative or not finite.
+            If an option is not what it should be, a count is negative or not finite, or a column is not one of the
+            matrix.
         """
         shift = real_number("shift", shift, above=0)
         alpha = real_number("context_smoothing", context_smoothing, low=0)
@@ -103,22 +108,30 @@ class Cooccurrences:
 
         row_sums, column_sums = np.zeros(n_rows), np.zeros(n_columns)
         for first, end, part in pieces:
-            values = data[part]
-            if len(values) and not (values.min() >= 0 and values.max() < np.inf):
-                at = part.start + int(np.flatnonzero(~((values >= 0) & (values < np.inf)))[0])
-                row = int(np.searchsorted(indptr, at, side="right")) - 1
-                raise ValueError(f"the count in row {row}, column {indices[at]} is {data[at]}: not 0 or more")
-            column_sums += np.bincount(indices[part], values, n_columns)
+            values, columns = data[part], indices[part]
+            if len(values) and not (
+                values.min() >= 0 and values.max() < np.inf and columns.min() >= 0 and columns.max() < n_columns
+            ):
+                outside = (columns < 0) | (columns >= n_columns)
+                wrong = int(np.flatnonzero(outside | ~((values >= 0) & (values < np.inf)))[0])
+                row = int(np.searchsorted(indptr, part.start + wrong, side="right")) - 1
+                place = f"row {row}, column {columns[wrong]}"
+                if outside[wrong]:
+                    raise ValueError(f"{place} lies outside of a matrix of {n_columns} words")
+                raise ValueError(f"the count in {place} is {values[wrong]}: not 0 or more")
+            column_sums += np.bincount(columns, values, n_columns)
             filled = np.flatnonzero(np.diff(indptr[first : end + 1])) + first  # reduceat wants no empty rows
             if len(filled):
                 row_sums[filled] = np.add.reduceat(values, indptr[filled] - indptr[first], dtype=np.float64)
 
         # What never occurs is in no entry: its logarithm may be anything.
         row_logs = np.log(row_sums, out=np.zeros(n_rows), where=row_sums > 0)
-        column_logs = alpha * np.log(column_sums, out=np.zeros(n_columns), where=column_sums > 0)
-        total = np.log(np.exp(column_logs[column_sums > 0]).sum()) - np.log(shift) if row_sums.any() else 0.0
+        met = column_sums > 0
+        column_logs = alpha * np.log(column_sums, out=np.zeros(n_columns), where=met)
+        column_logs -= column_logs.max(where=met, initial=-np.inf) if met.any() else 0.0  # cancels, and none overflows
+        total = np.log(np.exp(column_logs[met]).sum()) - np.log(shift) if met.any() else 0.0
 
-        lengths, columns, kept = [], [], []
+        lengths, kept_columns, kept = [], [], []
         for first, end, part in pieces:
             seen = data[part] > 0
             pmi = np.log(data[part], dtype=np.float64, where=seen, out=np.zeros(len(seen)))
@@ -127,11 +140,11 @@ class Cooccurrences:
             found = pmi.astype(np.float32)
             keep = seen & ((found > 0) if positive else (found != 0))  # a stored 0 is a pair unseen
             kept.append(found[keep])
-            columns.append(indices[part][keep])
+            kept_columns.append(indices[part][keep])
             before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
             lengths.append(np.diff(before[indptr[first : end + 1] - indptr[first]]))
         whole = _indptr(lengths)
-        return _csr(_joined(kept, np.float32), _joined(columns, indices.dtype), whole)
+        return _csr(_joined(kept, np.float32), _joined(kept_columns, indices.dtype), whole)
 
     def save(self, path: files.PathLike) -> None:
         """Write the matrix and the vocabulary as one safetensors file; it appears whole or not at all.
@@ -167,7 +180,14 @@ class Cooccurrences:
             vocabulary = Vocabulary(files.unpack_words(tensors), np.array(tensors["counts"]))
             data, indices, indptr = tensors["data"], tensors["indices"], tensors["indptr"]
             options = metadata["options"]
-            if len(indptr) != len(vocabulary) + 1 or indptr[0] != 0 or not indptr[-1] == len(data) == len(indices):
+            if not (
+                data.ndim == indices.ndim == indptr.ndim == 1
+                and indices.dtype in (np.int32, np.int64)
+                and len(indptr) == len(vocabulary) + 1
+                and indptr[0] == 0
+                and (np.diff(indptr) >= 0).all()
+                and indptr[-1] == len(data) == len(indices)
+            ):
                 raise ValueError("its parts do not fit together")
             return Cooccurrences(_csr(data, indices, indptr), vocabulary, **options)
         except (KeyError, TypeError, ValueError) as error:
@@ -186,7 +206,8 @@ class Cooccurrences:
         Raises
         ------
         ValueError
-            If a word holds white space, which the vocabulary cannot; nothing is written then.
+            If the vocabulary holds a word that GloVe's programs cannot read: one with white space, one of more than
+            1,000 bytes, or ``<unk>``, at which ``glove`` stops without its vectors. Nothing is written then.
         OSError
             If a file cannot be written.
         """
@@ -223,10 +244,12 @@ class Cooccurrences:
         ValueError
             If the file does not hold whole records, or one of them names a word that the vocabulary lacks.
         """
-        size = os.stat(path).st_size
-        if size % _GLOVE.itemsize:
-            raise ValueError(f"{path} does not hold whole records of {_GLOVE.itemsize} bytes: it has {size}")
-        records = np.memmap(path, _GLOVE, "r") if size else np.empty(0, _GLOVE)
+        path = Path(path)
+        mapped = path.is_file() and path.stat().st_size > 0  # a pipe has no size, and holds something all the same
+        raw = np.memmap(path, np.uint8, "r") if mapped else np.frombuffer(path.read_bytes(), np.uint8)
+        if len(raw) % _GLOVE.itemsize:
+            raise ValueError(f"{path} does not hold whole records of {_GLOVE.itemsize} bytes: it has {len(raw)}")
+        records = raw.view(_GLOVE)
         n = len(vocabulary)
         for name in ("row", "column"):
             for start in range(0, len(records), _RECORDS):
@@ -242,11 +265,15 @@ class Cooccurrences:
 
 
 def check_glove_words(words: list[str]) -> None:
-    """Raise ValueError if a word cannot stand in the vocabulary of GloVe's programs, which end it at white space."""
+    """Raise ValueError if a word cannot stand in the vocabulary of GloVe's programs.
+
+    They end a word at white space, or after 1,000 bytes; and at ``<unk>``, which ``glove`` writes itself, it stops.
+    """
     for word in words:
-        if not word or any(character in word for character in " \t\n\v\f\r"):
+        if not 0 < len(word.encode()) <= 1000 or word == "<unk>" or any(letter in word for letter in " \t\n\v\f\r"):
             raise ValueError(
-                f"GloVe's vocabulary holds words without white space, and none that is empty, not {word!r}"
+                "GloVe's vocabulary holds words without white space, of 1 to 1,000 bytes, and no <unk>; "
+                f"not {reprlib.repr(word)}"
             )
 
 

@@ -98,13 +98,13 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     place = Path(path)
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a directory; give a file name")
-    place = place.resolve()
-    if not place.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {place}: the folder {place.parent} does not exist")
-    if place.exists() and not place.is_file():
+    if place.exists() and not place.is_file():  # before links are followed: /dev/stdout's leads to no path of a pipe
         with place.open("wb") as file:
             yield file
         return
+    place = place.resolve()
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {place}: the folder {place.parent} does not exist")
     mode = place.stat().st_mode & 0o777 if place.exists() else None
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
     try:

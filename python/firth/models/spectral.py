@@ -242,7 +242,8 @@ class PPMI(_Spectral):
     seed
         Of the decomposition's random start.
     threads
-        None: every processor this process may use. The vectors are the same, to the bit, for any number.
+        None: every processor this process may use. The vectors are the same, to the bit, for any number, as long as
+        that of NumPy's own threads stays what it is (``OPENBLAS_NUM_THREADS``).
 
     Examples
     --------
@@ -350,11 +351,12 @@ class PPMI(_Spectral):
             super()._restore(tensors, metadata)
             return
         words = files.unpack_words(tensors)
-        matrix = {name: np.array(tensors[name]) for name in ("data", "indices", "indptr")}
-        indptr = matrix["indptr"]
-        if len(indptr) != len(words) + 1 or not indptr[-1] == len(matrix["data"]) == len(matrix["indices"]):
-            raise TypeError("the parts of its matrix do not fit together")
-        self._fitted(words, matrix)
+        parts = {name: np.array(tensors[name]) for name in ("data", "indices", "indptr")}
+        try:
+            sparse.csr_array(tuple(parts.values()), shape=(len(words), len(words))).check_format()
+        except ValueError as error:
+            raise TypeError(f"the parts of its matrix do not fit together: {error}") from None
+        self._fitted(words, parts)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -378,7 +380,8 @@ class LSA(_Spectral):
     seed
         Of the decomposition's random start.
     threads
-        None: every processor this process may use. The vectors are the same, to the bit, for any number.
+        None: every processor this process may use. The vectors are the same, to the bit, for any number, as long as
+        that of NumPy's own threads stays what it is (``OPENBLAS_NUM_THREADS``).
 
     Examples
     --------
