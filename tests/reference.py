@@ -454,3 +454,144 @@ def power_iteration_values(matrix, k, n_iter, oversampling):
     for _ in range(n_iter):
         basis = np.linalg.qr(matrix.T @ np.linalg.qr(matrix @ basis)[0])[0]
     return np.linalg.svd(np.linalg.qr(matrix @ basis)[0].T @ matrix, compute_uv=False)[:k]
+
+
+# --- classifier -----------------------------------------------------------------------------------------------------
+
+
+def permuted_at(key: int, index: int, n: int) -> int:
+    """Element `index` of a permutation of n: a Feistel network over an even number of bits that hold n - 1."""
+    half = max(1, -(-(n - 1).bit_length() // 2))
+    mask = 2**half - 1
+    while True:
+        for i in range(4):
+            left, right = index >> half, index & mask
+            index = right << half | (left ^ (random_at(key, 4 * right + i) & mask))
+        if index < n:
+            return index
+
+
+def hash_word(word: bytes) -> int:
+    """fastText's FNV-1a, which adds bytes as signed characters; the result as a signed 32-bit number."""
+    h = 2166136261
+    for byte in word:
+        h = ((h ^ (byte - 256 if byte > 127 else byte) % 2**32) * 16777619) % 2**32
+    return h - 2**32 if h >= 2**31 else h
+
+
+def features_of(tokens, words, *, min_n, max_n, bucket, word_ngrams):
+    """What a classifier looks at in a text: places of known words, and len(words) + the bucket of each n-gram."""
+    found = []
+    tokens = [*tokens, "</s>"]
+    for token in tokens:
+        if token in words:
+            found.append(words.index(token))
+        if token == "</s>" or max_n == 0:
+            continue
+        marked = f"<{token}>"
+        for begin in range(len(marked)):
+            for end in range(begin + min_n, min(begin + max_n, len(marked)) + 1):
+                piece = marked[begin:end]
+                found += [len(words) + hash_word(piece.encode()) % 2**32 % bucket] if piece not in "<>" else []
+    hashes = [hash_word(token.encode()) for token in tokens]
+    for i, h in enumerate(hashes):
+        for other in hashes[i + 1 : i + word_ngrams]:
+            h = (h * 116049371 + other) % 2**64
+            found.append(len(words) + h % bucket)
+    return found
+
+
+def classifier_targets(label, position, n_labels, *, loss, seed, noise, negative, paths):
+    """Rows of the outputs and their signs, for losses that look at some of the labels."""
+    if loss == "hs":
+        return paths[label]
+    rows, signs = [label], [1]
+    for k in range(negative):
+        bits = random_at(random_key(seed, 4), position * negative + k)
+        cell = (bits >> 32) * n_labels >> 32
+        threshold, alias = noise[cell].tolist()
+        other = cell if bits % 2**32 <= threshold else alias
+        if other != label:
+            rows.append(other)
+            signs.append(-1)
+    return rows, signs
+
+
+def classifier_loss(hidden, outputs, labels, *, loss, targets=None):
+    """The loss of one text, of which `labels` are the ones to be predicted: one of them, or all with "ova"."""
+    if loss == "softmax":
+        scores = outputs @ hidden
+        return float(np.logaddexp.reduce(scores) - scores[labels[0]])
+    if loss == "ova":
+        rows, signs = np.arange(len(outputs)), np.where(np.isin(np.arange(len(outputs)), labels), 1, -1)
+    else:
+        rows, signs = map(np.array, targets)
+    return float(np.logaddexp(0, -signs * (outputs[rows.astype(int)] @ hidden)).sum())
+
+
+def classifier_step(rows, outputs, bag, own, rate, *, loss, targets):
+    """A step along the gradient of `classifier_loss`, in place; the mean's goes to each row divided by their number."""
+    hidden = rows[bag].mean(axis=0)
+    at = np.arange(len(outputs))
+    if loss == "softmax":
+        scores = outputs @ hidden
+        gradient = -np.exp(scores - np.logaddexp.reduce(scores))
+        gradient[own] += 1
+    else:
+        at, signs = (at, np.where(np.isin(at, own), 1, -1)) if loss == "ova" else (np.array(x, int) for x in targets)
+        gradient = signs * expit(-signs * (outputs[at] @ hidden))
+    gradient = (rate * gradient).astype(rows.dtype)
+    move = gradient @ outputs[at]
+    np.add.at(outputs, at, np.outer(gradient, hidden))
+    np.add.at(rows, bag, move / rows.dtype.type(len(bag)))
+
+
+def classifier(
+    rows, outputs, bags, labels, *, loss, epoch, epochs, learning_rate, seed,
+    weights=None, label_weights=None, noise=None, negative=5, paths=None,
+):  # fmt: skip
+    """One epoch, in place; the loss summed and the texts trained.
+
+    A text's hidden vector is the mean of its rows. A weight above 1 makes several steps of a text's, each of them of a
+    weight of 1 at the most.
+    """
+    n, total, trained = len(bags), 0.0, 0
+    for place in range(n):
+        text = permuted_at(random_key(seed, 16 + epoch), place, n)
+        position = epoch * n + place
+        bag, own = bags[text], labels[text]
+        if not bag or not own:
+            continue
+        if loss != "ova" and len(own) > 1:
+            own = [own[(random_at(random_key(seed, 3), position) >> 32) * len(own) >> 32]]
+        weight = 1 if weights is None else weights[text]
+        if label_weights is not None:
+            weight *= np.mean([label_weights[label] for label in own])
+        targets = None
+        if loss in ("ns", "hs"):
+            targets = classifier_targets(
+                own[0], position, len(outputs), loss=loss, seed=seed, noise=noise, negative=negative, paths=paths
+            )
+        total += classifier_loss(rows[bag].mean(axis=0), outputs, own, loss=loss, targets=targets)
+        trained += 1
+        steps = max(1, int(np.ceil(weight)))
+        rate = learning_rate * (1 - position / (epochs * n)) * weight / steps
+        for _ in range(steps):
+            classifier_step(rows, outputs, bag, own, rate, loss=loss, targets=targets)
+    return total, trained
+
+
+def classifier_probabilities(rows, outputs, bags, *, loss, paths=None):
+    """Probabilities (texts, labels); in a bag, -1 is a row of zeros and -2 nothing."""
+    out = np.zeros((len(bags), len(outputs)))
+    for i, bag in enumerate(bags):
+        present = [row for row in bag if row >= 0]
+        hidden = rows[present].sum(axis=0) / max(1, sum(row != -2 for row in bag))
+        scores = outputs @ hidden
+        if loss == "softmax":
+            out[i] = np.exp(scores - np.logaddexp.reduce(scores))
+        elif loss == "hs":
+            out[i] = [np.prod([expit(t * scores[n]) for n, t in zip(*path, strict=True)]) for path in paths]
+        else:
+            out[i] = expit(scores)
+    return out

@@ -1060,3 +1060,63 @@ def test_train_writes_no_two_things_to_one_place(tmp_path: Path) -> None:
     assert "checkpoint" in result.stderr
     assert not out.exists()
     assert not state.exists()
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Texts of two topics, each with its label."""
+    draw = random.Random(1)
+    path = tmp_path / "labelled.txt"
+    topics = {"a": [f"a{i}" for i in range(10)], "b": [f"b{i}" for i in range(10)]}
+    path.write_text("".join(f"__label__{t} {' '.join(draw.choices(topics[t], k=6))}\n" for t in "ab" * 100))
+    return path
+
+
+CLASSIFY = ("--vector-size", 8, "--learning-rate", 0.5, "--threads", 1, "-q")
+
+
+@pytest.mark.parametrize("suffix", ["model", "bin"])
+def test_classifier_from_text_to_labels(tmp_path: Path, labelled: Path, suffix: str) -> None:
+    model = tmp_path / f"my.{suffix}"
+    small = ("--bucket", 1000, "--word-ngrams", 2)
+    assert run("train", "classifier", labelled, "-o", model, *CLASSIFY, *small).exit_code == 0
+    lines = tmp_path / "new.txt"
+    lines.write_text("a1 a2 a3\nb1 b2\n__label__b a4 a5\n\n")
+    for source in ((lines,), ()):
+        result = run("predict", model, *source, stdin=lines.read_bytes())
+        assert result.stdout.splitlines()[:3] == ["a", "b", "a"]
+        assert len(result.stdout.splitlines()) == 4
+    result = run("predict", model, lines, "-k", 2, "-p")
+    first = result.stdout.splitlines()[0].split("\t")
+    assert [cell.split()[0] for cell in first] == ["a", "b"]
+    assert sum(float(cell.split()[1]) for cell in first) == pytest.approx(1, abs=2e-4)
+    result = run("test", model, labelled, "--by-label")
+    assert result.stdout.splitlines()[1].split() == ["all", "200", "100.0%", "100.0%", "100.0%"]
+    assert [line.split()[:2] for line in result.stdout.splitlines()[2:]] == [["a", "100"], ["b", "100"]]
+    for target in ("small.ftz", "small.model"):
+        done = run("quantize", model, "-o", tmp_path / target, "--cutoff", 20, "--retrain", labelled)
+        assert done.exit_code == 0, done.stderr
+        assert "2 labels" in done.stderr
+        assert run("predict", tmp_path / target, lines).stdout.splitlines()[:2] == ["a", "b"]
+
+
+def test_classifier_tells_of_its_epochs(tmp_path: Path, labelled: Path) -> None:
+    result = run("train", "classifier", labelled, "-o", tmp_path / "m", *CLASSIFY[:-1], "--validation", "0.2")
+    assert "epoch 5 of 5: loss" in result.stderr
+    assert "right on validation 100.0%" in result.stderr
+    assert "Saved a classifier of 2 labels" in result.stderr
+    other = run("train", "classifier", labelled, "-o", tmp_path / "m", *CLASSIFY, "--validation", labelled)
+    assert other.exit_code == 0
+
+
+def test_classifier_refuses_bad_input(tmp_path: Path, labelled: Path, text: Path, compass: Path) -> None:
+    out = tmp_path / "m"
+    refused(run("train", "classifier", text, "-o", out), 1, "no line of", "__label__")
+    refused(run("train", "classifier", tmp_path / "none", "-o", out), 1, "none")
+    refused(run("train", "classifier", labelled, "-o", labelled), 2, "what shall be read")
+    refused(run("train", "classifier", labelled, "-o", out, "--patience", 3), 1, "needs validation")
+    refused(run("train", "classifier", labelled, "-o", out, "--min-n", 5, "--max-n", 2), 2, "--min-n")
+    refused(run("predict", compass, labelled), 1)
+    assert run("train", "skipgram", text, "-o", tmp_path / "v.txt", "--save-model", out, "--epochs", 1).exit_code == 0
+    refused(run("predict", out, labelled), 1, "holds a Word2Vec, not a classifier")
+    refused(run("test", out, labelled, "-k", 0), 2, "-k")

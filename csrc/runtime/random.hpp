@@ -32,4 +32,18 @@ static inline std::uint32_t random_below(std::uint64_t bits, std::uint32_t n) {
     return static_cast<std::uint32_t>(((bits >> 32) * n) >> 32);
 }
 
+// Element `index` of a random permutation of [0, n), 1 <= n <= 2^62, with no table: a Feistel network of four rounds
+// over an even number of bits; a number beyond n goes through it again (cycle walking: Black & Rogaway 2002).
+static inline std::uint64_t permuted_at(std::uint64_t key, std::uint64_t index, std::uint64_t n) {
+    const int half = n <= 4 ? 1 : (65 - __builtin_clzll(n - 1)) / 2;
+    const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
+    do {
+        for (std::uint64_t round = 0; round < 4; ++round) {
+            const std::uint64_t right = index & mask;
+            index = right << half | ((index >> half) ^ (random_at(key, 4 * right + round) & mask));
+        }
+    } while (index >= n);
+    return index;
+}
+
 }  // namespace firth

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from firth import evaluate
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, count_cooccurrences
-from firth.models import LSA, PPMI, FastText, GloVe, OneHot, RandomVectors, Word2Vec, load
+from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, OneHot, RandomVectors, Word2Vec, load
 from firth.phrases import Phrases
 from firth.runtime import cpu_info, select_isa
 from firth.vectors import Vectors, load_vectors
@@ -20,6 +20,7 @@ __all__ = [
     "Cooccurrences",
     "Corpus",
     "FastText",
+    "FastTextClassifier",
     "GloVe",
     "OneHot",
     "Phrases",

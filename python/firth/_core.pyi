@@ -116,6 +116,53 @@ def train_word2vec(
     threads: int,
 ) -> tuple[float, int, int, int]: ...
 
+# classifier
+def bags_of_features(
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    *,
+    hashes: NDArray[np.uint32],
+    features: NDArray[np.int32],
+    pieces: tuple[NDArray[np.int64], NDArray[np.uint32]] | None,
+    end_hash: int,
+    end_feature: int,
+    n_words: int,
+    buckets: int,
+    word_ngrams: int,
+    rows: NDArray[np.int32] | None,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]: ...
+def train_classifier(
+    rows: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+    *,
+    bags: tuple[NDArray[np.int64], NDArray[np.int32]],
+    labels: tuple[NDArray[np.int64], NDArray[np.int32]],
+    weights: NDArray[np.float32] | None,
+    label_weights: NDArray[np.float32] | None,
+    noise: NDArray[np.uint32] | None,
+    paths: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None,
+    loss: str,
+    begin: int,
+    end: int,
+    epoch: int,
+    epochs: int,
+    negative: int,
+    learning_rate: float,
+    seed: int,
+    threads: int,
+) -> tuple[float, int, int]: ...
+def predict_classifier(
+    probabilities: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+    *,
+    bags: tuple[NDArray[np.int64], NDArray[np.int32]],
+    paths: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None,
+    loss: str,
+    threads: int,
+) -> None: ...
+
 # sparse
 def sparse_times_dense(
     out: NDArray[np.float32],

@@ -689,6 +689,14 @@ def _feed_tokens(counter: _core.TextCounter, documents: Iterator[Any], options: 
 def _from_file(
     source: Source | Sequence[Source], options: _Options, *, progress: bool = False
 ) -> tuple[Corpus, dict[str, int]]:
+    counter, names, invalid = _count_file(source, options, progress=progress)
+    return _finish(counter, options, names, sum(invalid.values())), invalid
+
+
+def _count_file(
+    source: Source | Sequence[Source], options: _Options, *, progress: bool = False
+) -> tuple[_core.TextCounter, str, dict[str, int]]:
+    """Everything of the files in a counter, their names, and how many invalid sequences which of them held."""
     sources = _sources(source)
     counter = options.counter()
     plain = [one for one in sources if isinstance(one, str | os.PathLike) and one != "-" and not is_compressed(one)]
@@ -703,10 +711,16 @@ def _from_file(
     names = ", ".join(map(_name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
     if surrogates:
         files.note_invalid(f"tokens of {names}", surrogates)
-    return _finish(counter, options, names, sum(files.invalid.values())), files.invalid
+    return counter, names, files.invalid
 
 
 def _from_iterable(documents: Any, options: _Options, *, progress: bool = False) -> tuple[Corpus, int]:
+    counter, invalid = _count_iterable(documents, options, progress=progress)
+    return _finish(counter, options, "documents", invalid), invalid
+
+
+def _count_iterable(documents: Any, options: _Options, *, progress: bool = False) -> tuple[_core.TextCounter, int]:
+    """All documents in a counter, and how many lone surrogates were replaced."""
     if isinstance(documents, str | bytes | bytearray):
         raise TypeError("documents is one text; give a list of texts, or its path to from_file")
     if isinstance(documents, os.PathLike):
@@ -745,7 +759,7 @@ def _from_iterable(documents: Any, options: _Options, *, progress: bool = False)
             )
         else:
             invalid = _feed_tokens(counter, iterator, options)
-    return _finish(counter, options, "documents", invalid), invalid
+    return counter, invalid
 
 
 def _only_texts(documents: Iterator[Any]) -> Iterator[str]:

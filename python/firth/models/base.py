@@ -70,23 +70,25 @@ class Epoch:
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class Model(abc.ABC):
-    """A way of learning vectors.
+class Learner(abc.ABC):
+    """What is learnt from data under options, and can be saved.
 
     A subclass is a dataclass whose fields are its options: keyword-only, checked when set, fixed from then on;
     ``dataclasses.replace(model, window=8)`` makes an unfitted model with other ones.
     """
 
-    registry: ClassVar[dict[str, type[Model]]] = {}
-    learns_from: ClassVar[tuple[type, ...]] = (Corpus,)
+    registry: ClassVar[dict[str, type[Learner]]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        Model.registry[cls.__name__] = cls
+        Learner.registry[cls.__name__] = cls
 
     def __post_init__(self) -> None:
         declared = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
+            if field.metadata.get("checked_by_class"):
+                self.__dict__[field.name] = getattr(self, field.name)
+                continue
             value = _checked(
                 f"{type(self).__name__}({field.name}=...)", getattr(self, field.name), declared[field.name]
             )
@@ -106,10 +108,6 @@ class Model(abc.ABC):
                     raise ValueError(f"{field.name} must be {' and '.join(filter(None, bounds))}, not {value}")
             self.__dict__[field.name] = value
         self.history: list[Epoch] = []
-        self._tensors: dict[str, NDArray[Any]] = {}  # matrices of float32, or vectors of any type
-        self._words: list[str] = []
-        self._view: Vectors | None = None
-        self._training = False
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self.__dict__ and name in {field.name for field in dataclasses.fields(self)}:
@@ -122,6 +120,40 @@ class Model(abc.ABC):
     def options(self) -> dict[str, Any]:
         """The options by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @abc.abstractmethod
+    def save(self, path: files.PathLike) -> None:
+        """Write what was learnt as one safetensors file, which `firth.load` reads; it appears whole or not at all."""
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "model": type(self).__name__,
+            "options": self.options,
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+        }
+
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Learner:
+        """One that is not fitted, of options as `_description` gave them."""
+        return cls(**options)
+
+    @abc.abstractmethod
+    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        """Take on what a file holds."""
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Model(Learner):
+    """A way of learning vectors."""
+
+    learns_from: ClassVar[tuple[type, ...]] = (Corpus,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._tensors: dict[str, NDArray[Any]] = {}  # matrices of float32, or vectors of any type
+        self._words: list[str] = []
+        self._view: Vectors | None = None
+        self._training = False
 
     @property
     def vectors(self) -> Vectors:
@@ -174,13 +206,6 @@ class Model(abc.ABC):
             path, "model", {**self._tensors, **files.pack_words(vectors.words)}, metadata=self._description()
         )
 
-    def _description(self) -> dict[str, Any]:
-        return {
-            "model": type(self).__name__,
-            "options": self.options,
-            "history": [dataclasses.asdict(epoch) for epoch in self.history],
-        }
-
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._words = files.unpack_words(tensors)
         if len(tensors["vectors"]) != len(self._words):
@@ -229,8 +254,8 @@ def _checked(name: str, value: Any, declared: Any) -> Any:
     raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
 
 
-def load(path: files.PathLike) -> Model:
-    """Read a model that `Model.save` wrote.
+def load(path: files.PathLike) -> Any:
+    """Read a model, or a classifier, that its `save` wrote.
 
     Parameters
     ----------
@@ -239,8 +264,8 @@ def load(path: files.PathLike) -> Model:
 
     Returns
     -------
-    Model
-        Of the class that was saved, with its options, `history` and `vectors`.
+    Model or FastTextClassifier
+        Of the class that was saved, with its options, `history` and all that it learnt.
 
     Raises
     ------
@@ -251,10 +276,10 @@ def load(path: files.PathLike) -> Model:
     """
     tensors, metadata = files.read_own(path, "model", mmap=True)
     try:
-        kind = Model.registry.get(metadata["model"])
+        kind = Learner.registry.get(metadata["model"])
         if kind is None:
             raise ValueError(f"{path} holds a {metadata['model']}, which this version of firth does not know")
-        model = kind(**metadata["options"])
+        model = kind._from_options(metadata["options"])
         model._restore(tensors, metadata)
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is a damaged model, or one of another version of firth: {error}") from None

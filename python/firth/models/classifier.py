@@ -1,0 +1,1345 @@
+"""fastText's classifier: labels of texts from the mean of the vectors of their words and n-grams."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import time
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from firth import _core, corpus, fasttext_format, files
+from firth.checks import real_number, whole_number
+from firth.models.base import Epoch, Learner, _interrupt_deferred, option
+from firth.quantization import CENTROIDS, ProductQuantizer, QuantizedMatrix
+from firth.runtime import default_threads, padded_rows
+from firth.vectors import Vectors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Loss = Literal["softmax", "ns", "hs", "ova"]
+Weights = str | Mapping[Any, float] | None
+Bags = tuple[NDArray[np.int64], NDArray[np.int32]]
+Matrix = NDArray[np.float32]
+
+_END = "</s>"  # fastText's word for the end of a line, which every text has
+_ZERO, _ABSENT = -1, -2  # in place of a row: one of zeros, which counts in the mean; none
+_CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
+_TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
+_PROBABILITIES = 1 << 22  # computed at once where not all are asked for
+_NEGATIVES_EXPONENT = 0.5  # fastText's
+_MOST_WEIGHT = 1_000_000
+_CHECKED_HERE = {"checked_by_class": True}  # of options that are kept as they were given
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierEpoch(Epoch):
+    """What one pass over the texts gave.
+
+    Attributes
+    ----------
+    validation
+        Share of the validation texts whose first label is right; None without such texts.
+    """
+
+    validation: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelScore:
+    """How one label was told: of `predicted` texts that were given it `right` had it, and `texts` have it."""
+
+    label: Any
+    texts: int
+    predicted: int
+    right: int
+
+    @property
+    def precision(self) -> float:
+        """Share of right ones among those predicted; NaN if there is none."""
+        return _share(self.right, self.predicted)
+
+    @property
+    def recall(self) -> float:
+        """Share of right ones among those that there are; NaN if there is none."""
+        return _share(self.right, self.texts)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both: 2 right / (predicted + texts)."""
+        return _share(2 * self.right, self.predicted + self.texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierTest:
+    """Precision and recall at k.
+
+    Attributes
+    ----------
+    texts
+        Texts that have a label; others are left out.
+    precision
+        Share of right labels among those predicted.
+    recall
+        Share of the texts' labels that were predicted. A label that the classifier does not know is one it missed.
+    labels
+        The same label by label, in the order of `FastTextClassifier.classes_`.
+    """
+
+    texts: int
+    precision: float
+    recall: float
+    labels: list[LabelScore]
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Numbered:
+    """Texts as ids of their different words, the most frequent first."""
+
+    packed: NDArray[np.uint8]
+    word_offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counter: _core.TextCounter) -> _Numbered:
+        counter.merge()
+        packed, word_offsets, counts = counter.select(1, -1)
+        ids = np.empty(counter.kept_tokens, np.int32)
+        offsets = np.empty(counter.documents + 1, np.int64)
+        counter.write(ids, offsets)
+        return cls(packed, word_offsets, counts, ids, offsets)
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        return files.unpack_words({"words": self.packed, "word_offsets": self.word_offsets})
+
+    def some(self, chosen: NDArray[np.int64]) -> _Numbered:
+        offsets, ids = _lists(self.offsets, self.ids, chosen)
+        return dataclasses.replace(self, ids=ids, offsets=offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Labels:
+    """Labels of texts, end to end, as numbers of those in a list."""
+
+    begins: NDArray[np.int64]
+    numbers: NDArray[np.int32]
+    names: list[Any]
+
+    def renumbered(self, to: NDArray[np.int32], names: list[Any]) -> _Labels:
+        """Under new numbers; those that become negative are left out."""
+        numbers = to[self.numbers] if len(to) else self.numbers
+        kept = numbers >= 0
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return _Labels(before[self.begins], numbers[kept], names)
+
+    def some(self, chosen: NDArray[np.int64]) -> _Labels:
+        return _Labels(*_lists(self.begins, self.numbers, chosen), self.names)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class FastTextClassifier(Learner):
+    """Tell the labels of texts: a linear classifier over learnt vectors of words and n-grams.
+
+    A text's vector is the mean of the vectors of its words, of their n-grams of characters and of the n-grams of words
+    (Joulin, Grave, Bojanowski & Mikolov 2017, "Bag of tricks for efficient text classification"); its product with
+    each label's vector is that label's score. What it learns from is what fastText's ``supervised`` learns from, with
+    the same arithmetic, in another order: each epoch goes through the texts in a random order of its own, where
+    fastText keeps that of the file. It is an estimator of scikit-learn's: `cross_val_score`, `GridSearchCV` and a
+    `Pipeline` take it.
+
+    Parameters
+    ----------
+    loss
+        "softmax": over all labels; of a text's several labels, one is drawn each time. "ova": every label is a
+        question of its own, answered by a sigmoid; for texts with any number of labels. "hs": along a Huffman tree, for
+        thousands of labels. "ns": the label against `negative` random ones, drawn by the roots of their counts.
+    vector_size
+        Numbers in a vector.
+    learning_rate
+        At the first text; it falls linearly to 0 at the last.
+    epochs
+        Passes over the texts.
+    word_ngrams
+        Words in the longest n-gram of words; 1 for words alone.
+    min_count, min_count_label
+        Words and labels that occur less often are left out.
+    min_n, max_n
+        Characters in a word's n-grams, ``<`` and ``>`` at its ends included. max_n = 0: none.
+    bucket
+        Numbers that n-grams are hashed to. Only those that the training texts reach take memory.
+    negative
+        Random labels for each text, with the loss "ns".
+    label_prefix
+        What marks a label in a file.
+    tokenizer
+        As for `Corpus.from_file`; labels of files are set apart first.
+    class_weight
+        None; "balanced", which weighs a label by the inverse of its share; or a dict from labels to weights, 1 for
+        those that it lacks. A weight of 3 is as if the text were there three times.
+    vectors
+        `Vectors` of words to begin with, of `vector_size` numbers. Words that no training text has keep theirs.
+    validation
+        Share of the texts that `fit` sets apart, to see after each epoch how well it does on them.
+    patience
+        Stop when so many epochs in a row have not raised the validation score, and keep the best one's. None: never.
+    seed
+        Of the vectors' beginnings, the order of texts, the texts set apart.
+    threads
+        None: all processors. With one thread, the same seed gives the same bits.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The labels, sorted.
+    history : list of ClassifierEpoch
+        The loss is the mean over the trained texts, in nats, whatever their weights.
+
+    Notes
+    -----
+    N-grams that no training text has count in a text's mean as zeros, and so in fastText with a file of
+    `to_fasttext`'s. (fastText itself leaves there what it began with, small random numbers.) Scores are proportional
+    to what they would be if such n-grams were left out, so that the order of labels is the same.
+
+    Examples
+    --------
+    >>> model = firth.FastTextClassifier(word_ngrams=2, epochs=10).fit(texts, labels)    # doctest: +SKIP
+    >>> model.predict(["a film to see twice"])                                          # doctest: +SKIP
+    """
+
+    loss: Loss = "softmax"
+    vector_size: int = option(100, low=1, high=1_000_000)
+    learning_rate: float = option(0.1, above=0, high=3e38)
+    epochs: int = option(5, low=1, high=1_000_000)
+    word_ngrams: int = option(1, low=1, high=1000)
+    min_count: int = option(1, low=1, high=2**62)
+    min_count_label: int = option(0, low=0, high=2**62)
+    min_n: int = option(0, low=0, high=1000)
+    max_n: int = option(0, low=0, high=1000)
+    bucket: int = option(2_000_000, low=1, high=10**9)
+    negative: int = option(5, low=1, high=10_000)
+    label_prefix: str = "__label__"
+    tokenizer: str | Callable[[str], Sequence[str]] | Any = dataclasses.field(
+        default="whitespace", metadata=_CHECKED_HERE
+    )
+    class_weight: Weights = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    vectors: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    validation: float = option(0.0, low=0, high=0.99)
+    patience: int | None = option(None, low=1)
+    seed: int = option(1, low=0, high=2**63 - 1)
+    threads: int | None = option(None, low=1, high=4096)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_n > 0 and self.min_n > self.max_n:
+            raise ValueError(f"min_n ({self.min_n}) must not be above max_n ({self.max_n})")
+        if not self.label_prefix:
+            raise ValueError("label_prefix must not be empty: every word would be a label")
+        corpus._Options(1, None, None, self.tokenizer, "replace", None)
+        weight = self.class_weight
+        if isinstance(weight, Mapping):
+            for label, value in weight.items():
+                if real_number(f"class_weight[{label!r}]", value, low=0) > _MOST_WEIGHT:
+                    raise ValueError(f"class_weight[{label!r}] must be at most {_MOST_WEIGHT:,}, not {value}")
+        elif weight is not None and weight != "balanced":
+            raise ValueError(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
+        if self.vectors is not None:
+            if not isinstance(self.vectors, Vectors):
+                raise TypeError(f"vectors must be firth.Vectors, not {type(self.vectors).__name__}")
+            if self.vectors.matrix.shape[1] != self.vector_size:
+                raise ValueError(
+                    f"vectors have {self.vectors.matrix.shape[1]} numbers and vector_size is {self.vector_size}"
+                )
+        self._forget()
+
+    def _forget(self) -> None:
+        self.history: list[ClassifierEpoch] = []  # type: ignore[assignment]
+        self._words: list[str] = []
+        self._counts = np.zeros(0, np.int64)  # of words, then of labels
+        self._n_tokens = 0
+        self._labels: list[Any] = []  # the most frequent first
+        self._rows: Matrix | None = None
+        self._outputs: Matrix | None = None  # a row for each label; along a tree, the last one is not used
+        self._features = np.zeros(0, np.int64)  # of each row: the word's place, or len(words) + bucket
+        self._missing = _ZERO  # what stands for an n-gram that has no row
+        self._quantized: tuple[QuantizedMatrix, QuantizedMatrix | None] | None = None
+        self._caches: dict[str, Any] = {}
+
+    @property
+    def n_threads(self) -> int:
+        """The threads `fit` and `predict` run on, at the most."""
+        return self.threads or default_threads()
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The labels, sorted.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        """
+        return self._order()[0]
+
+    @property
+    def words(self) -> list[str]:
+        """Words that have a vector, the most frequent first; ``</s>`` is the end of a text."""
+        self._fitted()
+        return self._words
+
+    # ---- scikit-learn
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The options by name, as scikit-learn asks for them."""
+        return self.options
+
+    def set_params(self, **params: Any) -> Self:
+        """Set options, as scikit-learn does before it fits; what was learnt is forgotten.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such option, or it cannot have this value; nothing is changed then.
+        """
+        if unknown := sorted(params.keys() - self.options.keys()):
+            raise ValueError(f"{unknown[0]!r} is no option; there are {', '.join(self.options)}")
+        if params:
+            self.__dict__.update(type(self)(**{**self.options, **params}).__dict__)
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._rows is not None
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
+        )
+
+    # ---- learning
+
+    def fit(
+        self,
+        texts: Any,
+        labels: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation: Any = None,
+        progress: bool = False,
+    ) -> Self:
+        """Learn from texts with labels.
+
+        Parameters
+        ----------
+        texts
+            Strings, or lists of tokens (then `tokenizer` must be "whitespace"): a list, an array, a column. Or, without
+            `labels`, the path of a file (or several) in which every line is a text with its labels, each the word that
+            follows `label_prefix`.
+        labels
+            One for each text (strings, whole numbers, booleans), or a list of them for each.
+        sample_weight
+            What each text counts, (texts,): of weight 3, it is learnt from three times in a row.
+        validation
+            In place of the option: a share; or texts and labels of their own, ``(texts, labels)``; or a file's path.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        Self
+            The classifier, fitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If texts and labels are not what they should be, or do not go together.
+        FloatingPointError
+            If a number stops being finite; then nothing is changed.
+        KeyboardInterrupt
+            At Ctrl-C; what had been learnt by then is kept.
+        """
+        numbered, gold = self._read(texts, labels, progress=progress)
+        n = len(numbered)
+        weights = _weights("sample_weight", sample_weight, n)
+        model = type(self)(**self.options)
+        other: tuple[_Numbered, _Labels] | None = None
+        if validation is None or isinstance(validation, int | float | np.number):
+            share = self.validation if validation is None else real_number("validation", validation, low=0)
+            if share >= 1:
+                raise ValueError(f"validation must be a share below 1, not {share}")
+            if share:
+                here, there = _parted(n, share, self.seed)
+                other = numbered.some(there), gold.some(there)
+                numbered, gold = numbered.some(here), gold.some(here)
+                weights = None if weights is None else weights[here]
+        else:
+            pair = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
+            other = self._read(*pair)
+        bags, gold = model._build(numbered, gold)
+        held_out = None if other is None else (model._bags_of(other[0]), _known(other[1], model._labels))
+        if self.patience is not None and held_out is None:
+            raise ValueError("patience needs validation: a share of the texts, or texts of their own")
+        self._run(model, bags, gold, weights, held_out, progress=progress)
+        return self
+
+    def _run(
+        self,
+        model: FastTextClassifier,
+        bags: Bags,
+        gold: _Labels,
+        weights: Matrix | None,
+        held_out: tuple[Bags, _Labels] | None,
+        *,
+        progress: bool,
+    ) -> None:
+        """Train `model`, and take on what it has learnt, also when the training is interrupted."""
+        try:
+            model._train(bags, gold, weights, held_out, progress=progress)
+        except KeyboardInterrupt:
+            self.__dict__.update(model.__dict__)
+            raise
+        self.__dict__.update(model.__dict__)
+
+    def _read(self, texts: Any, labels: Any, *, progress: bool = False) -> tuple[_Numbered, _Labels]:
+        """Texts and labels, whether in memory or in files."""
+        if labels is None:
+            return self._read_files(texts, progress=progress)
+        if isinstance(texts, str | os.PathLike):
+            raise TypeError("texts is one text or path, and labels are given; give a list of texts, or a path alone")
+        numbered = self._numbered(texts, progress=progress)
+        gold = _labels_of(labels)
+        if len(gold.begins) != len(numbered.offsets):
+            raise ValueError(f"{len(numbered)} texts and {len(gold.begins) - 1} labels: there must be one for each")
+        return numbered, gold
+
+    def _numbered(self, texts: Any, *, progress: bool = False) -> _Numbered:
+        options = corpus._Options(1, None, None, self.tokenizer, "replace", self.threads)
+        try:
+            return _Numbered.of(corpus._count_iterable(texts, options, progress=progress)[0])
+        except TypeError as error:
+            raise TypeError(str(error).replace("documents", "texts")) from None
+
+    def _read_files(self, source: Any, *, progress: bool) -> tuple[_Numbered, _Labels]:
+        options = corpus._Options(1, None, None, self.tokenizer, "replace", self.threads)
+        sources = [source] if isinstance(source, str | os.PathLike) or hasattr(source, "read") else source
+        if not isinstance(sources, list | tuple) or not all(
+            isinstance(one, str | os.PathLike) or hasattr(one, "read") for one in sources
+        ):
+            raise TypeError(
+                "without labels, texts must be the path of a file with labels in it, or a list of paths, "
+                f"not {type(source).__name__}"
+            )
+        for one in sources:
+            if isinstance(one, str) and one != "-" and not os.path.exists(one):
+                hint = "; to learn from texts in memory, give labels" if " " in one or len(sources) > 1 else ""
+                raise FileNotFoundError(2, f"there is no such file{hint}", one[:200])
+        if self.tokenizer != "whitespace":
+            bar = tqdm(disable=True)
+            reader = corpus._Files(corpus._sources(list(sources)), options, bar)
+            texts: list[str] = []
+            marked: list[list[str]] = []
+            for line in reader.lines():
+                words = line.split()
+                marked.append([word for word in words if word.startswith(self.label_prefix)])
+                texts.append(" ".join(word for word in words if not word.startswith(self.label_prefix)))
+            gold = _labels_of([[word[len(self.label_prefix) :] for word in words] for words in marked])
+            numbered, invalid = self._numbered(texts), reader.invalid
+        else:
+            counter, _, invalid = corpus._count_file(list(sources), options, progress=progress)
+            everything = _Numbered.of(counter)
+            names: list[Any] = []
+            label_of = np.full(len(everything.counts), -1, np.int32)
+            for i, word in enumerate(everything.words):
+                if word.startswith(self.label_prefix):
+                    label_of[i] = len(names)
+                    names.append(word[len(self.label_prefix) :])
+            begins, ids = everything.offsets, everything.ids
+            marks = label_of[ids] >= 0
+            before = np.concatenate([[0], np.cumsum(marks)])
+            gold = _Labels(before[begins], label_of[ids[marks]], names)
+            plain = ids[~marks]
+            numbered = dataclasses.replace(everything, ids=plain, offsets=begins - before[begins])
+        for name, n in invalid.items():
+            warnings.warn(f"{name}: {n} invalid UTF-8 sequences were read as U+FFFD", UserWarning, stacklevel=4)
+        if not len(gold.numbers):
+            raise ValueError(
+                f"no line of {', '.join(str(getattr(one, 'name', one)) for one in sources[:3])} has a label: "
+                f"no word begins with {self.label_prefix!r}"
+            )
+        return numbered, gold
+
+    def _build(self, numbered: _Numbered, gold: _Labels) -> tuple[Bags, _Labels]:
+        """Choose words, labels and rows, and allocate all; the texts as bags of rows, and their labels."""
+        self._forget()
+        label_counts = np.bincount(gold.numbers, minlength=len(gold.names))
+        order = np.argsort(-label_counts, kind="stable")
+        order = order[label_counts[order] >= max(self.min_count_label, 1)]
+        if len(order) == 0:
+            raise ValueError(
+                f"no label occurs min_count_label={self.min_count_label} times"
+                if len(gold.numbers)
+                else "there are no texts with labels to learn from"
+            )
+        to = np.full(len(gold.names), -1, np.int32)
+        to[order] = np.arange(len(order), dtype=np.int32)
+        self._labels = [gold.names[i] for i in order.tolist()]
+        gold = gold.renumbered(to, self._labels)
+
+        different = numbered.words
+        counts = np.append(np.bincount(numbered.ids, minlength=len(different)), 0)
+        end = different.index(_END) if _END in different else len(different)
+        counts[end] += len(numbered)
+        chosen = np.flatnonzero(counts >= self.min_count)
+        chosen = chosen[np.argsort(-counts[chosen], kind="stable")]
+        self._words = [different[i] if i < len(different) else _END for i in chosen.tolist()]
+        word_counts = counts[chosen]
+        if self.vectors is not None:
+            known = set(self._words)
+            others = [word for word in self.vectors.words if word not in known]
+            self._words = self._words + others
+            word_counts = np.append(word_counts, np.zeros(len(others), np.int64))
+        n_words = len(self._words)
+        if n_words + self._buckets >= 2**31:
+            raise ValueError(f"{n_words} words and bucket={self.bucket} together must be fewer than 2^31")
+        self._counts = np.append(word_counts, label_counts[order]).astype(np.int64)
+        self._n_tokens = int(len(numbered.ids) + len(numbered) + len(gold.numbers))
+
+        begins, features = self._features_of(numbered, None)
+        reached = np.bincount(features, minlength=n_words)
+        used = reached > 0
+        used[:n_words] = True
+        self._features = np.flatnonzero(used)
+        # Rows that are often needed stand together: they share the caches.
+        self._features = self._features[np.argsort(-reached[self._features], kind="stable")]
+        self._rows = padded_rows(len(self._features), self.vector_size)
+        # Words begin with small random numbers; n-grams of words with 0, as all those that no text has. With n-grams of
+        # characters, which are most of a text then, that scores worse.
+        random = np.arange(len(self._features)) if self.max_n else self._row_of()[:n_words]
+        begun = padded_rows(len(random), self.vector_size)
+        numbers = self._features[random]
+        _core.fill_uniform(begun, scale=1 / self.vector_size, seed=self.seed, numbers=numbers, threads=self.n_threads)
+        self._rows[random] = begun
+        if self.vectors is not None:
+            index = {word: i for i, word in enumerate(self._words)}
+            self._rows[self._row_of()[[index[word] for word in self.vectors.words]]] = self.vectors.matrix
+        self._outputs = padded_rows(len(self._labels), self.vector_size)
+        return (begins, self._row_of()[features]), gold
+
+    def _train(
+        self,
+        bags: Bags,
+        gold: _Labels,
+        weights: Matrix | None,
+        held_out: tuple[Bags, _Labels] | None,
+        *,
+        progress: bool,
+    ) -> None:
+        rows, outputs = self._fitted()
+        n = len(gold.begins) - 1
+        label_counts = self._counts[len(self._words) :]
+        noise = None
+        if self.loss == "ns":
+            noise = _core.alias_table(np.maximum(label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
+        label_weights = self._label_weights(gold)
+        best: tuple[float, int, Matrix, Matrix] | None = None
+        chunk, since_best = 1000, 0
+        total = n * self.epochs
+        with tqdm(total=total, desc=type(self).__name__, unit=" texts", unit_scale=True, disable=not progress) as bar:
+            for epoch in range(self.epochs):
+                position, loss, examples, seconds = 0, 0.0, 0, 0.0
+                while position < n:
+                    end = min(n, position + chunk)
+                    with _interrupt_deferred():
+                        start = time.perf_counter()
+                        more, trained, diverged_at = _core.train_classifier(
+                            rows,
+                            outputs,
+                            bags=bags,
+                            labels=(gold.begins, gold.numbers),
+                            weights=weights,
+                            label_weights=label_weights,
+                            noise=noise,
+                            paths=self._paths(),
+                            loss=self.loss,
+                            begin=position,
+                            end=end,
+                            epoch=epoch,
+                            epochs=self.epochs,
+                            negative=self.negative,
+                            learning_rate=self.learning_rate,
+                            seed=self.seed,
+                            threads=self.n_threads,
+                        )
+                        took = time.perf_counter() - start
+                    if diverged_at >= 0:
+                        raise _diverged(epoch, f"text {diverged_at}")
+                    bar.update(end - position)
+                    # How the work is cut does not show in the result, so the clock may decide it.
+                    if took < _CHUNK_SECONDS / 2:
+                        chunk = min(4 * chunk, 1 << 40)
+                    elif took > 2 * _CHUNK_SECONDS:
+                        chunk = max(chunk // 2, 1000)
+                    position, loss, examples, seconds = end, loss + more, examples + trained, seconds + took
+                score = None if held_out is None else self._precision(*held_out)
+                self.history.append(
+                    ClassifierEpoch(
+                        epoch=len(self.history) + 1,
+                        loss=loss / examples if examples else math.nan,
+                        learning_rate=self.learning_rate * (1 - (epoch + 1) / self.epochs),
+                        units_per_second=n / max(seconds, 1e-9),
+                        seconds=seconds,
+                        validation=score,
+                    )
+                )
+                bar.set_postfix(
+                    loss=f"{self.history[-1].loss:.4f}", **({} if score is None else {"valid": f"{score:.4f}"})
+                )
+                if self.patience is None or score is None:
+                    continue
+                if best is None or score > best[0]:
+                    best, since_best = (score, epoch, rows.copy(), outputs.copy()), 0
+                    continue
+                since_best += 1
+                if since_best >= self.patience:
+                    break
+        for name, matrix in (("words'", rows), ("labels'", outputs)):
+            # What the last steps left: no later product has looked at it.
+            if not _finite(matrix):
+                raise _diverged(len(self.history) - 1, f"a number among the {name} vectors")
+        if best is not None and best[1] + 1 < len(self.history):
+            rows[:], outputs[:] = best[2], best[3]
+
+    def _label_weights(self, gold: _Labels) -> Matrix | None:
+        if self.class_weight is None:
+            return None
+        if isinstance(self.class_weight, Mapping):
+            if unknown := [label for label in self.class_weight if label not in set(self._labels)]:
+                raise ValueError(f"class_weight names {unknown[0]!r}, which is no label of the texts")
+            return np.array([self.class_weight.get(label, 1.0) for label in self._labels], np.float32)
+        counts = np.bincount(gold.numbers, minlength=len(self._labels))
+        return (len(gold.numbers) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+    # ---- texts to bags
+
+    @property
+    def _buckets(self) -> int:
+        """Buckets there are: none without n-grams, as in fastText."""
+        return self.bucket if self.word_ngrams > 1 or self.max_n > 0 else 0
+
+    def _features_of(self, numbered: _Numbered, rows: NDArray[np.int32] | None) -> Bags:
+        """Features of texts, or what `rows` has for each."""
+        index = self._cached("index", lambda: {word: i for i, word in enumerate(self._words)})
+        features = np.fromiter((index.get(word, -1) for word in numbered.words), np.int32, len(numbered.counts))
+        pieces = None
+        if self.max_n:
+            pieces = _core.subword_buckets(
+                numbered.packed,
+                numbered.word_offsets,
+                min_n=self.min_n,
+                max_n=self.max_n,
+                buckets=self._buckets,
+                threads=self._threads_for(len(numbered)),
+            )
+        end = files.pack_words([_END])
+        return _core.bags_of_features(
+            numbered.ids,
+            numbered.offsets,
+            hashes=_core.hash_words(numbered.packed, numbered.word_offsets),
+            features=features,
+            pieces=pieces,
+            end_hash=int(_core.hash_words(end["words"], end["word_offsets"])[0]),
+            end_feature=index.get(_END, -1),
+            n_words=len(self._words),
+            buckets=self._buckets,
+            word_ngrams=self.word_ngrams,
+            rows=rows,
+            threads=self._threads_for(len(numbered)),
+        )
+
+    def _bags_of(self, numbered: _Numbered) -> Bags:
+        return self._features_of(numbered, self._row_of())
+
+    def _row_of(self) -> NDArray[np.int32]:
+        """The row of each feature."""
+
+        def build() -> NDArray[np.int32]:
+            places = np.full(len(self._words) + self._buckets, self._missing, np.int32)
+            places[self._features] = np.arange(len(self._features), dtype=np.int32)
+            return places
+
+        return typing.cast("NDArray[np.int32]", self._cached("row_of", build))
+
+    def _threads_for(self, texts: int) -> int:
+        return max(1, min(self.n_threads, texts // _TEXTS_PER_THREAD))
+
+    def _cached(self, name: str, build: Callable[[], Any]) -> Any:
+        if name not in self._caches:
+            self._caches[name] = build()
+        return self._caches[name]
+
+    def _paths(self) -> Any:
+        if self.loss != "hs":
+            return None
+        return self._cached("paths", lambda: _core.huffman(self._counts[len(self._words) :]))
+
+    def _fitted(self) -> tuple[Matrix, Matrix]:
+        if self._rows is None or self._outputs is None:
+            raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(texts, labels) first")
+        return self._rows, self._outputs
+
+    def _order(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The labels sorted, and the number of each in the order of their counts."""
+        self._fitted()
+
+        def build() -> tuple[NDArray[Any], NDArray[np.int64]]:
+            labels = np.array(self._labels)
+            order = np.argsort(labels, kind="stable")
+            return labels[order], order
+
+        return typing.cast("tuple[NDArray[Any], NDArray[np.int64]]", self._cached("order", build))
+
+    # ---- prediction
+
+    def _probabilities(self, bags: Bags, begin: int, end: int) -> Matrix:
+        """(end - begin, labels) of texts [begin, end), labels by their counts."""
+        rows, outputs = self._fitted()
+        begins, places = bags
+        first, last = begins[begin], begins[end]
+        out = np.empty((end - begin, len(self._labels)), np.float32)
+        _core.predict_classifier(
+            out,
+            rows,
+            outputs,
+            bags=(begins[begin : end + 1] - first, places[first:last]),
+            paths=self._paths(),
+            loss=self.loss,
+            threads=self._threads_for(end - begin),
+        )
+        return out
+
+    def _blocks(self, bags: Bags) -> Iterator[tuple[int, Matrix]]:
+        n = len(bags[0]) - 1
+        step = max(1, _PROBABILITIES // len(self._labels))
+        for begin in range(0, n, step):
+            yield begin, self._probabilities(bags, begin, min(n, begin + step))
+
+    def _first(self, bags: Bags) -> NDArray[np.int64]:
+        """The likeliest label of each text, in the order of counts."""
+        found = np.empty(len(bags[0]) - 1, np.int64)
+        for begin, block in self._blocks(bags):
+            found[begin : begin + len(block)] = block.argmax(axis=1)
+        return found
+
+    def _best(self, bags: Bags, k: int, threshold: float) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
+        """Of each text up to k labels, likeliest first, of a probability of at least `threshold`."""
+        n_labels = len(self._labels)
+        most = n_labels if k == -1 else min(k, n_labels)
+        for _, block in self._blocks(bags):
+            if most < n_labels:
+                some = np.argpartition(-block, most - 1, axis=1)[:, :most]
+                some.sort(axis=1)  # of equal ones the more frequent label comes first
+            else:
+                some = np.broadcast_to(np.arange(n_labels), block.shape)
+            chances = np.take_along_axis(block, some, axis=1)
+            order = np.argsort(-chances, axis=1, kind="stable")
+            some, chances = np.take_along_axis(some, order, axis=1), np.take_along_axis(chances, order, axis=1)
+            for labels, scores, n in zip(some, chances, (chances >= threshold).sum(axis=1).tolist(), strict=True):
+                yield labels[:n], scores[:n]
+
+    def _texts(self, texts: Any) -> Bags:
+        self._fitted()
+        if isinstance(texts, str | bytes):
+            raise TypeError("texts is one text; give a list of texts, as in predict([text])")
+        return self._bags_of(self._numbered(texts))
+
+    def predict(self, texts: Any, k: int = 1, threshold: float = 0.0) -> Any:
+        """Tell the labels of texts.
+
+        Parameters
+        ----------
+        texts
+            A list of strings, or of lists of tokens. A line end is white space.
+        k
+            Labels of each text at the most; -1: all.
+        threshold
+            Leave out labels less likely than this.
+
+        Returns
+        -------
+        ndarray or list
+            The likeliest label of each text, (texts,). With another `k`, or a threshold: for each text a list of
+            (label, probability), the likeliest first.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        TypeError
+            If the texts are not what they should be.
+        """
+        k, threshold = _k(k), real_number("threshold", threshold)
+        bags = self._texts(texts)
+        names = self._cached("names", lambda: np.array(self._labels))
+        if k == 1 and threshold <= 0:
+            return names[self._first(bags)]
+        return [
+            list(zip(names[labels].tolist(), scores.tolist(), strict=True))
+            for labels, scores in self._best(bags, k, threshold)
+        ]
+
+    def predict_proba(self, texts: Any) -> Matrix:
+        """Tell how likely each label is.
+
+        Parameters
+        ----------
+        texts
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray
+            float32 (texts, labels), labels in the order of `classes_`. A row's sum is 1 with the losses "softmax" and
+            "hs"; with "ova" and "ns" each label is judged by itself, and sums are what they are.
+
+        Raises
+        ------
+        AttributeError, TypeError
+            As for `predict`.
+        """
+        bags = self._texts(texts)
+        return self._probabilities(bags, 0, len(bags[0]) - 1)[:, self._order()[1]]
+
+    def score(self, texts: Any, labels: Any, sample_weight: Any = None) -> float:
+        """Share of texts whose likeliest label is right, that is theirs or one of theirs.
+
+        Parameters
+        ----------
+        texts, labels
+            As for `fit`.
+        sample_weight
+            What each text counts, (texts,).
+
+        Returns
+        -------
+        float
+        """
+        self._fitted()
+        numbered, gold = self._read(texts, labels)
+        weights = _weights("sample_weight", sample_weight, len(numbered))
+        right = self._right(self._bags_of(numbered), _known(gold, self._labels))
+        return float(np.average(right, weights=weights))
+
+    def _right(self, bags: Bags, gold: _Labels) -> NDArray[np.bool_]:
+        """Whether each text's likeliest label is one of its own."""
+        owners = np.repeat(np.arange(len(gold.begins) - 1), np.diff(gold.begins))
+        hit = gold.numbers == self._first(bags)[owners]
+        return np.bincount(owners[hit], minlength=len(gold.begins) - 1) > 0
+
+    def _precision(self, bags: Bags, gold: _Labels) -> float:
+        return float(self._right(bags, gold).mean())
+
+    def test(self, texts: Any, labels: Any = None, *, k: int = 1, threshold: float = 0.0) -> ClassifierTest:
+        """Compare predictions with known labels.
+
+        Parameters
+        ----------
+        texts, labels
+            As for `fit`: texts and labels, or files.
+        k, threshold
+            As for `predict`: the labels that count as predicted.
+
+        Returns
+        -------
+        ClassifierTest
+        """
+        k, threshold = _k(k), real_number("threshold", threshold)
+        self._fitted()
+        numbered, gold = self._read(texts, labels)
+        known = _known(gold, self._labels)
+        n_labels = len(self._labels)
+        n_gold = np.diff(gold.begins)
+        predicted, right = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+        for text, (found, _) in enumerate(self._best(self._bags_of(numbered), k, threshold)):
+            if n_gold[text]:
+                predicted[found] += 1
+                own = known.numbers[known.begins[text] : known.begins[text + 1]]
+                right[np.intersect1d(found, own)] += 1
+        have = np.bincount(known.numbers, minlength=n_labels)
+        classes, order = self._order()
+        return ClassifierTest(
+            texts=int((n_gold > 0).sum()),
+            precision=_share(int(right.sum()), int(predicted.sum())),
+            recall=_share(int(right.sum()), len(gold.numbers)),
+            labels=[
+                LabelScore(label, int(have[i]), int(predicted[i]), int(right[i]))
+                for label, i in zip(classes.tolist(), order.tolist(), strict=True)
+            ],
+        )
+
+    # ---- files
+
+    def save(self, path: files.PathLike) -> None:
+        """Write the whole classifier as one safetensors file, which `firth.load` reads.
+
+        The file appears whole or not at all. `vectors` are not in it: what became of them is.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        ValueError
+            If the tokenizer is a function, which no file can hold.
+        """
+        rows, outputs = self._fitted()
+        if not isinstance(self.tokenizer, str):
+            raise ValueError("a classifier whose tokenizer is a function cannot be saved: a file cannot hold it")
+        tensors: dict[str, NDArray[Any]] = {
+            "features": self._features,
+            "counts": self._counts,
+            **files.pack_words(self._words),
+        }
+        if self._quantized is None:
+            tensors |= {"rows": rows, "outputs": outputs}
+        else:
+            small, small_outputs = self._quantized
+            tensors |= _codes("rows", small)
+            tensors |= {"outputs": outputs} if small_outputs is None else _codes("outputs", small_outputs)
+        files.write_own(path, "model", tensors, self._description())
+
+    def _description(self) -> dict[str, Any]:
+        options = {**self.options, "vectors": None}
+        if isinstance(self.class_weight, Mapping):
+            options["class_weight"] = {"labels": list(self.class_weight), "weights": list(self.class_weight.values())}
+        return {
+            **super()._description(),
+            "options": options,
+            "labels": self._labels,
+            "missing": self._missing,
+            "n_tokens": self._n_tokens,
+        }
+
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> FastTextClassifier:
+        weight = options.get("class_weight")
+        if isinstance(weight, dict):
+            options = {**options, "class_weight": dict(zip(weight["labels"], weight["weights"], strict=True))}
+        return cls(**options)
+
+    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        self._words = files.unpack_words(tensors)
+        self._labels = metadata["labels"]
+        self._missing = metadata["missing"]
+        self._n_tokens = metadata["n_tokens"]
+        self._features, self._counts = np.array(tensors["features"]), np.array(tensors["counts"])
+        if "rows" in tensors:
+            rows: Matrix = tensors["rows"]
+        else:
+            self._quantized = (
+                _decoded("rows", tensors),
+                _decoded("outputs", tensors) if "outputs" not in tensors else None,
+            )
+            rows = self._quantized[0].rows(slice(None))
+        outputs = tensors["outputs"] if "outputs" in tensors else _decoded("outputs", tensors).rows(slice(None))
+        n_words, n_labels = len(self._words), len(self._labels)
+        if (
+            self._features.shape != (len(rows),)
+            or self._counts.shape != (n_words + n_labels,)
+            or rows.shape[1:] != (self.vector_size,)
+            or outputs.shape != (n_labels, self.vector_size)
+            or not (np.sort(self._features)[:n_words] == np.arange(n_words)).all()
+            or (len(self._features) and self._features.max() >= n_words + self._buckets)
+        ):
+            raise TypeError("its arrays do not fit together")
+        self._rows, self._outputs = _padded(rows), _padded(outputs)
+        self.history = [ClassifierEpoch(**epoch) for epoch in metadata["history"]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_caches": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._rows is not None and self._outputs is not None:
+            # Arrays come back without what pads their rows.
+            self._rows, self._outputs = _padded(self._rows), _padded(self._outputs)
+
+    def to_fasttext(self, path: files.PathLike) -> None:
+        """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantised, .ftz.
+
+        fastText gives such a model's predictions (with the losses "ova" and "ns" from a table of sigmoids, three digits
+        exact).
+
+        Parameters
+        ----------
+        path
+            Where to; the file appears whole or not at all. Not quantised, it takes 4 * (words + bucket) * vector_size
+            bytes and more.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        ValueError
+            If a word or a label holds a NUL.
+        OSError
+            If it cannot be written.
+        """
+        rows, outputs = self._fitted()
+        n_words = len(self._words)
+        pruned = None
+        matrix: Any
+        output: Any = outputs
+        if self._quantized is not None:
+            matrix = self._quantized[0]
+            output = outputs if self._quantized[1] is None else self._quantized[1]
+            if self._missing == _ABSENT:
+                places = np.arange(len(self._features) - n_words)
+                pruned = np.stack([self._features[n_words:] - n_words, places], axis=1).astype(np.int32)
+        else:
+            if self._missing == _ABSENT:
+                raise ValueError("n-grams were pruned, which fastText reads in quantised models alone: quantize() it")
+            matrix = fasttext_format.RowBlocks((n_words + self._buckets, self.vector_size), self._full_blocks(rows))
+        fasttext_format.write(
+            path,
+            fasttext_format.FastTextFile(
+                model="supervised",
+                loss=self.loss,
+                vector_size=self.vector_size,
+                window=5,
+                epochs=self.epochs,
+                min_count=min(self.min_count, 2**31 - 1),
+                negative=self.negative,
+                word_ngrams=self.word_ngrams,
+                bucket=self._buckets,
+                min_n=self.min_n if self.max_n else 0,
+                max_n=self.max_n,
+                update_rate=100,
+                sample=1e-4,
+                words=[word.encode() for word in self._words],
+                labels=[f"{self.label_prefix}{label}".encode() for label in self._labels],
+                counts=self._counts,
+                n_tokens=self._n_tokens,
+                pruned=pruned,
+                input=matrix,
+                output=output,
+            ),
+        )
+
+    def _full_blocks(self, rows: Matrix) -> Iterator[Matrix]:
+        """A row for every word and bucket, zeros for those that were not trained."""
+        places, step = self._row_of(), 1 << 16
+        for begin in range(0, len(places), step):
+            some = places[begin : begin + step]
+            block = rows[np.maximum(some, 0)]
+            block[some < 0] = 0
+            yield block
+
+    @classmethod
+    def from_fasttext(cls, path: files.PathLike, *, label_prefix: str = "__label__") -> FastTextClassifier:
+        """Read a classifier that fastText's programs wrote, .bin or .ftz.
+
+        Parameters
+        ----------
+        path
+            The file.
+        label_prefix
+            What its labels begin with, which `classes_` leaves out.
+
+        Returns
+        -------
+        FastTextClassifier
+            Fitted, with the file's options. Quantised matrices are decoded once, for speed, and kept as they are for
+            `save` and `to_fasttext`.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        ValueError
+            If it is no classifier, or damaged.
+        """
+        stored = fasttext_format.read(path)
+        if stored.model != "supervised":
+            raise ValueError(f"{path} holds vectors of words, not a classifier: firth.FastText.from_fasttext reads it")
+        model = cls(
+            loss=stored.loss,
+            vector_size=stored.vector_size,
+            epochs=max(stored.epochs, 1),
+            word_ngrams=max(stored.word_ngrams, 1),
+            min_count=max(stored.min_count, 1),
+            negative=max(stored.negative, 1),
+            bucket=max(stored.bucket, 1),
+            min_n=stored.min_n if stored.max_n > 0 else 0,
+            max_n=max(stored.max_n, 0),
+            label_prefix=label_prefix,
+        )
+        try:
+            model._words = [word.decode() for word in stored.words]
+            labels = [label.decode() for label in stored.labels]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} holds a word that is not UTF-8: {error}") from None
+        model._labels = [label.removeprefix(label_prefix) for label in labels]
+        model._counts = np.array(stored.counts)
+        model._n_tokens = stored.n_tokens
+        n_words = len(model._words)
+        if isinstance(stored.input, QuantizedMatrix):
+            small = stored.output if isinstance(stored.output, QuantizedMatrix) else None
+            model._quantized = stored.input, small
+            model._rows = _padded(stored.input.rows(slice(None)))
+            model._features = np.arange(len(model._rows))
+            if stored.pruned is not None:
+                model._missing = _ABSENT
+                buckets = np.zeros(len(stored.pruned), np.int64)
+                buckets[stored.pruned[:, 1]] = stored.pruned[:, 0]
+                model._features[n_words:] = n_words + buckets
+        else:
+            assert isinstance(stored.input, np.ndarray)
+            # A row of zeros among the buckets is one that was never trained: to_fasttext's.
+            step = 1 << 16
+            used = [
+                begin + np.flatnonzero(stored.input[begin : begin + step].any(axis=1))
+                for begin in range(n_words, len(stored.input), step)
+            ]
+            model._features = np.concatenate([np.arange(n_words), *used])
+            model._rows = padded_rows(len(model._features), stored.vector_size)
+            for begin in range(0, len(model._features), step):
+                some = slice(begin, begin + step)
+                model._rows[some] = stored.input[model._features[some]]
+        output = stored.output.rows(slice(None)) if isinstance(stored.output, QuantizedMatrix) else stored.output
+        assert isinstance(output, np.ndarray)
+        model._outputs = _padded(output)
+        return model
+
+    def quantize(
+        self,
+        texts: Any = None,
+        labels: Any = None,
+        *,
+        cutoff: int | None = None,
+        part_size: int = 2,
+        norms: bool = False,
+        output: bool = False,
+        progress: bool = False,
+    ) -> FastTextClassifier:
+        """Make a smaller classifier: rows pruned and told by a byte for every few numbers.
+
+        Parameters
+        ----------
+        texts, labels
+            As for `fit`: what is left after pruning is trained on them once more, with the options that it has.
+        cutoff
+            Rows to keep, words and n-grams together: those of the greatest length. None: all.
+        part_size
+            Numbers to a byte.
+        norms
+            Keep the rows' lengths apart, in a byte more for each.
+        output
+            Quantise the labels' vectors too.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        FastTextClassifier
+            Another one. Its `save` and `to_fasttext` (by fastText's custom to a .ftz) write the small form.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        ValueError
+            If it is quantised already, or `cutoff` leaves nothing.
+
+        References
+        ----------
+        Joulin et al. (2016): "FastText.zip: compressing text classification models".
+        """
+        rows, outputs = self._fitted()
+        if self._quantized is not None:
+            raise ValueError("this classifier is quantised already")
+        if labels is not None and texts is None:
+            raise ValueError("labels without texts")
+        n_words = len(self._words)
+        kept = np.arange(len(rows))
+        if cutoff is not None:
+            cutoff = whole_number("cutoff", cutoff, low=1)
+            lengths = np.linalg.norm(rows, axis=1)
+            if _END in self._words:  # in every text: it must not go
+                lengths[self._row_of()[self._words.index(_END)]] = np.inf
+            kept = np.argsort(-lengths, kind="stable")[:cutoff]
+        # In a file words come first, and places follow the order of features.
+        kept = kept[np.argsort(self._features[kept], kind="stable")]
+        features = self._features[kept]
+        own = features[features < n_words]
+        small = type(self)(**{**self.options, "vectors": None})
+        small._words = [self._words[i] for i in own.tolist()]
+        small._counts = np.append(self._counts[own], self._counts[n_words:])
+        small._labels, small._n_tokens, small._missing = list(self._labels), self._n_tokens, _ABSENT
+        small._features = np.concatenate([np.arange(len(own)), features[len(own) :] - n_words + len(own)])
+        small._rows, small._outputs = _padded(rows[kept]), _padded(outputs)
+        small.history = list(self.history)
+        if texts is not None:
+            numbered, gold = self._read(texts, labels, progress=progress)
+            begins, places = small._bags_of(numbered)
+            here = places >= 0
+            before = np.concatenate([[0], np.cumsum(here)])
+            small._train((before[begins], places[here]), _known(gold, small._labels), None, None, progress=progress)
+        arguments: dict[str, Any] = {"seed": self.seed, "threads": self.n_threads}
+        given, given_outputs = map(np.ascontiguousarray, small._fitted())
+        coded = QuantizedMatrix.of(given, part_size, norms=norms, **arguments)
+        coded_outputs = None
+        if output:
+            # fastText cuts labels' vectors into parts of 2 numbers, whatever those of words and n-grams are.
+            coded_outputs = QuantizedMatrix.of(given_outputs, 2, norms=norms, **arguments)
+            small._outputs = _padded(coded_outputs.rows(slice(None)))
+        small._quantized = coded, coded_outputs
+        small._rows = _padded(coded.rows(slice(None)))
+        return small
+
+
+def _k(k: object) -> int:
+    return -1 if isinstance(k, int | np.integer) and k == -1 else whole_number("k", k, low=1)
+
+
+def _diverged(epoch: int, what: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"training diverged in epoch {epoch + 1}, at {what}: not finite. A lower learning rate helps."
+    )
+
+
+def _finite(matrix: Matrix) -> bool:
+    # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
+    # not wide enough.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.add.reduce(matrix, axis=None)):
+            return True
+    return bool(np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)))
+
+
+def _padded(matrix: Matrix) -> Matrix:
+    """The matrix with rows as the kernels want them."""
+    if matrix.dtype != np.float32 or matrix.ndim != 2:
+        raise TypeError(f"a matrix must be float32 of two dimensions, not {matrix.dtype} {matrix.shape}")
+    padded = padded_rows(*matrix.shape)
+    padded[:] = matrix
+    return padded
+
+
+def _weights(name: str, values: Any, n: int) -> Matrix | None:
+    if values is None:
+        return None
+    given = np.asarray(values)
+    if given.dtype.kind not in "iufb" or given.shape != (n,):
+        raise ValueError(f"{name} must be {n} numbers, one a text, not {given.dtype} of shape {given.shape}")
+    weights = given.astype(np.float32)
+    wrong = np.flatnonzero(~((weights >= 0) & (weights <= _MOST_WEIGHT)))
+    if len(wrong):
+        raise ValueError(f"{name}[{wrong[0]}] is {given[wrong[0]]}: weights must lie in 0 .. {_MOST_WEIGHT:,}")
+    if not weights.any():
+        raise ValueError(f"{name} are all 0")
+    return weights
+
+
+def _labels_of(labels: Any) -> _Labels:
+    """Labels in memory: one for each text, or a list for each."""
+    if isinstance(labels, str | bytes | Mapping):
+        raise TypeError(
+            f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}"
+        )
+    items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    several = (list, tuple, set, frozenset, np.ndarray)
+    if any(isinstance(item, several) for item in items):
+        for i, item in enumerate(items):
+            if not isinstance(item, several):
+                raise TypeError(f"labels[{i}] is a {type(item).__name__}, and others are lists of labels")
+        lists = [item.tolist() if isinstance(item, np.ndarray) else list(item) for item in items]
+        lengths = np.array([len(item) for item in lists], np.int64)
+        flat = [label for item in lists for label in item]
+    else:
+        flat = items
+        lengths = np.ones(len(items), np.int64)
+    numbers = np.empty(len(flat), np.int32)
+    index: dict[Any, int] = {}
+    kinds: set[type] = set()
+    for i, label in enumerate(flat):
+        if isinstance(label, np.generic):
+            label = label.item()
+        if type(label) not in (str, int, bool, float) or label != label:
+            kind = "NaN" if label != label else type(label).__name__
+            at = int(np.searchsorted(np.cumsum(lengths), i, side="right"))
+            raise TypeError(f"the label of texts[{at}] is {label!r}, a {kind}; labels are strings or whole numbers")
+        kinds.add(type(label))
+        numbers[i] = index.setdefault(label, len(index))
+    if len(kinds) > 1:
+        raise TypeError(f"labels must be of one type, not {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+    names = sorted(index)
+    to = np.empty(len(names), np.int32)
+    to[[index[name] for name in names]] = np.arange(len(names), dtype=np.int32)
+    begins = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=begins[1:])
+    return _Labels(begins, to[numbers] if len(names) else numbers, names)
+
+
+def _known(gold: _Labels, labels: list[Any]) -> _Labels:
+    """The labels of texts as numbers of `labels`, without others."""
+    index = {label: i for i, label in enumerate(labels)}
+    return gold.renumbered(np.array([index.get(name, -1) for name in gold.names], np.int32), labels)
+
+
+def _lists(begins: NDArray[np.int64], items: NDArray[Any], chosen: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Some of the lists that stand end to end."""
+    lengths = np.diff(begins)[chosen]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    places = np.arange(ends[-1]) - np.repeat(ends[:-1] - begins[:-1][chosen], lengths)
+    return ends, items[places]
+
+
+def _parted(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Texts to learn from, and a random share of them to look at."""
+    aside = round(share * n)
+    if not 0 < aside < n:
+        raise ValueError(f"validation={share} of {n} texts leaves {n - aside} to learn from and {aside} to look at")
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[aside:]), np.sort(order[:aside])
+
+
+def _codes(name: str, matrix: QuantizedMatrix) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {
+        f"{name}.codes": matrix.codes,
+        f"{name}.centroids": matrix.quantizer.centroids,
+        f"{name}.part_size": np.array([matrix.quantizer.part_size]),
+    }
+    if matrix.norm_codes is not None and matrix.norm_quantizer is not None:
+        tensors |= {f"{name}.norm_codes": matrix.norm_codes, f"{name}.norm_centroids": matrix.norm_quantizer.centroids}
+    return tensors
+
+
+def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
+    """The matrix that `_codes` took apart."""
+    codes, centroids = np.array(tensors[f"{name}.codes"]), np.array(tensors[f"{name}.centroids"])
+    quantizer = ProductQuantizer(len(centroids) // CENTROIDS, int(tensors[f"{name}.part_size"][0]), centroids)
+    if f"{name}.norm_codes" not in tensors:
+        return QuantizedMatrix(codes, quantizer)
+    lengths = ProductQuantizer(1, 1, np.array(tensors[f"{name}.norm_centroids"]))
+    return QuantizedMatrix(codes, quantizer, np.array(tensors[f"{name}.norm_codes"]), lengths)
