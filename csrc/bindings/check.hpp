@@ -20,6 +20,11 @@ inline void require(bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
 }
 
+// Without making a string of what is not said, for loops.
+inline void require(bool holds, const char* message) {
+    if (!holds) throw std::invalid_argument(message);
+}
+
 inline void require_aligned(const py::array& array, const char* name) {
     require((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0,
             std::string(name) + " must be aligned to its element size");

@@ -24,13 +24,14 @@ int check_lists(const std::int64_t* begins, const py::array_t<std::int32_t>& row
     std::int64_t longest = 0;
     require(begins[0] == 0 && begins[n] == rows.size(),
             std::string(name) + " must be named from the first to the last");
+    bool ordered = true, inside = true;
     for (std::int64_t w = 0; w < n; ++w) {
-        require(begins[w] <= begins[w + 1], std::string(name) + " must be named in order");
+        ordered &= begins[w] <= begins[w + 1];
         longest = std::max(longest, begins[w + 1] - begins[w]);
     }
-    for (py::ssize_t i = 0; i < rows.size(); ++i) {
-        require(row[i] >= 0 && row[i] < limit, std::string(name) + " must lie in the matrix");
-    }
+    for (py::ssize_t i = 0; i < rows.size(); ++i) inside &= row[i] >= 0 && row[i] < limit;
+    require(ordered, std::string(name) + " must be named in order");
+    require(inside, std::string(name) + " must lie in the matrix");
     require(longest <= 1 << 20, std::string(name) + ": more than 2^20 for one word");
     return static_cast<int>(longest);
 }
