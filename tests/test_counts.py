@@ -16,7 +16,7 @@ from scipy import sparse
 
 import firth
 import reference
-from firth import counts, files
+from firth import _core, counts, files
 
 WEIGHTS = {
     "flat": lambda distance, window: 1.0,
@@ -88,6 +88,23 @@ def test_same_bits_for_any_threads_and_memory(side):
     bounded = firth.count_cooccurrences(corpus, side=side, threads=2, memory=need // 2)
     assert isinstance(bounded.csr.data, np.memmap)
     assert same(bounded, whole)
+
+
+def test_rare_words_among_very_many():
+    """Rows that touch few of many columns are put in order another way; some here are, some are not."""
+    documents, _ = random_corpus([500, 40, 400], n_words=1000, seed=2)
+    apart = [[40 * word for word in document] for document in documents]  # two words to 64 bits at the most
+    for side in ("both", "left"):
+        found = firth.count_cooccurrences(corpus_of(apart, 40_000), window=3, side=side).csr
+        exact = reference.cooccurrences(documents, 1000, 3, side, lambda d: 1 / d)
+        assert found.nnz == np.count_nonzero(exact)
+        assert (np.diff(found.indices)[np.diff(np.repeat(np.arange(40_000), np.diff(found.indptr))) == 0] > 0).all()
+        np.testing.assert_allclose(found[::40, ::40].toarray(), exact, rtol=2**-23, atol=1e-6)
+
+
+def test_no_memory_names_the_bytes():
+    with pytest.raises(MemoryError, match=r"no memory for \d+ bytes$"):
+        _core.CooccurrenceRows(2**47)
 
 
 def test_symmetric_and_its_halves():

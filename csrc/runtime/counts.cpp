@@ -1,5 +1,6 @@
 // Row by row: all places where a word stands, found by one counting sort, then its neighbours added up in an
-// accumulator as long as the vocabulary, which stays in cache. No hashing, no merging, no order to keep.
+// accumulator as long as the vocabulary, which stays in cache. No hashing, no merging; what little a rare word's row
+// holds is sorted.
 
 #include "runtime/counts.hpp"
 
@@ -8,6 +9,7 @@
 #include <bit>
 #include <condition_variable>
 #include <mutex>
+#include <utility>
 
 #include "runtime/threads.hpp"
 
@@ -16,16 +18,24 @@ namespace {
 
 constexpr std::int64_t kAhead = 8;  // places between a prefetch and its use
 
-// The row in the making: sums by column, and a bit for each column touched, by which they are found again in order.
+// The row in the making: sums by column, and a bit for each column touched, by which they are found again in order; or
+// by sorting them, where a row touches so few that looking at all bits would take longer than all else.
 class Accumulator {
   public:
     explicit Accumulator(std::int32_t n_words)
         : sums_(static_cast<std::size_t>(n_words)), touched_((static_cast<std::size_t>(n_words) + 63) / 64) {}
 
-    void add(std::int32_t column, std::uint64_t weight) {
+    // Returns whether the column had not been touched.
+    bool add(std::int32_t column, std::uint64_t weight) {
         sums_[static_cast<std::size_t>(column)] += weight;
-        touched_[static_cast<std::size_t>(column) >> 6] |= std::uint64_t{1} << (column & 63);
+        std::uint64_t& bits = touched_[static_cast<std::size_t>(column) >> 6];
+        const std::uint64_t before = bits;
+        bits |= std::uint64_t{1} << (column & 63);
+        return bits != before;
     }
+
+    // Up to how many columns of a row are faster sorted: 64 bits are looked at in a small part of the time.
+    std::int64_t few() const { return static_cast<std::int64_t>(touched_.size()) / 16; }
 
     // Appends the non-zero columns to the arrays, clears itself, and returns how many there were.
     std::int64_t take(std::int32_t* columns, float* values) {
@@ -37,16 +47,29 @@ class Accumulator {
             for (; bits != 0; bits &= bits - 1) {
                 const std::size_t column = block * 64 + static_cast<std::size_t>(std::countr_zero(bits));
                 columns[n] = static_cast<std::int32_t>(column);
-                // Once through double, exact up to 2^53 units, then one rounding to float.
-                values[n] = static_cast<float>(static_cast<double>(sums_[column]) * (1.0 / (1 << kWeightBits)));
-                sums_[column] = 0;
+                values[n] = take(column);
                 ++n;
             }
         }
         return n;
     }
 
+    // The same of the n columns that have been touched, which are put in order.
+    void take(std::int32_t* columns, std::int64_t n, float* values) {
+        std::sort(columns, columns + n);
+        for (std::int64_t i = 0; i < n; ++i) {
+            const auto column = static_cast<std::size_t>(columns[i]);
+            touched_[column >> 6] = 0;
+            values[i] = take(column);
+        }
+    }
+
   private:
+    float take(std::size_t column) {
+        // Once through double, exact up to 2^53 units, then one rounding to float.
+        return static_cast<float>(static_cast<double>(std::exchange(sums_[column], 0)) * (1.0 / (1 << kWeightBits)));
+    }
+
     std::vector<std::uint64_t> sums_;
     std::vector<std::uint64_t> touched_;
 };
@@ -151,16 +174,30 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
             for (std::int32_t r = cuts[piece]; r < cuts[piece + 1]; ++r) {
                 const std::int64_t* const at = places.begin(r);
                 const std::int64_t count = places.count(r);
-                for (std::int64_t i = 0; i < count; ++i) {
-                    const std::int64_t p = at[i];
-                    if (i + kAhead < count) __builtin_prefetch(task.ids + at[i + kAhead]);
-                    const int before = left ? starts.before(p, left) : 0;
-                    const int behind = right ? starts.behind(p, right) : 0;
-                    for (int d = 0; d < before; ++d) row.add(task.ids[p - d - 1], task.left[d]);
-                    for (int d = 0; d < behind; ++d) row.add(task.ids[p + d + 1], task.right[d]);
+                const auto each_near = [&](auto add) {
+                    for (std::int64_t i = 0; i < count; ++i) {
+                        const std::int64_t p = at[i];
+                        if (i + kAhead < count) __builtin_prefetch(task.ids + at[i + kAhead]);
+                        const int before = left ? starts.before(p, left) : 0;
+                        const int behind = right ? starts.behind(p, right) : 0;
+                        for (int d = 0; d < before; ++d) add(task.ids[p - d - 1], task.left[d]);
+                        for (int d = 0; d < behind; ++d) add(task.ids[p + d + 1], task.right[d]);
+                    }
+                };
+                std::int32_t* const row_columns = own_columns.as<std::int32_t>() + here;
+                float* const row_values = own_values.as<float>() + here;
+                std::int64_t n_columns = 0;
+                if (most(r) < row.few()) {
+                    each_near([&](std::int32_t column, std::uint64_t weight) {
+                        if (row.add(column, weight)) row_columns[n_columns++] = column;
+                    });
+                    row.take(row_columns, n_columns, row_values);
+                } else {
+                    each_near([&](std::int32_t column, std::uint64_t weight) { row.add(column, weight); });
+                    n_columns = row.take(row_columns, row_values);
                 }
-                lengths[r - first] = row.take(own_columns.as<std::int32_t>() + here, own_values.as<float>() + here);
-                here += lengths[r - first];
+                lengths[r - first] = n_columns;
+                here += n_columns;
             }
             std::unique_lock lock(guard);
             changed.wait(lock, [&] { return counted == piece; });

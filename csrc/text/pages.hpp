@@ -13,7 +13,7 @@ namespace firth {
 
 class OutOfMemory : public std::bad_alloc {
   public:
-    explicit OutOfMemory(std::size_t bytes) : message_("no memory for " + std::to_string(bytes) + " bytes of text") {}
+    explicit OutOfMemory(std::size_t bytes) : message_("no memory for " + std::to_string(bytes) + " bytes") {}
     const char* what() const noexcept override { return message_.c_str(); }
 
   private:
