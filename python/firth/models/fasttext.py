@@ -112,7 +112,7 @@ class FastText(Word2Vec):
         See `Word2Vec`.
     cbow_mean
         See `Word2Vec`; the mean or sum is over all pieces of all words of the window.
-    seed, threads
+    deterministic, seed, threads
         See `Word2Vec`.
 
     Examples
