@@ -109,8 +109,9 @@ struct BlockAccess {
     float* kept_out(int at, std::int32_t) const { return block.kept_out[at]; }
 
     float* find(const BlockRows& rows, float* matrix, std::int64_t row) const {
-        const std::int64_t place = rows.places[row];
-        return place < 0 ? matrix + row * task.stride : rows.copies + place * task.stride;
+        const auto mark = static_cast<std::uint32_t>(rows.marks[row]);
+        if (mark < kMostBlocks) return matrix + row * task.stride;
+        return rows.copies + static_cast<std::int64_t>(rows.places[mark - kMostBlocks]) * task.stride;
     }
 };
 
@@ -555,34 +556,25 @@ void copy_rows(const float* matrix, std::int64_t stride, const BlockRows& rows) 
     }
 }
 
-void merge_copies(float* matrix, std::int64_t stride, const BlockRows* blocks, int n_blocks, std::int64_t part,
-                  std::int64_t parts) {
-    for (int b = 0; b < n_blocks; ++b) {
-        const BlockRows& own = blocks[b];
-        for (std::int64_t i = 0; i < own.n; ++i) {
-            const std::int64_t row = own.rows[i];
-            if (i + kRowsAhead < own.n && own.rows[i + kRowsAhead] % parts == part) {
-                const float* const next = matrix + own.rows[i + kRowsAhead] * stride;
-                for (std::int64_t d = 0; d < stride; d += kLine) __builtin_prefetch(next + d, 1, 2);
-            }
-            if (row % parts != part) continue;
-            const float* copies[kMostBlocks];
-            int n = 0;
-            bool done = false;  // with the first block that has a copy
-            for (int other = 0; other < n_blocks; ++other) {
-                const std::int32_t place = blocks[other].places[row];
-                if (place < 0) continue;
-                done |= other < b;
-                copies[n++] = blocks[other].copies + place * stride;
-            }
-            if (done) continue;
-            float* const to = matrix + row * stride;
-            for (std::int64_t d = 0; d < stride; d += kWidth) {
-                const Vec before = load(to + d);
-                Vec sum = load(copies[0] + d);
-                for (int c = 1; c < n; ++c) sum += load(copies[c] + d) - before;
-                store(to + d, sum);
-            }
+void merge_copies(float* matrix, std::int64_t stride, const std::int32_t* rows, std::int64_t n, const BlockRows* blocks,
+                  int n_blocks, std::int64_t part, std::int64_t parts) {
+    for (std::int64_t i = part; i < n; i += parts) {
+        if (i + kRowsAhead * parts < n) {
+            const float* const next = matrix + rows[i + kRowsAhead * parts] * stride;
+            for (std::int64_t d = 0; d < stride; d += kLine) __builtin_prefetch(next + d, 1, 2);
+        }
+        const float* copies[kMostBlocks];
+        int found = 0;
+        for (int b = 0; b < n_blocks; ++b) {
+            const std::int64_t place = blocks[b].places[i];
+            if (place >= 0) copies[found++] = blocks[b].copies + place * stride;
+        }
+        float* const to = matrix + rows[i] * stride;
+        for (std::int64_t d = 0; d < stride; d += kWidth) {
+            const Vec before = load(to + d);
+            Vec sum = load(copies[0] + d);
+            for (int c = 1; c < found; ++c) sum += load(copies[c] + d) - before;
+            store(to + d, sum);
         }
     }
 }

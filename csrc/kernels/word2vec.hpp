@@ -58,11 +58,14 @@ struct KeptTokens {
 };
 
 constexpr int kMostKept = 4096;
+constexpr int kMostBlocks = 16;  // side by side
 
-// Rows of a matrix as a block of tokens sees them.
+// Rows of a matrix as a block of tokens sees them while other blocks are trained: those that no other block needs lie
+// where they always do, those that several need each block has copies of.
 struct BlockRows {
-    std::int32_t* places;  // (rows of the matrix) which of the copies is a row's; -1: nobody else needs it in this
-                           // round, so that it is trained where it lies
+    const std::uint64_t* marks;  // (rows of the matrix) the low half, for rows that some block needs: kMostBlocks plus
+                                 // the number of the row among those that several need, or less
+    std::int32_t* places;  // (rows that several need) which of the copies is a row's, or -1
     std::int32_t* rows;    // whose copy each is
     float* copies;         // `stride` floats each, aligned to 64
     std::int64_t n;        // copies
@@ -106,11 +109,9 @@ FIRTH_DECLARE_KERNEL(void, copy_rows, const float* matrix, std::int64_t stride, 
 FIRTH_DECLARE_KERNEL(void, word2vec_block, const Word2Vec& task, Word2VecBlock* block, Word2VecTally* tally,
                      void* scratch)
 
-constexpr int kMostBlocks = 16;
-
-// Moves each row of a matrix by as much as the copies of it have moved in n_blocks blocks, kMostBlocks at the most; of
-// the rows whose number leaves the remainder `part` when divided by `parts`.
-FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const BlockRows* blocks, int n_blocks,
-                     std::int64_t part, std::int64_t parts)
+// Moves the rows that several blocks need by as much as their copies have moved; of these rows (n) the ones whose
+// number leaves the remainder `part` when divided by `parts`.
+FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const std::int32_t* rows, std::int64_t n,
+                     const BlockRows* blocks, int n_blocks, std::int64_t part, std::int64_t parts)
 
 }  // namespace firth

@@ -19,39 +19,44 @@ constexpr std::int64_t kBlockTokens = 1024;
 constexpr std::int64_t kRoundBlocks = 4;
 static_assert(kRoundBlocks <= kMostBlocks);
 
-// Which blocks of a round touch a row: nobody, one alone, or several.
-class Owners {
+// Which rows of a matrix a round's blocks need, and which of them several do.
+class Needs {
   public:
-    explicit Owners(std::int64_t rows) : marks_(static_cast<std::size_t>(rows)) {}
+    explicit Needs(std::int64_t rows) : marks_(static_cast<std::size_t>(rows)) {}
 
-    void begin_round() { ++round_; }
-    void touch(std::int64_t row, int block) {
-        std::uint64_t& mark = marks_[static_cast<std::size_t>(row)];
-        const std::uint64_t mine = round_ << 8 | static_cast<std::uint64_t>(block);
-        if (mark >> 8 != round_)
-            mark = mine;
-        else if (mark != mine)
-            mark = round_ << 8 | kSeveral;
+    void begin_round() {
+        ++round_;
+        shared_.clear();
     }
-    bool shared(std::int64_t row) const { return marks_[static_cast<std::size_t>(row)] == (round_ << 8 | kSeveral); }
+    void need(std::int32_t row, int block) {
+        std::uint64_t& mark = marks_[static_cast<std::size_t>(row)];
+        const std::uint64_t mine = round_ << 32 | static_cast<std::uint64_t>(block);
+        if (mark >> 32 != round_) {
+            mark = mine;
+        } else if (static_cast<std::uint32_t>(mark) < kMostBlocks && mark != mine) {
+            mark = round_ << 32 | (kMostBlocks + shared_.size());
+            shared_.push_back(row);
+        }
+    }
+    const std::uint64_t* marks() const { return marks_.data(); }
+    const std::vector<std::int32_t>& shared() const { return shared_; }
 
   private:
-    static constexpr std::uint64_t kSeveral = 255;
     std::uint64_t round_ = 0;
-    std::vector<std::uint64_t> marks_;  // the round, then the block
+    std::vector<std::uint64_t> marks_;  // the round, then a block or, above kMostBlocks, a place in shared_
+    std::vector<std::int32_t> shared_;
 };
 
 // Room for the copies of one block's rows. Pages that are never written to are never real, so it may be ample.
 class Copies {
   public:
-    Copies(std::int64_t rows, std::int64_t most, std::int64_t stride)
-        : places_(static_cast<std::size_t>(rows), -1),
-          rows_(static_cast<std::size_t>(std::min(rows, most)) * sizeof(std::int32_t)),
-          copies_(static_cast<std::size_t>(std::min(rows, most) * stride) * sizeof(float)) {}
+    Copies(std::int64_t most, std::int64_t stride)
+        : rows_(static_cast<std::size_t>(most) * sizeof(std::int32_t)),
+          copies_(static_cast<std::size_t>(most * stride) * sizeof(float)) {}
 
-    BlockRows get() { return {places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0}; }
-    void clear(const BlockRows& used) {
-        for (std::int64_t i = 0; i < used.n; ++i) places_[static_cast<std::size_t>(used.rows[i])] = -1;
+    BlockRows begin_round(const Needs& needs) {
+        places_.assign(needs.shared().size(), -1);
+        return {needs.marks(), places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0};
     }
 
   private:
@@ -88,9 +93,12 @@ void rows_out(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
 }
 
 // Names a row to be copied, unless it is named already or nobody else needs it.
-void name(BlockRows& rows, const Owners& owners, std::int32_t row) {
-    if (rows.places[row] >= 0 || !owners.shared(row)) return;
-    rows.places[row] = static_cast<std::int32_t>(rows.n);
+void name(BlockRows& rows, std::int32_t row) {
+    const auto mark = static_cast<std::uint32_t>(rows.marks[row]);
+    if (mark < kMostBlocks) return;
+    std::int32_t& place = rows.places[mark - kMostBlocks];
+    if (place >= 0) return;
+    place = static_cast<std::int32_t>(rows.n);
     rows.rows[rows.n++] = row;
 }
 
@@ -126,14 +134,14 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
     std::vector<std::vector<std::int64_t>> positions(kRoundBlocks);
     std::vector<std::vector<float*>> pointers(kRoundBlocks);
     for (std::size_t b = 0; b < kRoundBlocks; ++b) {
-        in.emplace_back(task.n_rows_in, most_in, task.stride);
-        out.emplace_back(task.n_rows_out, most_out, task.stride);
+        in.emplace_back(std::min(most_in, task.n_rows_in), task.stride);
+        out.emplace_back(std::min(most_out, task.n_rows_out), task.stride);
         words[b].resize(static_cast<std::size_t>(3 * tokens));
         positions[b].resize(static_cast<std::size_t>(tokens));
         pools[b].resize(static_cast<std::size_t>(task.pool));
         pointers[b].resize(static_cast<std::size_t>(2 * tokens + task.pool));
     }
-    Owners owners_in(task.n_rows_in), owners_out(task.n_rows_out);
+    Needs needs_in(task.n_rows_in), needs_out(task.n_rows_out);
     std::vector<std::unique_ptr<AlignedBytes>> scratch(static_cast<std::size_t>(n_threads));
     Word2VecTally all;
     for (std::int64_t round = (begin + kRound - 1) / kRound * kRound; round < end; round += kRound) {
@@ -152,8 +160,8 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
             std::int32_t* const word = words[b].data();
             blocks[b] = {{word, word + tokens, word + 2 * tokens, positions[b].data(), 0, 0, 0},
                          pools[b].data(),
-                         in[b].get(),
-                         out[b].get(),
+                         {},
+                         {},
                          pointers[b].data(),
                          pointers[b].data() + tokens,
                          pointers[b].data() + 2 * tokens};
@@ -162,19 +170,21 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
         });
         parallel(std::min(n_threads, 2), [&](int thread) {
             const bool both = n_threads == 1;
-            if (both || thread == 0) owners_in.begin_round();
-            if (both || thread == 1) owners_out.begin_round();
+            if (both || thread == 0) needs_in.begin_round();
+            if (both || thread == 1) needs_out.begin_round();
             for (int b = 0; b < n_blocks; ++b) {
-                if (both || thread == 0) rows_in(task, blocks[b], [&](auto row) { owners_in.touch(row, b); });
-                if (both || thread == 1) rows_out(task, blocks[b], [&](auto row) { owners_out.touch(row, b); });
+                if (both || thread == 0) rows_in(task, blocks[b], [&](auto row) { needs_in.need(row, b); });
+                if (both || thread == 1) rows_out(task, blocks[b], [&](auto row) { needs_out.need(row, b); });
             }
         });
         each_block([&](std::size_t b, int thread) {
             auto& own = scratch[static_cast<std::size_t>(thread)];
             if (!own) own = std::make_unique<AlignedBytes>(scratch_bytes);
             Word2VecBlock& block = blocks[b];
-            rows_in(task, block, [&](std::int32_t row) { name(block.in, owners_in, row); });
-            rows_out(task, block, [&](std::int32_t row) { name(block.out, owners_out, row); });
+            block.in = in[b].begin_round(needs_in);
+            block.out = out[b].begin_round(needs_out);
+            rows_in(task, block, [&](std::int32_t row) { name(block.in, row); });
+            rows_out(task, block, [&](std::int32_t row) { name(block.out, row); });
             FIRTH_KERNEL(copy_rows)(task.vectors, task.stride, block.in);
             FIRTH_KERNEL(copy_rows)(task.context, task.stride, block.out);
             FIRTH_KERNEL(word2vec_block)(task, &block, &tallies[b], own->data);
@@ -190,13 +200,14 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
         }
         if (all.diverged_at >= 0) break;
         parallel(n_threads, [&](int thread) {
-            FIRTH_KERNEL(merge_copies)(task.vectors, task.stride, rows_of_in, n_blocks, thread, n_threads);
-            FIRTH_KERNEL(merge_copies)(task.context, task.stride, rows_of_out, n_blocks, thread, n_threads);
+            const auto merge = [&](float* matrix, const Needs& needs, const BlockRows* rows) {
+                const auto n = static_cast<std::int64_t>(needs.shared().size());
+                FIRTH_KERNEL(merge_copies)
+                (matrix, task.stride, needs.shared().data(), n, rows, n_blocks, thread, n_threads);
+            };
+            merge(task.vectors, needs_in, rows_of_in);
+            merge(task.context, needs_out, rows_of_out);
         });
-        for (std::size_t b = 0; b < static_cast<std::size_t>(n_blocks); ++b) {
-            in[b].clear(blocks[b].in);
-            out[b].clear(blocks[b].out);
-        }
     }
     return all;
 }
