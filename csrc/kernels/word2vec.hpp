@@ -65,10 +65,10 @@ constexpr int kMostBlocks = 16;  // side by side
 struct BlockRows {
     const std::uint64_t* marks;  // (rows of the matrix) the low half, for rows that some block needs: kMostBlocks plus
                                  // the number of the row among those that several need, or less
-    std::int32_t* places;  // (rows that several need) which of the copies is a row's, or -1
-    std::int32_t* rows;    // whose copy each is
-    float* copies;         // `stride` floats each, aligned to 64
-    std::int64_t n;        // copies
+    std::int32_t* places;        // (rows that several need) which of the copies is a row's, or -1
+    std::int32_t* rows;          // whose copy each is
+    float* copies;               // `stride` floats each, aligned to 64
+    std::int64_t n;              // copies
 };
 
 // A block of tokens that is trained while others are.

@@ -17,7 +17,7 @@ namespace {
 // some 4,800 tokens to a round that overshoots: vectors stay finite and are worth nothing.
 constexpr std::int64_t kBlockTokens = 1024;
 constexpr std::int64_t kRoundBlocks = 4;
-static_assert(kRoundBlocks <= kMostBlocks);
+static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 32);
 
 // Which rows of a matrix a round's blocks need, and which of them several do.
 class Needs {
@@ -27,24 +27,30 @@ class Needs {
     void begin_round() {
         ++round_;
         shared_.clear();
+        blocks_.clear();
     }
     void need(std::int32_t row, int block) {
         std::uint64_t& mark = marks_[static_cast<std::size_t>(row)];
-        const std::uint64_t mine = round_ << 32 | static_cast<std::uint64_t>(block);
+        const auto one = static_cast<std::uint32_t>(mark);
         if (mark >> 32 != round_) {
-            mark = mine;
-        } else if (static_cast<std::uint32_t>(mark) < kMostBlocks && mark != mine) {
+            mark = round_ << 32 | static_cast<std::uint64_t>(block);
+        } else if (one >= kMostBlocks) {
+            blocks_[one - kMostBlocks] |= 1u << block;
+        } else if (one != static_cast<std::uint32_t>(block)) {
             mark = round_ << 32 | (kMostBlocks + shared_.size());
             shared_.push_back(row);
+            blocks_.push_back(1u << one | 1u << block);
         }
     }
     const std::uint64_t* marks() const { return marks_.data(); }
     const std::vector<std::int32_t>& shared() const { return shared_; }
+    bool needs(std::size_t shared, int block) const { return (blocks_[shared] >> block & 1) != 0; }
 
   private:
     std::uint64_t round_ = 0;
     std::vector<std::uint64_t> marks_;  // the round, then a block or, above kMostBlocks, a place in shared_
     std::vector<std::int32_t> shared_;
+    std::vector<std::uint32_t> blocks_;  // a bit for each block that needs them
 };
 
 // Room for the copies of one block's rows. Pages that are never written to are never real, so it may be ample.
@@ -54,9 +60,16 @@ class Copies {
         : rows_(static_cast<std::size_t>(most) * sizeof(std::int32_t)),
           copies_(static_cast<std::size_t>(most * stride) * sizeof(float)) {}
 
-    BlockRows begin_round(const Needs& needs) {
+    // Names the rows that block number `block` has to copy.
+    BlockRows begin_round(const Needs& needs, int block) {
         places_.assign(needs.shared().size(), -1);
-        return {needs.marks(), places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0};
+        BlockRows own{needs.marks(), places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0};
+        for (std::size_t i = 0; i < places_.size(); ++i) {
+            if (!needs.needs(i, block)) continue;
+            places_[i] = static_cast<std::int32_t>(own.n);
+            own.rows[own.n++] = needs.shared()[i];
+        }
+        return own;
     }
 
   private:
@@ -90,16 +103,6 @@ void rows_out(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
     }
     if (task.noise == nullptr) return;
     for (int i = 0; i < task.pool; ++i) use(block.pool[i]);
-}
-
-// Names a row to be copied, unless it is named already or nobody else needs it.
-void name(BlockRows& rows, std::int32_t row) {
-    const auto mark = static_cast<std::uint32_t>(rows.marks[row]);
-    if (mark < kMostBlocks) return;
-    std::int32_t& place = rows.places[mark - kMostBlocks];
-    if (place >= 0) return;
-    place = static_cast<std::int32_t>(rows.n);
-    rows.rows[rows.n++] = row;
 }
 
 }  // namespace
@@ -181,10 +184,8 @@ Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, st
             auto& own = scratch[static_cast<std::size_t>(thread)];
             if (!own) own = std::make_unique<AlignedBytes>(scratch_bytes);
             Word2VecBlock& block = blocks[b];
-            block.in = in[b].begin_round(needs_in);
-            block.out = out[b].begin_round(needs_out);
-            rows_in(task, block, [&](std::int32_t row) { name(block.in, row); });
-            rows_out(task, block, [&](std::int32_t row) { name(block.out, row); });
+            block.in = in[b].begin_round(needs_in, static_cast<int>(b));
+            block.out = out[b].begin_round(needs_out, static_cast<int>(b));
             FIRTH_KERNEL(copy_rows)(task.vectors, task.stride, block.in);
             FIRTH_KERNEL(copy_rows)(task.context, task.stride, block.out);
             FIRTH_KERNEL(word2vec_block)(task, &block, &tallies[b], own->data);
