@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
-import signal
 import subprocess
 import sys
 
@@ -636,6 +635,7 @@ def test_divergence_is_told_and_changes_nothing(texts):
 def test_ctrl_c_leaves_it_usable():
     code = """
 import os, signal, threading, firth
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 texts = [f"w{i % 97} w{i % 89} w{i % 83}" for i in range(20000)]
 model = firth.FastTextClassifier(epochs=100000, vector_size=16, threads=1)
 threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -646,7 +646,6 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env={**os.environ})
     assert done.stdout.split() == ["3", "True"], done.stderr
-    assert signal.SIGINT
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
