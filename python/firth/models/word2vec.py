@@ -58,13 +58,13 @@ class Word2Vec(GradientModel):
         Step size at the first word and at the last; linear in between.
     deterministic
         The same seed gives the same vectors to the bit, however many threads. Blocks of 1,024 tokens are trained four
-        at a time on copies of the rows they touch, and their moves added up in order; their negatives come from a pool
-        of 512 drawn for each block.
+        at a time; rows that several of them touch, on copies whose moves are then added up in order. Their negatives
+        come from a pool of 512 drawn for each block.
     epochs
         Passes over the corpus.
     seed
         Same seed, one thread: the same vectors to the bit. With more threads updates race on purpose (Recht, Ré, Wright
-        & Niu 2011) and runs differ by noise.
+        & Niu 2011) and runs differ by noise, unless they are `deterministic`.
     threads
         None: every processor this process may use.
 
