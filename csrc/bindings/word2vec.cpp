@@ -71,7 +71,6 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     task.longest_bag = 1;
     task.n_rows_in = v.rows;
     task.n_rows_out = c.rows;
-    task.pool = 512;
     require(noise.has_value() != paths.has_value(), "either noise or paths must be given");
     if (noise) {
         require(noise->ndim() == 2 && noise->shape(0) == n_words && noise->shape(1) == 2,

@@ -43,7 +43,7 @@ struct Word2Vec {
     float learning_rate;
     float min_learning_rate;
     std::uint64_t seed;
-    int pool;  // negatives drawn beforehand for a block with rows of its own
+    int pool;  // negatives that each block draws from, where blocks are trained (word2vec_block)
 };
 
 // A stretch of tokens after subsampling, with as many neighbours on either side as a window can reach. Each array has

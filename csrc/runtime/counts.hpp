@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "text/pages.hpp"
+#include "runtime/pages.hpp"
 
 namespace firth {
 

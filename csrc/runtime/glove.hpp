@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/glove.hpp"
-#include "text/pages.hpp"
+#include "runtime/pages.hpp"
 
 namespace firth {
 

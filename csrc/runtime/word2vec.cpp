@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "runtime/aligned.hpp"
+#include "runtime/pages.hpp"
 #include "runtime/threads.hpp"
-#include "text/pages.hpp"
 
 namespace firth {
 namespace {
@@ -17,6 +17,7 @@ namespace {
 // some 4,800 tokens to a round that overshoots: vectors stay finite and are worth nothing.
 constexpr std::int64_t kBlockTokens = 1024;
 constexpr std::int64_t kRoundBlocks = 4;
+constexpr int kPool = 512;  // negatives that a block draws from: more would touch, and copy, more rows
 static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 32);
 
 // Which rows of a matrix a round's blocks need, and which of them several do.
@@ -126,7 +127,8 @@ Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int6
     return all;
 }
 
-Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads) {
+Word2VecTally train_word2vec_rounds(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads) {
+    task.pool = kPool;
     constexpr std::int64_t kRound = kBlockTokens * kRoundBlocks;
     const std::int64_t tokens = kBlockTokens + 2 * static_cast<std::int64_t>(task.window) + 1;
     const std::int64_t most_in = tokens * task.longest_bag;

@@ -8,9 +8,10 @@ namespace firth {
 // Threads race for rows, on purpose: the result hangs on how many there are, and on chance.
 Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads);
 
-// The same bits for any number of threads. The epoch is cut into rounds of kRoundBlocks blocks of kBlockTokens tokens.
-// A round's blocks are trained side by side on copies of the rows they touch, from the rows as they were at the round's
-// start; then the moves are added, block after block. Trains the rounds whose first token lies in [begin, end).
-Word2VecTally train_word2vec_rounds(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads);
+// The same bits for any number of threads. The epoch is cut into rounds of a few blocks of tokens, which are trained
+// side by side. A row that one block alone needs is trained where it lies; of one that several need each has a copy, as
+// it was at the round's start, and then their moves are added up, block after block. Negatives come from a pool drawn
+// for each block, whose size the task need not give. Trains the rounds whose first token lies in [begin, end).
+Word2VecTally train_word2vec_rounds(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads);
 
 }  // namespace firth

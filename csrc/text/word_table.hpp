@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/pages.hpp"
+#include "runtime/pages.hpp"
 
 namespace firth {
 

@@ -164,14 +164,19 @@ class Model(Learner):
         AttributeError
             Before `fit`.
         """
-        if "vectors" not in self._tensors:
-            raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(corpus) first")
+        matrix = self._fitted_tensor("vectors")
         if self._training:
             # The rows go on changing; what `Vectors` remembers of them, their lengths, would not fit them any more.
-            return self._vectors_of(np.array(self._tensors["vectors"]))
+            return self._vectors_of(np.array(matrix))
         if self._view is None:
-            self._view = self._vectors_of(self._tensors["vectors"])
+            self._view = self._vectors_of(matrix)
         return self._view
+
+    def _fitted_tensor(self, name: str) -> NDArray[Any]:
+        """What `fit` has left under this name; AttributeError before."""
+        if name not in self._tensors:
+            raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(corpus) first")
+        return self._tensors[name]
 
     def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
         return Vectors(self._words, matrix)

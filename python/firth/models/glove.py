@@ -84,16 +84,14 @@ class GloVe(GradientModel):
 
     @property
     def context(self) -> NDArray[np.float32]:
-        """The vectors of context words (words, D), of which nobody has made a copy.
+        """The vectors c of context words (words, D).
 
         Raises
         ------
         AttributeError
             Before `fit`.
         """
-        if "context" not in self._tensors:
-            raise AttributeError("this GloVe has not been fitted: call fit(corpus) first")
-        return self._tensors["context"]
+        return self._fitted_tensor("context")
 
     def estimate_memory(self, data: Corpus | Cooccurrences) -> dict[str, int]:
         """Tell the bytes that `fit` will need.

@@ -316,11 +316,9 @@ class PPMI(_Spectral):
         """
         if self.vector_size is not None:
             raise AttributeError("only PPMI(vector_size=None) keeps its matrix; Cooccurrences.pmi() makes it, too")
-        if "data" not in self._tensors:
-            raise AttributeError("this PPMI has not been fitted: call fit(corpus) first")
+        data, indices, indptr = (self._fitted_tensor(name) for name in ("data", "indices", "indptr"))
         n = len(self._words)
-        parts = self._tensors["data"], self._tensors["indices"], self._tensors["indptr"]
-        return sparse.csr_array(parts, shape=(n, n))
+        return sparse.csr_array((data, indices, indptr), shape=(n, n))
 
     @property
     def vectors(self) -> Vectors:
@@ -434,9 +432,7 @@ class LSA(_Spectral):
         AttributeError
             Before `fit`.
         """
-        if "documents" not in self._tensors:
-            raise AttributeError("this LSA has not been fitted: call fit(corpus) first")
-        return self._tensors["documents"]
+        return self._fitted_tensor("documents")
 
 
 def _weighted_documents(corpus: Corpus, weighting: str) -> sparse.csr_array[np.float32]:
