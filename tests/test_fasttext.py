@@ -159,7 +159,7 @@ def test_we_read_fasttext_s_models(kind, loss, tmp_path):
     fasttext = pytest.importorskip("fasttext")
     (tmp_path / "text").write_text("\n".join(" ".join(document) for document in documents()))
     theirs = fasttext.train_unsupervised(
-        str(tmp_path / "text"), model=kind, loss=loss, dim=12, epoch=1, bucket=3000, minCount=1, thread=1, verbose=0
+        str(tmp_path / "text"), model=kind, loss=loss, dim=20, epoch=1, bucket=3000, minCount=1, thread=10, verbose=0
     )
     theirs.save_model(str(tmp_path / "m.bin"))
     ours = firth.FastText.from_fasttext(tmp_path / "m.bin")
