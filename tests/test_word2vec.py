@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import firth
@@ -183,7 +183,19 @@ def result_of(case):
     tree=st.booleans(),
     pieces=st.sampled_from([0, 3, 50]),
 )
-@settings(max_examples=100, deadline=None, derandomize=True)  # a rare bag of few words exceeds the bound
+@example(  # bags of two words that name a row twenty times over: a move that loses digits shows
+    lengths=[10, 10, 12, 10, 4, 3],
+    size=12,
+    window=2,
+    negative=13,
+    sample=0.1,
+    words=2,
+    cbow=True,
+    cbow_mean=True,
+    tree=False,
+    pieces=3,
+)
+@settings(max_examples=100, deadline=None)
 def test_the_family_equals_its_oracle_on_anything(lengths, words, **options):
     assert_close(*result_of(Case(random_documents(lengths, words), words=words, learning_rate=0.05, **options)))
 

@@ -1,5 +1,5 @@
 // Every row of a text receives the gradient divided by their number, as fastText has it: the derivative of the mean.
-// The gradient is taken at one place, also where it is made of several steps: `before` is what every step starts from.
+// The gradient is taken at one place, also where it is made of several steps.
 
 #include "kernels/classifier.hpp"
 
@@ -15,9 +15,8 @@ struct Scratch {
     float** targets;  // at least all labels' rows, and a step's
     float* signs;     // of the targets
     float* numbers;   // (L) scores or gradients, with room for a vector more
-    float* hidden;    // (stride) what a step moves
-    float* before;    // (stride) the mean of the rows
-    float* moved;     // (stride) where all steps together move it
+    float* hidden;    // (stride) the mean of the rows
+    float* moves;     // (stride) what an example's steps move it by
 
     Scratch(Arena& arena, const Classifier& model, int negative) {
         const std::int64_t labels = model.n_labels;
@@ -29,8 +28,7 @@ struct Scratch {
         signs = arena.take<float>(most + kTargets + kWidth);
         numbers = arena.take<float>(round_up(static_cast<int>(most), kWidth) + kTargets + kWidth);
         hidden = arena.take<float>(model.stride);
-        before = arena.take<float>(model.stride);
-        moved = arena.take<float>(model.stride);
+        moves = arena.take<float>(model.stride);
         if (arena.base == nullptr) return;
         for (std::int64_t i = 0; i < most + kTargets + kWidth; ++i) signs[i] = 0;
     }
@@ -105,40 +103,31 @@ FIRTH_INLINE Exponentials exponentials(float* scores, int n) {
     return found;
 }
 
-FIRTH_INLINE void apply_some(const float* g, float* const* hidden, float* const* targets, int n, int floats) {
+FIRTH_INLINE void apply_some(const float* g, float* const* hidden, float* const* targets, int n, int floats,
+                             float* moves) {
     const Rows none{nullptr, 0};
     switch (n) {
         case 1:
-            return apply<1>(g, 1, hidden, 1, targets, floats, none);
+            return apply<1, true>(g, 1, hidden, 1, targets, floats, none, moves);
         case 2:
-            return apply<2>(g, 1, hidden, 1, targets, floats, none);
+            return apply<2, true>(g, 1, hidden, 1, targets, floats, none, moves);
         case 3:
-            return apply<3>(g, 1, hidden, 1, targets, floats, none);
+            return apply<3, true>(g, 1, hidden, 1, targets, floats, none, moves);
         case 4:
-            return apply<4>(g, 1, hidden, 1, targets, floats, none);
+            return apply<4, true>(g, 1, hidden, 1, targets, floats, none, moves);
         case 5:
-            return apply<5>(g, 1, hidden, 1, targets, floats, none);
+            return apply<5, true>(g, 1, hidden, 1, targets, floats, none, moves);
         default:
-            return apply<6>(g, 1, hidden, 1, targets, floats, none);
+            return apply<6, true>(g, 1, hidden, 1, targets, floats, none, moves);
     }
 }
 
-// Calls move(first, n) for n targets of kTargets at the most, each time with `hidden` as in `before`, and leaves in
-// `hidden` what all of them together make of it. False if a step was.
+// Calls move(first, n) for n targets of kTargets at the most until all have had their turn. False if a step was.
 template <class Move>
-FIRTH_INLINE bool in_steps(int n_targets, int floats, Scratch& scratch, Move&& move) {
-    if (n_targets <= kTargets) return n_targets == 0 || move(0, n_targets);
-    for (int d = 0; d < floats; d += kWidth) store(scratch.moved + d, load(scratch.before + d));
+FIRTH_INLINE bool in_steps(int n_targets, Move&& move) {
     for (int first = 0; first < n_targets; first += kTargets) {
-        const int n = n_targets - first < kTargets ? n_targets - first : kTargets;
-        if (!move(first, n)) return false;
-        for (int d = 0; d < floats; d += kWidth) {
-            const Vec start = load(scratch.before + d);
-            store(scratch.moved + d, load(scratch.moved + d) + (load(scratch.hidden + d) - start));
-            store(scratch.hidden + d, start);
-        }
+        if (!move(first, n_targets - first < kTargets ? n_targets - first : kTargets)) return false;
     }
-    for (int d = 0; d < floats; d += kWidth) store(scratch.hidden + d, load(scratch.moved + d));
     return true;
 }
 
@@ -148,8 +137,8 @@ struct Example {
     std::int64_t position;  // in all epochs' order: no other example has it
 };
 
-// Losses. train() moves the targets, and `hidden` by the gradient; false, with nothing written, if a dot product is not
-// finite.
+// Losses. train() moves the targets, and adds the gradient of `hidden` to `moves`; false, with nothing written, if a
+// dot product is not finite.
 
 // -log of the softmax of the label.
 struct Softmax {
@@ -165,7 +154,7 @@ struct Softmax {
     bool train(const Example& example, float rate, Scratch& scratch, StepScratch&, double* loss) const {
         const int n = task.model.n_labels, floats = round_up(task.model.vector_size, kWidth);
         float* const numbers = scratch.numbers;
-        dot_all(numbers, scratch.before, scratch.targets, n, floats);
+        dot_all(numbers, scratch.hidden, scratch.targets, n, floats);
         if (!complete(numbers, n)) return false;
         const std::int32_t label = example.labels[0];
         const float score = numbers[label];
@@ -174,8 +163,8 @@ struct Softmax {
         const float scale = -rate / all.sum;
         for (int j = 0; j < n; j += kWidth) store(numbers + j, load(numbers + j) * scale);
         numbers[label] += rate;
-        return in_steps(n, floats, scratch, [&](int first, int some) {
-            apply_some(numbers + first, &scratch.hidden, scratch.targets + first, some, floats);
+        return in_steps(n, [&](int first, int some) {
+            apply_some(numbers + first, &scratch.hidden, scratch.targets + first, some, floats, scratch.moves);
             return true;
         });
     }
@@ -232,9 +221,9 @@ struct Chosen {
         const int floats = round_up(task.model.vector_size, kWidth);
         const auto draw = static_cast<std::uint64_t>(example.position);
         const int n = objective.choose(example.labels[0], draw, scratch.targets, scratch.signs);
-        return in_steps(n, floats, scratch, [&](int first, int some) {
+        return in_steps(n, [&](int first, int some) {
             return step(&scratch.hidden, 1, scratch.targets + first, some, scratch.signs + first, rate, floats,
-                        Rows{nullptr, 0}, pairs);
+                        Rows{nullptr, 0}, pairs, scratch.moves);
         });
     }
 };
@@ -254,9 +243,9 @@ struct OneVersusAll {
     bool train(const Example& example, float rate, Scratch& scratch, StepScratch& pairs, double*) const {
         const int floats = round_up(task.model.vector_size, kWidth);
         for (int i = 0; i < example.n_labels; ++i) scratch.signs[example.labels[i]] = 1;
-        const bool finite = in_steps(task.model.n_labels, floats, scratch, [&](int first, int some) {
+        const bool finite = in_steps(task.model.n_labels, [&](int first, int some) {
             return step(&scratch.hidden, 1, scratch.targets + first, some, scratch.signs + first, rate, floats,
-                        Rows{nullptr, 0}, pairs);
+                        Rows{nullptr, 0}, pairs, scratch.moves);
         });
         for (int i = 0; i < example.n_labels; ++i) scratch.signs[example.labels[i]] = -1;
         return finite;
@@ -326,7 +315,8 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
         const auto step_rate = static_cast<float>(rate * static_cast<double>(weight) / steps);
         const float mean = mean_of(bag);
         for (int i = 0; i < steps; ++i) {
-            gather(scratch.rows, bag.n, mean, floats, scratch.hidden, scratch.before);
+            gather(scratch.rows, bag.n, mean, floats, scratch.hidden);
+            clear(scratch.moves, floats);
             if (i == 0) __builtin_prefetch(model.bag_rows + model.bag_begins[second]);
             double unused = 0;
             const StepScratch kept = pairs;
@@ -335,7 +325,7 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
                 return;
             }
             if (i > 0) pairs = kept;  // the loss is that before the first step
-            scatter(scratch.rows, bag.n, mean, floats, scratch.hidden, scratch.before);
+            scatter(scratch.rows, bag.n, mean, floats, scratch.moves);
         }
         ++tally->examples;
         if ((place & 1023) == 0) tally->loss += take(pairs.loss);  // its exponents are 32-bit
@@ -389,8 +379,8 @@ void classifier_predict(const Classifier& model, std::int64_t begin, std::int64_
     float* const numbers = scratch.numbers;
     for (std::int64_t at = begin; at < end; ++at, probabilities += model.n_labels) {
         const Bag bag = bag_of(model, at, scratch.rows);
-        gather(scratch.rows, bag.n, mean_of(bag), floats, scratch.hidden, scratch.before);
-        dot_all(numbers, scratch.before, scratch.targets, n, floats);
+        gather(scratch.rows, bag.n, mean_of(bag), floats, scratch.hidden);
+        dot_all(numbers, scratch.hidden, scratch.targets, n, floats);
         if (n > 0) complete(numbers, n);
         if (model.loss == ClassifierLoss::softmax) {
             const float scale = 1 / exponentials(numbers, n).sum;

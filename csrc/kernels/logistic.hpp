@@ -97,9 +97,11 @@ struct Rows {
 // with the targets as they were before the step. Sums for a target are added to what memory holds at the end, so that
 // a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later step will write are
 // asked for on the way, a line of each at a time: all at once they would fill the queue of outstanding misses.
-template <int N>
+//
+// With kBag there is one hidden row, a bag's, which stays where it is: what moves is `moves`, for the bag's rows.
+template <int N, bool kBag>
 FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, float* const* targets, int floats,
-                        const Rows& upcoming) {
+                        const Rows& upcoming, float* moves) {
     for (int d = 0; d < floats; d += kWidth) {
         if (d % kLine == 0) {
             for (int r = 0; r < upcoming.n; ++r) __builtin_prefetch(upcoming.rows[r] + d, 1, 3);
@@ -110,16 +112,17 @@ FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, flo
             target[j] = load(targets[j] + d);
             move[j] = Vec{};
         }
-        for (int i = 0; i < m; ++i) {
+        for (int i = 0; i < (kBag ? 1 : m); ++i) {
             const Vec h = load(hidden[i] + d);
-            Vec moved = h;
+            float* const to = (kBag ? moves : hidden[i]) + d;
+            Vec moved = kBag ? load(to) : h;
 #pragma GCC unroll 6
             for (int j = 0; j < N; ++j) {
                 const Vec gradient = splat(g[j * m4 + i]);
                 move[j] += gradient * h;
                 moved += gradient * target[j];
             }
-            store(hidden[i] + d, moved);
+            store(to, moved);
         }
 #pragma GCC unroll 6
         for (int j = 0; j < N; ++j) store(targets[j] + d, load(targets[j] + d) + move[j]);
@@ -139,11 +142,13 @@ FIRTH_INLINE constexpr int round_up(int n, int step) { return (n + step - 1) / s
 FIRTH_INLINE int pitch(int m) { return m == 1 ? 1 : round_up(m, 4); }
 
 // The update rule. signs: (N, pitch(m)), +1 where a pair is to be predicted and -1 where not. With z = sign * (h . t)
-// the loss of a pair is -log sigma(z), and its step is learning_rate * sign * sigma(-z) along the other row. Returns
-// false, and has written nothing, if a dot product is not finite.
+// the loss of a pair is -log sigma(z), and its step is learning_rate * sign * sigma(-z) along the other row. Where
+// `moves` is given the one hidden row is a bag's (see apply). Returns false, and has written nothing, if a dot product
+// is not finite.
 template <int N>
 FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targets, const float* signs,
-                                float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
+                                float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch,
+                                float* moves) {
     const int m4 = pitch(m);
     const int pairs = round_up(N * m4, kWidth);
     float* const dots = scratch.dots;
@@ -170,30 +175,35 @@ FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targe
         store(dots + p, sign * learning_rate * e / factor);
     }
     scratch.padding += pairs - N * m;
-    apply<N>(dots, m4, hidden, m, targets, floats, upcoming);
+    if (moves != nullptr) {
+        apply<N, true>(dots, m4, hidden, m, targets, floats, upcoming, moves);
+    } else {
+        apply<N, false>(dots, m4, hidden, m, targets, floats, upcoming, nullptr);
+    }
     return true;
 }
 
 FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n, const float* signs,
-                       float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch) {
+                       float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch,
+                       float* moves = nullptr) {
     switch (n) {
         case 1:
-            return logistic_step<1>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+            return logistic_step<1>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
         case 2:
-            return logistic_step<2>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+            return logistic_step<2>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
         case 3:
-            return logistic_step<3>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+            return logistic_step<3>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
         case 4:
-            return logistic_step<4>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+            return logistic_step<4>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
         case 5:
-            return logistic_step<5>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+            return logistic_step<5>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
         default:
-            return logistic_step<6>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch);
+            return logistic_step<6>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
     }
 }
 
-// The vector that a bag of rows makes: their sum times `scale`, into hidden and into before, both padded as rows are.
-FIRTH_INLINE void gather(float* const* rows, int n, float scale, int floats, float* hidden, float* before) {
+// The vector that a bag of rows makes: their sum times `scale`, padded as rows are.
+FIRTH_INLINE void gather(float* const* rows, int n, float scale, int floats, float* hidden) {
     constexpr int kAtOnce = 4 * kWidth;
     for (int d = 0; d < floats; d += kAtOnce) {
         Vec sum[4] = {};
@@ -208,22 +218,21 @@ FIRTH_INLINE void gather(float* const* rows, int n, float scale, int floats, flo
                 for (int v = 0; v < vectors; ++v) sum[v] += load(rows[r] + d + v * kWidth);
             }
         }
-        for (int v = 0; v < vectors; ++v) {
-            store(hidden + d + v * kWidth, sum[v] * scale);
-            store(before + d + v * kWidth, sum[v] * scale);
-        }
+        for (int v = 0; v < vectors; ++v) store(hidden + d + v * kWidth, sum[v] * scale);
     }
 }
 
-// Moves every row of a bag by what its vector has moved since it was gathered, times `scale`.
-FIRTH_INLINE void scatter(float* const* rows, int n, float scale, int floats, const float* hidden,
-                          const float* before) {
+// Moves every row of a bag by `moves` times `scale`. Moves are summed by themselves, from zero: what a vector has moved
+// by, taken as a difference, would have lost the digits that the vector needs for itself.
+FIRTH_INLINE void scatter(float* const* rows, int n, float scale, int floats, const float* moves) {
     for (int r = 0; r < n; ++r) {
         float* const row = rows[r];
-        for (int d = 0; d < floats; d += kWidth) {
-            store(row + d, load(row + d) + (load(hidden + d) - load(before + d)) * scale);
-        }
+        for (int d = 0; d < floats; d += kWidth) store(row + d, load(row + d) + load(moves + d) * scale);
     }
+}
+
+FIRTH_INLINE void clear(float* row, int floats) {
+    for (int d = 0; d < floats; d += kWidth) store(row + d, Vec{});
 }
 
 // Number `number` of the draws from a distribution over n words or labels.

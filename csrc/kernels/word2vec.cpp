@@ -339,7 +339,7 @@ template <class Objective>
 struct BagOfRows {
     KeptTokens kept;
     Centre centres[2];
-    float *hidden, *before;
+    float *mean, *moves, *hidden;  // the bag's vector as gathered, what it has moved by, and their sum
 
     BagOfRows(Arena& arena, const Word2Vec& task) {
         const std::int64_t words = 2 * static_cast<std::int64_t>(task.window);
@@ -354,8 +354,9 @@ struct BagOfRows {
                 for (std::int64_t i = 0; i < most_targets + kTargets + kWidth; ++i) centre.signs[i] = 0;
             }
         }
+        mean = arena.take<float>(task.stride);
+        moves = arena.take<float>(task.stride);
         hidden = arena.take<float>(task.stride);
-        before = arena.take<float>(task.stride);
     }
 
     void add_word(const Objective& objective, int at, Centre& centre) {
@@ -420,8 +421,11 @@ struct BagOfRows {
             Centre& next = centres[1 - slot];
             at = prepare(sampler, objective, at, next);
             const int coming = next.n_predicted == 0 ? 0 : next.ends[next.n_predicted - 1];
-            const bool mean = !task.cbow || task.cbow_mean;
-            gather(now.rows, now.n_rows, mean ? 1.0f / static_cast<float>(now.n_rows) : 1.0f, floats, hidden, before);
+            const bool of_mean = !task.cbow || task.cbow_mean;
+            const float share = 1.0f / static_cast<float>(now.n_rows);
+            gather(now.rows, now.n_rows, of_mean ? share : 1.0f, floats, mean);
+            clear(moves, floats);
+            float* from = mean;
             const float rate = rate_at(task, now.position);
             int target = now.n_rows;
             for (int word = 0; word < now.n_predicted; ++word) {
@@ -430,17 +434,19 @@ struct BagOfRows {
                 Rows upcoming{next.rows + part, end - part};
                 while (target < now.ends[word]) {
                     const int n = now.ends[word] - target < kTargets ? now.ends[word] - target : kTargets;
-                    if (!step(&hidden, 1, now.rows + target, n, now.signs + (target - now.n_rows), rate, floats,
-                              upcoming, scratch)) {
+                    if (!step(&from, 1, now.rows + target, n, now.signs + (target - now.n_rows), rate, floats, upcoming,
+                              scratch, moves)) {
                         tally->diverged_at = now.position;
                         return false;
                     }
+                    for (int d = 0; d < floats; d += kWidth) store(hidden + d, load(mean + d) + load(moves + d));
+                    from = hidden;
                     target += n;
                     upcoming.n = 0;
                 }
             }
-            // The hidden vector moves by its gradient, whether it is the rows' mean or their sum.
-            scatter(now.rows, now.n_rows, mean ? 1.0f : 1.0f / static_cast<float>(now.n_rows), floats, hidden, before);
+            // The bag's vector moves by its gradient, whether it is the rows' mean or their sum.
+            scatter(now.rows, now.n_rows, of_mean ? 1.0f : share, floats, moves);
             tally->examples += now.n_predicted;
         }
         return true;
