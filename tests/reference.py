@@ -204,14 +204,14 @@ def word2vec(
 
 
 def word2vec_rounds(vectors, context, *, begin, end, documents, **options):
-    """The deterministic way: rounds of four blocks of 1,024 tokens, each from the round's start; moves are added up."""
+    """The deterministic way: rounds of four blocks of 512 tokens, each from the round's start; moves are added up."""
     n_tokens = sum(map(len, documents))
     tally = np.zeros(3)
-    for start in range(-(-begin // 4096) * 4096, end, 4096):
+    for start in range(-(-begin // 2048) * 2048, end, 2048):
         before = vectors.copy(), context.copy()
-        for block in range(start, min(start + 4096, n_tokens), 1024):
+        for block in range(start, min(start + 2048, n_tokens), 512):
             own = before[0].copy(), before[1].copy()
-            stop = min(block + 1024, n_tokens)
+            stop = min(block + 512, n_tokens)
             tally += word2vec(*own, begin=block, end=stop, documents=documents, **{**options, "deterministic": True})
             for matrix, moved, first in zip((vectors, context), own, before, strict=True):
                 matrix += moved - first

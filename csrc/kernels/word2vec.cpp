@@ -109,9 +109,9 @@ struct BlockAccess {
     float* kept_out(int at, std::int32_t) const { return block.kept_out[at]; }
 
     float* find(const BlockRows& rows, float* matrix, std::int64_t row) const {
-        const auto mark = static_cast<std::uint32_t>(rows.marks[row]);
-        if (mark < kMostBlocks) return matrix + row * task.stride;
-        return rows.copies + static_cast<std::int64_t>(rows.places[mark - kMostBlocks]) * task.stride;
+        const std::uint32_t blocks = rows.marks[row] & 0xFFFF;
+        if ((blocks & (blocks - 1)) == 0) return matrix + row * task.stride;
+        return rows.copies + static_cast<std::int64_t>(rows.places[rows.numbers[row]]) * task.stride;
     }
 };
 

@@ -63,12 +63,13 @@ constexpr int kMostBlocks = 16;  // side by side
 // Rows of a matrix as a block of tokens sees them while other blocks are trained: those that no other block needs lie
 // where they always do, those that several need each block has copies of.
 struct BlockRows {
-    const std::uint64_t* marks;  // (rows of the matrix) the low half, for rows that some block needs: kMostBlocks plus
-                                 // the number of the row among those that several need, or less
-    std::int32_t* places;        // (rows that several need) which of the copies is a row's, or -1
-    std::int32_t* rows;          // whose copy each is
-    float* copies;               // `stride` floats each, aligned to 64
-    std::int64_t n;              // copies
+    const std::uint32_t* marks;   // (rows of the matrix) the low half, for rows that some block needs: a bit for each
+                                  // of the blocks that do
+    const std::int32_t* numbers;  // (rows of the matrix) of a row among those that several need, if it is one
+    std::int32_t* places;         // (rows that several need) which of the copies is a row's, or -1
+    std::int32_t* rows;           // whose copy each is
+    float* copies;                // `stride` floats each, aligned to 64
+    std::int64_t n;               // copies
 };
 
 // A block of tokens that is trained while others are.

@@ -1,57 +1,71 @@
 #include "runtime/word2vec.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <memory>
+#include <numeric>
+#include <span>
 #include <vector>
 
 #include "runtime/aligned.hpp"
 #include "runtime/pages.hpp"
+#include "runtime/phases.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
 namespace {
 
-// What all blocks of a round move a row by is added to it at once, from gradients taken where it stood before. Beyond
-// some 4,800 tokens to a round that overshoots: vectors stay finite and are worth nothing.
-constexpr std::int64_t kBlockTokens = 1024;
+// What all blocks of a round move a row by is added to it at once, from gradients taken where it stood before. Rounds
+// of 2,048 tokens are as good as no rounds, of 4,096 a point or two of similarity worse; beyond some 4,800 vectors stay
+// finite and are worth nothing. A pool as large as the block is large enough: with half of it quality begins to fall.
+constexpr std::int64_t kBlockTokens = 512;
 constexpr std::int64_t kRoundBlocks = 4;
+constexpr std::int64_t kRoundTokens = kBlockTokens * kRoundBlocks;
 constexpr int kPool = 512;  // negatives that a block draws from: more would touch, and copy, more rows
-static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 32);
+static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 16);
 
 // Which rows of a matrix a round's blocks need, and which of them several do.
 class Needs {
   public:
-    explicit Needs(std::int64_t rows) : marks_(static_cast<std::size_t>(rows)) {}
+    // At most `most` times does a round need a row.
+    Needs(std::int64_t rows, std::int64_t most)
+        : marks_(static_cast<std::size_t>(rows)),
+          numbers_(static_cast<std::size_t>(rows)),
+          shared_(static_cast<std::size_t>(std::min(rows, most)) + 1) {}
 
     void begin_round() {
-        ++round_;
-        shared_.clear();
-        blocks_.clear();
+        n_shared_ = 0;
+        if (++round_ <= 0xFFFF) return;
+        std::fill(marks_.begin(), marks_.end(), 0);
+        round_ = 1;
     }
+    // Without a branch: whether a row is needed for the first time cannot be foretold.
     void need(std::int32_t row, int block) {
-        std::uint64_t& mark = marks_[static_cast<std::size_t>(row)];
-        const auto one = static_cast<std::uint32_t>(mark);
-        if (mark >> 32 != round_) {
-            mark = round_ << 32 | static_cast<std::uint64_t>(block);
-        } else if (one >= kMostBlocks) {
-            blocks_[one - kMostBlocks] |= 1u << block;
-        } else if (one != static_cast<std::uint32_t>(block)) {
-            mark = round_ << 32 | (kMostBlocks + shared_.size());
-            shared_.push_back(row);
-            blocks_.push_back(1u << one | 1u << block);
+        std::uint32_t& mark = marks_[static_cast<std::size_t>(row)];
+        const std::uint32_t blocks = mark >> 16 == round_ ? mark & 0xFFFF : 0, own = 1u << block;
+        mark = round_ << 16 | blocks | own;
+        shared_[n_shared_] = row;
+        n_shared_ += blocks != 0 && (blocks & (blocks - 1)) == 0 && blocks != own;
+    }
+    void end_round() {
+        for (std::size_t i = 0; i < n_shared_; ++i) {
+            numbers_[static_cast<std::size_t>(shared_[i])] = static_cast<std::int32_t>(i);
         }
     }
-    const std::uint64_t* marks() const { return marks_.data(); }
-    const std::vector<std::int32_t>& shared() const { return shared_; }
-    bool needs(std::size_t shared, int block) const { return (blocks_[shared] >> block & 1) != 0; }
+    const std::uint32_t* marks() const { return marks_.data(); }
+    const std::int32_t* numbers() const { return numbers_.data(); }
+    // The rows that several blocks need, and whether one of them is among those.
+    std::span<const std::int32_t> shared() const { return {shared_.data(), n_shared_}; }
+    bool needs(std::size_t shared, int block) const {
+        return (marks_[static_cast<std::size_t>(shared_[shared])] >> block & 1) != 0;
+    }
 
   private:
-    std::uint64_t round_ = 0;
-    std::vector<std::uint64_t> marks_;  // the round, then a block or, above kMostBlocks, a place in shared_
-    std::vector<std::int32_t> shared_;
-    std::vector<std::uint32_t> blocks_;  // a bit for each block that needs them
+    std::uint32_t round_ = 0;
+    std::vector<std::uint32_t> marks_;   // the last round that needed a row, above a bit for each of its blocks
+    std::vector<std::int32_t> numbers_;  // of a row among the shared ones, where it is one
+    std::vector<std::int32_t> shared_;   // with room for one that is not
+    std::size_t n_shared_ = 0;
 };
 
 // Room for the copies of one block's rows. Pages that are never written to are never real, so it may be ample.
@@ -64,7 +78,7 @@ class Copies {
     // Names the rows that block number `block` has to copy.
     BlockRows begin_round(const Needs& needs, int block) {
         places_.assign(needs.shared().size(), -1);
-        BlockRows own{needs.marks(), places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0};
+        BlockRows own{needs.marks(), needs.numbers(), places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0};
         for (std::size_t i = 0; i < places_.size(); ++i) {
             if (!needs.needs(i, block)) continue;
             places_[i] = static_cast<std::int32_t>(own.n);
@@ -77,6 +91,13 @@ class Copies {
     std::vector<std::int32_t> places_;
     Pages rows_, copies_;
 };
+
+// Tokens of a block with both its windows, and the times that it can need rows.
+std::int64_t most_tokens(const Word2Vec& task) { return kBlockTokens + 2 * static_cast<std::int64_t>(task.window) + 1; }
+std::int64_t most_in(const Word2Vec& task) { return most_tokens(task) * task.longest_bag; }
+std::int64_t most_out(const Word2Vec& task) {
+    return task.noise ? most_tokens(task) + task.pool : most_tokens(task) * task.longest_path;
+}
 
 // Rows of `vectors` that a block's words are made of.
 template <class Use>
@@ -106,6 +127,199 @@ void rows_out(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
     for (int i = 0; i < task.pool; ++i) use(block.pool[i]);
 }
 
+// Rounds of blocks, and what of them can be done side by side. What a round needs is known before the one before it is
+// trained, so there are two phases to a round: it is trained while the next one's needs are found, and merged while the
+// one after that is sampled. Hence two of everything.
+class Rounds {
+  public:
+    Rounds(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads)
+        : task_(task),
+          first_((begin + kRoundTokens - 1) / kRoundTokens * kRoundTokens),
+          n_rounds_(std::max<std::int64_t>(0, (end - first_ + kRoundTokens - 1) / kRoundTokens)),
+          n_threads_(n_threads),
+          scratch_(static_cast<std::size_t>(n_threads)) {
+        for (int i = 0; i < 2; ++i) slots_.emplace_back(std::make_unique<Slot>(task));
+    }
+
+    Word2VecTally train() {
+        if (n_rounds_ == 0) return {};
+        Phases phases(begin(Phase{.sampled = 0}));
+        parallel(n_threads_, [&](int thread) {
+            phases.run([&](int number) { work(number, thread); }, [&] { return begin(following()); });
+        });
+        return all_;
+    }
+
+  private:
+    // Room for a block's tokens and its copies.
+    struct Room {
+        Word2VecBlock block;
+        Word2VecTally tally;
+        std::vector<std::int32_t> words, pool;
+        std::vector<std::int64_t> positions;
+        std::vector<float*> pointers;
+        Copies in, out;
+
+        explicit Room(const Word2Vec& task)
+            : words(static_cast<std::size_t>(3 * most_tokens(task))),
+              pool(static_cast<std::size_t>(task.pool)),
+              positions(static_cast<std::size_t>(most_tokens(task))),
+              pointers(static_cast<std::size_t>(2 * most_tokens(task) + task.pool)),
+              in(std::min(most_in(task), task.n_rows_in), task.stride),
+              out(std::min(most_out(task), task.n_rows_out), task.stride) {
+            const std::int64_t tokens = most_tokens(task);
+            std::int32_t* const word = words.data();
+            float** const pointer = pointers.data();
+            block = {{word, word + tokens, word + 2 * tokens, positions.data(), 0, 0, 0},
+                     pool.data(),
+                     {},
+                     {},
+                     pointer,
+                     pointer + tokens,
+                     pointer + 2 * tokens};
+        }
+    };
+    // Of one round.
+    struct Slot {
+        std::vector<std::unique_ptr<Room>> rooms;
+        Needs in, out;
+
+        explicit Slot(const Word2Vec& task)
+            : in(task.n_rows_in, kRoundBlocks * most_in(task)), out(task.n_rows_out, kRoundBlocks * most_out(task)) {
+            for (int b = 0; b < kRoundBlocks; ++b) rooms.emplace_back(std::make_unique<Room>(task));
+        }
+    };
+    // The rounds that a phase works on, or kNone.
+    static constexpr std::int64_t kNone = -1;
+    struct Phase {
+        std::int64_t trained = kNone, needed = kNone, merged = kNone, sampled = kNone;
+    };
+
+    std::int64_t start_of(std::int64_t round) const { return first_ + round * kRoundTokens; }
+    int blocks_of(std::int64_t round) const {
+        if (round == kNone) return 0;
+        const std::int64_t tokens = std::min(kRoundTokens, task_.n_tokens - start_of(round));
+        return static_cast<int>((tokens + kBlockTokens - 1) / kBlockTokens);
+    }
+    Slot& slot_of(std::int64_t round) { return *slots_[static_cast<std::size_t>(round % 2)]; }
+
+    // Takes up a phase; gives the number of its tasks.
+    int begin(const Phase& phase) {
+        phase_ = phase;
+        // Long blocks first, so that the short ones even out who has done how much.
+        const int trained = blocks_of(phase.trained);
+        const auto centres = [&](int b) {
+            const KeptTokens& kept = slot_of(phase.trained).rooms[static_cast<std::size_t>(b)]->block.kept;
+            return kept.end - kept.begin;
+        };
+        std::iota(order_, order_ + trained, 0);
+        std::sort(order_, order_ + trained, [&](int a, int b) { return centres(a) > centres(b); });
+        return trained + (phase.needed == kNone ? 0 : 2) + (phase.merged == kNone ? 0 : n_threads_) +
+               blocks_of(phase.sampled);
+    }
+
+    // After sampling the first round, and finding its needs, training and merging take turns.
+    Phase following() {
+        const auto if_any = [&](std::int64_t round) { return round < n_rounds_ ? round : kNone; };
+        if (phase_.sampled == 0) return {.needed = 0, .sampled = if_any(1)};
+        if (phase_.needed == 0) return {.trained = 0, .needed = if_any(1)};
+        if (phase_.merged != kNone) {
+            const std::int64_t round = phase_.merged + 1;
+            return {.trained = if_any(round), .needed = if_any(round + 1)};
+        }
+        if (!add_up(phase_.trained)) return {};
+        return {.merged = phase_.trained, .sampled = if_any(phase_.trained + 2)};
+    }
+
+    // False where training diverged.
+    bool add_up(std::int64_t round) {
+        for (int b = 0; b < blocks_of(round); ++b) {
+            const Word2VecTally& tally = slot_of(round).rooms[static_cast<std::size_t>(b)]->tally;
+            // To a multiple of 2^-20, so that the sum is exact and no cut of the epoch shows in it.
+            all_.loss += std::nearbyint(tally.loss * 0x1p20) * 0x1p-20;
+            all_.examples += tally.examples;
+            all_.centres += tally.centres;
+            if (all_.diverged_at < 0) all_.diverged_at = tally.diverged_at;
+        }
+        return all_.diverged_at < 0;
+    }
+
+    // Task `number` of the phase.
+    void work(int number, int thread) {
+        const int trained = blocks_of(phase_.trained);
+        if (number < trained) return train_block(phase_.trained, order_[number], thread);
+        number -= trained;
+        if (phase_.needed != kNone) {
+            if (number < 2) return number == 0 ? find_needs_in() : find_needs_out();
+            number -= 2;
+        }
+        if (phase_.merged != kNone) {
+            if (number < n_threads_) return merge(number);
+            number -= n_threads_;
+        }
+        sample(number);
+    }
+
+    void sample(int b) {
+        const std::int64_t from = start_of(phase_.sampled) + b * kBlockTokens;
+        Room& room = *slot_of(phase_.sampled).rooms[static_cast<std::size_t>(b)];
+        FIRTH_KERNEL(word2vec_sample)(task_, from, std::min(from + kBlockTokens, task_.n_tokens), &room.block);
+    }
+
+    void find_needs_in() {
+        Slot& slot = slot_of(phase_.needed);
+        slot.in.begin_round();
+        for (int b = 0; b < blocks_of(phase_.needed); ++b) {
+            rows_in(task_, slot.rooms[static_cast<std::size_t>(b)]->block, [&](auto row) { slot.in.need(row, b); });
+        }
+        slot.in.end_round();
+    }
+    void find_needs_out() {
+        Slot& slot = slot_of(phase_.needed);
+        slot.out.begin_round();
+        for (int b = 0; b < blocks_of(phase_.needed); ++b) {
+            rows_out(task_, slot.rooms[static_cast<std::size_t>(b)]->block, [&](auto row) { slot.out.need(row, b); });
+        }
+        slot.out.end_round();
+    }
+
+    void train_block(std::int64_t round, int b, int thread) {
+        auto& own = scratch_[static_cast<std::size_t>(thread)];
+        if (!own) own = std::make_unique<AlignedBytes>(FIRTH_KERNEL(word2vec_scratch_bytes)(task_));
+        Slot& slot = slot_of(round);
+        Room& room = *slot.rooms[static_cast<std::size_t>(b)];
+        room.block.in = room.in.begin_round(slot.in, b);
+        room.block.out = room.out.begin_round(slot.out, b);
+        FIRTH_KERNEL(copy_rows)(task_.vectors, task_.stride, room.block.in);
+        FIRTH_KERNEL(copy_rows)(task_.context, task_.stride, room.block.out);
+        room.tally = {};
+        FIRTH_KERNEL(word2vec_block)(task_, &room.block, &room.tally, own->data);
+    }
+
+    void merge(int part) {
+        Slot& slot = slot_of(phase_.merged);
+        const int n_blocks = blocks_of(phase_.merged);
+        const auto merge_matrix = [&](float* matrix, const Needs& needs, BlockRows Word2VecBlock::* rows) {
+            BlockRows of_blocks[kRoundBlocks];
+            for (int b = 0; b < n_blocks; ++b) of_blocks[b] = slot.rooms[static_cast<std::size_t>(b)]->block.*rows;
+            const auto n = static_cast<std::int64_t>(needs.shared().size());
+            FIRTH_KERNEL(merge_copies)
+            (matrix, task_.stride, needs.shared().data(), n, of_blocks, n_blocks, part, n_threads_);
+        };
+        merge_matrix(task_.vectors, slot.in, &Word2VecBlock::in);
+        merge_matrix(task_.context, slot.out, &Word2VecBlock::out);
+    }
+
+    const Word2Vec& task_;
+    std::int64_t first_, n_rounds_;
+    int n_threads_;
+    std::vector<std::unique_ptr<Slot>> slots_;
+    std::vector<std::unique_ptr<AlignedBytes>> scratch_;  // of threads
+    Phase phase_;
+    int order_[kRoundBlocks];  // in which the phase's blocks are trained
+    Word2VecTally all_;
+};
+
 }  // namespace
 
 Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads) {
@@ -129,90 +343,8 @@ Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int6
 
 Word2VecTally train_word2vec_rounds(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads) {
     task.pool = kPool;
-    constexpr std::int64_t kRound = kBlockTokens * kRoundBlocks;
-    const std::int64_t tokens = kBlockTokens + 2 * static_cast<std::int64_t>(task.window) + 1;
-    const std::int64_t most_in = tokens * task.longest_bag;
-    const std::int64_t most_out = task.noise ? tokens + task.pool : tokens * task.longest_path;
-    const std::int64_t scratch_bytes = FIRTH_KERNEL(word2vec_scratch_bytes)(task);
-    std::vector<Copies> in, out;
-    std::vector<std::vector<std::int32_t>> words(kRoundBlocks), pools(kRoundBlocks);
-    std::vector<std::vector<std::int64_t>> positions(kRoundBlocks);
-    std::vector<std::vector<float*>> pointers(kRoundBlocks);
-    for (std::size_t b = 0; b < kRoundBlocks; ++b) {
-        in.emplace_back(std::min(most_in, task.n_rows_in), task.stride);
-        out.emplace_back(std::min(most_out, task.n_rows_out), task.stride);
-        words[b].resize(static_cast<std::size_t>(3 * tokens));
-        positions[b].resize(static_cast<std::size_t>(tokens));
-        pools[b].resize(static_cast<std::size_t>(task.pool));
-        pointers[b].resize(static_cast<std::size_t>(2 * tokens + task.pool));
-    }
-    Needs needs_in(task.n_rows_in), needs_out(task.n_rows_out);
-    std::vector<std::unique_ptr<AlignedBytes>> scratch(static_cast<std::size_t>(n_threads));
-    Word2VecTally all;
-    for (std::int64_t round = (begin + kRound - 1) / kRound * kRound; round < end; round += kRound) {
-        const std::int64_t stop = std::min(round + kRound, task.n_tokens);
-        const auto n_blocks = static_cast<int>((stop - round + kBlockTokens - 1) / kBlockTokens);
-        Word2VecBlock blocks[kRoundBlocks];
-        BlockRows rows_of_in[kRoundBlocks], rows_of_out[kRoundBlocks];
-        Word2VecTally tallies[kRoundBlocks];
-        const auto each_block = [&](auto&& work) {
-            std::atomic<int> next{0};
-            parallel(n_threads, [&](int thread) {
-                for (int b; (b = next++) < n_blocks;) work(static_cast<std::size_t>(b), thread);
-            });
-        };
-        each_block([&](std::size_t b, int) {
-            std::int32_t* const word = words[b].data();
-            blocks[b] = {{word, word + tokens, word + 2 * tokens, positions[b].data(), 0, 0, 0},
-                         pools[b].data(),
-                         {},
-                         {},
-                         pointers[b].data(),
-                         pointers[b].data() + tokens,
-                         pointers[b].data() + 2 * tokens};
-            const std::int64_t from = round + static_cast<std::int64_t>(b) * kBlockTokens;
-            FIRTH_KERNEL(word2vec_sample)(task, from, std::min(from + kBlockTokens, stop), &blocks[b]);
-        });
-        parallel(std::min(n_threads, 2), [&](int thread) {
-            const bool both = n_threads == 1;
-            if (both || thread == 0) needs_in.begin_round();
-            if (both || thread == 1) needs_out.begin_round();
-            for (int b = 0; b < n_blocks; ++b) {
-                if (both || thread == 0) rows_in(task, blocks[b], [&](auto row) { needs_in.need(row, b); });
-                if (both || thread == 1) rows_out(task, blocks[b], [&](auto row) { needs_out.need(row, b); });
-            }
-        });
-        each_block([&](std::size_t b, int thread) {
-            auto& own = scratch[static_cast<std::size_t>(thread)];
-            if (!own) own = std::make_unique<AlignedBytes>(scratch_bytes);
-            Word2VecBlock& block = blocks[b];
-            block.in = in[b].begin_round(needs_in, static_cast<int>(b));
-            block.out = out[b].begin_round(needs_out, static_cast<int>(b));
-            FIRTH_KERNEL(copy_rows)(task.vectors, task.stride, block.in);
-            FIRTH_KERNEL(copy_rows)(task.context, task.stride, block.out);
-            FIRTH_KERNEL(word2vec_block)(task, &block, &tallies[b], own->data);
-            rows_of_in[b] = block.in;
-            rows_of_out[b] = block.out;
-        });
-        for (int b = 0; b < n_blocks; ++b) {
-            // To a multiple of 2^-20, so that the sum is exact and no cut of the epoch shows in it.
-            all.loss += std::nearbyint(tallies[b].loss * 0x1p20) * 0x1p-20;
-            all.examples += tallies[b].examples;
-            all.centres += tallies[b].centres;
-            if (all.diverged_at < 0) all.diverged_at = tallies[b].diverged_at;
-        }
-        if (all.diverged_at >= 0) break;
-        parallel(n_threads, [&](int thread) {
-            const auto merge = [&](float* matrix, const Needs& needs, const BlockRows* rows) {
-                const auto n = static_cast<std::int64_t>(needs.shared().size());
-                FIRTH_KERNEL(merge_copies)
-                (matrix, task.stride, needs.shared().data(), n, rows, n_blocks, thread, n_threads);
-            };
-            merge(task.vectors, needs_in, rows_of_in);
-            merge(task.context, needs_out, rows_of_out);
-        });
-    }
-    return all;
+    Rounds rounds(task, begin, end, n_threads);
+    return rounds.train();
 }
 
 }  // namespace firth

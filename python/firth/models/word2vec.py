@@ -57,7 +57,7 @@ class Word2Vec(GradientModel):
     learning_rate, min_learning_rate
         Step size at the first word and at the last; linear in between.
     deterministic
-        The same seed gives the same vectors to the bit, however many threads. Blocks of 1,024 tokens are trained four
+        The same seed gives the same vectors to the bit, however many threads. Blocks of 512 tokens are trained four
         at a time; rows that several of them touch, on copies whose moves are then added up in order. Their negatives
         come from a pool of 512 drawn for each block.
     epochs
