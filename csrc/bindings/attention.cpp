@@ -30,7 +30,8 @@ AttentionArray array_of(const Tensor& tensor, const Sizes& shape, bool bf16, con
     return {tensor.data, s[0], s[1], s[2], s[3]};
 }
 
-// Broadcasting is the caller's: the array has the shape of the scores, and strides of 0 where one number stands for all.
+// Broadcasting is the caller's: the array has the shape of the scores, and strides of 0 where one number stands for
+// all.
 template <class T>
 AttentionTerm<T> term_of(const std::optional<py::array>& array, const Sizes& shape, const char* name) {
     if (!array) return {};
@@ -134,11 +135,11 @@ void backward(const py::object& out_gradient, const py::object& q, const py::obj
     const AttentionArray d_out =
         array_of(tensor_of(out_gradient, "out_gradient"), given.out_shape, task.bf16, "out_gradient");
     const AttentionArray dq =
-        array_of(tensor_of(q_gradient, "q_gradient", true),
-                 {task.n_batches, task.n_heads, task.n_queries, task.width}, task.bf16, "q_gradient");
+        array_of(tensor_of(q_gradient, "q_gradient", true), {task.n_batches, task.n_heads, task.n_queries, task.width},
+                 task.bf16, "q_gradient");
     const AttentionArray dk =
-        array_of(tensor_of(k_gradient, "k_gradient", true),
-                 {task.n_batches, task.n_key_heads, task.n_keys, task.width}, task.bf16, "k_gradient");
+        array_of(tensor_of(k_gradient, "k_gradient", true), {task.n_batches, task.n_key_heads, task.n_keys, task.width},
+                 task.bf16, "k_gradient");
     const AttentionArray dv =
         array_of(tensor_of(v_gradient, "v_gradient", true),
                  {task.n_batches, task.n_key_heads, task.n_keys, task.value_width}, task.bf16, "v_gradient");
@@ -157,9 +158,8 @@ void backward(const py::object& out_gradient, const py::object& q, const py::obj
     attend_backward(task, d_out, dq, dk, dv, bias, threads_of(threads));
 }
 
-void weights(const py::object& q, const py::object& k, const py::array_t<float>& lse,
-             const Array<std::int64_t>& heads, const Array<std::int64_t>& rows, Array<float>& out,
-             const py::dict& options, int threads) {
+void weights(const py::object& q, const py::object& k, const py::array_t<float>& lse, const Array<std::int64_t>& heads,
+             const Array<std::int64_t>& rows, Array<float>& out, const py::dict& options, int threads) {
     Given given = task_of(q, k, k, options);
     Attention& task = given.task;
     task.lse = lse_of(lse, task);

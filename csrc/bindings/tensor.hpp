@@ -27,7 +27,7 @@ constexpr std::uint8_t kFloat = 2, kBfloat = 4;
 // An array in memory of ours; it lives as long as the object it was taken from.
 struct Tensor {
     void* data;
-    bool bf16;  // otherwise float32
+    bool bf16;                                 // otherwise float32
     std::vector<std::int64_t> shape, strides;  // strides in elements
 };
 

@@ -1,5 +1,6 @@
 // All of it is two register blocks, six rows by four vectors where there are 32 registers:
-//   scores   row . key for six rows and a panel of keys, which lie transposed, so that a row's numbers are broadcast and
+//   scores   row . key for six rows and a panel of keys, which lie transposed, so that a row's numbers are broadcast
+//   and
 //            there is no sum across lanes; the panels are packed once for all rows that meet them;
 //   weigh    six rows of weights times rows of values (or keys, or queries: the backward pass is five such products).
 // Between the two the scores of six rows by a chunk of keys lie in the first-level cache, are moved to units of log 2,
@@ -18,17 +19,18 @@
 namespace firth::FIRTH_ISA {
 namespace {
 
-constexpr int kRows = 6;                             // of a register block
-constexpr int kVectors = kRegisters == 32 ? 4 : 2;   // of a register block's columns
-constexpr int kPanel = kVectors * kWidth;            // keys packed together
-constexpr int kChunk = 256;                          // keys between two looks at the greatest score
+constexpr int kRows = 6;                            // of a register block
+constexpr int kVectors = kRegisters == 32 ? 4 : 2;  // of a register block's columns
+constexpr int kPanel = kVectors * kWidth;           // keys packed together
+constexpr int kChunk = 256;                         // keys between two looks at the greatest score
 constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 constexpr float kInfinity = __builtin_inff();
 static_assert(kAttentionBlock % kPanel == 0 && kChunk % kAttentionBlock == 0);
 
 FIRTH_INLINE std::int64_t padded(std::int64_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
 
-// 2^x for x up to 126; below -126 it is 2^-126; NaN for NaN. The coefficients are those of the Cephes library (Moshier).
+// 2^x for x up to 126; below -126 it is 2^-126; NaN for NaN. The coefficients are those of the Cephes library
+// (Moshier).
 FIRTH_INLINE Vec exp2_of(Vec x) {
     x = max(splat(-126.0f), x);  // in this order it lets a NaN through
     const Vec shifted = x + 12582912.0f;
@@ -79,8 +81,8 @@ struct Rows {
     const float* operator[](std::int64_t i) const { return data + i * stride; }
 };
 
-// Rows [begin, begin + n) of an array, as they lie if they are floats one after the other and, where whole vectors are to
-// be read, end with one; otherwise copied to `room`, zeros behind them.
+// Rows [begin, begin + n) of an array, as they lie if they are floats one after the other and, where whole vectors are
+// to be read, end with one; otherwise copied to `room`, zeros behind them.
 FIRTH_INLINE Rows rows_of(const Attention& task, const AttentionArray& array, std::int64_t batch, std::int64_t head,
                           std::int64_t begin, std::int64_t n, int width, bool vectors, float* room) {
     const std::int64_t at = batch * array.batch + head * array.head + begin * array.time;
@@ -404,8 +406,8 @@ struct Dropout {
 struct Gathered {
     float* values;  // (rows, stride) sums of weights times values
     std::int64_t stride;
-    float* sums;   // (rows, kWidth) of weights, one a lane
-    float* most;   // (rows) greatest scores
+    float* sums;  // (rows, kWidth) of weights, one a lane
+    float* most;  // (rows) greatest scores
 
     void clear(std::int64_t rows) const {
         for (std::int64_t i = 0; i < rows * stride; ++i) values[i] = 0;
@@ -414,8 +416,8 @@ struct Gathered {
     }
 };
 
-// R rows' scores of the keys [begin, end), end within kWidth of a multiple of it from begin, turn into weights; `before`
-// is what the rows' earlier sums are to be multiplied by.
+// R rows' scores of the keys [begin, end), end within kWidth of a multiple of it from begin, turn into weights;
+// `before` is what the rows' earlier sums are to be multiplied by.
 template <int R>
 FIRTH_INLINE void weights_of(const Attention& task, const Dropout& dropout, const Query* queries, std::int64_t begin,
                              std::int64_t end, bool partial, float* scores, std::int64_t stride, const Gathered& rows,
@@ -609,8 +611,7 @@ FIRTH_INLINE bool slopes_of(const Attention& task, const AttentionGradients& gra
         float* const s = slopes + r * kAttentionBlock;
         const bool partial = settle(task, queries[r], begin, begin + whole, p);
         any |= partial;
-        const std::int64_t row =
-            (queries[r].batch * task.n_heads + queries[r].head) * task.n_queries + queries[r].i;
+        const std::int64_t row = (queries[r].batch * task.n_heads + queries[r].head) * task.n_queries + queries[r].i;
         const float lse = task.lse[row] == -kInfinity ? 0.0f : task.lse[row] * kLog2e;
         const float delta = gradients.delta[row];
         const std::uint32_t key = task.dropout > 0 ? dropout.row_key(task, queries[r]) : 0;
@@ -667,8 +668,7 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
         pack(keys, to - from, task.width, task.scale * kLog2e, room.packed);
         Values values{{nullptr, 0}, to - from, task.value_width};
         if (with_values) {
-            values.rows =
-                rows_of(task, task.v, batch, key_head, from, to - from, task.value_width, true, room.values);
+            values.rows = rows_of(task, task.v, batch, key_head, from, to - from, task.value_width, true, room.values);
         }
         for (std::int64_t i = begin; i < end; i += kRows) {
             const int some = end - i < kRows ? static_cast<int>(end - i) : kRows;
@@ -918,16 +918,16 @@ void attention_weights(const Attention& task, std::int64_t batch, std::int64_t h
     for (std::int64_t j = 0; j < task.n_keys; ++j) weights[j] = 0;
     const float lse = task.lse[(batch * task.n_heads + head) * task.n_queries + query] * kLog2e;
     walk(task, batch, head, query, query + 1, room, false,
-         [&](auto, const Query* of, std::int64_t low, std::int64_t high, std::int64_t, Values&,
-             std::int64_t) __attribute__((always_inline)) {
-             const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
-             settle(task, of[0], low, whole, room.scores);
-             for (std::int64_t j = low; j < whole; j += kWidth) {
-                 const Vec x = load(room.scores + (j - low));
-                 store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(x - lse)));
-             }
-             for (std::int64_t j = low; j < high; ++j) weights[j] = room.scores[j - low];
-         });
+         [&](auto, const Query* of, std::int64_t low, std::int64_t high, std::int64_t, Values&, std::int64_t)
+             __attribute__((always_inline)) {
+                 const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
+                 settle(task, of[0], low, whole, room.scores);
+                 for (std::int64_t j = low; j < whole; j += kWidth) {
+                     const Vec x = load(room.scores + (j - low));
+                     store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(x - lse)));
+                 }
+                 for (std::int64_t j = low; j < high; ++j) weights[j] = room.scores[j - low];
+             });
 }
 
 void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t begin,

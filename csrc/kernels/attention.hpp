@@ -1,5 +1,5 @@
-// Scaled dot-product attention, softmax(scale q k^T + terms) v, without ever storing a square matrix (Dao 2023), and its
-// gradients.
+// Scaled dot-product attention, softmax(scale q k^T + terms) v, without ever storing a square matrix (Dao 2023), and
+// its gradients.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ struct AttentionTerm {
 // keys of the same width with values of Dv = value_width numbers.
 //
 // Query i stands at position i + Tk - Tq among the keys. It sees key j where all of these hold:
-//   j < lengths[b];  j <= position, if causal;  |position - j| <= window, if there is one;  visible[b, h, i, j] is not 0;
-//   and added + bias is not -infinity.
+//   j < lengths[b];  j <= position, if causal;  |position - j| <= window, if there is one;  visible[b, h, i, j] is not
+//   0; and added + bias is not -infinity.
 struct Attention {
     AttentionArray q;    // (B, H, Tq, D)
     AttentionArray k;    // (B, Hk, Tk, D)
@@ -49,12 +49,12 @@ struct Attention {
 };
 
 struct AttentionGradients {
-    AttentionArray out;       // (B, H, Tq, Dv) given
-    const float* delta;       // (B, H, Tq) out . gradient of out, see attention_deltas
-    float* q;                 // (B, H, Tq, q_stride): sums, which begin at zero
-    std::int64_t q_stride;    // a multiple of 16
-    AttentionArray k;         // (B, Hk, Tk, D)
-    AttentionArray v;         // (B, Hk, Tk, Dv)
+    AttentionArray out;         // (B, H, Tq, Dv) given
+    const float* delta;         // (B, H, Tq) out . gradient of out, see attention_deltas
+    float* q;                   // (B, H, Tq, q_stride): sums, which begin at zero
+    std::int64_t q_stride;      // a multiple of 16
+    AttentionArray k;           // (B, Hk, Tk, D)
+    AttentionArray v;           // (B, Hk, Tk, Dv)
     AttentionTerm<float> bias;  // sums, which begin at zero, over all axes but that of keys; or null
 };
 
@@ -102,9 +102,9 @@ FIRTH_DECLARE_KERNEL(void, attention_merge, const Attention& task, std::int64_t 
 FIRTH_DECLARE_KERNEL(void, attention_deltas, const Attention& task, const AttentionArray& gradient, std::int64_t batch,
                      std::int64_t head, std::int64_t begin, std::int64_t end, float* delta, void* scratch)
 
-// Backward: a block of keys [begin, end) of a key head is begun, meets blocks of queries of all the heads that share it,
-// one after the other, and is ended, all with one scratch. Meeting leaves in scratch what the queries' gradients take,
-// and attention_add_queries adds it: so that who calls may see to it that they are added in order.
+// Backward: a block of keys [begin, end) of a key head is begun, meets blocks of queries of all the heads that share
+// it, one after the other, and is ended, all with one scratch. Meeting leaves in scratch what the queries' gradients
+// take, and attention_add_queries adds it: so that who calls may see to it that they are added in order.
 FIRTH_DECLARE_KERNEL(void, attention_begin_keys, const Attention& task, std::int64_t batch, std::int64_t key_head,
                      std::int64_t begin, std::int64_t end, void* scratch)
 FIRTH_DECLARE_KERNEL(void, attention_meet, const Attention& task, const AttentionGradients& gradients,

@@ -185,8 +185,8 @@ FIRTH_INLINE Vec4 sum4(Vec a, Vec b, Vec c, Vec d) {
 #endif
 }
 
-// Turns kWidth rows of kWidth numbers into columns: in step s = 1, 2, 4, ... rows whose numbers differ in bit s exchange
-// the lanes whose numbers differ in it.
+// Turns kWidth rows of kWidth numbers into columns: in step s = 1, 2, 4, ... rows whose numbers differ in bit s
+// exchange the lanes whose numbers differ in it.
 template <int... Lane>
 struct Lanes {
     template <int Step>

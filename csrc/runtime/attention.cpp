@@ -113,7 +113,7 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
     const std::int64_t key_blocks = (task.n_keys + kAttentionBlock - 1) / kAttentionBlock;
     const std::int64_t group = task.n_heads / task.n_key_heads;
     std::vector<float> delta(static_cast<std::size_t>(all_rows));
-    AttentionGradients gradients{out_gradient, delta.data(), nullptr, (task.width + 15) / 16 * 16,
+    AttentionGradients gradients{out_gradient, delta.data(), nullptr,      (task.width + 15) / 16 * 16,
                                  k_gradient,   v_gradient,   bias_gradient};
     // Sums for queries' gradients go where those are to be, if these are rows of floats of the right width.
     const bool in_place = !task.bf16 && task.width % 16 == 0 && q_gradient.column == 1 &&
@@ -136,9 +136,10 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
         (task, out_gradient, head / task.n_heads, head % task.n_heads, begin, end, delta.data(), scratch);
     });
 
-    // Each block of keys meets the blocks of queries that see it, in order. What it adds to the queries' gradients waits
-    // until the block of keys before it has added its own: turns[head, block of queries] is the block of keys whose
-    // turn it is. Blocks of keys are begun in order, so that the one that is waited for is always in somebody's hands.
+    // Each block of keys meets the blocks of queries that see it, in order. What it adds to the queries' gradients
+    // waits until the block of keys before it has added its own: turns[head, block of queries] is the block of keys
+    // whose turn it is. Blocks of keys are begun in order, so that the one that is waited for is always in somebody's
+    // hands.
     std::vector<std::atomic<std::int64_t>> turns(static_cast<std::size_t>(heads * query_blocks));
     const auto keys_of = [&](std::int64_t batch, std::int64_t block) {
         const KeyRange keys = attention_keys(task, batch, block * kAttentionBlock,
@@ -169,8 +170,7 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
                     FIRTH_KERNEL(attention_meet)
                     (task, gradients, head, block * kAttentionBlock,
                      std::min((block + 1) * kAttentionBlock, task.n_queries), scratch);
-                    auto& turn =
-                        turns[static_cast<std::size_t>((batch * task.n_heads + head) * query_blocks + block)];
+                    auto& turn = turns[static_cast<std::size_t>((batch * task.n_heads + head) * query_blocks + block)];
                     for (int spins = 0; turn.load(std::memory_order_acquire) != key_block; ++spins) {
                         if (spins > 1000) std::this_thread::yield();
                     }

@@ -8,8 +8,8 @@ namespace firth {
 // out and lse.
 void attend(const Attention& task, int n_threads);
 
-// Gradients of q, k and v, in bf16 or float32 as the task's arrays are, and of the bias if there is one: sums, which the
-// caller sets to zero, over the axes along which it is broadcast. Needs out and lse.
+// Gradients of q, k and v, in bf16 or float32 as the task's arrays are, and of the bias if there is one: sums, which
+// the caller sets to zero, over the axes along which it is broadcast. Needs out and lse.
 void attend_backward(const Attention& task, const AttentionArray& out_gradient, const AttentionArray& q_gradient,
                      const AttentionArray& k_gradient, const AttentionArray& v_gradient,
                      const AttentionTerm<float>& bias_gradient, int n_threads);

@@ -256,3 +256,50 @@ class GloveTiles:
         epoch: int,
         threads: int,
     ) -> tuple[float, int, int]: ...
+
+# attention: arrays of NumPy's, uint16 for bf16, or DLPack capsules; options as firth.attention makes them
+def attend(
+    q: object,
+    k: object,
+    v: object,
+    out: object,
+    lse: NDArray[np.float32],
+    *,
+    options: dict[str, object],
+    threads: int,
+) -> None: ...
+def attend_backward(
+    out_gradient: object,
+    q: object,
+    k: object,
+    v: object,
+    out: object,
+    lse: NDArray[np.float32],
+    q_gradient: object,
+    k_gradient: object,
+    v_gradient: object,
+    bias_gradient: NDArray[np.float32] | None,
+    *,
+    options: dict[str, object],
+    threads: int,
+) -> None: ...
+def attention_weights(
+    q: object,
+    k: object,
+    lse: NDArray[np.float32],
+    heads: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    out: NDArray[np.float32],
+    *,
+    options: dict[str, object],
+    threads: int,
+) -> None: ...
+def attention_entropies(
+    q: object,
+    k: object,
+    lse: NDArray[np.float32],
+    out: NDArray[np.float32],
+    *,
+    options: dict[str, object],
+    threads: int,
+) -> None: ...
