@@ -1,0 +1,356 @@
+"""The fused attention of `firth.attention` as an operator of PyTorch: `torch.ops.firth.attention`.
+
+Autograd, ``torch.compile`` and ``torch.export`` know it as they know torch's own. It reaches the kernels by way of
+NumPy's views of the tensors' memory, so that one build serves every torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from firth import _core
+
+_FUSED_TYPES = (torch.float32, torch.bfloat16)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: int | Tensor = 0,
+) -> Tensor:
+    """Attend, as `firth.attention.attention` does, with gradients of q, k, v and bias.
+
+    On the processor, in float32 and bf16, the fused kernels work, with as many threads as torch uses. On other devices
+    and in other types torch's own `scaled_dot_product_attention` follows the same rule; there dropout is drawn from
+    torch's generator rather than from `seed`, and what a query does not see must be finite.
+
+    Parameters
+    ----------
+    q
+        Queries, (batch, heads, Tq, D), with any strides.
+    k, v
+        Keys, (batch, key heads, Tk, D), and values, (batch, key heads, Tk, Dv).
+    causal, window, lengths, mask
+        Which keys are seen: `lengths` whole numbers, (batch,); `mask` of a shape that broadcasts to (batch, heads, Tq,
+        Tk), boolean (true: seen) or float32 (added to the scores).
+    bias
+        Float32, broadcast as `mask` is, added to the scores, and learnt.
+    alibi
+        One slope for each head, (heads,).
+    scale
+        Of the products of queries and keys; 1 / sqrt(D) unless given.
+    dropout, seed
+        The probability of a weight being dropped, and what decides which: a number, or a tensor of one int64, which
+        can come from torch's generator without a word from Python.
+
+    Returns
+    -------
+    Tensor
+        (batch, heads, Tq, Dv), of q's type. If q is a view of (batch, Tq, heads, D), so is this: transposed back, it is
+        contiguous.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If tensors are of another type, or do not fit together.
+    """
+    return _attend([q, k, v], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
+
+
+def self_attention(
+    qkv: Tensor,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: int | Tensor = 0,
+) -> Tensor:
+    """Attend to one's own: `attention` of what one projection made, without a copy there or back.
+
+    Parameters
+    ----------
+    qkv
+        Queries, keys and values, (batch, T, 3, heads, D). Its gradient is written in the same order.
+    causal, window, lengths, mask, bias, alibi, scale, dropout, seed
+        As those of `attention`.
+
+    Returns
+    -------
+    Tensor
+        (batch, heads, T, D), a view of (batch, T, heads, D).
+    """
+    if qkv.dim() != 5 or qkv.shape[2] != 3:
+        raise ValueError(f"qkv must have shape (batch, time, 3, heads, width), not {tuple(qkv.shape)}")
+    return _attend([qkv], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
+
+
+def _attend(
+    given: list[Tensor],
+    causal: bool,
+    window: int | None,
+    lengths: Tensor | None,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    alibi: Tensor | None,
+    scale: float | None,
+    dropout: float,
+    seed: int | Tensor,
+) -> Tensor:
+    first = given[0]
+    scale = 1 / math.sqrt(first.shape[-1]) if scale is None else scale
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+    if first.device.type not in ("cpu", "meta") or first.dtype not in _FUSED_TYPES:
+        return _formula(*_parts(given), causal, window, lengths, mask, bias, alibi, scale, dropout)
+    for tensor in given:
+        if tensor.dtype != first.dtype:
+            raise TypeError(f"q, k and v must be of one type, not {first.dtype} and {tensor.dtype}")
+    chance = None
+    if dropout:
+        chance = seed if isinstance(seed, Tensor) else torch.tensor(seed, dtype=torch.int64)
+    rest = (causal, window, lengths, mask, bias, alibi, scale, dropout, chance)
+    # Where nothing is recorded, the way through torch's dispatcher would cost more than one step against a cache does.
+    plain = type(first) is Tensor and first.device.type == "cpu"
+    if plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _forward(given, *rest)[0]
+    out: Tensor = torch.ops.firth.attention(given, *rest)[0]
+    return out
+
+
+def _parts(given: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Views (batch, heads, time, width) of queries, keys and values, given as three tensors or as one."""
+    if len(given) == 1:
+        q, k, v = given[0].permute(2, 0, 3, 1, 4).unbind(0)
+    else:
+        q, k, v = given
+    return q, k, v
+
+
+def _like(q: Tensor, width: int) -> Tensor:
+    """A new tensor (batch, heads, time, width) whose heads lie where q's do."""
+    batch, heads, time = q.shape[:3]
+    if heads > 1 and q.stride(1) < q.stride(2):
+        return q.new_empty((batch, time, heads, width)).transpose(1, 2)
+    return q.new_empty((batch, heads, time, width))
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor's memory as the kernels take it: bf16 as whole numbers of 16 bits."""
+    tensor = tensor.detach()
+    array: NDArray[Any] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
+
+
+def _options(
+    q: Tensor,
+    k: Tensor,
+    causal: bool,
+    window: int | None,
+    lengths: Tensor | None,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    alibi: Tensor | None,
+    scale: float,
+    dropout: float,
+    seed: Tensor | None,
+) -> dict[str, object]:
+    scores = (*q.shape[:3], k.shape[2])
+    visible = added = None
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            visible = mask.view(torch.uint8).expand(scores).numpy()
+        else:
+            added = mask.detach().float().expand(scores).numpy()
+    if lengths is not None and (lengths.is_floating_point() or lengths.shape != q.shape[:1]):
+        raise ValueError(
+            f"lengths must be {q.shape[0]} whole numbers, one for each batch, not {lengths.dtype} of shape "
+            f"{tuple(lengths.shape)}"
+        )
+    return {
+        "causal": causal,
+        "window": window,
+        "lengths": None if lengths is None else lengths.to(torch.int64).contiguous().numpy(),
+        "visible": visible,
+        "added": added,
+        "bias": None if bias is None else bias.detach().float().expand(scores).numpy(),
+        "slopes": None if alibi is None else alibi.detach().float().contiguous().numpy(),
+        "scale": scale,
+        "dropout": dropout,
+        "seed": 0 if seed is None else int(seed),
+    }
+
+
+def _forward(given: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
+    q, k, v = _parts(given)
+    out = _like(q, v.shape[3])
+    lse = np.empty(q.shape[:3], np.float32)
+    _core.attend(
+        _array(q),
+        _array(k),
+        _array(v),
+        _array(out),
+        lse,
+        options=_options(q, k, *rest),
+        threads=torch.get_num_threads(),
+    )
+    return out, torch.from_numpy(lse)
+
+
+_REST = """bool causal, int? window, Tensor? lengths, Tensor? mask, Tensor? bias, Tensor? alibi, float scale,
+    float dropout, Tensor? seed"""
+
+_attention = torch.library.custom_op(
+    "firth::attention",
+    _forward,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor[] given, {_REST}) -> (Tensor, Tensor)",
+)
+
+
+@_attention.register_fake
+def _fake_forward(given: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
+    q, _, v = _parts(given)
+    return _like(q, v.shape[3]), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+def _gradients(given: list[Tensor], bias: Tensor | None) -> list[Tensor]:
+    """New tensors for the gradients of what was given and, where there is one, of bias."""
+    if len(given) == 1:
+        moved = [given[0].new_empty(given[0].shape)]
+    else:
+        moved = [_like(tensor, tensor.shape[3]) for tensor in given]
+    return moved if bias is None else [*moved, bias.new_empty(bias.shape, dtype=torch.float32)]
+
+
+def _backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, *rest: Any) -> list[Tensor]:
+    q, k, v = _parts(given)
+    moved = _gradients(given, rest[4])
+    dq, dk, dv = _parts(moved[: len(given)])
+    bias_gradient = None
+    if rest[4] is not None:
+        gradient = moved[-1].zero_()
+        if gradient.shape[-1] == k.shape[2]:  # one number for all keys of a row moves no weight
+            bias_gradient = gradient.view((1,) * (4 - gradient.dim()) + gradient.shape).numpy()
+    _core.attend_backward(
+        _array(grad),
+        _array(q),
+        _array(k),
+        _array(v),
+        _array(out),
+        lse.numpy(),
+        _array(dq),
+        _array(dk),
+        _array(dv),
+        bias_gradient,
+        options=_options(q, k, *rest),
+        threads=torch.get_num_threads(),
+    )
+    return moved
+
+
+_attention_backward = torch.library.custom_op(
+    "firth::attention_backward",
+    _backward,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor grad, Tensor[] given, Tensor out, Tensor lse, {_REST}) -> Tensor[]",
+)
+
+
+@_attention_backward.register_fake
+def _fake_backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, *rest: Any) -> list[Tensor]:
+    return _gradients(given, rest[4])
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    given, causal, window, lengths, mask, bias, alibi, scale, dropout, seed = inputs
+    ctx.save_for_backward(*given, *output, lengths, mask, bias, alibi, seed)
+    ctx.given, ctx.numbers = len(given), (causal, window, scale, dropout)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    given, (out, lse, lengths, mask, bias, alibi, seed) = (
+        list(ctx.saved_tensors[: ctx.given]),
+        ctx.saved_tensors[ctx.given :],
+    )
+    if grad is None:
+        return (None,) * 10
+    causal, window, scale, dropout = ctx.numbers
+    moved = torch.ops.firth.attention_backward(
+        grad, given, out, lse, causal, window, lengths, mask, bias, alibi, scale, dropout, seed
+    )
+    bias_gradient = None if bias is None else moved[-1].to(bias.dtype)
+    return moved[: ctx.given], None, None, None, None, bias_gradient, None, None, None, None
+
+
+_attention.register_autograd(_differentiate, setup_context=_remember)
+
+
+def _formula(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    window: int | None,
+    lengths: Tensor | None,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    alibi: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """The same rule in torch's own operators, for other devices and types."""
+    n_queries, n_keys = q.shape[2], k.shape[2]
+    shared = k.shape[1] != q.shape[1]
+    if causal and n_queries == n_keys and all(x is None for x in (window, lengths, mask, bias, alibi)):
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, dropout_p=dropout, scale=scale, enable_gqa=shared
+        )
+    key = torch.arange(n_keys, device=q.device)
+    distance = torch.arange(n_keys - n_queries, n_keys, device=q.device)[:, None] - key
+    seen = torch.ones((1, 1, n_queries, n_keys), dtype=torch.bool, device=q.device)
+    added = q.new_zeros(())
+    if causal:
+        seen = seen & (distance >= 0)
+    if window is not None:
+        seen = seen & (distance.abs() <= window)
+    if lengths is not None:
+        seen = seen & (key < lengths.to(q.device)[:, None, None, None])
+    for term in (mask, bias):
+        if term is not None and term.dtype == torch.bool:
+            seen = seen & term
+        elif term is not None:
+            seen = seen & (term != -math.inf)
+            added = added + term.to(q.dtype).masked_fill(term == -math.inf, 0)
+    if alibi is not None:
+        added = added - alibi.to(q)[:, None, None] * distance.abs()
+    # A row that sees nothing would be NaN in some of torch's kernels: it is let see everything, and made zero.
+    blind = ~seen.any(-1, keepdim=True)
+    added = torch.where(seen | blind, added, -math.inf)
+    added = added.expand(*q.shape[:3], n_keys)
+    out = F.scaled_dot_product_attention(q, k, v, added, dropout_p=dropout, scale=scale, enable_gqa=shared)
+    return out.masked_fill(blind, 0)

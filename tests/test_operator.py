@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from firth.contextual import operator  # noqa: E402
+
+
+def softmax_formula(q, k, v, seen, added, scale):
+    """Vaswani et al. 2017, equation 1, with q, k and v of as many heads, in float64."""
+    scores = scale * (q @ k.transpose(-1, -2)) + added
+    scores = scores.masked_fill(~seen, -math.inf)
+    weights = torch.softmax(scores, -1).nan_to_num(0.0)
+    return weights @ v
+
+
+def random(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+CASES = {
+    "plain": {},
+    "causal": {"causal": True},
+    "window": {"causal": True, "window": 5},
+    "padded": {"lengths": torch.tensor([19, 0, 7])},
+    "masked": {"mask": random(3, 1, 19, 19, seed=9) > -0.5},
+    "added": {"mask": random(1, 4, 19, 19, seed=9)},
+    "bias": {"bias": random(1, 4, 19, 19, seed=8), "causal": True},
+    "bias of rows": {"bias": random(19, seed=8)},
+    "alibi": {"alibi": torch.tensor([1.0, 0.5, 0.25, 0.125]), "causal": True},
+    "scale": {"scale": 0.3},
+}
+
+
+def textbook(q, k, v, *, causal=False, window=None, lengths=None, mask=None, bias=None, alibi=None, scale=None):
+    n_queries, n_keys = q.shape[2], k.shape[2]
+    position = torch.arange(n_queries)[:, None] + n_keys - n_queries
+    key = torch.arange(n_keys)
+    seen = torch.ones(q.shape[0], q.shape[1], n_queries, n_keys, dtype=torch.bool)
+    added = torch.zeros(1, dtype=torch.float64)
+    if causal:
+        seen &= key <= position
+    if window is not None:
+        seen &= (position - key).abs() <= window
+    if lengths is not None:
+        seen &= key < lengths[:, None, None, None]
+    if mask is not None and mask.dtype == torch.bool:
+        seen &= mask
+    elif mask is not None:
+        added = added + mask
+    if bias is not None:
+        added = added + bias
+    if alibi is not None:
+        added = added - alibi.double()[:, None, None] * (position - key).abs()
+    return softmax_formula(q, k, v, seen, added, scale or q.shape[3] ** -0.5)
+
+
+def doubled(options):
+    """Options with a bias in float64, of which a gradient is asked for."""
+    bias = options.get("bias")
+    return options if bias is None else {**options, "bias": bias.double().requires_grad_()}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("way", ["fused", "float64", "packed"])
+def test_values_and_gradients_are_the_formula_s(name, way):
+    options = dict(CASES[name])
+    qkv = random(3, 19, 3, 4, 12, seed=1)
+    wanted = qkv.double().requires_grad_()
+    exact_options = doubled(options)
+    exact = textbook(*wanted.permute(2, 0, 3, 1, 4), **exact_options)
+    weight = random(*exact.shape, seed=2, dtype=torch.float64)
+    (exact * weight).sum().backward()
+
+    given = qkv.to(torch.float64 if way == "float64" else torch.float32).requires_grad_()
+    if "bias" in options:
+        options["bias"] = options["bias"].clone().requires_grad_()
+    if way == "packed":
+        out = operator.self_attention(given, **options)
+    else:
+        out = operator.attention(*given.permute(2, 0, 3, 1, 4), **options)
+    (out * weight.to(out.dtype)).sum().backward()
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=2e-6)
+    torch.testing.assert_close(given.grad.double(), wanted.grad, rtol=0, atol=2e-5)
+    if "bias" in options:
+        expected = exact_options["bias"].grad
+        torch.testing.assert_close(options["bias"].grad.double(), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_few_queries_shared_keys_and_wide_values(shared):
+    q, k, v = random(2, 4, 3, 8), random(2, 4 // shared, 9, 8, seed=1), random(2, 4 // shared, 9, 5, seed=2)
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    wide = [exact[0], *(x.repeat_interleave(shared, 1) for x in exact[1:])]
+    textbook(*wide, causal=True).sin().sum().backward()
+    given = [x.requires_grad_() for x in (q, k, v)]
+    operator.attention(*given, causal=True).sin().sum().backward()
+    for ours, wanted in zip(given, exact, strict=True):
+        torch.testing.assert_close(ours.grad.double(), wanted.grad, rtol=0, atol=1e-5)
+
+
+def test_finite_differences():
+    q, k, v = (random(1, 2, 5, 4, seed=i).requires_grad_() for i in range(3))
+    operator.attention(q, k, v, causal=True).pow(2).sum().backward()
+    for given in (q, k, v):
+        moved, step = given.detach().clone(), 1e-2
+        for place in ((0, 0, 0, 0), (0, 1, 3, 2)):
+            sides = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    given[place] = moved[place] + sign * step
+                    sides.append(operator.attention(q, k, v, causal=True).pow(2).sum().item())
+                    given[place] = moved[place]
+            assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(given.grad[place].item(), abs=5e-3)
+
+
+def test_bf16():
+    qkv = random(2, 70, 3, 4, 32).to(torch.bfloat16).requires_grad_()
+    out = operator.self_attention(qkv, causal=True)
+    out.float().pow(2).sum().backward()
+    exact = qkv.detach().double().requires_grad_()
+    wanted = textbook(*exact.permute(2, 0, 3, 1, 4), causal=True)
+    wanted.pow(2).sum().backward()
+    assert out.dtype == qkv.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), wanted, rtol=0, atol=2e-2)
+    assert (qkv.grad - exact.grad).norm() < 1e-2 * exact.grad.norm()
+
+
+def test_the_operator_keeps_torch_s_contract():
+    """Schema, fake tensors, autograd's registration, and ahead-of-time tracing with sizes unknown."""
+    qkv = random(2, 11, 3, 2, 8).requires_grad_()
+    q, k, v = (x.detach().requires_grad_() for x in qkv.permute(2, 0, 3, 1, 4))
+    lengths, bias = torch.tensor([11, 4]), random(1, 2, 11, 11).requires_grad_()
+    seed = torch.tensor(5)
+    for given in ([qkv], [q, k, v]):
+        for rest in (
+            (True, None, None, None, None, None, 0.3, 0.0, None),
+            (False, 3, lengths, None, bias, None, 0.3, 0.2, seed),
+            (False, None, None, torch.ones(11, 11, dtype=torch.bool), None, torch.ones(2), 0.3, 0.0, None),
+        ):
+            torch.library.opcheck(torch.ops.firth.attention.default, (given, *rest))
+
+
+def test_compiling_does_not_break_the_graph():
+    def step(qkv):
+        seed = torch.randint(2**62, ())
+        out = operator.self_attention(qkv * 2, causal=True, dropout=0.1, seed=seed)
+        return out.transpose(1, 2).reshape(2, 11, 16).sum(-1)
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    qkv = random(2, 11, 3, 2, 8)
+    ours, wanted = qkv.clone().requires_grad_(), qkv.clone().requires_grad_()
+    torch.manual_seed(3)
+    left = compiled(ours)
+    torch.manual_seed(3)
+    right = step(wanted)
+    torch.testing.assert_close(left, right)
+    left.pow(2).sum().backward()
+    right.pow(2).sum().backward()
+    torch.testing.assert_close(ours.grad, wanted.grad)
+
+
+def test_dropout_is_its_seed_s():
+    q, k, v = (random(1, 2, 40, 8, seed=i) for i in range(3))
+    once = operator.attention(q, k, v, dropout=0.5, seed=1)
+    assert torch.equal(once, operator.attention(q, k, v, dropout=0.5, seed=torch.tensor(1)))
+    assert not torch.equal(once, operator.attention(q, k, v, dropout=0.5, seed=2))
+    many = torch.stack([operator.attention(q, k, v, dropout=0.5, seed=seed) for seed in range(400)])
+    plain = operator.attention(q, k, v)
+    error = many.std(0) / math.sqrt(400)
+    assert ((many.mean(0) - plain).abs() < 5 * error).all()
+
+
+def test_dropout_s_gradient_is_that_of_what_was_kept():
+    """The weights that were kept show in the output when the values are unit vectors."""
+    q, k = (random(1, 2, 12, 8, seed=i).requires_grad_() for i in range(2))
+    v = torch.eye(12).expand(1, 2, 12, 12).contiguous().requires_grad_()
+    kept = operator.attention(q, k, v, dropout=0.4, seed=7)
+    kept.sin().sum().backward()
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    weights = torch.softmax(exact[0] @ exact[1].transpose(-1, -2) * 8**-0.5, -1)
+    ((weights * (kept.detach() > 0) / 0.6) @ exact[2]).sin().sum().backward()
+    for ours, wanted in zip((q, k, v), exact, strict=True):
+        torch.testing.assert_close(ours.grad.double(), wanted.grad, rtol=0, atol=1e-5)
+
+
+def test_memory_order_follows_the_queries():
+    qkv = random(2, 6, 3, 4, 8)
+    out = operator.self_attention(qkv)
+    assert out.transpose(1, 2).is_contiguous()
+    assert out.transpose(1, 2).reshape(2, 6, 32).data_ptr() == out.data_ptr()
+    assert operator.attention(*(x.contiguous() for x in qkv.permute(2, 0, 3, 1, 4))).is_contiguous()
+
+
+def test_grad_of_any_strides():
+    """What an expanded gradient, as a sum has, adds up to."""
+    qkv = random(2, 6, 3, 4, 8).requires_grad_()
+    operator.self_attention(qkv).sum().backward()
+    again = qkv.detach().clone().requires_grad_()
+    (operator.self_attention(again) * torch.ones(2, 4, 6, 8)).sum().backward()
+    torch.testing.assert_close(qkv.grad, again.grad)
+
+
+def test_threads_are_torch_s(monkeypatch):
+    seen = []
+    attend = operator._core.attend
+
+    def watched(*arrays, options, threads):
+        seen.append(threads)
+        attend(*arrays, options=options, threads=threads)
+
+    monkeypatch.setattr(operator._core, "attend", watched)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            operator.self_attention(random(1, 4, 3, 1, 4))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"dropout": 1.0}, ValueError, "dropout must be"),
+        ({"lengths": torch.tensor([7, 1])}, ValueError, "lengths"),
+        ({"lengths": torch.tensor([1.0, 2.0])}, ValueError, "whole numbers"),
+        ({"lengths": torch.tensor([1, 2, 3])}, ValueError, "one for each batch"),
+        ({"window": -2}, ValueError, "window"),
+        ({"mask": torch.ones(5, 5, dtype=torch.bool)}, RuntimeError, "expand"),
+    ],
+)
+def test_errors(options, error, text):
+    with pytest.raises(error, match=text):
+        operator.self_attention(random(2, 6, 3, 4, 8), **options)
+
+
+def test_errors_of_shape_and_type():
+    with pytest.raises(ValueError, match="time, 3, heads"):
+        operator.self_attention(random(2, 6, 2, 4, 8))
+    q = random(2, 4, 6, 8)
+    with pytest.raises(TypeError, match="one type"):
+        operator.attention(q, q.to(torch.bfloat16), q)
+    with pytest.raises(ValueError, match="k must have shape"):
+        operator.attention(q, random(2, 4, 6, 9), q)
+
+
+def test_blind_queries_are_zero_in_both_ways():
+    q = random(2, 2, 5, 8)
+    for dtype in (torch.float32, torch.float64):
+        out = operator.attention(*(q.to(dtype),) * 3, lengths=torch.tensor([5, 0]))
+        assert (out[1] == 0).all()
+        assert np.isfinite(out.numpy()).all()
