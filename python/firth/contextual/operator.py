@@ -123,7 +123,17 @@ def _attend(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
     if first.device.type not in ("cpu", "meta") or first.dtype not in _FUSED_TYPES:
-        return _formula(*_parts(given), causal, window, lengths, mask, bias, alibi, scale, dropout)
+        return torch_attention(
+            *_parts(given),
+            causal=causal,
+            window=window,
+            lengths=lengths,
+            mask=mask,
+            bias=bias,
+            alibi=alibi,
+            scale=scale,
+            dropout=dropout,
+        )
     for tensor in given:
         if tensor.dtype != first.dtype:
             raise TypeError(f"q, k and v must be of one type, not {first.dtype} and {tensor.dtype}")
@@ -310,30 +320,33 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any
 _attention.register_autograd(_differentiate, setup_context=_remember)
 
 
-def _formula(
+def torch_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    causal: bool,
-    window: int | None,
-    lengths: Tensor | None,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    alibi: Tensor | None,
-    scale: float,
-    dropout: float,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """The same rule in torch's own operators, for other devices and types."""
+    """`attention` by torch's own operator: for comparison, and for devices and types that no kernel of ours is for.
+
+    Parameters are those of `attention`, but dropout is drawn from torch's generator.
+    """
     n_queries, n_keys = q.shape[2], k.shape[2]
-    shared = k.shape[1] != q.shape[1]
-    if causal and n_queries == n_keys and all(x is None for x in (window, lengths, mask, bias, alibi)):
-        return F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, dropout_p=dropout, scale=scale, enable_gqa=shared
-        )
+    rest: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": k.shape[1] != q.shape[1]}
+    causal = causal and n_queries > 1  # the last query sees all keys
+    if all(term is None for term in (window, lengths, mask, bias, alibi)) and (not causal or n_queries == n_keys):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, **rest)
     key = torch.arange(n_keys, device=q.device)
     distance = torch.arange(n_keys - n_queries, n_keys, device=q.device)[:, None] - key
     seen = torch.ones((1, 1, n_queries, n_keys), dtype=torch.bool, device=q.device)
-    added = q.new_zeros(())
+    added: Tensor | None = None
     if causal:
         seen = seen & (distance >= 0)
     if window is not None:
@@ -345,12 +358,14 @@ def _formula(
             seen = seen & term
         elif term is not None:
             seen = seen & (term != -math.inf)
-            added = added + term.to(q.dtype).masked_fill(term == -math.inf, 0)
+            finite = term.to(q.dtype).masked_fill(term == -math.inf, 0)
+            added = finite if added is None else added + finite
     if alibi is not None:
-        added = added - alibi.to(q)[:, None, None] * distance.abs()
+        slope = -alibi.to(q)[:, None, None] * distance.abs()
+        added = slope if added is None else added + slope
     # A row that sees nothing would be NaN in some of torch's kernels: it is let see everything, and made zero.
     blind = ~seen.any(-1, keepdim=True)
-    added = torch.where(seen | blind, added, -math.inf)
-    added = added.expand(*q.shape[:3], n_keys)
-    out = F.scaled_dot_product_attention(q, k, v, added, dropout_p=dropout, scale=scale, enable_gqa=shared)
+    seen = seen | blind
+    allowed = seen if added is None else torch.where(seen, added, -math.inf)
+    out = F.scaled_dot_product_attention(q, k, v, allowed.expand(*q.shape[:3], n_keys), **rest)
     return out.masked_fill(blind, 0)

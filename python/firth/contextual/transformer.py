@@ -1,0 +1,540 @@
+"""One transformer (Vaswani et al. 2017): GPT with a causal mask, BERT without one and with the masked-token head.
+
+Read it from top to bottom: what there is to choose, attention, the block, the model. Letters: B texts, T tokens, H
+heads, D numbers of a head, V pieces of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from firth.attention import attention as fused_attention
+from firth.attention import attention_weights
+from firth.checks import one_of, real_number, whole_number
+from firth.contextual import operator
+
+Norm = Literal["pre", "post"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Way = Literal["firth", "torch"]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+IGNORED = -100  # a target of `Transformer.loss` that nothing is asked about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """All that decides a transformer's shape and arithmetic.
+
+    Parameters
+    ----------
+    vocabulary_size, layers, heads, dim, length
+        Pieces; blocks; heads of each block; width of the states, a multiple of `heads`; positions, the longest text.
+    mlp_dim
+        Width inside the feed-forward part; 0 stands for 4 `dim`, and becomes it.
+    causal
+        Whether a token sees only itself and what is before it.
+    norm
+        Where the norms stand: "pre", before each part and once at the end (GPT-2); "post", after each part and after
+        the embeddings (BERT).
+    activation
+        Of the feed-forward part: "gelu" by the error function, "gelu_tanh" by the hyperbolic tangent.
+    epsilon
+        Added to variances by the norms.
+    dropout, attention_dropout
+        Of the embeddings and of each part's result; of the weights of attention.
+    token_types
+        How many kinds of text there are to tell apart by an embedding; 0: none.
+    tied
+        Whether the unembedding is the embedding's matrix.
+    masked_head
+        Whether states go through one more layer, with a norm, before the unembedding, which then has a bias (Devlin et
+        al. 2019).
+    pooler
+        Whether there is a layer for the first token's state.
+    cross
+        Whether blocks attend to a memory too.
+    padding
+        The piece that fills up short texts, if there is one. It is for those who make batches: the model goes by
+        lengths.
+    """
+
+    vocabulary_size: int
+    layers: int
+    heads: int
+    dim: int
+    length: int
+    mlp_dim: int = 0
+    causal: bool
+    norm: Norm = "pre"
+    activation: Activation = "gelu"
+    epsilon: float = 1e-5
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    token_types: int = 0
+    tied: bool = True
+    masked_head: bool = False
+    pooler: bool = False
+    cross: bool = False
+    padding: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary_size", "layers", "heads", "dim", "length"):
+            whole_number(name, getattr(self, name), low=1)
+        whole_number("mlp_dim", self.mlp_dim)
+        whole_number("token_types", self.token_types)
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads, but {self.dim} is no multiple of {self.heads}")
+        one_of("norm", self.norm, get_args(Norm))
+        one_of("activation", self.activation, get_args(Activation))
+        real_number("epsilon", self.epsilon, above=0)
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= real_number(name, getattr(self, name), low=0) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if self.padding is not None:
+            whole_number("padding", self.padding, high=self.vocabulary_size - 1)
+        if not self.mlp_dim:
+            object.__setattr__(self, "mlp_dim", 4 * self.dim)
+
+
+class Cache:
+    """Keys and values of what was read already, layer by layer, so that the next token costs one step.
+
+    Hand the same cache to `Transformer.forward` again and again, each time with the tokens that follow. It is for use
+    without gradients, and all its texts are of one length.
+    """
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._pairs: dict[int, tuple[Tensor, Tensor]] = {}  # (B, H, room, D) each
+        self._memories: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        """Tokens read."""
+        return self._length
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first ones."""
+        self._length = whole_number("length", length, high=self._length)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep a layer's new keys and values (B, H, T, D), and give back all, as views."""
+        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
+            raise ValueError("a cache is for use under torch.no_grad()")
+        begin, end = self._length, self._length + k.shape[2]
+        pair = self._pairs.get(layer)
+        if pair is None or pair[0].shape[2] < end:
+            pair = (self._grown(k, pair and pair[0], end), self._grown(v, pair and pair[1], end))
+            self._pairs[layer] = pair
+        elif pair[0].shape[0] != k.shape[0]:
+            raise ValueError(f"the cache is of {pair[0].shape[0]} texts, not {k.shape[0]}")
+        for kept, new in zip(pair, (k, v), strict=True):
+            kept[:, :, begin:end] = new
+        return pair[0][:, :, :end], pair[1][:, :, :end]
+
+    def _grown(self, new: Tensor, old: Tensor | None, length: int) -> Tensor:
+        """A tensor with room for more than length, and what the old one holds."""
+        if old is not None and old.shape[0] != new.shape[0]:
+            raise ValueError(f"the cache is of {old.shape[0]} texts, not {new.shape[0]}")
+        grown = new.new_empty((*new.shape[:2], max(64, length + length // 2), new.shape[3]))
+        if old is not None:
+            grown[:, :, : self._length] = old[:, :, : self._length]
+        return grown
+
+    def memory(self, layer: int, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Keys and values of a memory, made once."""
+        if layer not in self._memories:
+            self._memories[layer] = make()
+        return self._memories[layer]
+
+    def advance(self, tokens: int) -> None:
+        """All layers have appended: count their tokens as read."""
+        self._length += tokens
+
+
+class Attention(nn.Module):
+    """Multi-head attention of states to themselves, or to a memory."""
+
+    def __init__(self, architecture: Architecture, way: Way, *, cross: bool = False) -> None:
+        super().__init__()
+        dim = architecture.dim
+        self.heads = architecture.heads
+        self.way = way
+        self.cross = cross
+        self.causal = architecture.causal and not cross
+        self.dropout = architecture.attention_dropout
+        if cross:
+            self.q = nn.Linear(dim, dim)
+            self.kv = nn.Linear(dim, 2 * dim)
+        else:
+            self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        memory: Tensor | None = None,
+        cache: Cache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """What the tokens of x (B, T, dim) gather. Lengths are those of what is attended to."""
+        rest: dict[str, Any] = {"causal": self.causal, "lengths": lengths}
+        if self.dropout and self.training:
+            rest["dropout"] = self.dropout
+            if self.way == "firth":  # drawn as a tensor: asking for the number would break a compiled graph
+                rest["seed"] = torch.randint(2**62, (), dtype=torch.int64)
+        if not self.cross and cache is None and self.way == "firth":
+            attended = operator.self_attention(self._split(self.qkv(x), 3), **rest)
+        else:
+            attend = operator.attention if self.way == "firth" else operator.torch_attention
+            attended = attend(*self.project(x, memory, cache, layer), **rest)
+        mixed: Tensor = self.out(attended.transpose(1, 2).reshape(x.shape))
+        return mixed
+
+    def project(
+        self, x: Tensor, memory: Tensor | None = None, cache: Cache | None = None, layer: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, H, T, D) each."""
+        if not self.cross:
+            q, k, v = self._split(self.qkv(x), 3).permute(2, 0, 3, 1, 4).unbind(0)
+            return (q, k, v) if cache is None else (q, *cache.append(layer, k, v))
+
+        def remember() -> tuple[Tensor, Tensor]:
+            k, v = self._split(self.kv(memory), 2).permute(2, 0, 3, 1, 4).unbind(0)
+            return k, v
+
+        q = self._split(self.q(x), 1).squeeze(2).transpose(1, 2)
+        return (q, *(remember() if cache is None else cache.memory(layer, remember)))
+
+    def weights(
+        self, x: Tensor, lengths: Tensor | None, heads: Sequence[int] | None, rows: Sequence[int] | None
+    ) -> NDArray[np.float32]:
+        """Weights of some heads and rows, (B, heads, rows, T), recomputed from the fused pass over the states."""
+        q, k, v = (part.detach().float().cpu() for part in self.project(x))
+        rest: dict[str, Any] = {"causal": self.causal, "lengths": lengths, "threads": torch.get_num_threads()}
+        _, lse = fused_attention(q, k, v, return_lse=True, **rest)
+        weights: NDArray[np.float32] = attention_weights(q, k, lse, heads=heads, rows=rows, **rest).numpy()
+        return weights
+
+    def _split(self, projected: Tensor, parts: int) -> Tensor:
+        """(B, T, parts, H, D)."""
+        return projected.view(*projected.shape[:2], parts, self.heads, -1)
+
+
+class Block(nn.Module):
+    """Attention, attention to a memory if there is one, and the feed-forward part, each added to what was."""
+
+    def __init__(self, architecture: Architecture, way: Way) -> None:
+        super().__init__()
+        dim, epsilon = architecture.dim, architecture.epsilon
+        self.pre = architecture.norm == "pre"
+        self.attention_norm = nn.LayerNorm(dim, epsilon)
+        self.attention = Attention(architecture, way)
+        self.cross_norm = nn.LayerNorm(dim, epsilon) if architecture.cross else None
+        self.cross = Attention(architecture, way, cross=True) if architecture.cross else None
+        self.mlp_norm = nn.LayerNorm(dim, epsilon)
+        self.up = nn.Linear(dim, architecture.mlp_dim)
+        self.down = nn.Linear(architecture.mlp_dim, dim)
+        self.activation = _ACTIVATIONS[architecture.activation]
+        self.dropout = nn.Dropout(architecture.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_lengths: Tensor | None = None,
+        cache: Cache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """States (B, T, dim) after the block."""
+        x = self._add(x, self.attention_norm, lambda y: self.attention(y, lengths, cache=cache, layer=layer))
+        cross = self.cross
+        if cross is not None and self.cross_norm is not None and memory is not None:
+            x = self._add(
+                x, self.cross_norm, lambda y: cross(y, memory_lengths, memory=memory, cache=cache, layer=layer)
+            )
+        return self._add(x, self.mlp_norm, lambda y: self.down(self.activation(self.up(y))))
+
+    def _add(self, x: Tensor, norm: nn.LayerNorm, part: Callable[[Tensor], Tensor]) -> Tensor:
+        added: Tensor = x + self.dropout(part(norm(x))) if self.pre else norm(x + self.dropout(part(x)))
+        return added
+
+
+class MaskedHead(nn.Module):
+    """BERT's last layer before the unembedding, and the unembedding's bias."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.dense = nn.Linear(architecture.dim, architecture.dim)
+        self.norm = nn.LayerNorm(architecture.dim, architecture.epsilon)
+        self.bias = nn.Parameter(torch.zeros(architecture.vocabulary_size))
+        self.activation = _ACTIVATIONS[architecture.activation]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """States (..., dim) that the unembedding takes."""
+        transformed: Tensor = self.norm(self.activation(self.dense(hidden)))
+        return transformed
+
+
+class Transformer(nn.Module):
+    """From pieces to states, and from states to what pieces may stand there.
+
+    Parameters
+    ----------
+    architecture
+        What it is made of.
+    attention
+        "firth": the fused operator of `firth.contextual.attention`; "torch": torch's own, for comparison.
+
+    Notes
+    -----
+    Matrices begin normal with deviation 0.02, those whose result is added to the states divided by the root of their
+    number if norms stand before (Radford et al. 2019), biases at zero.
+    """
+
+    def __init__(self, architecture: Architecture, attention: Way = "firth") -> None:
+        super().__init__()
+        one_of("attention", attention, get_args(Way))
+        self.architecture = architecture
+        dim = architecture.dim
+        self.embedding = nn.Embedding(architecture.vocabulary_size, dim)
+        self.positions = nn.Embedding(architecture.length, dim)
+        self.token_types = nn.Embedding(architecture.token_types, dim) if architecture.token_types else None
+        self.embedding_norm = nn.LayerNorm(dim, architecture.epsilon) if architecture.norm == "post" else None
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.blocks = nn.ModuleList(Block(architecture, attention) for _ in range(architecture.layers))
+        self.final_norm = nn.LayerNorm(dim, architecture.epsilon) if architecture.norm == "pre" else None
+        self.pooler = nn.Linear(dim, dim) if architecture.pooler else None
+        self.masked_head = MaskedHead(architecture) if architecture.masked_head else None
+        self.unembedding = None if architecture.tied else nn.Linear(dim, architecture.vocabulary_size, bias=False)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        parts = (3 if self.architecture.cross else 2) * self.architecture.layers
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                added = self.architecture.norm == "pre" and name.endswith((".out", ".down"))
+                nn.init.normal_(module.weight, std=0.02 / math.sqrt(parts) if added else 0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        ids: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        token_types: Tensor | None = None,
+        cache: Cache | None = None,
+        all_layers: bool = False,
+        memory: Tensor | None = None,
+        memory_lengths: Tensor | None = None,
+    ) -> Any:
+        """States of the tokens.
+
+        Parameters
+        ----------
+        ids
+            Pieces, (B, T); short texts filled up at their end with any piece.
+        lengths
+            How many of each text's pieces are real, (B,); all, unless given.
+        token_types
+            Which kind of text each token belongs to, (B, T); kind 0, unless given.
+        cache
+            What was read before: `ids` follow it, and are added to it.
+        all_layers
+            Return the states after every layer.
+        memory, memory_lengths
+            States that blocks with `Architecture.cross` attend to, (B, Tm, dim), and how many of each are real.
+
+        Returns
+        -------
+        Tensor, or list of Tensor
+            (B, T, dim): the last states; or ``layers + 1`` such: the embeddings first, the last after the final norm.
+
+        Raises
+        ------
+        ValueError
+            If the texts are longer than the architecture has positions, or things do not fit together.
+        """
+        x = self._embed(ids, token_types, 0 if cache is None else len(cache))
+        if cache is not None and lengths is not None:
+            raise ValueError("texts that share a cache are of one length: give no lengths")
+        if self.architecture.cross != (memory is not None):
+            raise ValueError(
+                "blocks that attend to a memory need one" if memory is None else "no block attends to a memory"
+            )
+        states = [x]
+        for layer, block in enumerate(self.blocks):
+            x = block(x, lengths, memory, memory_lengths, cache, layer)
+            if all_layers:
+                states.append(x)
+        if cache is not None:
+            cache.advance(ids.shape[1])
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+            states[-1] = x
+        return states if all_layers else x
+
+    def _embed(self, ids: Tensor, token_types: Tensor | None, begin: int) -> Tensor:
+        if ids.dim() != 2:
+            raise ValueError(f"ids must have shape (texts, tokens), not {tuple(ids.shape)}")
+        end = begin + ids.shape[1]
+        if end > self.architecture.length:
+            raise ValueError(f"a text of {end} tokens is longer than the model's {self.architecture.length} positions")
+        x = self.embedding(ids) + self.positions.weight[begin:end]
+        if self.token_types is not None:
+            x = x + (self.token_types.weight[0] if token_types is None else self.token_types(token_types))
+        elif token_types is not None:
+            raise ValueError("the architecture has no token types")
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        embedded: Tensor = self.dropout(x)
+        return embedded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of all pieces, (..., V), from states (..., dim)."""
+        return F.linear(*self._unembed(hidden))
+
+    def _unembed(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """States, matrix and bias of the last product."""
+        weight = self.embedding.weight if self.unembedding is None else self.unembedding.weight
+        if self.masked_head is None:
+            return hidden, weight, None
+        return self.masked_head(hidden), weight, self.masked_head.bias
+
+    def pooled(self, hidden: Tensor) -> Tensor:
+        """The first token's state after one more layer, (B, dim), as BERT's next-sentence task made it."""
+        if self.pooler is None:
+            raise ValueError("the architecture has no pooler")
+        return torch.tanh(self.pooler(hidden[:, 0]))
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean negative log-likelihood of pieces, in nats, without ever holding all logits.
+
+        Parameters
+        ----------
+        hidden
+            States, (B, T, dim).
+        targets
+            The piece that each should foretell, (B, T), or `IGNORED`, -100.
+
+        Returns
+        -------
+        Tensor
+            A number; 0 where all is ignored.
+        """
+        hidden, targets = hidden.flatten(0, -2), targets.flatten()
+        kept = targets != IGNORED
+        if not bool(kept.all()):
+            hidden, targets = hidden[kept], targets[kept]
+        loss: Tensor = _LinearCrossEntropy.apply(*self._unembed(hidden), targets)  # type: ignore[no-untyped-call]
+        return loss
+
+    @torch.no_grad()
+    def maps(
+        self,
+        ids: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        token_types: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> dict[int, NDArray[np.float32]]:
+        """Weights of attention, without dropout, layer by layer: memory is that of the heads and rows asked for.
+
+        Parameters
+        ----------
+        ids, lengths, token_types
+            As `forward` takes them.
+        layers, heads, rows
+            Which ones, each counted from 0, or from the end if negative; all, unless given.
+
+        Returns
+        -------
+        dict
+            For each layer asked for, numbered from 0, float32 (B, heads, rows, T): how much each row's token takes of
+            each token.
+        """
+        n_layers = self.architecture.layers
+        chosen = range(n_layers) if layers is None else layers
+        numbers = {whole_number("layers", layer, low=-n_layers, high=n_layers - 1) % n_layers for layer in chosen}
+        found: dict[int, NDArray[np.float32]] = {}
+        training = self.training
+        self.eval()
+        try:
+            x = self._embed(ids, token_types, 0)
+            for layer, block in enumerate(self.blocks[: max(numbers, default=-1) + 1]):
+                assert isinstance(block, Block)
+                if layer in numbers:
+                    found[layer] = block.attention.weights(
+                        block.attention_norm(x) if block.pre else x, lengths, heads, rows
+                    )
+                if layer < max(numbers):
+                    x = block(x, lengths)
+        finally:
+            self.train(training)
+        return found
+
+
+_CHUNK = 1 << 21  # logits that are held at a time: 8 MB
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of a linear layer's outputs, in chunks of rows: gradients are made while the logits are there.
+
+    The logits of a batch, their logarithms of softmax and their gradients are the largest arrays of a small model's
+    training step; here 8 MB are used over and over.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        kind = hidden.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        h, w = hidden.to(low), weight.to(low)
+        needed = ctx.needs_input_grad[:3]
+        dh = torch.empty_like(hidden) if needed[0] else None
+        dw = torch.zeros_like(weight) if needed[1] else None
+        db = torch.zeros_like(bias) if needed[2] and bias is not None else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        rows = max(1, _CHUNK // len(weight))
+        scale = 1 / max(1, len(hidden))
+        for begin in range(0, len(hidden), rows):
+            part, wanted = h[begin : begin + rows], targets[begin : begin + rows, None]
+            logits = part @ w.T if bias is None else torch.addmm(bias.to(low), part, w.T)
+            logs = torch.log_softmax(logits.float(), -1)
+            total -= logs.gather(1, wanted).sum()
+            if not any(needed):
+                continue
+            gradient = logs.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=logs.dtype)).mul_(scale)
+            if db is not None:
+                db += gradient.sum(0)
+            gradient = gradient.to(low)
+            if dh is not None:
+                dh[begin : begin + rows] = gradient @ w
+            if dw is not None:
+                dw.addmm_(gradient.T, part) if low == dw.dtype else dw.add_(gradient.T @ part)
+        ctx.save_for_backward(dh, dw, db)
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        dh, dw, db = (None if d is None else d.mul_(gradient) for d in ctx.saved_tensors)
+        return dh, dw, db, None
