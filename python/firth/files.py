@@ -33,6 +33,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
 }
 
@@ -124,7 +125,13 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_tensors(path: PathLike, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: PathLike,
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, Any],
+    *,
+    plain: Mapping[str, str] | None = None,
+) -> None:
     """Write arrays and metadata as one safetensors file, row by row, without a second copy in memory.
 
     Parameters
@@ -135,6 +142,8 @@ def write_tensors(path: PathLike, tensors: Mapping[str, NDArray[Any]], metadata:
         Arrays of the types in `_DTYPES`, of any strides.
     metadata
         Anything JSON can hold; each value is stored as a JSON string under its key.
+    plain
+        More metadata, stored as they are, for other readers.
 
     Notes
     -----
@@ -142,7 +151,8 @@ def write_tensors(path: PathLike, tensors: Mapping[str, NDArray[Any]], metadata:
     an ordinary safetensors file: an 8-byte length, a JSON header padded to 8 bytes, then the arrays.
     """
     names = {dtype: name for name, dtype in _DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {key: json.dumps(value) for key, value in metadata.items()}}
+    described = {key: json.dumps(value) for key, value in metadata.items()}
+    header: dict[str, Any] = {"__metadata__": {**described, **(plain or {})}}
     # Wide elements first keeps every array aligned to its element size.
     ordered = sorted(tensors, key=lambda key: -tensors[key].dtype.itemsize)
     position = 0
@@ -179,7 +189,7 @@ def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArr
     Returns
     -------
     tensors, metadata
-        Arrays by name, and the metadata with values decoded from JSON where they are JSON.
+        Arrays by name, bf16 as float32, and the metadata with values decoded from JSON where they are JSON.
 
     Raises
     ------
@@ -239,6 +249,9 @@ def _read_tensor(
     path: Path, file: IO[bytes], start: int, size: int, name: str, entry: dict[str, Any], mmap: bool
 ) -> NDArray[Any]:
     """One tensor, whose header is `entry`, of a file of `size` bytes with the tensors from byte `start` on."""
+    if entry["dtype"] == "BF16":  # the upper half of a float32, which NumPy has no name for
+        halves = _read_tensor(path, file, start, size, name, {**entry, "dtype": "U16"}, mmap)
+        return (halves.astype("<u4") << 16).view("<f4")
     dtype, shape = _DTYPES[entry["dtype"]], tuple(map(operator.index, entry["shape"]))
     begin, end = map(operator.index, entry["data_offsets"])
     if not 0 <= begin <= end <= size - start or min(shape, default=0) < 0:

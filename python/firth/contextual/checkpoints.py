@@ -1,0 +1,413 @@
+"""Folders in the Hugging Face layout: config.json, model.safetensors, tokenizer.json.
+
+Read are the families of BERT (with RoBERTa and DistilBERT, which are BERT by other names) and GPT-2; written are BERT
+and GPT-2, for `transformers` to open. What a family calls its parts stands in one table each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from firth import files
+from firth.contextual.transformer import Architecture, Transformer
+
+if TYPE_CHECKING:
+    from firth.contextual.tokenizer import Tokenizer
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+_ACTIVATIONS = {  # theirs: ours; of several names for one thing the first is written
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """What a family of checkpoints calls things: our names on the left, theirs on the right.
+
+    A part that is one matrix here and several there has them all, in order.
+    """
+
+    options: dict[str, str]  # fields of Architecture: keys of config.json
+    fixed: dict[str, Any]  # fields that are the same for the whole family
+    prefix: str  # of the names in a model with a head, and of none of the heads' parts
+    parts: dict[str, str]
+    blocks: str
+    block: dict[str, tuple[str, ...]]
+    head: dict[str, str]
+    unembedding: str
+    transposed: bool = False  # GPT-2's matrices of blocks are (in, out)
+    buffers: tuple[str, ...] = ()  # ends of names in blocks that are no parameters
+    unlike: dict[str, Any] = field(default_factory=dict)  # options that no other value is understood of
+
+
+_BERT = _Family(
+    options={
+        "vocabulary_size": "vocab_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "dim": "hidden_size",
+        "mlp_dim": "intermediate_size",
+        "length": "max_position_embeddings",
+        "token_types": "type_vocab_size",
+        "activation": "hidden_act",
+        "epsilon": "layer_norm_eps",
+        "dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+        "causal": "is_decoder",
+        "cross": "add_cross_attention",
+        "tied": "tie_word_embeddings",
+        "padding": "pad_token_id",
+    },
+    fixed={"norm": "post"},
+    prefix="bert.",
+    parts={
+        "embedding": "embeddings.word_embeddings",
+        "positions": "embeddings.position_embeddings",
+        "token_types": "embeddings.token_type_embeddings",
+        "embedding_norm": "embeddings.LayerNorm",
+        "pooler": "pooler.dense",
+    },
+    blocks="encoder.layer.",
+    block={
+        "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention.out": ("attention.output.dense",),
+        "attention_norm": ("attention.output.LayerNorm",),
+        "cross.q": ("crossattention.self.query",),
+        "cross.kv": ("crossattention.self.key", "crossattention.self.value"),
+        "cross.out": ("crossattention.output.dense",),
+        "cross_norm": ("crossattention.output.LayerNorm",),
+        "up": ("intermediate.dense",),
+        "down": ("output.dense",),
+        "mlp_norm": ("output.LayerNorm",),
+    },
+    head={
+        "masked_head.dense": "cls.predictions.transform.dense",
+        "masked_head.norm": "cls.predictions.transform.LayerNorm",
+        "masked_head": "cls.predictions",  # its own parameter is the bias
+    },
+    unembedding="cls.predictions.decoder",
+    unlike={"position_embedding_type": "absolute"},
+)
+
+_GPT2 = _Family(
+    options={
+        "vocabulary_size": "vocab_size",
+        "layers": "n_layer",
+        "heads": "n_head",
+        "dim": "n_embd",
+        "mlp_dim": "n_inner",
+        "length": "n_positions",
+        "activation": "activation_function",
+        "epsilon": "layer_norm_epsilon",
+        "dropout": "resid_pdrop",
+        "attention_dropout": "attn_pdrop",
+        "cross": "add_cross_attention",
+        "tied": "tie_word_embeddings",
+        "padding": "pad_token_id",
+    },
+    fixed={"norm": "pre", "causal": True},
+    prefix="transformer.",
+    parts={"embedding": "wte", "positions": "wpe", "final_norm": "ln_f"},
+    blocks="h.",
+    block={
+        "attention.qkv": ("attn.c_attn",),
+        "attention.out": ("attn.c_proj",),
+        "attention_norm": ("ln_1",),
+        "cross.q": ("crossattention.q_attn",),
+        "cross.kv": ("crossattention.c_attn",),
+        "cross.out": ("crossattention.c_proj",),
+        "cross_norm": ("ln_cross_attn",),
+        "up": ("mlp.c_fc",),
+        "down": ("mlp.c_proj",),
+        "mlp_norm": ("ln_2",),
+    },
+    head={},
+    unembedding="lm_head",
+    transposed=True,
+    buffers=("attn.bias", "attn.masked_bias", "crossattention.bias", "crossattention.masked_bias"),
+    unlike={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
+)
+
+_ROBERTA = _Family(
+    options=_BERT.options,
+    fixed=_BERT.fixed,
+    prefix="roberta.",
+    parts=_BERT.parts,
+    blocks=_BERT.blocks,
+    block=_BERT.block,
+    head={"masked_head.dense": "lm_head.dense", "masked_head.norm": "lm_head.layer_norm", "masked_head": "lm_head"},
+    unembedding="lm_head.decoder",
+    unlike=_BERT.unlike,
+)
+
+_DISTILBERT = _Family(
+    options={
+        "vocabulary_size": "vocab_size",
+        "layers": "n_layers",
+        "heads": "n_heads",
+        "dim": "dim",
+        "mlp_dim": "hidden_dim",
+        "length": "max_position_embeddings",
+        "activation": "activation",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "tied": "tie_word_embeddings",
+        "padding": "pad_token_id",
+    },
+    fixed={"norm": "post", "causal": False, "epsilon": 1e-12},
+    prefix="distilbert.",
+    parts={name: _BERT.parts[name] for name in ("embedding", "positions", "embedding_norm")},
+    blocks="transformer.layer.",
+    block={
+        "attention.qkv": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        "attention.out": ("attention.out_lin",),
+        "attention_norm": ("sa_layer_norm",),
+        "up": ("ffn.lin1",),
+        "down": ("ffn.lin2",),
+        "mlp_norm": ("output_layer_norm",),
+    },
+    head={
+        "masked_head.dense": "vocab_transform",
+        "masked_head.norm": "vocab_layer_norm",
+        "masked_head": "vocab_projector",
+    },
+    unembedding="vocab_projector",
+)
+
+_FAMILIES = {
+    "bert": _BERT,
+    "gpt2": _GPT2,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+}
+
+
+def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
+    """Read a model.
+
+    Parameters
+    ----------
+    folder
+        With config.json and model.safetensors, in one file or several.
+
+    Returns
+    -------
+    transformer, config
+        In float32, ready for use (`eval`); and what config.json says. Heads of tasks are left out.
+
+    Raises
+    ------
+    OSError
+        If a file is not there or cannot be read.
+    ValueError
+        If the model is of another family, or the files do not hold what config.json says: with the tensor's name.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    kind = config.get("model_type")
+    family = _FAMILIES.get(str(kind))
+    if family is None:
+        raise ValueError(f"{folder / CONFIG} describes a {kind!r} model; firth reads {', '.join(_FAMILIES)}")
+    tensors = _read_weights(folder)
+    # Old checkpoints call a norm's weight gamma and its bias beta.
+    tensors = {name.replace(".gamma", ".weight").replace(".beta", ".bias"): t for name, t in tensors.items()}
+    skipped = (
+        int(config.get("pad_token_id", 1)) + 1 if family is _ROBERTA else 0
+    )  # its positions begin behind padding's
+    architecture = _architecture(folder, config, family, tensors, skipped)
+    with torch.device("meta"):  # weights that are replaced at once need no memory, and no random numbers
+        transformer = Transformer(architecture)
+    prefix = family.prefix if any(name.startswith(family.prefix) for name in tensors) else ""
+    state, used = {}, set()
+    for name, parameter in transformer.state_dict().items():
+        theirs, transposed = _their_names(family, prefix, name)
+        parts = []
+        for their in theirs:
+            if their not in tensors:
+                raise ValueError(f"{folder} has no tensor {their!r}, which config.json says there is")
+            part = torch.from_numpy(tensors[their])
+            parts.append(part.T if transposed else part)
+            used.add(their)
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if name == "positions.weight":
+            whole = whole[skipped:]
+        if whole.shape != parameter.shape:
+            wanted = tuple(parameter.T.shape if transposed else parameter.shape)
+            found = tuple(tensors[theirs[0]].shape)
+            of = f" together with {len(parts) - 1} others" if len(parts) > 1 else ""
+            raise ValueError(f"{folder}: tensor {theirs[0]!r} of shape {found} should make shape {wanted}{of}")
+        # Into memory of torch's own, which is aligned as its matrix products like it.
+        state[name] = torch.empty(whole.shape).copy_(whole)
+    blocks = prefix + family.blocks
+    for name in tensors:
+        if name.startswith(blocks) and name not in used and not name.endswith(family.buffers or ("?",)):
+            raise ValueError(f"{folder}: config.json does not speak of the tensor {name!r}")
+    transformer.load_state_dict(state, assign=True)
+    return transformer.eval(), config
+
+
+def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer | None) -> None:
+    """Write a model for `read` and for `transformers`: BERT if norms stand after each part, GPT-2 if before.
+
+    Parameters
+    ----------
+    folder
+        Made, if it is not there. Each file appears whole or not at all.
+    transformer
+        Written in float32.
+    tokenizer
+        Written along with it, if given.
+
+    Raises
+    ------
+    ValueError
+        If neither family can express the architecture.
+    """
+    architecture = transformer.architecture
+    kind = "gpt2" if architecture.norm == "pre" else "bert"
+    if kind == "gpt2" and (
+        not architecture.causal or architecture.token_types or architecture.masked_head or architecture.pooler
+    ):
+        raise ValueError(
+            "with norms before each part only a causal model, without token types, masked head and pooler, is a GPT-2"
+        )
+    if kind == "bert" and architecture.cross and not architecture.causal:
+        raise ValueError("a BERT that attends to a memory must be causal")
+    if kind == "bert" and not architecture.masked_head and not architecture.tied:
+        raise ValueError("a BERT without masked head has no unembedding of its own")
+    family = _FAMILIES[kind]
+    headed = kind == "gpt2" or architecture.masked_head
+    prefix = family.prefix if headed else ""
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, parameter in transformer.state_dict().items():
+        theirs, transposed = _their_names(family, prefix, name)
+        whole = parameter.detach().float().cpu()
+        parts = whole.chunk(len(theirs))
+        for their, part in zip(theirs, parts, strict=True):
+            tensors[their] = (part.T if transposed else part).contiguous().numpy()
+    if kind == "bert" and not architecture.token_types:  # one kind, which adds nothing
+        tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = np.zeros((1, architecture.dim), np.float32)
+    if "cls.predictions.bias" in tensors:  # the same by the decoder's name, as readers of today expect
+        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _config(architecture, kind, headed, tokenizer)
+    files.write_tensors(folder / WEIGHTS, tensors, {}, plain={"format": "pt"})
+    with files.replacing(folder / CONFIG) as file:
+        file.write((json.dumps(config, indent=2) + "\n").encode())
+    if tokenizer is not None:
+        tokenizer.save(folder)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    place = folder / CONFIG
+    try:
+        config = json.loads(place.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{place} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{place} is not a JSON object")
+    return config
+
+
+def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:
+    if (folder / WEIGHTS).exists():
+        return files.read_tensors(folder / WEIGHTS)[0]
+    if (folder / _INDEX).exists():
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        tensors: dict[str, NDArray[Any]] = {}
+        for name in sorted(set(index["weight_map"].values())):
+            tensors |= files.read_tensors(folder / Path(name).name)[0]
+        return tensors
+    pickled = (folder / "pytorch_model.bin").exists()
+    advice = ": pytorch_model.bin is pickled, which firth does not open; save it as safetensors" if pickled else ""
+    raise FileNotFoundError(f"{folder} has no {WEIGHTS}{advice}")
+
+
+def _architecture(
+    folder: Path, config: Mapping[str, Any], family: _Family, tensors: Mapping[str, NDArray[Any]], skipped: int
+) -> Architecture:
+    for name, value in family.unlike.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"{folder / CONFIG}: firth does not know {name} = {config[name]!r}, only {value!r}")
+    given: dict[str, Any] = dict(family.fixed)
+    for ours, theirs in family.options.items():
+        if config.get(theirs) is not None:
+            given[ours] = config[theirs]
+    for name in ("vocabulary_size", "layers", "heads", "dim", "length"):
+        if name not in given:
+            raise ValueError(f"{folder / CONFIG} does not say {family.options[name]!r}")
+    defaults = {"activation": "gelu_new", "epsilon": 1e-5} if family is _GPT2 else {"activation": "gelu"}
+    given = {"epsilon": 1e-12, "causal": False, **defaults, **given}
+    if given["activation"] not in _ACTIVATIONS:
+        raise ValueError(
+            f"{folder / CONFIG}: firth does not know the activation {given['activation']!r}, "
+            f"only {', '.join(_ACTIVATIONS)}"
+        )
+    given["activation"] = _ACTIVATIONS[given["activation"]]
+    given["length"] -= skipped
+    names = {name.removeprefix(family.prefix) for name in tensors}
+    kinds = tensors.get(family.prefix + "embeddings.token_type_embeddings.weight")
+    if kinds is None:
+        kinds = tensors.get("embeddings.token_type_embeddings.weight")
+    if kinds is not None and len(kinds) == 1 and not np.any(kinds):  # as `write` expresses that there are none
+        given["token_types"] = 0
+    given["pooler"] = "pooler" in family.parts and f"{family.parts['pooler']}.weight" in names
+    if family.head:
+        given["masked_head"] = f"{family.head['masked_head.dense']}.weight" in names
+    if not given.get("tied", True) and f"{family.unembedding}.weight" not in names:
+        given["tied"] = True  # a model without its head
+    return Architecture(**given)
+
+
+def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bool]:
+    """The names of the tensors that a parameter of ours is made of, and whether they are transposed."""
+    part, _, kind = name.rpartition(".")
+    if part == "unembedding":
+        return [f"{family.unembedding}.{kind}"], False
+    if part in family.head:
+        return [f"{family.head[part]}.{kind}"], False
+    if part in family.parts:
+        return [f"{prefix}{family.parts[part]}.{kind}"], False
+    _, layer, inner = part.split(".", 2)
+    names = [f"{prefix}{family.blocks}{layer}.{their}.{kind}" for their in family.block[inner]]
+    return names, family.transposed and kind == "weight" and not inner.endswith("norm")
+
+
+def _config(architecture: Architecture, kind: str, headed: bool, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """What config.json says of an architecture."""
+    config: dict[str, Any] = {"model_type": kind, "initializer_range": 0.02}
+    for ours, theirs in _FAMILIES[kind].options.items():
+        config[theirs] = getattr(architecture, ours)
+    config[_FAMILIES[kind].options["activation"]] = next(
+        theirs for theirs, ours in _ACTIVATIONS.items() if ours == architecture.activation
+    )
+    if kind == "bert":
+        config["architectures"] = ["BertForMaskedLM" if headed else "BertModel"]
+        config["type_vocab_size"] = max(1, architecture.token_types)
+        config["position_embedding_type"] = "absolute"
+    else:
+        config["architectures"] = ["GPT2LMHeadModel"]
+        config["embd_pdrop"] = architecture.dropout
+        end = None if tokenizer is None else tokenizer.end
+        config["bos_token_id"] = config["eos_token_id"] = end
+    return config
