@@ -1,4 +1,4 @@
-"""The command line: firth demo | train | count | predict | phrases | neighbors | analogy | evaluate | ..."""
+"""The command line: firth demo | train | count | predict | phrases | neighbors | generate | encode | ..."""
 
 # ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
 
@@ -1209,6 +1209,411 @@ def _read_gold(path: Path) -> list[firth.evaluate.Triple] | dict[str, list[firth
     if not pairs:
         raise click.ClickException(f"{path} holds neither pairs of words with scores nor analogies")
     return pairs
+
+
+# ---------------------------------------------------------------------------------------------- contextual
+
+# The options of GPT, BERT and ELMo that are numbers, choices or flags, and what they mean; each model has some of them.
+_CONTEXTUAL = {
+    "layers": "Blocks of the transformer.",
+    "heads": "Attention heads in a block.",
+    "dim": "Numbers in a state.",
+    "length": "Positions: pieces that are read at once.",
+    "mlp_dim": "Numbers in the middle of a block's MLP.",
+    "dropout": "Share of numbers dropped in training.",
+    "attention_dropout": "Share of attention weights dropped in training.",
+    "kind": "Pieces: byte-level BPE, WordPiece, or whole words.",
+    "vocabulary_size": "Pieces, or words, at the most.",
+    "min_count": "Leave out pieces, or words, that are rarer.",
+    "lowercase": "Fold case.",
+    "masked": "Share of pieces to be told from the others.",
+    "whole_word": "Mask all pieces of a word, or each by itself.",
+    "embedding_mode": "With --embedding: learn on from the vectors, keep them, or keep them for the first steps.",
+    "embedding_steps": "With --embedding-mode frozen_first: so many steps.",
+    "embedding_project": "With --embedding: map vectors of another size to --dim linearly.",
+    "embedding_std": "With --embedding: scale the vectors' numbers to this standard deviation.",
+    "epochs": "Passes over the text, where --steps does not say otherwise.",
+    "steps": "Steps of training.",
+    "batch_size": "Sequences in a step.",
+    "accumulate": "Parts that a step is computed in, one after another.",
+    "learning_rate": "Step size after the warm-up.",
+    "min_learning_rate": "Step size at the last step.",
+    "warmup": "Steps in which the step size grows.",
+    "weight_decay": "What matrices lose in a step, times the step size.",
+    "clip": "Let the gradient's length not exceed this.",
+    "bf16": "Multiply matrices in bf16, or in float32.",
+    "held_out": "Share of the documents that is not learnt from, to see how well they are told.",
+    "evaluate_every": "Steps between two looks at what is held out.",
+    "evaluate_batches": "Batches in such a look.",
+    "device": "Where to compute, as torch names it: cpu, cuda.",
+    "seed": "Where random numbers start.",
+    "threads": "Threads to run on.",
+}
+_UNSET = {
+    "mlp_dim": "4 times --dim",
+    "steps": "as --epochs say",
+    "warmup": "a hundredth of the steps",
+    "evaluate_every": "a twentieth of the steps",
+    "bf16": "where it pays",
+    "embedding_std": "as they are",
+    "threads": "all processors",
+}
+
+
+class _TrainContextual(click.Command):
+    """`firth train gpt` and its like: the options are the model's, and torch is imported when they are asked for."""
+
+    def __init__(self, kind: str, help: str) -> None:
+        self.kind = kind
+        self._parameters: list[click.Parameter] | None = None
+        super().__init__(kind.lower(), callback=self._run, help=inspect.cleandoc(help))
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        if self._parameters is None:
+            self._parameters = self._made()
+        return self._parameters
+
+    @params.setter
+    def params(self, _: list[click.Parameter]) -> None:
+        """Click sets the parameters that a command is made with: none."""
+
+    def _made(self) -> list[click.Parameter]:
+        kind = getattr(_contextual(), self.kind)
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        declared = typing.get_type_hints(kind)
+        decorators: _Parameters = [
+            _INPUTS,
+            click.option("-o", "--output", "path", type=_PATH, metavar="FOLDER", required=True, help="The model."),
+        ]
+        if "tokenizer" in fields:
+            decorators.append(
+                click.option("--tokenizer", type=_PATH, metavar="FILE", help="A tokenizer.json to take, or its folder.")
+            )
+        if "embedding" in fields:
+            decorators.append(
+                click.option("--embedding", type=_PATH, metavar="VECTORS", help="Static vectors to begin with.")
+            )
+        for name, meaning in _CONTEXTUAL.items():
+            if name not in fields:
+                continue
+            value = not_none(declared[name])
+            flag = "--" + name.replace("_", "-")
+            if value is bool:
+                flag += f"/--no-{name.replace('_', '-')}"
+            decorators.append(
+                click.option(
+                    flag,
+                    name,
+                    type=click.Choice(choices(value)) if choices(value) else value,
+                    default=fields[name].default,
+                    show_default=_UNSET.get(name, True) if fields[name].default is None else True,
+                    help=meaning,
+                )
+            )
+        decorators += [
+            click.option("--checkpoint", type=_PATH, metavar="FOLDER", help="Keep the state of the training here."),
+            click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
+            _QUIET,
+        ]
+
+        @click.command()
+        @_taking(decorators)
+        def command(**_: Any) -> None: ...
+
+        return list(command.params)
+
+    def _run(
+        self,
+        inputs: tuple[str, ...],
+        path: Path,
+        quiet: bool,
+        checkpoint: Path | None,
+        resume: bool,
+        tokenizer: Path | None = None,
+        embedding: Path | None = None,
+        **options: Any,
+    ) -> None:
+        contextual = _contextual()
+        if resume and checkpoint is None:
+            raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
+        if tokenizer is not None:
+            options["tokenizer"] = contextual.Tokenizer.load(tokenizer)
+        if embedding is not None:
+            options["embedding"] = load_vectors(embedding)
+        with _as_flags(options):
+            model = getattr(contextual, self.kind)(**options)
+        _check_folder(path)
+        firth.corpus._sources(list(inputs))
+        say, bars = _voice(quiet)
+
+        def report(model: Any) -> None:
+            if not bars:
+                say(_evaluated(model.history[-1]))
+
+        try:
+            model.fit(
+                [Path(one) for one in inputs], progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume
+            )
+        except KeyboardInterrupt:
+            kept = " With --checkpoint FOLDER a run can be resumed."
+            if checkpoint is not None:
+                kept = f" {checkpoint} holds the state: the same command with --resume goes on from there."
+            raise _Interrupted(f"Interrupted. No model was written.{kept}") from None
+        model.save(path)
+        say(f"Saved {model!r} in {path}")
+
+
+def _contextual() -> Any:
+    import firth.contextual
+
+    return firth.contextual
+
+
+def _evaluated(one: Any) -> str:
+    return (
+        f"step {one.step:,}: loss {one.loss:.4f}, held out {one.held_out:.4f} (perplexity {one.perplexity:,.1f}), "
+        f"{one.tokens_per_second:,.0f} pieces/s"
+    )
+
+
+def _check_folder(path: Path) -> None:
+    """Find out before the work whether a model's folder can be written here at its end."""
+    if path.exists() and not path.is_dir():
+        raise click.ClickException(f"{path} is a file; a model is a folder")
+    if not path.exists() and not path.absolute().parent.is_dir():
+        raise click.ClickException(f"cannot write {path}: there is no folder {path.absolute().parent}")
+    with _tried(path / "config.json" if path.is_dir() else path) as probe:
+        probe.touch()
+
+
+train.add_command(
+    _TrainContextual(
+        "GPT",
+        """Learn to tell the next piece of text from those before (GPT).
+
+        The model is a transformer that reads from the left. INPUT is text, one document a line; plain, .gz, .bz2, .xz
+        or .zst.
+
+        \b
+        Examples:
+          firth train gpt my.txt -o my.gpt --layers 4 --dim 256 --epochs 3
+          firth generate my.gpt "The bank"
+        """,
+    )
+)
+train.add_command(
+    _TrainContextual(
+        "BERT",
+        """Learn to tell masked pieces of text from those around (BERT).
+
+        The model is a transformer that reads from both sides. INPUT is text, one document a line; plain, .gz, .bz2, .xz
+        or .zst.
+
+        \b
+        Examples:
+          firth train bert my.txt -o my.bert --lowercase
+          firth fill-mask my.bert "dispute the [MASK]"
+        """,
+    )
+)
+train.add_command(
+    _TrainContextual(
+        "ELMo",
+        """Learn to tell the next word from each side, words spelt in characters (ELMo).
+
+        The model is a bidirectional LSTM language model. INPUT is text, one sentence a line; plain, .gz, .bz2, .xz or
+        .zst.
+
+        \b
+        Examples:
+          firth train elmo my.txt -o my.elmo
+          firth encode my.elmo new.txt -o states.npy
+        """,
+    )
+)
+
+
+_MODEL_FOLDER = click.argument("path", metavar="MODEL", type=_PATH)
+_DEVICE = click.option("--device", default="cpu", help="Where to compute, as torch names it: cpu, cuda.")
+
+
+def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
+    """A model's folder; `able` names what it must be able to do."""
+    model = _contextual().load(path, device=device)
+    if able is not None and not hasattr(model, able):
+        kinds = {"generate": "a GPT", "fill_mask": "a BERT", "attention_maps": "a transformer"}
+        raise click.ClickException(f"{path} holds a {type(model).__name__}: this takes {kinds[able]}")
+    return model
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file, or of standard input."""
+    with contextlib.ExitStack() as stack:
+        if path == "-":
+            source: Any = sys.stdin.buffer
+        else:
+            stack.enter_context(files.unpacking(path))
+            source = stack.enter_context(files.open_binary(path))
+        return [line.decode(errors="replace").rstrip("\r\n") for line in source]
+
+
+@main.command()
+@_taking(
+    [
+        _MODEL_FOLDER,
+        click.argument("prompt", metavar="[PROMPT]", default="-"),
+        click.option("-n", "--max-new", type=click.IntRange(0), metavar="N", default=100, help="Pieces at the most."),
+        click.option("--temperature", type=float, default=1.0, help="Below 1 for likelier texts; 0: the likeliest."),
+        click.option("--top-k", type=int, metavar="N", show_default="all", help="Draw among so many pieces."),
+        click.option(
+            "--top-p", type=float, metavar="SHARE", show_default="all", help="Draw among those likely together."
+        ),
+        click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. May be repeated."),
+        click.option("--seed", type=int, show_default="another each time", help="The same one gives the same text."),
+        _DEVICE,
+    ]
+)
+def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **options: Any) -> None:
+    """Go on with a text, by a GPT.
+
+    MODEL is a folder that firth train gpt wrote, or a published model of GPT-2's family. Without a PROMPT, or for -, it
+    is read from standard input. What is printed begins with the prompt.
+
+    \b
+    Example:
+      firth generate my.gpt "The bank" --temperature 0.8 --top-p 0.95
+    """
+    model = _load_contextual(path, device, "generate")
+    text = "\n".join(_lines("-")) if prompt == "-" else prompt
+    with _as_flags(options):
+        parts = model.stream(text, stop=stop, **options)
+    click.echo(text, nl=False)
+    for part in parts:
+        click.echo(part, nl=False)
+    click.echo()
+
+
+@main.command("fill-mask")
+@_taking(
+    [
+        _MODEL_FOLDER,
+        click.argument("texts", metavar="[TEXT]...", nargs=-1),
+        click.option("-k", type=click.IntRange(1), metavar="N", default=5, help="Answers for each mask."),
+        _DEVICE,
+    ]
+)
+def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
+    """Show what may stand where a text has [MASK], by a BERT.
+
+    MODEL is a folder that firth train bert wrote, or a published model of BERT's family. Without a TEXT, texts are read
+    from standard input, one a line.
+
+    \b
+    Example:
+      firth fill-mask my.bert "she went to the [MASK] ." -k 3
+    """
+    model = _load_contextual(path, device, "fill_mask")
+    for text in texts or [line for line in _lines("-") if line.strip()]:
+        click.echo(text)
+        for i, answers in enumerate(model.fill_mask(text, k)):
+            if i:
+                click.echo()
+            for line in _aligned([(f"  {piece}", f"{chance:7.4f}") for piece, chance in answers]):
+                click.echo(line)
+
+
+@main.command()
+@_taking(
+    [
+        _MODEL_FOLDER,
+        click.argument("texts", metavar="[FILE]", default="-"),
+        click.option("-o", "--output", type=_PATH, required=True, help="An array of NumPy's (.npy), a row a line."),
+        click.option(
+            "--pooling", type=click.Choice(["mean", "cls", "max"]), default="mean", help="What of a text's states."
+        ),
+        click.option("--layer", type=int, metavar="N", default=-1, help="0: the embeddings; -1: the last."),
+        click.option("--normalize", is_flag=True, help="Scale vectors to length 1."),
+        click.option("--truncate", type=int, metavar="N", show_default="never", help="Cut texts to so many pieces."),
+        click.option("--bf16", is_flag=True, help="Multiply matrices in bf16."),
+        _DEVICE,
+        _QUIET,
+    ]
+)
+def encode(path: Path, texts: str, output: Path, pooling: str, device: str, quiet: bool, **options: Any) -> None:
+    """Write a vector for each line of text, by a GPT, a BERT or an ELMo.
+
+    MODEL is a folder that firth train wrote, or a published model. FILE has a text a line; without it, or for -, texts
+    are read from standard input.
+
+    \b
+    Example:
+      firth encode my.bert new.txt -o new.npy --normalize
+    """
+    say, bars = _voice(quiet)
+    if output.suffix != ".npy":
+        raise click.UsageError(f"{output} must end in .npy")
+    with _tried(output, [] if texts == "-" else [texts]) as probe:
+        probe.touch()
+    model = _load_contextual(path, device)
+    lines = _lines(texts)
+    with _as_flags(options):
+        rows = model.encode(lines, pooling=pooling, progress=bars, **options)
+    with files.replacing(output) as file:
+        np.save(file, rows)
+    say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[1], 'number')} in {output}")
+
+
+@main.command("attention-map")
+@_taking(
+    [
+        _MODEL_FOLDER,
+        click.argument("sentence"),
+        click.option(
+            "-o", "--output", type=_PATH, required=True, help="A picture (.png, .svg, .pdf), or arrays (.npz)."
+        ),
+        click.option("--layer", type=int, metavar="N", show_default="all", help="Which layer, from 0."),
+        click.option("--head", type=int, metavar="N", show_default="all", help="Which head, from 0."),
+        click.option(
+            "--kind",
+            type=click.Choice(["grid", "lines"]),
+            default="grid",
+            help="A square for each pair of tokens, or lines between them.",
+        ),
+        _DEVICE,
+        _QUIET,
+    ]
+)
+def attention_map(
+    path: Path, sentence: str, output: Path, layer: int | None, head: int | None, kind: str, device: str, quiet: bool
+) -> None:
+    """Draw which words look at which, by layer and head of a GPT or a BERT.
+
+    MODEL is a folder that firth train wrote, or a published model.
+
+    \b
+    Example:
+      firth attention-map my.bert "she disputed the charge" -o map.png --layer 2
+    """
+    say, _ = _voice(quiet)
+    pictures = (".png", ".svg", ".pdf")
+    if output.suffix not in (*pictures, ".npz"):
+        raise click.UsageError(f"{output} must end in {', '.join(pictures)} or .npz")
+    with _tried(output) as probe:
+        probe.touch()
+    model = _load_contextual(path, device, "attention_maps")
+    chosen = {"layers": None if layer is None else [layer], "heads": None if head is None else [head]}
+    try:
+        maps = model.attention_maps(sentence, **chosen)
+    except ValueError as error:
+        raise click.ClickException(str(error).replace("layers", "--layer").replace("heads", "--head")) from None
+    with files.replacing(output) as file:
+        if output.suffix == ".npz":
+            arrays = {f"layer{number}": weights for number, weights in maps.weights.items()}
+            np.savez(file, tokens=np.array(maps.tokens), heads=np.array(maps.heads), **arrays)
+        else:
+            maps.figure(kind=cast("Any", kind)).savefig(file, format=output.suffix[1:])
+    say(f"Saved {counted(len(maps.weights), 'layer')} of {counted(len(maps.heads), 'head')} in {output}")
 
 
 # ------------------------------------------------------------------------------------------------- convert

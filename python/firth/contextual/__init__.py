@@ -1,0 +1,36 @@
+"""A state for each occurrence of a word: GPT, BERT and ELMo as modules of PyTorch over the fused attention."""
+
+try:
+    import tokenizers  # noqa: F401
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"firth.contextual needs {error.name}: pip install 'firth[contextual]'") from None
+
+from firth.contextual.elmo import ELMo
+from firth.contextual.figures import AttentionMaps
+from firth.contextual.finetuning import SentenceClassifier, TokenClassifier
+from firth.contextual.models import BERT, GPT, load
+from firth.contextual.operator import attention
+from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
+from firth.contextual.training import Evaluation, Schedule, TokenIds
+from firth.contextual.transformer import Architecture, Cache, Transformer
+
+__all__ = [
+    "BERT",
+    "GPT",
+    "Architecture",
+    "AttentionMaps",
+    "Cache",
+    "ELMo",
+    "Encoding",
+    "Evaluation",
+    "Schedule",
+    "SentenceClassifier",
+    "TokenClassifier",
+    "TokenIds",
+    "Tokenizer",
+    "Transformer",
+    "attention",
+    "load",
+    "word_means",
+]

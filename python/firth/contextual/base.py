@@ -1,0 +1,760 @@
+"""What GPT and BERT share: options, `fit`, `encode`, attention maps, folders."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from firth import files
+from firth.checks import one_of, whole_number
+from firth.contextual import checkpoints, training
+from firth.contextual.figures import AttentionMaps
+from firth.contextual.static_start import StaticStart, static_rows
+from firth.contextual.tokenizer import FILE as TOKENIZER
+from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
+from firth.contextual.transformer import IGNORED, Architecture, Transformer
+from firth.models.base import CHECKPOINT, Learner, option
+from firth.vectors import Vectors
+
+if typing.TYPE_CHECKING:
+    from typing_extensions import Self
+
+Pooling = Literal["mean", "cls", "max"]
+Joining = Literal["mean", "first", "last"]
+Sentence = str | Sequence[str]
+
+DESCRIPTION = "firth.json"  # beside the checkpoint's own files: options and history
+_CHECKED_HERE = {"checked_by_class": True}
+_BATCH_PIECES = 4096  # of a batch of sentences, padding included, when nothing is learnt
+_FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ContextualModel(Learner):
+    """A transformer over a tokenizer's pieces: what GPT and BERT share."""
+
+    causal: ClassVar[bool]  # reads from the left alone
+    _special: ClassVar[bool]  # puts special pieces around a text
+
+    layers: int = option(4, low=1, high=1000)
+    heads: int = option(4, low=1, high=1000)
+    dim: int = option(256, low=1, high=100_000)
+    length: int = option(256, low=2, high=1_000_000)
+    mlp_dim: int | None = option(None, low=1, high=1_000_000)
+    dropout: float = option(0.1, low=0, high=0.99)
+    attention_dropout: float = option(0.1, low=0, high=0.99)
+    attention: Literal["firth", "torch"] = "firth"
+    tied: bool = True
+    tokenizer: Tokenizer | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    kind: Literal["bpe", "wordpiece", "words"] = "bpe"
+    vocabulary_size: int = option(8000, low=1, high=10_000_000)
+    min_count: int = option(2, low=1, high=2**62)
+    lowercase: bool = False
+    embedding: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    embedding_mode: Literal["tuned", "frozen", "frozen_first"] = "tuned"
+    embedding_steps: int = option(1000, low=1, high=2**62)
+    embedding_project: bool = False
+    embedding_std: float | None = option(None, above=0, high=1e6)
+    epochs: float = option(1.0, above=0, high=1_000_000)
+    steps: int | None = option(None, low=1, high=2**62)
+    batch_size: int = option(32, low=1, high=1_000_000)
+    accumulate: int = option(1, low=1, high=1_000_000)
+    learning_rate: float = option(1e-3, above=0, high=1e3)
+    min_learning_rate: float | None = option(None, low=0, high=1e3)
+    warmup: int | None = option(None, low=0, high=2**62)
+    weight_decay: float = option(0.1, low=0, high=1e3)
+    clip: float | None = option(1.0, above=0, high=3e38)
+    bf16: bool | None = None
+    documents: Literal["lines", "blank_lines"] = "lines"
+    held_out: float = option(0.05, low=0, high=0.99)
+    evaluate_every: int | None = option(None, low=1, high=2**62)
+    evaluate_batches: int = option(16, low=0, high=2**62)
+    device: str = "cpu"
+    seed: int = option(1, low=0, high=2**63 - 1)
+    threads: int | None = option(None, low=1, high=4096)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dim % self.heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
+        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
+            )
+        if self.tokenizer is not None and not isinstance(self.tokenizer, Tokenizer):
+            raise TypeError(
+                f"tokenizer must be a firth.contextual.Tokenizer, not {type(self.tokenizer).__name__}; "
+                "Tokenizer.load(path) opens one"
+            )
+        if self.embedding is not None:
+            if not isinstance(self.embedding, Vectors):
+                raise TypeError(f"embedding must be firth.Vectors, not {type(self.embedding).__name__}")
+            if self.embedding.vector_size != self.dim and not self.embedding_project:
+                raise ValueError(
+                    f"embedding has vectors of {self.embedding.vector_size} numbers and dim is {self.dim}: give "
+                    f"dim={self.embedding.vector_size}, or embedding_project=True to map them linearly"
+                )
+        elif self.embedding_mode != "tuned":
+            raise ValueError(f"embedding_mode={self.embedding_mode!r} needs embedding, the vectors to begin with")
+        _device(self.device)
+        self.history: list[training.Evaluation] = []  # type: ignore[assignment]
+        self.static_start: StaticStart | None = None
+        self._transformer: Transformer | None = None
+        self._learnt_tokenizer = False  # by `fit`, not given
+
+    # ---- what was learnt
+
+    @property
+    def transformer(self) -> Transformer:
+        """The torch module.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        """
+        if self._transformer is None:
+            raise AttributeError(f"this {type(self).__name__} has not been fitted: {_FIRST_MODEL}")
+        return self._transformer
+
+    @property
+    def vectors(self) -> Vectors:
+        """The rows of W_E, a static vector for each piece (a copy).
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        """
+        weights = self.transformer.embedding.weight
+        return Vectors(self._pieces().pieces, weights.detach().float().cpu().numpy().copy())
+
+    def _pieces(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise AttributeError(f"this {type(self).__name__} has no tokenizer: {_FIRST_MODEL}")
+        return self.tokenizer
+
+    def __repr__(self) -> str:
+        shape = f"layers={self.layers}, heads={self.heads}, dim={self.dim}, length={self.length}"
+        if self._transformer is None:
+            return f"<{type(self).__name__} {shape}, not fitted>"
+        return f"<{type(self).__name__} {shape}, {len(self._pieces()):,} pieces>"
+
+    # ---- learning
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        progress: bool = False,
+        callbacks: Iterable[Callable[[Any], object]] = (),
+        checkpoint: files.PathLike | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Learn from texts.
+
+        Parameters
+        ----------
+        data
+            Texts: a list of strings or of lists of words, a `firth.Corpus`; the path of a file, or a list of `Path`,
+            in which texts end as `documents` says; or `TokenIds`, made with the model's tokenizer. An iterator can be
+            read once only: it needs a `tokenizer` that is there already.
+        progress
+            Show bars on stderr.
+        callbacks
+            Functions called with the model after every evaluation, which is then the last of `history`; one that
+            returns True ends the training there.
+        checkpoint
+            A folder for the state of the training, made if it is not there. Written after every evaluation, every ten
+            minutes, and at Ctrl-C.
+        resume
+            Continue from the checkpoint where there is one, along the same loss curve as if nothing had happened.
+
+        Returns
+        -------
+        Self
+            The model, fitted.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            At Ctrl-C; the model is then as far as the training had come.
+        FloatingPointError
+            If the loss stops being finite, naming the step; the weights are then the last good ones.
+        TypeError, ValueError
+            If there is no text, or nothing that can be read as such; if the checkpoint is of another training, or is
+            there and `resume` was not asked for. Then nothing is changed.
+
+        Notes
+        -----
+        Under ``torchrun --nproc-per-node 2`` two processes learn together from `batch_size` sequences each.
+        """
+        called = list(callbacks)
+        for i, callback in enumerate(called):
+            if not callable(callback):
+                raise TypeError(f"callbacks[{i}] must be a function of the model, not a {type(callback).__name__}")
+        if resume and checkpoint is None:
+            raise ValueError("resume=True needs checkpoint=, the folder to continue from")
+        before = {**self.__dict__, "history": self.history.copy()}
+        kept = None if checkpoint is None else Path(checkpoint)
+        with self._threaded(), torch.random.fork_rng(devices=[]):
+            try:
+                tokenizer = self._tokenizer_for(data, kept if resume else None, progress=progress)
+                ids = self._ids_of(data, tokenizer, progress=progress)
+                torch.manual_seed(self.seed)
+                transformer = Transformer(self._architecture(tokenizer), self.attention)
+                start = self._start_from_vectors(transformer, tokenizer)
+                batches = self._batches(ids, tokenizer)
+                schedule = self._schedule(ids)
+                self.__dict__.update(
+                    tokenizer=tokenizer,
+                    _learnt_tokenizer=self._learnt_tokenizer or self.tokenizer is None,
+                    _transformer=transformer,
+                    static_start=start,
+                    history=[],
+                )
+                if kept is not None and not (kept / CHECKPOINT).exists() and os.environ.get("RANK", "0") == "0":
+                    kept.mkdir(parents=True, exist_ok=True)
+                    tokenizer.save(kept / TOKENIZER)
+                training.train(
+                    transformer,
+                    batches,
+                    _loss,
+                    schedule,
+                    device=self._place(),
+                    progress=progress,
+                    callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
+                    before_step=self._freezing(transformer, start),
+                    checkpoint=kept,
+                    resume=resume,
+                    history=self.history,
+                )
+            except (KeyboardInterrupt, FloatingPointError):
+                raise  # what had been learnt by then is kept
+            except BaseException:
+                self.__dict__.update(before)
+                raise
+            finally:
+                if self._transformer is not None:
+                    self._transformer.eval()
+        return self
+
+    def _architecture(self, tokenizer: Tokenizer) -> Architecture:
+        raise NotImplementedError
+
+    def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
+        raise NotImplementedError
+
+    def _tokenizer_for(self, data: Any, kept: Path | None, *, progress: bool) -> Tokenizer:
+        """The one that was given, that a training to be continued began with, or one learnt from the texts."""
+        if self.tokenizer is not None and not self._learnt_tokenizer:
+            return self.tokenizer
+        if isinstance(data, training.TokenIds):
+            raise ValueError("numbers of pieces need the tokenizer that made them: give tokenizer=")
+        if kept is not None and (kept / CHECKPOINT).exists() and (kept / TOKENIZER).exists():
+            return Tokenizer.load(kept / TOKENIZER)
+        if isinstance(data, Iterator):
+            raise TypeError(
+                "fit reads the texts twice, the first time for its tokenizer, and this iterator can be read once: "
+                "give a list, a file, or tokenizer="
+            )
+        return Tokenizer.train(
+            _texts(data, self.documents, progress=progress),
+            kind=self.kind,
+            vocabulary_size=self.vocabulary_size,
+            min_count=self.min_count,
+            lowercase=self.lowercase,
+            progress=progress,
+        )
+
+    def _ids_of(self, data: Any, tokenizer: Tokenizer, *, progress: bool) -> training.TokenIds:
+        if isinstance(data, training.TokenIds):
+            if data.vocabulary_size != len(tokenizer):
+                raise ValueError(
+                    f"these are numbers of {data.vocabulary_size} pieces and the tokenizer has {len(tokenizer)}: they "
+                    "are not its own"
+                )
+            return data
+        _texts(data, self.documents)
+        return training.TokenIds.build(
+            data, tokenizer, held_out=self.held_out, seed=self.seed, documents=self.documents, progress=progress
+        )
+
+    def _schedule(self, ids: training.TokenIds) -> training.Schedule:
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            processes = torch.distributed.get_world_size()
+        each = self.batch_size * self.accumulate * self.length * processes
+        return training.Schedule(
+            steps=self.steps or max(1, round(self.epochs * len(ids.train) / each)),
+            **{
+                name: getattr(self, name)
+                for name in (
+                    "batch_size",
+                    "length",
+                    "accumulate",
+                    "learning_rate",
+                    "min_learning_rate",
+                    "warmup",
+                    "weight_decay",
+                    "clip",
+                    "bf16",
+                    "evaluate_every",
+                    "evaluate_batches",
+                    "seed",
+                )
+            },
+        )
+
+    def _start_from_vectors(self, transformer: Transformer, tokenizer: Tokenizer) -> StaticStart | None:
+        """Put the rows of `embedding` into W_E."""
+        if self.embedding is None:
+            return None
+        start = static_rows(
+            self.embedding,
+            tokenizer,
+            self.dim,
+            project=self.embedding_project,
+            std=self.embedding_std,
+            seed=self.seed,
+        )
+        found = torch.from_numpy(start.found)
+        with torch.no_grad():
+            transformer.embedding.weight[found] = torch.from_numpy(start.rows)[found]
+        return start
+
+    def _freezing(self, transformer: Transformer, start: StaticStart | None) -> Callable[[int], object] | None:
+        """What holds the rows of `embedding` still, told of each step. Rows of pieces without a vector learn."""
+        if start is None or self.embedding_mode == "tuned":
+            return None
+        still = torch.from_numpy(start.found)[:, None]
+        until = math.inf if self.embedding_mode == "frozen" else self.embedding_steps
+        frozen = True
+
+        def hold(gradient: Tensor) -> Tensor:
+            # AdamW moves nothing whose gradients were all zero, and embeddings do not decay.
+            return gradient.masked_fill(still.to(gradient.device), 0) if frozen else gradient
+
+        handle = transformer.embedding.weight.register_hook(hold)  # type: ignore[no-untyped-call]
+
+        def note(step: int) -> None:
+            nonlocal frozen
+            frozen = step < until
+            if not frozen:
+                handle.remove()
+
+        return note
+
+    # ---- files
+
+    def save(self, path: files.PathLike) -> None:
+        """Write a folder in the layout of Hugging Face, which `firth.load` reads and `transformers` opens.
+
+        It holds config.json, model.safetensors and tokenizer.json, each written whole or not at all, and firth.json
+        with the options and the history. The vectors of `embedding` are not in it: what became of them is.
+
+        Parameters
+        ----------
+        path
+            The folder; made, if it is not there.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        OSError
+            If it cannot be written.
+        """
+        transformer, tokenizer = self.transformer, self._pieces()
+        folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file: a {type(self).__name__} is saved as a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.write(folder, transformer, tokenizer)
+        with files.replacing(folder / DESCRIPTION) as file:
+            file.write((json.dumps(self._description(), indent=1) + "\n").encode())
+
+    def _description(self) -> dict[str, Any]:
+        # What the weights were before they were learnt is no part of what was learnt.
+        options = {**self.options, "tokenizer": None, "embedding": None, "embedding_mode": "tuned"}
+        return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
+
+    @classmethod
+    def load(cls, path: files.PathLike, *, device: str = "cpu") -> Self:
+        """Read a folder that `save` wrote, or another of the same layout: another name for `from_pretrained`."""
+        return cls.from_pretrained(path, device=device)
+
+    @classmethod
+    def from_pretrained(cls, path: files.PathLike, *, device: str = "cpu") -> Self:
+        """Read a folder of the Hugging Face layout: config.json, model.safetensors, tokenizer.json.
+
+        Parameters
+        ----------
+        path
+            The folder: of a model that `save` wrote, or of a published one of this family.
+        device
+            Where the model shall run.
+
+        Raises
+        ------
+        OSError
+            If a file is not there.
+        ValueError
+            If the folder holds a model of another family, or a tensor is missing, naming it.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is no folder with config.json and model.safetensors in it")
+        transformer, config = checkpoints.read(folder)
+        architecture = transformer.architecture
+        if architecture.causal != cls.causal:
+            other = "GPT" if architecture.causal else "BERT"
+            raise ValueError(f"{folder} holds a {config.get('model_type')}: {other}.from_pretrained reads it")
+        tokenizer = Tokenizer.load(folder)
+        described = _described(folder, cls.__name__)
+        known = {field.name for field in dataclasses.fields(cls)}
+        options = {name: value for name, value in described.get("options", {}).items() if name in known}
+        options["attention"] = "firth"
+        options |= {name: getattr(architecture, name) for name in ("layers", "heads", "dim", "length", "tied")}
+        options |= {"mlp_dim": architecture.mlp_dim, "device": device, "tokenizer": tokenizer}
+        try:
+            model = cls(**options)
+            model._restore({}, described)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folder / DESCRIPTION} is damaged, or of another version of firth: {error}") from None
+        model._transformer = transformer.to(_device(device)).eval()
+        return model
+
+    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        """Take on the history of a folder; `from_pretrained` reads the weights."""
+        self.history = [training.Evaluation(**one) for one in metadata.get("history", [])]
+
+    # ---- use
+
+    def encode(
+        self,
+        sentences: Sequence[Sentence],
+        *,
+        layer: int = -1,
+        pooling: Pooling | None = None,
+        words: Joining | None = None,
+        normalize: bool = False,
+        truncate: int | None = None,
+        bf16: bool = False,
+        progress: bool = False,
+    ) -> Any:
+        """States of sentences: one for each piece, for each word, or for the whole.
+
+        Parameters
+        ----------
+        sentences
+            Strings, or lists of words.
+        layer
+            Which states: 0 are the embeddings, `layers` or -1 the last.
+        pooling
+            One vector for a sentence, of all its pieces, special ones included: their "mean", their "max", or the first
+            one ("cls"), which BERT puts before every sentence.
+        words
+            One state for a word, of its pieces: their "mean", the "first" or the "last". Words of a string are what the
+            tokenizer takes for words.
+        normalize
+            Scale every vector to length 1.
+        truncate
+            Cut sentences to so many pieces. None: one longer than the model's positions is an error.
+        bf16
+            Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX).
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        list of ndarray, or ndarray
+            For each sentence float32 (pieces, dim), special pieces included, or (words, dim); with `pooling` one array
+            (sentences, dim), with zeros for a sentence that has no piece.
+
+        Raises
+        ------
+        ValueError
+            If a sentence has more pieces than the model has positions, naming it.
+
+        Notes
+        -----
+        Sentences are run in the order of their lengths, so that little of a batch is padding; the states do not depend
+        on what else is in a batch, but for rounding.
+        """
+        layer = self._layer(layer)
+        if pooling is not None:
+            one_of("pooling", pooling, typing.get_args(Pooling))
+            if pooling == "cls" and self._pieces().start is None:
+                raise ValueError(
+                    "pooling='cls' needs a tokenizer that puts a piece before each sentence, as BERT's does"
+                )
+        if words is not None:
+            one_of("words", words, typing.get_args(Joining))
+            if pooling is not None:
+                raise ValueError("pooling and words exclude each other: one vector for a sentence, or one for a word")
+        encodings = self._encoded(sentences, truncate)
+        found: list[NDArray[np.float32]] = [np.zeros((0, self.dim), np.float32)] * len(encodings)
+        pooled = np.zeros((len(encodings), self.dim), np.float32)
+        for rows, states, lengths in self._states(encodings, layer, bf16=bf16, progress=progress):
+            if pooling is not None:
+                pooled[rows] = _pooled(states, lengths, pooling).cpu().numpy()
+                continue
+            whole = states.cpu().numpy()
+            for i, row in enumerate(rows):
+                own = whole[i, : len(encodings[row].ids)].copy()
+                found[row] = own if words is None else np.asarray(word_means(own, encodings[row], words))
+        if pooling is not None:
+            return _unit(pooled) if normalize else pooled
+        return [_unit(one) for one in found] if normalize else found
+
+    def logits(self, texts: str | Sequence[Sentence], *, truncate: int | None = None) -> NDArray[np.float32]:
+        """Scores of every piece at every position.
+
+        Parameters
+        ----------
+        texts
+            One text, or several, run as one batch.
+        truncate
+            As for `encode`.
+
+        Returns
+        -------
+        ndarray
+            float32 (batch, time, vocabulary): GPT's at position t are of the piece at t + 1, BERT's of the one at t.
+            Beyond the end of a text they are NaN.
+        """
+        encodings = self._encoded([texts] if isinstance(texts, str) else texts, truncate)
+        time = max((len(one.ids) for one in encodings), default=0)
+        scores = np.full((len(encodings), time, len(self._pieces())), np.nan, np.float32)
+        for rows, states, _ in self._states(encodings, self.layers):
+            with self._running():
+                batch = self.transformer.logits(states).float().cpu().numpy()
+            for i, row in enumerate(rows):
+                n = len(encodings[row].ids)
+                scores[row, :n] = batch[i, :n, : scores.shape[2]]
+        return scores
+
+    def attention_maps(
+        self, sentence: Sentence, *, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
+    ) -> AttentionMaps:
+        """Who looks at whom in a sentence, recomputed from the fused path's log-sum-exp for what is asked for alone.
+
+        Parameters
+        ----------
+        sentence
+            A string or a list of words.
+        layers, heads
+            Which ones, counted from 0, or from the end if negative; None: all.
+
+        Returns
+        -------
+        AttentionMaps
+            Its tokens, its arrays, and `AttentionMaps.figure`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer or head, or the sentence has no piece, or more than the model has positions.
+        """
+        (encoding,) = self._encoded([sentence], None)
+        if not encoding.ids:
+            raise ValueError("the sentence has no piece: nothing looks at anything")
+        chosen = _counted("layers", layers, self.layers)
+        some = _counted("heads", heads, self.heads)
+        transformer = self.transformer
+        ids = torch.tensor([encoding.ids], device=self._place())
+        with self._running():
+            maps = transformer.maps(ids, layers=chosen, heads=some)
+        weights = {layer: np.asarray(maps[layer])[0] for layer in chosen}
+        return AttentionMaps([self._shown(one) for one in encoding.ids], weights, some)
+
+    def _encoded(self, sentences: Sequence[Sentence], truncate: int | None) -> list[Encoding]:
+        """Pieces of sentences, looked at before anything is computed."""
+        tokenizer, positions = self._pieces(), self.transformer.architecture.length
+        if isinstance(sentences, str | bytes):
+            raise TypeError(
+                "sentences must be a list of strings or of lists of words; for one sentence give [sentence]"
+            )
+        given = [one if isinstance(one, str) else _word_list(i, one) for i, one in enumerate(sentences)]
+        if truncate is not None:
+            whole_number("truncate", truncate, low=3 if self._special else 1, high=positions)
+        encodings = tokenizer.encode_batch(given, special=self._special, length=truncate)
+        for i, one in enumerate(encodings):
+            if len(one.ids) > positions:
+                raise ValueError(
+                    f"sentences[{i}] has {len(one.ids)} pieces and the model {positions} positions: "
+                    f"split it, or give truncate={positions}"
+                )
+        return encodings
+
+    def _states(
+        self, encodings: Sequence[Encoding], layer: int, *, bf16: bool = False, progress: bool = False
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Batches of sentences of like length: which ones, their states float32 (n, time, dim), and lengths (n,)."""
+        transformer = self.transformer
+        device, padding = self._place(), self._padding()
+        batches = list(by_length([len(one.ids) for one in encodings], _BATCH_PIECES))
+        for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
+            lengths = torch.tensor([len(encodings[row].ids) for row in rows])
+            ids = torch.full((len(rows), int(lengths.max())), padding)
+            for i, row in enumerate(rows):
+                ids[i, : lengths[i]] = torch.tensor(encodings[row].ids)
+            ids, lengths = ids.to(device), lengths.to(device)
+            # Where nothing is padded, nothing need be masked.
+            told = None if int(lengths.min()) == ids.shape[1] else lengths
+            with self._running(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                if layer == self.layers:
+                    states = transformer(ids, lengths=told)
+                else:
+                    states = transformer(ids, lengths=told, all_layers=True)[layer]
+            yield rows, states.float(), lengths
+
+    @contextlib.contextmanager
+    def _threaded(self) -> Iterator[None]:
+        """The threads that were asked for."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Neither gradients nor dropout, also when a callback asks in the midst of training."""
+        transformer = self.transformer
+        learning = transformer.training
+        transformer.eval()
+        try:
+            with self._threaded(), torch.inference_mode():
+                yield
+        finally:
+            transformer.train(learning)
+
+    def _place(self) -> torch.device:
+        return _device(self.device)
+
+    def _padding(self) -> int:
+        return self._pieces().padding or 0
+
+    def _layer(self, layer: int) -> int:
+        n = self.layers
+        layer = whole_number("layer", layer, low=-n - 1, high=n)
+        return layer if layer >= 0 else n + 1 + layer
+
+    def _shown(self, piece: int) -> str:
+        """A piece as people read it: with the blank before it, if that is part of it."""
+        tokenizer = self._pieces()
+        return tokenizer.decode([piece], special=True) or tokenizer.pieces[piece]
+
+    def _likeliest(self, scores: Tensor, k: int) -> list[tuple[str, float]]:
+        chances = torch.softmax(scores[: len(self._pieces())].double(), 0)
+        best = torch.topk(chances, min(k, len(chances)))
+        return [(self._shown(int(i)), float(p)) for i, p in zip(best.indices, best.values, strict=True)]
+
+
+def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
+    """Sentences of like length in batches of at most so many pieces, padding included; those of no piece left out.
+
+    A sentence longer than that is a batch by itself.
+    """
+    order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: lengths[i])
+    batch: list[int] = []
+    for i in order:
+        # The longest comes last: it is what the others are filled up to.
+        if batch and lengths[i] * (len(batch) + 1) > pieces:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _pooled(states: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
+    if how == "cls":
+        return states[:, 0]
+    inside = (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[..., None]
+    if how == "max":
+        return states.masked_fill(~inside, -math.inf).amax(1)
+    return states.masked_fill(~inside, 0).sum(1) / lengths[:, None]
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length 1; those of no length stay."""
+    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True)
+    return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be one of torch's, such as 'cpu' or 'cuda', not {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda', and torch sees no such device here")
+    return device
+
+
+def _loss(transformer: Transformer, batch: training.Batch) -> tuple[Tensor, Tensor]:
+    """Summed loss of a batch's targets in nats, and their number."""
+    targets = (batch.targets != IGNORED).sum()
+    return transformer.loss(transformer(batch.inputs), batch.targets) * targets, targets
+
+
+def _texts(data: Any, documents: Literal["lines", "blank_lines"], *, progress: bool = False) -> Iterator[Any]:
+    """The texts of what `fit` is given; the first one is looked at now, and files are looked for."""
+    if isinstance(data, bytes) or not isinstance(data, str | os.PathLike | Iterable):
+        raise TypeError(f"fit takes texts, the path of a file, a firth.Corpus or TokenIds, not {type(data).__name__}")
+    return training.read_texts(data, documents=documents, progress=progress)
+
+
+def _word_list(i: int, words: Any) -> list[str]:
+    if isinstance(words, bytes) or not isinstance(words, Iterable):
+        raise TypeError(f"sentences[{i}] must be a str or a list of str, not {type(words).__name__}")
+    found = list(words)
+    for j, word in enumerate(found):
+        if not isinstance(word, str):
+            raise TypeError(f"sentences[{i}][{j}] is of type {type(word).__name__}, not a string")
+    return found
+
+
+def _counted(name: str, given: Sequence[int] | None, n: int) -> list[int]:
+    """Some of the numbers 0 .. n - 1, which may be counted from the end."""
+    if given is None:
+        return list(range(n))
+    chosen = [whole_number(name, one, low=-n, high=n - 1) % n for one in given]
+    if not chosen:
+        raise ValueError(f"{name} must name at least one")
+    return list(dict.fromkeys(chosen))
+
+
+def _described(folder: Path, kind: str) -> dict[str, Any]:
+    """What `save` wrote beside a checkpoint; nothing, if the checkpoint is somebody else's."""
+    place = folder / DESCRIPTION
+    if not place.exists():
+        return {}
+    try:
+        described = json.loads(place.read_text(encoding="utf-8"))
+        if described["format"] != "firth contextual":
+            raise ValueError("it is of another kind")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{place} is damaged: {error}") from None
+    if described.get("version") != files.VERSION:
+        raise ValueError(f"{place} has version {described.get('version')}; this firth reads {files.VERSION}")
+    if described.get("model") != kind:
+        raise ValueError(f"{place} describes a {described.get('model')}, not a {kind}")
+    return typing.cast("dict[str, Any]", described)

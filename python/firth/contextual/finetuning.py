@@ -1,0 +1,724 @@
+"""Labels of sentences and of words, told by a linear head on a transformer's states: all tuned, or the head alone."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import time
+import typing
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from firth import files
+from firth.checks import real_number
+from firth.contextual import training
+from firth.contextual.base import ContextualModel, Sentence, by_length
+from firth.contextual.models import load
+from firth.contextual.tokenizer import Encoding
+from firth.contextual.transformer import Transformer
+from firth.models.base import Learner, option
+
+if typing.TYPE_CHECKING:
+    from typing_extensions import Self
+
+HEAD = "head.safetensors"  # beside the transformer's files
+_BATCH_PIECES = 4096  # of a batch when nothing is learnt, padding included
+_HEAD_STEPS = 200  # of L-BFGS at the most
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningEpoch:
+    """What one pass over the sentences gave.
+
+    Attributes
+    ----------
+    epoch
+        Its number, from 1. The head alone is found in one go.
+    loss
+        Mean cross-entropy of a label in nats, dropout included.
+    held_out_loss, held_out_score
+        Of the sentences set apart: the loss, and the share of labels that are told right. NaN if there are none.
+    learning_rate
+        At the end of the epoch.
+    seconds
+        Of training.
+    """
+
+    epoch: int
+    loss: float
+    held_out_loss: float
+    held_out_score: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """A sentence, the pieces that make each of its units (itself, or its words), and the units' labels as numbers."""
+
+    ids: list[int]
+    places: list[int]
+    units: list[int]  # which unit each of the places belongs to
+    targets: list[int]
+
+
+class _Batch(NamedTuple):
+    """Examples as tensors; places count through the padded pieces of all sentences, units through all units."""
+
+    ids: Tensor
+    lengths: Tensor | None
+    places: Tensor
+    units: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(cls, examples: Sequence[_Example], padding: int) -> _Batch:
+        time = max(len(one.ids) for one in examples)
+        ids = torch.full((len(examples), time), padding)
+        places: list[int] = []
+        units: list[int] = []
+        targets: list[int] = []
+        for i, one in enumerate(examples):
+            ids[i, : len(one.ids)] = torch.tensor(one.ids)
+            places += [i * time + place for place in one.places]
+            units += [len(targets) + unit for unit in one.units]
+            targets += one.targets
+        lengths = torch.tensor([len(one.ids) for one in examples])
+        told = None if int(lengths.min()) == time else lengths
+        return cls(ids, told, *(torch.tensor(values, dtype=torch.int64) for values in (places, units, targets)))
+
+    def to(self, device: torch.device) -> _Batch:
+        """The same on a device."""
+        return _Batch(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
+
+    def features(self, transformer: Transformer) -> Tensor:
+        """The mean state of each unit's pieces, (units, dim)."""
+        states = transformer(self.ids, lengths=self.lengths).float().flatten(0, 1)[self.places]
+        sums = states.new_zeros(len(self.targets), states.shape[1]).index_add(0, self.units, states)
+        means: Tensor = sums / torch.bincount(self.units, minlength=len(self.targets)).clamp(min=1)[:, None]
+        return means
+
+
+class _Batches:
+    """Examples in an order of chance, another one in each epoch."""
+
+    def __init__(self, examples: list[_Example], padding: int, seed: int) -> None:
+        self.examples = examples
+        self.padding = padding
+        self.seed = seed
+
+    @property
+    def fingerprint(self) -> list[int]:
+        """What tells these examples from others."""
+        text = repr([(one.ids, one.places, one.units, one.targets) for one in self.examples])
+        return [len(self.examples), self.seed, zlib.crc32(text.encode())]
+
+    def __call__(self, first: int, count: int) -> _Batch:
+        """A step's examples. Those of an epoch end with it: its last step has fewer."""
+        n = len(self.examples)
+        each = -(-n // count)
+        epoch, step = divmod(first // count, each)
+        order = np.random.default_rng([self.seed, epoch]).permutation(n)[step * count : (step + 1) * count]
+        return _Batch.of([self.examples[i] for i in order], self.padding)
+
+    def held_out(self, first: int, count: int) -> None:
+        """Those held out are looked at by `_FineTuned`, which counts right answers too."""
+
+
+class _Tuned(nn.Module):
+    """What is trained: a transformer and the head on it."""
+
+    def __init__(self, transformer: Transformer, head: nn.Linear) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.head = head
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class _FineTuned(Learner):
+    """What both kinds of labels share."""
+
+    encoder: ContextualModel = dataclasses.field(metadata={"checked_by_class": True})
+    head_only: bool = False
+    pooling: Literal["mean", "first", "last"] = "mean"
+    epochs: int = option(3, low=1, high=1_000_000)
+    batch_size: int = option(16, low=1, high=1_000_000)
+    learning_rate: float = option(5e-5, above=0, high=1e3)
+    warmup: float = option(0.1, low=0, high=1)
+    weight_decay: float = option(0.01, low=0, high=1e3)
+    clip: float | None = option(1.0, above=0, high=3e38)
+    bf16: bool | None = None
+    dropout: float = option(0.1, low=0, high=0.99)
+    penalty: float = option(1.0, low=0, high=1e9)
+    validation: float = option(0.1, low=0, high=0.99)
+    truncate: int | None = option(None, low=3, high=1_000_000)
+    seed: int = option(1, low=0, high=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.encoder, ContextualModel):
+            raise TypeError(f"encoder must be a GPT or a BERT, not {type(self.encoder).__name__}")
+        self._transformer: Transformer | None = None  # its own, where the encoder's is not good for it
+        self._head: nn.Linear | None = None
+        self._classes: list[Any] = []
+        self.history: list[TuningEpoch] = []  # type: ignore[assignment]
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The labels, sorted.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        """
+        self._fitted()
+        return np.array(self._classes)
+
+    @property
+    def transformer(self) -> Transformer:
+        """The tuned torch module; the encoder's own, if the head alone was learnt."""
+        self._fitted()
+        return self._transformer or self.encoder.transformer
+
+    @property
+    def head(self) -> nn.Linear:
+        """The linear layer from states to scores of `classes_`."""
+        return self._fitted()
+
+    @property
+    def held_out_score(self) -> float:
+        """Share of the labels set apart that are told right; NaN if none were."""
+        self._fitted()
+        return self.history[-1].held_out_score if self.history else math.nan
+
+    def _fitted(self) -> nn.Linear:
+        if self._head is None:
+            raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit first")
+        return self._head
+
+    # ---- learning
+
+    def _learn(
+        self,
+        sentences: Any,
+        labels: Any,
+        validation: Any,
+        callbacks: Iterable[Callable[[Any], object]],
+        progress: bool,
+    ) -> None:
+        given, names = self._read(sentences, labels)
+        classes = sorted({name for row in names for name in row if name is not None}, key=lambda one: (str(one), one))
+        if len(classes) < 2:
+            raise ValueError(f"there must be at least two different labels, not {classes}")
+        index = {name: i for i, name in enumerate(classes)}
+        examples = self._examples(given, [[index.get(name, -1) for name in row] for row in names])
+        if validation is None or isinstance(validation, int | float | np.number):
+            share = self.validation if validation is None else real_number("validation", validation, low=0)
+            examples, held_out = _parted(examples, share, self.seed)
+            told = {target for one in examples for target in one.targets}
+            if len(told) < 2:
+                raise ValueError(f"validation={share} leaves sentences of a single label to learn from")
+        else:
+            if not isinstance(validation, tuple) or len(validation) != 2:
+                raise TypeError("validation must be a share, or a pair of sentences and labels")
+            others, known = self._read(*validation)
+            held_out = self._examples(others, [[index.get(name, -1) for name in row] for row in known])
+        callbacks = list(callbacks)
+        before = self.__dict__.copy()
+        with torch.random.fork_rng(devices=[]), self.encoder._threaded():
+            torch.manual_seed(self.seed)
+            head = nn.Linear(self.encoder.dim, len(classes)).to(self.encoder._place())
+            nn.init.normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+            transformer = None if self.head_only else copy.deepcopy(self.encoder.transformer)
+            self.__dict__.update(_transformer=transformer, _head=head, _classes=classes, history=[])
+            try:
+                if transformer is None:
+                    self._solve(examples, held_out, progress)
+                else:
+                    self._tune(transformer, head, examples, held_out, callbacks, progress)
+            except KeyboardInterrupt:  # what had been learnt by then is kept
+                raise
+            except BaseException:
+                self.__dict__.update(before)
+                raise
+            finally:
+                if transformer is not None:
+                    transformer.eval()
+
+    def _solve(self, examples: list[_Example], held_out: list[_Example], progress: bool) -> None:
+        """The head that is best on states as they are: logistic regression, whose loss has one minimum."""
+        start = time.perf_counter()
+        head = self._fitted()
+        features, targets = self._features(examples, progress=progress)
+        optimizer = torch.optim.LBFGS(head.parameters(), max_iter=_HEAD_STEPS, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            penalty = self.penalty / (2 * len(targets)) * head.weight.square().sum()
+            total = F.cross_entropy(head(features), targets) + penalty
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            final = float(F.cross_entropy(head(features), targets))
+        if not math.isfinite(final):
+            raise FloatingPointError("the states are not finite: the encoder is damaged")
+        seconds = time.perf_counter() - start
+        self.history.append(TuningEpoch(1, final, *self._measure(held_out), 0.0, seconds))
+
+    def _tune(
+        self,
+        transformer: Transformer,
+        head: nn.Linear,
+        examples: list[_Example],
+        held_out: list[_Example],
+        callbacks: Sequence[Callable[[Any], object]],
+        progress: bool,
+    ) -> None:
+        batches = _Batches(examples, self.encoder._padding(), self.seed)
+        each = -(-len(examples) // self.batch_size)
+        steps = each * self.epochs
+        schedule = training.Schedule(
+            steps=steps,
+            batch_size=self.batch_size,
+            length=max(len(one.ids) for one in examples),
+            learning_rate=self.learning_rate,
+            min_learning_rate=0.0,
+            warmup=round(self.warmup * steps),
+            weight_decay=self.weight_decay,
+            betas=(0.9, 0.999),
+            clip=self.clip,
+            bf16=self.bf16,
+            evaluate_every=each,
+            evaluate_batches=0,
+            seed=self.seed,
+        )
+
+        def loss(tuned: _Tuned, batch: _Batch) -> tuple[Tensor, int]:
+            features = F.dropout(batch.features(tuned.transformer), self.dropout, tuned.training)
+            return F.cross_entropy(tuned.head(features), batch.targets, reduction="sum"), len(batch.targets)
+
+        def note(seen: training.Evaluation) -> bool:
+            with _evaluating(transformer):
+                measured = self._measure(held_out)
+            record = TuningEpoch(len(self.history) + 1, seen.loss, *measured, seen.learning_rate, seen.seconds)
+            self.history.append(record)
+            with _evaluating(transformer):
+                answers = [callback(self) for callback in callbacks]
+            return any(answer is True for answer in answers)
+
+        training.train(
+            _Tuned(transformer, head),
+            batches,
+            loss,
+            schedule,
+            device=self.encoder._place(),
+            progress=progress,
+            callbacks=[note],
+        )
+
+    def _measure(self, examples: list[_Example]) -> tuple[float, float]:
+        """Loss and share of right labels."""
+        if not any(one.targets for one in examples):
+            return math.nan, math.nan
+        features, targets = self._features(examples)
+        with torch.no_grad():
+            scores = self._fitted()(features)
+        known = targets >= 0  # a label that nothing was learnt of is told wrong, and has no loss
+        loss = float(F.cross_entropy(scores[known], targets[known])) if bool(known.any()) else math.nan
+        return loss, float((scores.argmax(1) == targets).double().mean())
+
+    def _features(self, examples: list[_Example], *, progress: bool = False) -> tuple[Tensor, Tensor]:
+        """States of all units, in the order of the examples, and their labels."""
+        transformer = self.transformer
+        device, padding = self.encoder._place(), self.encoder._padding()
+        sizes = [len(one.targets) for one in examples]
+        begins = np.concatenate([[0], np.cumsum(sizes)])
+        features = torch.zeros(int(begins[-1]), self.encoder.dim, device=device)
+        targets = torch.tensor([target for one in examples for target in one.targets], device=device, dtype=torch.int64)
+        lengths = [len(one.ids) if one.targets else 0 for one in examples]
+        batches = list(by_length(lengths, _BATCH_PIECES))
+        for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
+            with torch.no_grad():
+                found = _Batch.of([examples[row] for row in rows], padding).to(device).features(transformer)
+            at = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
+            features[torch.from_numpy(at).to(device)] = found
+        return features, targets
+
+    def _scores(self, examples: list[_Example], *, progress: bool = False) -> NDArray[np.float64]:
+        """Probabilities of the classes, (units, classes)."""
+        head = self._fitted()
+        with self.encoder._threaded():
+            features, _ = self._features(examples, progress=progress)
+            with torch.no_grad():
+                chances = torch.softmax(head(features).double(), 1).cpu().numpy()
+        return typing.cast("NDArray[np.float64]", chances)
+
+    def _read(self, sentences: Any, labels: Any) -> tuple[list[Sentence], list[list[Any]]]:
+        """Sentences, and a list of labels for the units of each."""
+        raise NotImplementedError
+
+    def _examples(self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]] | None) -> list[_Example]:
+        raise NotImplementedError
+
+    # ---- files
+
+    def save(self, path: files.PathLike) -> None:
+        """Write a folder: the transformer as `GPT.save` or `BERT.save` does, and head.safetensors beside it.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        """
+        head = self._fitted()
+        folder = Path(path)
+        holder = copy.copy(self.encoder)
+        holder.__dict__["_transformer"] = self.transformer
+        holder.save(folder)
+        tensors = {name: value.detach().float().cpu().numpy() for name, value in head.state_dict().items()}
+        files.write_own(folder / HEAD, "head", tensors, {**self._description(), "classes": self._classes})
+
+    def _description(self) -> dict[str, Any]:
+        return {**super()._description(), "options": {**self.options, "encoder": None}}
+
+    @classmethod
+    def load(cls, path: files.PathLike, *, device: str = "cpu") -> Self:
+        """Read a folder that `save` wrote.
+
+        Raises
+        ------
+        OSError
+            If a file is not there.
+        ValueError
+            If one is damaged, or the folder holds something else.
+        """
+        folder = Path(path)
+        tensors, metadata = files.read_own(folder / HEAD, "head")
+        if metadata.get("model") != cls.__name__:
+            raise ValueError(f"{folder} holds a {metadata.get('model')}, not a {cls.__name__}")
+        try:
+            model = cls(**{**metadata["options"], "encoder": load(folder, device=device)})
+            model._restore(tensors, metadata)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{folder / HEAD} is damaged, or of another version of firth: {error}") from None
+        return model
+
+    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        self._classes = metadata["classes"]
+        self.history = [TuningEpoch(**one) for one in metadata["history"]]
+        head = nn.Linear(self.encoder.dim, len(self._classes))
+        head.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+        self._head = head.to(self.encoder._place())
+
+
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class SentenceClassifier(_FineTuned):
+    """Tell the labels of sentences by a transformer's states.
+
+    A linear layer on a sentence's pooled states tells its label; the transformer is tuned with it (Devlin, Chang, Lee &
+    Toutanova 2019), or stays as it is.
+
+    Parameters
+    ----------
+    encoder
+        A GPT or a BERT that has been fitted or read. It stays as it is: what is tuned is a copy.
+    head_only
+        Learn the head alone, on the encoder's states as they are: logistic regression, with `penalty`, solved by
+        L-BFGS; the options of training from `epochs` to `dropout` then mean nothing.
+    pooling
+        Of the states of a sentence's pieces, special ones included: their "mean", the "first" or the "last".
+    epochs
+        Passes over the sentences.
+    batch_size
+        Sentences in a step.
+    learning_rate
+        The highest step size (AdamW); it rises to it linearly and falls to 0 along half a cosine.
+    warmup
+        Share of the steps on which it rises.
+    weight_decay
+        What matrices lose in a step, times the step size.
+    clip
+        Bound of the gradient's length.
+    bf16
+        Whether products are of bf16; None: where it pays.
+    dropout
+        Share of the numbers that the head sees which are dropped in training.
+    penalty
+        Half of this times the squared length of the head's matrix is added to the summed loss, where the head is learnt
+        alone.
+    validation
+        Share of the sentences that `fit` sets apart, to see after each epoch how well they are told.
+    truncate
+        Cut sentences to so many pieces. None: a longer one than the encoder has positions is an error.
+    seed
+        Of the head's beginning, the order of sentences, those set apart, and dropout.
+
+    Attributes
+    ----------
+    history : list of TuningEpoch
+        With the held-out score of each epoch.
+
+    Examples
+    --------
+    >>> model = SentenceClassifier(encoder=bert, epochs=3).fit(texts, labels)   # doctest: +SKIP
+    >>> model.held_out_score, model.predict(["a film to see twice"])            # doctest: +SKIP
+    """
+
+    def fit(
+        self,
+        texts: Sequence[Sentence],
+        labels: Sequence[Any],
+        *,
+        validation: float | tuple[Any, Any] | None = None,
+        callbacks: Iterable[Callable[[Any], object]] = (),
+        progress: bool = False,
+    ) -> Self:
+        """Learn from sentences with labels.
+
+        Parameters
+        ----------
+        texts
+            Strings, or lists of words.
+        labels
+            One for each: strings or whole numbers.
+        validation
+            In place of the option: a share, or ``(texts, labels)``.
+        callbacks
+            Functions called with the classifier after every epoch; one that returns True ends the training there.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        Self
+            The classifier, fitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If texts and labels are not what they should be, or do not go together.
+        FloatingPointError
+            If a number stops being finite; then nothing is changed.
+        KeyboardInterrupt
+            At Ctrl-C; what had been learnt by then is kept.
+        """
+        self._learn(texts, labels, validation, callbacks, progress)
+        return self
+
+    def predict_proba(self, texts: Sequence[Sentence], *, progress: bool = False) -> NDArray[np.float64]:
+        """How likely each label is, (texts, classes), in the order of `classes_`."""
+        self._fitted()
+        return self._scores(self._examples(texts, None), progress=progress)
+
+    def predict(self, texts: Sequence[Sentence], *, progress: bool = False) -> NDArray[Any]:
+        """The likeliest label of each text."""
+        return np.asarray(self.classes_[self.predict_proba(texts, progress=progress).argmax(1)])
+
+    def score(self, texts: Sequence[Sentence], labels: Sequence[Any]) -> float:
+        """Share of texts whose label is told right."""
+        given, names = self._read(texts, labels)
+        return float(np.mean([name == row[0] for name, row in zip(self.predict(given).tolist(), names, strict=True)]))
+
+    def _read(self, sentences: Any, labels: Any) -> tuple[list[Sentence], list[list[Any]]]:
+        given = _list("texts", sentences)
+        names = _list("labels", labels)
+        if len(given) != len(names):
+            raise ValueError(f"there are {len(given)} texts and {len(names)} labels")
+        return given, [[_label(f"labels[{i}]", name)] for i, name in enumerate(names)]
+
+    def _examples(self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]] | None) -> list[_Example]:
+        examples = []
+        for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
+            n = len(encoding.ids)
+            chosen = {"mean": range(n), "first": range(min(n, 1)), "last": range(n)[-1:]}[self.pooling]
+            examples.append(
+                _Example(encoding.ids, list(chosen), [0] * len(chosen), [0 if targets is None else targets[i][0]])
+            )
+        return examples
+
+
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class TokenClassifier(_FineTuned):
+    """Tell the labels of words, such as parts of speech or names, by a transformer's states.
+
+    A linear layer on a word's states tells its label; the transformer is tuned with it, or stays as it is. Options are
+    those of `SentenceClassifier`; `pooling` is of a word's pieces.
+
+    Examples
+    --------
+    >>> model = TokenClassifier(encoder=bert).fit([["Anna", "sings"]], [["name", "verb"]])   # doctest: +SKIP
+    >>> model.predict([["Otto", "writes"]])                                                  # doctest: +SKIP
+    """
+
+    def fit(
+        self,
+        sentences: Sequence[Sequence[str]],
+        labels: Sequence[Sequence[Any]],
+        *,
+        validation: float | tuple[Any, Any] | None = None,
+        callbacks: Iterable[Callable[[Any], object]] = (),
+        progress: bool = False,
+    ) -> Self:
+        """Learn from sentences whose words have labels.
+
+        Parameters
+        ----------
+        sentences
+            Lists of words.
+        labels
+            For each sentence a list, with one label for each word: strings or whole numbers; None for a word that
+            nothing is to be learnt of.
+        validation
+            In place of the option: a share, or ``(sentences, labels)``.
+        callbacks
+            Functions called with the tagger after every epoch; one that returns True ends the training there.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        Self
+            The tagger, fitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If sentences and labels are not what they should be, or do not go together.
+        FloatingPointError
+            If a number stops being finite; then nothing is changed.
+        KeyboardInterrupt
+            At Ctrl-C; what had been learnt by then is kept.
+        """
+        self._learn(sentences, labels, validation, callbacks, progress)
+        return self
+
+    def predict(self, sentences: Sequence[Sequence[str]], *, progress: bool = False) -> list[list[Any]]:
+        """The likeliest label of each word; None for words that `truncate` cut off, or that have no piece."""
+        given = _word_lists(sentences)
+        examples = self._examples(given, None)
+        names = self.classes_[self._scores(examples, progress=progress).argmax(1)].tolist()
+        found, begin = [], 0
+        for words, one in zip(given, examples, strict=True):
+            own = dict(enumerate(names[begin : begin + len(one.targets)]))
+            begin += len(one.targets)
+            seen = set(one.units)
+            found.append([own[i] if i in seen else None for i in range(len(words))])
+        return found
+
+    def score(self, sentences: Sequence[Sequence[str]], labels: Sequence[Sequence[Any]]) -> float:
+        """Share of the words with a label whose label is told right."""
+        given, names = self._read(sentences, labels)
+        told = self.predict(given)
+        right = [
+            a == b for row, own in zip(told, names, strict=True) for a, b in zip(row, own, strict=True) if b is not None
+        ]
+        return float(np.mean(right)) if right else math.nan
+
+    def _read(self, sentences: Any, labels: Any) -> tuple[list[Sentence], list[list[Any]]]:
+        given = _word_lists(sentences)
+        rows = _list("labels", labels)
+        if len(given) != len(rows):
+            raise ValueError(f"there are {len(given)} sentences and {len(rows)} lists of labels")
+        names = []
+        for i, (words, row) in enumerate(zip(given, rows, strict=True)):
+            own = _list(f"labels[{i}]", row)
+            if len(words) != len(own):
+                raise ValueError(f"sentences[{i}] has {len(words)} words and {len(own)} labels")
+            names.append([None if name is None else _label(f"labels[{i}][{j}]", name) for j, name in enumerate(own)])
+        return list(given), names
+
+    def _examples(self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]] | None) -> list[_Example]:
+        examples = []
+        for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
+            places = _pieces_of_words(encoding, self.pooling)
+            if targets is None:
+                examples.append(
+                    _Example(
+                        encoding.ids, [at for at, _ in places], [word for _, word in places], [0] * len(sentences[i])
+                    )
+                )
+                continue
+            # Only words with a label are units.
+            labelled = [word for word in sorted({word for _, word in places}) if targets[i][word] >= 0]
+            unit = {word: number for number, word in enumerate(labelled)}
+            kept = [(at, unit[word]) for at, word in places if word in unit]
+            examples.append(
+                _Example(
+                    encoding.ids,
+                    [at for at, _ in kept],
+                    [one for _, one in kept],
+                    [targets[i][word] for word in labelled],
+                )
+            )
+        return examples
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Without dropout, also in the midst of training."""
+    learning = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(learning)
+
+
+def _pieces_of_words(encoding: Encoding, pooling: str) -> list[tuple[int, int]]:
+    """Which pieces make each word: places and words."""
+    places = [(at, word) for at, word in enumerate(encoding.words) if word is not None]
+    if pooling == "mean":
+        return places
+    ordered = reversed(places) if pooling == "first" else places  # of several, a dict keeps the last
+    return sorted((at, word) for word, at in {word: at for at, word in ordered}.items())
+
+
+def _parted(examples: list[_Example], share: float, seed: int) -> tuple[list[_Example], list[_Example]]:
+    """Sentences to learn from, those without a label left out, and a random share of them to look at."""
+    examples = [one for one in examples if one.targets]
+    if share == 0:
+        return examples, []
+    aside = round(share * len(examples))
+    if not 0 < aside < len(examples):
+        raise ValueError(
+            f"validation={share} of {len(examples)} sentences leaves {len(examples) - aside} to learn from and {aside} "
+            "to look at"
+        )
+    order = np.random.default_rng(seed).permutation(len(examples))
+    return [examples[i] for i in np.sort(order[aside:])], [examples[i] for i in np.sort(order[:aside])]
+
+
+def _list(name: str, given: Any) -> list[Any]:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list, not {type(given).__name__}")
+    return list(given)
+
+
+def _word_lists(sentences: Any) -> list[Sequence[str]]:
+    given = _list("sentences", sentences)
+    for i, one in enumerate(given):
+        if isinstance(one, str):
+            raise TypeError(f"sentences[{i}] is a string: labels belong to words, so give lists of words")
+    return [_list(f"sentences[{i}]", one) for i, one in enumerate(given)]
+
+
+def _label(name: str, label: Any) -> Any:
+    value = label.item() if isinstance(label, np.generic) else label
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError(f"{name} is {value!r}: labels are strings or whole numbers")
+    return value

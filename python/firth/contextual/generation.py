@@ -1,0 +1,182 @@
+"""Text from a causal transformer: a distribution cut and drawn from, stop strings, and a prompt of roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firth.contextual.transformer import Cache, Transformer
+
+_UNFINISHED = "\ufffd"  # what stands for the first bytes of a character whose last ones are still to come
+_LONGEST_CHARACTER = 4  # bytes of UTF-8
+
+
+def cut_distribution(
+    logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """The pieces that may be drawn, the likeliest first, and their probabilities.
+
+    Temperature comes first, then `top_k`, then `top_p` among what is left.
+
+    Parameters
+    ----------
+    logits
+        (vocabulary,) scores of the next piece.
+    temperature
+        What scores are divided by; 0 leaves the likeliest piece alone.
+    top_k
+        Keep so many pieces, the lower id first among equals.
+    top_p
+        Keep the fewest pieces, the likeliest first, whose probabilities add up to at least this (nucleus sampling,
+        Holtzman, Buys, Du, Forbes & Choi 2020).
+
+    Returns
+    -------
+    ids, probabilities
+        Int64 and float64, (kept,); the probabilities add up to one.
+    """
+    scores, ids = torch.sort(logits.double(), descending=True, stable=True)
+    if temperature == 0:
+        return ids[:1], torch.ones(1, dtype=torch.float64, device=logits.device)
+    if top_k is not None:
+        scores, ids = scores[:top_k], ids[:top_k]
+    probabilities = torch.softmax(scores / temperature, 0)
+    if top_p is not None and top_p < 1:
+        # A piece stays if those before it do not reach top_p yet: the first always does.
+        kept = int((probabilities.cumsum(0) - probabilities < top_p).sum())
+        ids, probabilities = ids[:kept], probabilities[:kept] / probabilities[:kept].sum()
+    return ids, probabilities
+
+
+def draw(ids: Tensor, probabilities: Tensor, generator: torch.Generator) -> int:
+    """One of the ids, by a single uniform number and the cumulated probabilities."""
+    number = torch.rand((), dtype=torch.float64, generator=generator)
+    at = int(torch.searchsorted(probabilities.cumsum(0).cpu(), number, right=True))
+    return int(ids[min(at, len(ids) - 1)])
+
+
+def sampled_ids(
+    transformer: Transformer,
+    prompt: Sequence[int],
+    choose: Callable[[Tensor], int],
+    *,
+    max_new: int,
+    end: int | None,
+    use_cache: bool,
+) -> Iterator[int]:
+    """Ids that follow a prompt, one by one, until `end`, which is not among them, or `max_new`.
+
+    When all positions are taken, the latter half of them becomes the context of what follows, with the cache and
+    without it alike.
+    """
+    positions = transformer.architecture.length
+    device = next(transformer.parameters()).device
+    context, begin = list(prompt), 0
+    cache: Cache | None = Cache() if use_cache else None
+    fresh = 0  # from where on ids are not in the cache
+    for _ in range(max_new):
+        if len(context) - begin > positions:
+            begin = len(context) - max(positions // 2, 1)
+            cache, fresh = (Cache() if use_cache else None), begin
+        ids = torch.tensor([context[fresh if use_cache else begin :]], device=device)
+        with torch.inference_mode():
+            logits = transformer.logits(transformer(ids, cache=cache)[:, -1:])[0, -1]
+        fresh = len(context)
+        chosen = choose(logits.float())
+        if chosen == end:
+            return
+        context.append(chosen)
+        yield chosen
+
+
+def text_until(
+    ids: Iterable[int], decode: Callable[[list[int]], str], stop: Sequence[str], prompt: Sequence[int] = ()
+) -> Iterator[str]:
+    """The text of ids as they come, up to the first of the stop strings, which is not part of it.
+
+    Characters whose bytes are spread over several ids, and what may turn out to begin a stop string, wait until they
+    are known.
+
+    Parameters
+    ----------
+    ids
+        The ids; no more of them are asked for once a stop string is complete.
+    decode
+        Makes text of ids.
+    stop
+        Strings that end the text, none of them empty, whether they lie in one piece or across several.
+    prompt
+        Ids before these, whose text is not repeated: whether a blank stands between hangs on both.
+    """
+    before = len(decode(list(prompt)))
+    seen = list(prompt)
+    said = 0
+    text = ""
+    for one in ids:
+        seen.append(one)
+        text = decode(seen)[before:]
+        whole = text.rstrip(_UNFINISHED) if len(text) - len(text.rstrip(_UNFINISHED)) < _LONGEST_CHARACTER else text
+        found = [at for at in (whole.find(end) for end in stop) if at >= 0]
+        if found:
+            if min(found) > said:
+                yield whole[said : min(found)]
+            return
+        known = len(whole) - max((_beginning(whole, end) for end in stop), default=0)
+        if known > said:
+            yield text[said:known]
+            said = known
+    if len(text) > said:
+        yield text[said:]
+
+
+def _beginning(text: str, stop: str) -> int:
+    """How many characters at the end of a text are the beginning of a stop string."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def roles_prompt(
+    messages: Iterable[Mapping[str, str]], *, template: str = "{role}: {content}\n", answer: str = "assistant"
+) -> tuple[str, list[str]]:
+    """A conversation as text that ends where the next answer begins, and the strings that would begin another turn.
+
+    Parameters
+    ----------
+    messages
+        Each with a "role" and a "content".
+    template
+        How one is written; it must be that of the text the model was trained on.
+    answer
+        The role that speaks next.
+
+    Returns
+    -------
+    prompt, stop
+        Without the blanks at the prompt's end, which begin the answer's first piece.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a message is not what it should be, naming its place, or the template lacks a part.
+    """
+    for name in ("{role}", "{content}"):
+        if template.count(name) != 1:
+            raise ValueError(f"template must hold {name} once, not {template.count(name)} times: {template!r}")
+    if template.index("{role}") > template.index("{content}"):
+        raise ValueError(f"template must hold {{role}} before {{content}}: {template!r}")
+    given: list[Any] = list(messages)
+    if not given:
+        raise ValueError("the prompt holds no message")
+    head, tail = template.split("{content}")
+    for i, message in enumerate(given):
+        if not isinstance(message, Mapping) or message.keys() != {"role", "content"}:
+            raise TypeError(f"prompt[{i}] must be a dict of 'role' and 'content', not {message!r}")
+        for key, value in message.items():
+            if not isinstance(value, str):
+                raise TypeError(f"prompt[{i}][{key!r}] must be a str, not {type(value).__name__}")
+    turns = [head.replace("{role}", one["role"]) + one["content"] + tail for one in given]
+    prompt = "".join([*turns, head.replace("{role}", answer)]).rstrip(" ")
+    roles = dict.fromkeys([*(one["role"] for one in given), answer])
+    return prompt, [(tail + head.replace("{role}", role)).rstrip(" ") for role in roles]
