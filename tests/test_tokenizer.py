@@ -1,0 +1,363 @@
+"""Tokenizers: pieces, offsets, words, and files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+tokenizers = pytest.importorskip("tokenizers")
+
+from firth.contextual.tokenizer import Encoding, Tokenizer, word_means  # noqa: E402
+
+TEXTS = [
+    "The bank of the river is muddy.",
+    "The bank charged a fee; don't pay the fee!",
+    "Banks charge banking fees, naïve banks.",
+    "Überall 漢字 and 😀 in the bank",
+] * 10
+KINDS = {"bpe": 400, "wordpiece": 200, "words": 60}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return {kind: Tokenizer.train(TEXTS, kind=kind, vocabulary_size=size) for kind, size in KINDS.items()}
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request, trained):
+    return trained[request.param]
+
+
+def spelt(tokenizer, encoding):
+    return [tokenizer.pieces[i] for i in encoding.ids]
+
+
+def test_special_pieces(trained):
+    for kind in ("wordpiece", "words"):
+        one = trained[kind]
+        assert [one.pieces[i] for i in (one.padding, one.unknown, one.start, one.end, one.mask)] == [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+        ]
+        assert one.special.sum() == 5
+    bpe = trained["bpe"]
+    assert (bpe.padding, bpe.mask, bpe.start, bpe.unknown) == (None, None, None, None)
+    assert bpe.pieces[bpe.end] == "<|endoftext|>"
+    assert np.flatnonzero(bpe.special).tolist() == [bpe.end]
+
+
+def test_vocabulary_is_as_large_as_asked():
+    assert len(Tokenizer.train(TEXTS, kind="words", vocabulary_size=20)) == 20
+    assert len(Tokenizer.train(TEXTS, kind="wordpiece", vocabulary_size=60)) == 60
+    assert len(Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=300)) == 300
+    assert len(Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=257)) == 257  # bytes and the end of a text
+
+
+def test_pieces_and_numbers(tokenizer):
+    assert len(tokenizer) == len(tokenizer.pieces) == len(set(tokenizer.pieces))
+    assert [tokenizer.get(piece) for piece in tokenizer.pieces] == list(range(len(tokenizer)))
+    assert tokenizer.get("no such piece") is None
+    assert tokenizer.get("no such piece", 3) == 3
+
+
+def test_same_vocabulary_in_every_process(trained):
+    """Hash tables are seeded anew in each process: nothing may hang on their order."""
+    script = (
+        "import sys, json; sys.path[:0] = json.loads(sys.argv[1])\n"
+        "from firth.contextual.tokenizer import Tokenizer\n"
+        "texts, kinds = json.loads(sys.argv[2])\n"
+        "trained = [Tokenizer.train(iter(texts), kind=kind, vocabulary_size=size) for kind, size in kinds.items()]\n"
+        "print(json.dumps([one.pieces for one in trained]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(sys.path), json.dumps([TEXTS, KINDS])],
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(found.stdout) == [trained[kind].pieces for kind in KINDS]
+
+
+def test_rare_characters_are_left_out_by_count_then_by_order():
+    """Two places for each character, beginning and going on, in a quarter of the vocabulary each."""
+    texts = ["aaaa bbb ccc", "yzxwvu"] * 5 + ["d e f g h i j"] * 2
+    pieces = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=32).pieces  # room for 27 // 4 characters
+    assert pieces[5:17] == ["a", "b", "c", "u", "v", "w", "##a", "##b", "##c", "##u", "##v", "##w"]
+
+
+def test_wordpiece_learns_the_frequent_parts():
+    texts = ["walking talking walked talked", "walk talk"] * 20
+    tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=60)
+    assert {"walk", "talk", "walking", "talked"} <= set(tokenizer.pieces)
+    assert spelt(tokenizer, tokenizer.encode("walktalk", special=False)) == ["walk", "##talk"]
+
+
+def test_min_count():
+    texts = ["often often once"]
+    assert Tokenizer.train(texts, kind="words", vocabulary_size=50).pieces[5:] == ["often"]
+    assert Tokenizer.train(texts, kind="words", vocabulary_size=50, min_count=1).pieces[5:] == ["often", "once"]
+    assert "once" not in Tokenizer.train(texts, kind="wordpiece", vocabulary_size=50).pieces
+    assert "once" in Tokenizer.train(texts, kind="wordpiece", vocabulary_size=50, min_count=1).pieces
+
+
+def test_lowercase(trained):
+    for kind, size in KINDS.items():
+        folded = Tokenizer.train(TEXTS, kind=kind, vocabulary_size=size, lowercase=True)
+        assert folded.encode("THE BANK").ids == folded.encode("the bank").ids
+        assert trained[kind].encode("THE BANK").ids != trained[kind].encode("the bank").ids
+    folded = Tokenizer.train(["naïve"] * 3, kind="wordpiece", vocabulary_size=50, lowercase=True)
+    assert folded.decode(folded.encode("NAÏVE").ids) == "naive"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_of_words_train_as_their_text(kind, trained):
+    lists = [text.split() for text in TEXTS]
+    assert Tokenizer.train(lists, kind=kind, vocabulary_size=KINDS[kind]).pieces == trained[kind].pieces
+
+
+def test_offsets_point_into_the_text(trained):
+    text = "The bank's naïve fee 漢😀."
+    for kind in ("bpe", "wordpiece"):
+        one = trained[kind]
+        encoding = one.encode(text)
+        for i, (begin, end), spelling in zip(encoding.ids, encoding.offsets, spelt(one, encoding), strict=True):
+            assert one.special[i] or one.spellings[i] in (None, text[begin:end]), spelling
+    encoding = trained["words"].encode("The  bank of")
+    assert encoding.offsets == [(0, 0), (0, 3), (5, 9), (10, 12), (0, 0)]
+
+
+def test_special_around_a_text(trained):
+    for kind in ("wordpiece", "words"):
+        one = trained[kind]
+        assert spelt(one, one.encode("the bank")) == ["[CLS]", "the", "bank", "[SEP]"]
+        assert spelt(one, one.encode("the bank", special=False)) == ["the", "bank"]
+        assert spelt(one, one.encode("[MASK] bank", special=False)) == ["[MASK]", "bank"]
+    assert spelt(trained["bpe"], trained["bpe"].encode("The bank")) == ["The", "Ġbank"]
+
+
+def test_words_of_a_text(trained):
+    assert trained["wordpiece"].encode("The bank's fee").words == [None, 0, 1, 2, 3, 4, None]
+    assert trained["words"].encode("The bank's fee").words == [None, 0, 1, 2, None]
+    assert trained["wordpiece"].encode("").n_words == 0
+
+
+def test_words_given(tokenizer):
+    """The example of the words: empty, with a space inside, with punctuation, unknown to the vocabulary."""
+    words = ["The", "bank's", "", "bank ing", "漢字x", "fee"]
+    encoding = tokenizer.encode(words)
+    assert encoding.n_words == len(words)
+    assert sorted({word for word in encoding.words if word is not None}) == [0, 1, 3, 4, 5]
+    assert [word for word in encoding.words if word is not None] == sorted(
+        word for word in encoding.words if word is not None
+    )
+    for (begin, end), word in zip(encoding.offsets, encoding.words, strict=True):
+        assert (begin, end) == (0, 0) if word is None else 0 <= begin < end <= len(words[word])
+    for number in (0, 1, 3, 4, 5):  # pieces of a word cover it, but for white space
+        covered = {
+            i
+            for offset, word in zip(encoding.offsets, encoding.words, strict=True)
+            if word == number
+            for i in range(*offset)
+        }
+        assert covered == {i for i, character in enumerate(words[number]) if not character.isspace()}
+
+
+def test_bpe_gives_words_the_pieces_of_the_text(trained):
+    """Byte-level pieces hold the space before a word: without it, each word would be the first of a text."""
+    one = trained["bpe"]
+    text = "The bank charged a fee"
+    assert one.encode(text.split()).ids == one.encode(text).ids
+    assert one.encode(text.split()).words == [0, 1, 2, 3, 4]
+    assert one.encode(text.split()).offsets == [(0, 3), (0, 4), (0, 7), (0, 1), (0, 3)]
+
+
+def test_batches_are_texts_one_by_one(tokenizer):
+    texts = ["The bank", ["The", "fee"], "", ["pay"], "漢"]
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_bytes_come_back(trained):
+    for text in (*TEXTS, " two  spaces\n\tand\x00 \u00a0 ends ", "\u202e\U0001f600"):
+        assert trained["bpe"].decode(trained["bpe"].encode(text).ids) == text
+
+
+def test_decode(trained):
+    one = trained["wordpiece"]
+    ids = one.encode("The bank charged [MASK]").ids
+    assert one.decode(ids) == "The bank charged"
+    assert one.decode(np.array(ids), special=True) == "[CLS] The bank charged [MASK] [SEP]"
+    with pytest.raises(IndexError, match=f"no piece {len(one)}"):
+        one.decode([len(one)])
+    with pytest.raises(IndexError, match="no piece -1"):
+        one.decode([-1])
+
+
+def test_cut_to_a_length(tokenizer):
+    text = "the bank of the river is muddy"
+    whole = tokenizer.encode(text)
+    behind = 0 if tokenizer.start is None else 1
+    for length in range(1, len(whole) + 2):
+        cut = tokenizer.encode(text, length=length)
+        kept = min(length, len(whole))
+        ending = min(behind, kept)
+        assert cut.ids == whole.ids[: kept - ending] + whole.ids[len(whole) - ending :]
+        assert len(cut.ids) == len(cut.offsets) == len(cut.words) == kept
+
+
+def test_texts_to_learn_from_hold_nothing_special(tokenizer):
+    texts = ["a [MASK] b [SEP] <|endoftext|> [PAD] the bank", ["[CLS]", "fee"]]
+    for ids in tokenizer.encode_ids(texts):
+        special = set(np.flatnonzero(tokenizer.special)) - {tokenizer.unknown}
+        assert ids.dtype == np.int32
+        assert not special & set(ids.tolist())
+    assert tokenizer.encode_ids(["the bank"])[0].tolist() == tokenizer.encode("the bank", special=False).ids
+
+
+def test_what_goes_on_with_a_word(trained):
+    one = trained["wordpiece"]
+    assert all(one.continues[i] == piece.startswith("##") for i, piece in enumerate(one.pieces))
+    assert not trained["words"].continues.any()
+    one = trained["bpe"]
+    continues = {piece: bool(one.continues[i]) for i, piece in enumerate(one.pieces)}
+    assert continues["s"]
+    assert not continues["Ġbank"]
+    assert not continues["."]
+    assert not continues["Ġ"]
+    assert not continues["<|endoftext|>"]
+
+
+def test_spellings(trained):
+    one = trained["wordpiece"]
+    assert one.spellings[one.start] is None
+    assert one.spellings[one.get("##s")] == "s"
+    assert one.spellings[one.get("bank")] == "bank"
+    one = trained["bpe"]
+    assert one.spellings[one.get("Ġbank")] == "bank"
+    assert one.spellings[one.get("ĠnaÃ¯ve")] == "naïve"
+    assert one.spellings[one.get("Ã")] is None  # half a character
+    assert one.spellings[one.get("Ġ")] is None
+    assert trained["words"].spellings[trained["words"].get("muddy.")] == "muddy."
+
+
+def test_lone_surrogates_do_no_harm(tokenizer):
+    assert tokenizer.encode("the \udc80 bank").ids == tokenizer.encode("the \ufffd bank").ids
+    assert tokenizer.encode(["the", "\udc80"]).ids == tokenizer.encode(["the", "\ufffd"]).ids
+    Tokenizer.train(["a \udc80 b"] * 3, kind="wordpiece", vocabulary_size=40)
+
+
+def test_save_and_load(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "folder")
+    tokenizer.save(tmp_path / "one.json")
+    for path in (tmp_path / "folder", tmp_path / "one.json", str(tmp_path / "folder" / "tokenizer.json")):
+        loaded = Tokenizer.load(path)
+        assert loaded.pieces == tokenizer.pieces
+        assert loaded.encode_batch(TEXTS) == tokenizer.encode_batch(TEXTS)
+        assert (loaded.padding, loaded.mask, loaded.start, loaded.end, loaded.unknown) == (
+            tokenizer.padding,
+            tokenizer.mask,
+            tokenizer.start,
+            tokenizer.end,
+            tokenizer.unknown,
+        )
+    assert len(list((tmp_path / "folder").iterdir())) == 2
+
+
+def test_loaded_tokenizers_neither_cut_nor_pad(trained, tmp_path):
+    """Published ones are often set to: MiniLM's cuts at 128 and fills up to it."""
+    other = tokenizers.Tokenizer.from_str(trained["wordpiece"]._tokenizer.to_str())
+    other.enable_truncation(4)
+    other.enable_padding(length=9)
+    other.save(str(tmp_path / "tokenizer.json"))
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.encode("the bank of the river").ids == trained["wordpiece"].encode("the bank of the river").ids
+
+
+def test_older_folders(trained, tmp_path):
+    one = trained["wordpiece"]
+    (tmp_path / "vocab.txt").write_text("\n".join(one.pieces) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.encode_batch(TEXTS) == one.encode_batch(TEXTS)
+    assert loaded.special.tolist() == one.special.tolist()
+    one = trained["bpe"]
+    folder = tmp_path / "gpt2"
+    folder.mkdir()
+    model = json.loads(one._tokenizer.to_str())["model"]
+    vocabulary = {piece: number for number, piece in enumerate(one.pieces)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + merges + "\n", encoding="utf-8")
+    loaded = Tokenizer.load(folder)
+    assert loaded.encode_batch(TEXTS) == one.encode_batch(TEXTS)
+    assert loaded.end == one.end
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_opens_it(kind, trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    trained[kind].save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    for text in TEXTS[:4]:
+        assert theirs(text)["input_ids"] == trained[kind].encode(text).ids
+    assert theirs.mask_token_id == trained[kind].mask
+    assert theirs.pad_token_id == trained[kind].padding
+
+
+def test_word_means():
+    states = np.arange(12, dtype=np.float32).reshape(6, 2)
+    encoding = Encoding([7, 1, 2, 3, 4, 8], [(0, 0)] * 6, [None, 0, 0, 2, 2, None], 4)
+    wanted = {
+        "mean": [[3, 4], [0, 0], [7, 8], [0, 0]],
+        "first": [[2, 3], [0, 0], [6, 7], [0, 0]],
+        "last": [[4, 5], [0, 0], [8, 9], [0, 0]],
+    }
+    for how, rows in wanted.items():
+        found = word_means(states, encoding, how)
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == np.float32
+        assert found.tolist() == rows
+        tensor = word_means(torch.from_numpy(states), encoding, how)
+        assert tensor.tolist() == rows
+    assert word_means(states, encoding).tolist() == wanted["mean"]
+
+
+def test_word_means_refuses(trained):
+    encoding = trained["words"].encode("the bank")
+    with pytest.raises(ValueError, match="3 states for 4 pieces"):
+        word_means(np.zeros((3, 2), np.float32), encoding)
+    with pytest.raises(ValueError, match="how must be 'mean', 'first' or 'last', not 'max'"):
+        word_means(np.zeros((4, 2), np.float32), encoding, "max")
+
+
+def test_refusals(trained, tmp_path):
+    with pytest.raises(ValueError, match="kind must be"):
+        Tokenizer.train(TEXTS, kind="letters")
+    with pytest.raises(ValueError, match="vocabulary_size must be at least 257"):
+        Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=256)
+    with pytest.raises(TypeError, match="one text"):
+        Tokenizer.train("a text", kind="bpe")
+    for kind in KINDS:
+        with pytest.raises(ValueError, match="no text"):
+            Tokenizer.train([], kind=kind)
+        with pytest.raises(TypeError, match=r"texts\[1\] is a int"):
+            Tokenizer.train(["a", 3], kind=kind)
+        with pytest.raises(TypeError, match=r"texts\[0\] is a list"):
+            Tokenizer.train([["a", 3]], kind=kind)
+    with pytest.raises(TypeError, match="one text"):
+        trained["bpe"].encode_batch("a text")
+    with pytest.raises(TypeError, match=r"texts\[1\]"):
+        trained["bpe"].encode_batch(["a", ["b", 3]])
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Tokenizer.load(tmp_path / "none.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no tokenizer that can be read"):
+        Tokenizer.load(tmp_path)
