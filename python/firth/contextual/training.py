@@ -720,7 +720,7 @@ def train(
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the folder to continue from")
     place = torch.device(device)
-    if place.type == "cuda" and place.index is None:
+    if str(place) == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     with _processes(place) as processes, contextlib.ExitStack() as stack:
         was_training = module.training
