@@ -1420,9 +1420,9 @@ train.add_command(
 train.add_command(
     _TrainContextual(
         "ELMo",
-        """Learn to tell the next word from each side, words spelt in characters (ELMo).
+        """Learn to tell the next word from either side (ELMo).
 
-        The model is a bidirectional LSTM language model. INPUT is text, one sentence a line; plain, .gz, .bz2, .xz or
+        The model is a bidirectional LSTM language model of words spelt in characters. INPUT is text, one sentence a line; plain, .gz, .bz2, .xz or
         .zst.
 
         \b
@@ -1475,7 +1475,7 @@ def _lines(path: str) -> list[str]:
     ]
 )
 def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **options: Any) -> None:
-    """Go on with a text, by a GPT.
+    """Go on with a text.
 
     MODEL is a folder that firth train gpt wrote, or a published model of GPT-2's family. Without a PROMPT, or for -, it
     is read from standard input. What is printed begins with the prompt.
@@ -1504,7 +1504,7 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
     ]
 )
 def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
-    """Show what may stand where a text has [MASK], by a BERT.
+    """Show what may stand where a text has [MASK].
 
     MODEL is a folder that firth train bert wrote, or a published model of BERT's family. Without a TEXT, texts are read
     from standard input, one a line.
@@ -1541,10 +1541,10 @@ def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
     ]
 )
 def encode(path: Path, texts: str, output: Path, pooling: str, device: str, quiet: bool, **options: Any) -> None:
-    """Write a vector for each line of text, by a GPT, a BERT or an ELMo.
+    """Write a vector for each line of text.
 
-    MODEL is a folder that firth train wrote, or a published model. FILE has a text a line; without it, or for -, texts
-    are read from standard input.
+    The vectors are a GPT's, a BERT's or an ELMo's. MODEL is a folder that firth train wrote, or a published model. FILE
+    has a text a line; without it, or for -, texts are read from standard input.
 
     \b
     Example:
@@ -1558,10 +1558,36 @@ def encode(path: Path, texts: str, output: Path, pooling: str, device: str, quie
     model = _load_contextual(path, device)
     lines = _lines(texts)
     with _as_flags(options):
-        rows = model.encode(lines, pooling=pooling, progress=bars, **options)
+        if isinstance(model, _contextual().ELMo):
+            rows = _encoded_by_elmo(model, lines, pooling, bars, **options)
+        else:
+            rows = model.encode(lines, pooling=pooling, progress=bars, **options)
     with files.replacing(output) as file:
         np.save(file, rows)
     say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[1], 'number')} in {output}")
+
+
+def _encoded_by_elmo(
+    model: Any,
+    lines: list[str],
+    pooling: str,
+    bars: bool,
+    *,
+    layer: int,
+    normalize: bool,
+    truncate: int | None,
+    bf16: bool,
+) -> Any:
+    """An ELMo has states of words, and no piece that stands for a whole text."""
+    if pooling == "cls" or truncate is not None or bf16:
+        raise click.UsageError("--pooling cls, --truncate and --bf16 are for transformers, and this is an ELMo")
+    states = model.encode(lines, layer=layer, progress=bars)
+    width = 2 * model.projection
+    rows = np.zeros((len(states), width), np.float32)
+    for i, one in enumerate(states):
+        if len(one):
+            rows[i] = one.mean(0) if pooling == "mean" else one.max(0)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30) if normalize else rows
 
 
 @main.command("attention-map")
@@ -1587,9 +1613,10 @@ def encode(path: Path, texts: str, output: Path, pooling: str, device: str, quie
 def attention_map(
     path: Path, sentence: str, output: Path, layer: int | None, head: int | None, kind: str, device: str, quiet: bool
 ) -> None:
-    """Draw which words look at which, by layer and head of a GPT or a BERT.
+    """Draw which words look at which.
 
-    MODEL is a folder that firth train wrote, or a published model.
+    Shown are the attention weights of each layer and head of a GPT or a BERT. MODEL is a folder that firth train wrote,
+    or a published model.
 
     \b
     Example:

@@ -9,7 +9,8 @@ except ImportError as error:
 from firth.contextual.elmo import ELMo
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.finetuning import SentenceClassifier, TokenClassifier
-from firth.contextual.models import BERT, GPT, load
+from firth.contextual.loading import load
+from firth.contextual.models import BERT, GPT
 from firth.contextual.operator import attention
 from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
 from firth.contextual.training import Evaluation, Schedule, TokenIds

@@ -24,7 +24,7 @@ from firth import files
 from firth.checks import real_number
 from firth.contextual import training
 from firth.contextual.base import ContextualModel, Sentence, by_length
-from firth.contextual.models import load
+from firth.contextual.models import load_transformer
 from firth.contextual.tokenizer import Encoding
 from firth.contextual.transformer import Transformer
 from firth.models.base import Learner, option
@@ -412,7 +412,7 @@ class _FineTuned(Learner):
         if metadata.get("model") != cls.__name__:
             raise ValueError(f"{folder} holds a {metadata.get('model')}, not a {cls.__name__}")
         try:
-            model = cls(**{**metadata["options"], "encoder": load(folder, device=device)})
+            model = cls(**{**metadata["options"], "encoder": load_transformer(folder, device=device)})
             model._restore(tensors, metadata)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"{folder / HEAD} is damaged, or of another version of firth: {error}") from None
@@ -666,6 +666,12 @@ class TokenClassifier(_FineTuned):
                 )
             )
         return examples
+
+
+def holds_head(path: files.PathLike) -> str | None:
+    """The class of what is saved in a folder, if that is a head's."""
+    place = Path(path) / HEAD
+    return files.read_own(place, "head", mmap=True)[1].get("model") if place.exists() else None
 
 
 @contextlib.contextmanager

@@ -448,7 +448,7 @@ class BERT(ContextualModel):
         return [self._likeliest(one, k) for one in scores]
 
 
-def load(path: files.PathLike, *, device: str = "cpu") -> ContextualModel:
+def load_transformer(path: files.PathLike, *, device: str = "cpu") -> ContextualModel:
     """Read a folder of the Hugging Face layout as the model that it holds, a `GPT` or a `BERT`.
 
     Raises
@@ -456,7 +456,27 @@ def load(path: files.PathLike, *, device: str = "cpu") -> ContextualModel:
     OSError, ValueError
         As from `GPT.from_pretrained`.
     """
-    place = Path(path) / checkpoints.CONFIG
-    with place.open(encoding="utf-8") as file:
-        family = json.load(file).get("model_type")
-    return (GPT if family == "gpt2" else BERT).from_pretrained(path, device=device)
+    kind = GPT if read_config(path).get("model_type") == "gpt2" else BERT
+    return kind.from_pretrained(path, device=device)
+
+
+def read_config(path: files.PathLike) -> dict[str, Any]:
+    """config.json of a folder.
+
+    Raises
+    ------
+    OSError
+        If it is not there.
+    ValueError
+        If it is not what it should be.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder with {checkpoints.CONFIG} in it")
+    try:
+        config = json.loads((folder / checkpoints.CONFIG).read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise ValueError(f"{folder / checkpoints.CONFIG} is not the JSON it should be") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / checkpoints.CONFIG} is not the JSON it should be")
+    return config

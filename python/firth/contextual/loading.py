@@ -1,0 +1,38 @@
+"""Folders of all kinds of contextual models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firth import files
+from firth.contextual.elmo import ELMo
+from firth.contextual.finetuning import SentenceClassifier, TokenClassifier, holds_head
+from firth.contextual.models import load_transformer, read_config
+
+
+def load(path: files.PathLike, *, device: str = "cpu") -> Any:
+    """Read a folder as what it holds.
+
+    Parameters
+    ----------
+    path
+        A folder that `save` of a `GPT`, a `BERT`, an `ELMo`, a `SentenceClassifier` or a `TokenClassifier` wrote, or a
+        published model of GPT-2's or BERT's family.
+    device
+        Where it shall run.
+
+    Raises
+    ------
+    OSError
+        If a file is not there.
+    ValueError
+        If it holds something else, or is damaged.
+    """
+    config = read_config(path)
+    if config.get("model") == ELMo.__name__:
+        return ELMo.load(path, device=device)
+    name = holds_head(path)
+    for kind in (SentenceClassifier, TokenClassifier):
+        if name == kind.__name__:
+            return kind.load(path, device=device)
+    return load_transformer(path, device=device)
