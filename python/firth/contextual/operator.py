@@ -1,4 +1,4 @@
-"""The fused attention of `firth.attention` as an operator of PyTorch: `torch.ops.firth.attention`.
+"""The fused attention of `firth.attention` as an operator of PyTorch, `torch.ops.firth.attention`; matrix products.
 
 Autograd, ``torch.compile`` and ``torch.export`` know it as they know torch's own. It reaches the kernels by way of
 NumPy's views of the tensors' memory, so that one build serves every torch.
@@ -6,7 +6,9 @@ NumPy's views of the tensors' memory, so that one build serves every torch.
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -369,3 +371,83 @@ def torch_attention(
     allowed = seen if added is None else torch.where(seen, added, -math.inf)
     out = F.scaled_dot_product_attention(q, k, v, allowed.expand(*q.shape[:3], n_keys), **rest)
     return out.masked_fill(blind, 0)
+
+
+@functools.cache
+def _prefers_onednn() -> bool:
+    """Whether torch's other library of matrix products is the faster one here.
+
+    In float32 torch calls MKL, which leaves half of the registers' width unused on processors that are not Intel's (on
+    a Zen 5: 92 GFLOP/s of a core; oneDNN, which every torch carries too: 190).
+    """
+    try:
+        foreign = "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    carried = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return foreign and carried and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+_FEW_ROWS = 8  # fewer, and setting oneDNN to work costs more than it saves
+
+
+def _by_onednn(x: Tensor) -> bool:
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return plain and x.numel() >= _FEW_ROWS * x.shape[-1] and _prefers_onednn()
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Rows times a matrix, x W^T + b, outside autograd, by whichever library of torch's is faster here.
+
+    Parameters
+    ----------
+    x
+        (..., in).
+    weight
+        (out, in), with any strides.
+    bias
+        (out,).
+
+    Returns
+    -------
+    Tensor
+        (..., out).
+    """
+    if not _by_onednn(x):
+        return F.linear(x, weight, bias)
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+    return made
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`product` with gradients: what `torch.nn.functional.linear` gives."""
+    if not _by_onednn(x):
+        return F.linear(x, weight, bias)
+    made: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        moved: list[Tensor | None] = [None, None, None]
+        gradient = gradients[0].contiguous()
+        if ctx.needs_input_grad[0]:
+            moved[0] = product(gradient, weight.T)
+        rows, before = gradient.flatten(0, -2), x.flatten(0, -2)
+        if ctx.needs_input_grad[1]:
+            # One of the two is copied, transposed: the smaller one.
+            if rows.shape[1] > before.shape[1]:
+                moved[1] = product(before.T, rows.T).T.contiguous()
+            else:
+                moved[1] = product(rows.T, before.T)
+        if ctx.needs_input_grad[2]:
+            moved[2] = rows.sum(0)
+        return tuple(moved)

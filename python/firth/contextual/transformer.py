@@ -165,6 +165,17 @@ class Cache:
         self._length += tokens
 
 
+class Linear(nn.Linear):
+    """torch's linear layer, by the library of matrix products that is the faster one here."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return operator.linear(x, self.weight, self.bias)
+
+
+_LINEARS: dict[str, type[nn.Linear]] = {"firth": Linear, "torch": nn.Linear}
+
+
 class Attention(nn.Module):
     """Multi-head attention of states to themselves, or to a memory."""
 
@@ -176,12 +187,13 @@ class Attention(nn.Module):
         self.cross = cross
         self.causal = architecture.causal and not cross
         self.dropout = architecture.attention_dropout
+        linear = _LINEARS[way]
         if cross:
-            self.q = nn.Linear(dim, dim)
-            self.kv = nn.Linear(dim, 2 * dim)
+            self.q = linear(dim, dim)
+            self.kv = linear(dim, 2 * dim)
         else:
-            self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+            self.qkv = linear(dim, 3 * dim)
+        self.out = linear(dim, dim)
 
     def forward(
         self,
@@ -248,8 +260,8 @@ class Block(nn.Module):
         self.cross_norm = nn.LayerNorm(dim, epsilon) if architecture.cross else None
         self.cross = Attention(architecture, way, cross=True) if architecture.cross else None
         self.mlp_norm = nn.LayerNorm(dim, epsilon)
-        self.up = nn.Linear(dim, architecture.mlp_dim)
-        self.down = nn.Linear(architecture.mlp_dim, dim)
+        self.up = _LINEARS[way](dim, architecture.mlp_dim)
+        self.down = _LINEARS[way](architecture.mlp_dim, dim)
         self.activation = _ACTIVATIONS[architecture.activation]
         self.dropout = nn.Dropout(architecture.dropout)
 
@@ -300,7 +312,8 @@ class Transformer(nn.Module):
     architecture
         What it is made of.
     attention
-        "firth": the fused operator of `firth.contextual.attention`; "torch": torch's own, for comparison.
+        "firth": the fused operator of `firth.contextual.attention`, and losses and matrix products to go with it;
+        "torch": all as torch has it, for comparison.
 
     Notes
     -----
@@ -312,6 +325,7 @@ class Transformer(nn.Module):
         super().__init__()
         one_of("attention", attention, get_args(Way))
         self.architecture = architecture
+        self.way = attention
         dim = architecture.dim
         self.embedding = nn.Embedding(architecture.vocabulary_size, dim)
         self.positions = nn.Embedding(architecture.length, dim)
@@ -409,7 +423,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of all pieces, (..., V), from states (..., dim)."""
-        return F.linear(*self._unembed(hidden))
+        return (operator.linear if self.way == "firth" else F.linear)(*self._unembed(hidden))
 
     def _unembed(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """States, matrix and bias of the last product."""
@@ -443,6 +457,8 @@ class Transformer(nn.Module):
         kept = targets != IGNORED
         if not bool(kept.all()):
             hidden, targets = hidden[kept], targets[kept]
+        if self.way == "torch":
+            return F.cross_entropy(self.logits(hidden).float(), targets, reduction="sum") / max(1, len(targets))
         loss: Tensor = _LinearCrossEntropy.apply(*self._unembed(hidden), targets)  # type: ignore[no-untyped-call]
         return loss
 
@@ -497,44 +513,56 @@ _CHUNK = 1 << 21  # logits that are held at a time: 8 MB
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of a linear layer's outputs, in chunks of rows: gradients are made while the logits are there.
+    """Mean cross-entropy of a linear layer's outputs, in chunks of rows: gradients are made while the logits are there.
 
     The logits of a batch, their logarithms of softmax and their gradients are the largest arrays of a small model's
-    training step; here 8 MB are used over and over.
+    training step; here two of 8 MB are used over and over.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         kind = hidden.device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        h, w = hidden.to(low), weight.to(low)
         needed = ctx.needs_input_grad[:3]
-        dh = torch.empty_like(hidden) if needed[0] else None
-        dw = torch.zeros_like(weight) if needed[1] else None
-        db = torch.zeros_like(bias) if needed[2] and bias is not None else None
-        total = hidden.new_zeros((), dtype=torch.float32)
-        rows = max(1, _CHUNK // len(weight))
-        scale = 1 / max(1, len(hidden))
-        for begin in range(0, len(hidden), rows):
-            part, wanted = h[begin : begin + rows], targets[begin : begin + rows, None]
-            logits = part @ w.T if bias is None else torch.addmm(bias.to(low), part, w.T)
-            logs = torch.log_softmax(logits.float(), -1)
-            total -= logs.gather(1, wanted).sum()
-            if not any(needed):
-                continue
-            gradient = logs.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=logs.dtype)).mul_(scale)
-            if db is not None:
-                db += gradient.sum(0)
-            gradient = gradient.to(low)
-            if dh is not None:
-                dh[begin : begin + rows] = gradient @ w
-            if dw is not None:
-                dw.addmm_(gradient.T, part) if low == dw.dtype else dw.add_(gradient.T @ part)
-        ctx.save_for_backward(dh, dw, db)
-        return total * scale
+        with torch.autocast(kind, enabled=False):
+            h, w, b = hidden.to(low), weight.to(low), None if bias is None else bias.to(low)
+            dh = torch.empty_like(h) if needed[0] else None
+            dw = torch.zeros(weight.shape[::-1], dtype=torch.float32, device=weight.device) if needed[1] else None
+            db = torch.zeros_like(bias, dtype=torch.float32) if needed[2] and bias is not None else None
+            total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+            rows = max(1, _CHUNK // len(weight))
+            for begin in range(0, len(hidden), rows):
+                part, wanted = h[begin : begin + rows], targets[begin : begin + rows, None]
+                logits = operator.product(part, w, b).float()
+                chances = torch.softmax(logits, -1)
+                chosen = chances.gather(1, wanted)
+                if bool((chosen > 1e-30).all()):
+                    total -= chosen.log().sum()
+                else:  # too small to take the logarithm of
+                    total -= torch.log_softmax(logits, -1).gather(1, wanted).sum()
+                # The gradient of the logits is the chances, less one for what was there.
+                moved = chances.scatter_(1, wanted, chosen - 1)
+                if db is not None:
+                    db += moved.sum(0)
+                moved = moved.to(low)
+                if dh is not None:
+                    dh[begin : begin + rows] = operator.product(moved, w.T)
+                if dw is not None:
+                    dw += operator.product(part.T, moved.T)
+        ctx.save_for_backward(dh, dw, db, hidden.new_empty(0), weight.new_empty(0))
+        ctx.scale = 1 / max(1, len(hidden))
+        mean: Tensor = total * ctx.scale
+        return mean
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        dh, dw, db = (None if d is None else d.mul_(gradient) for d in ctx.saved_tensors)
+        dh, dw, db, hidden, weight = ctx.saved_tensors
+        scale = gradients[0] * ctx.scale
+        if dh is not None:
+            dh = (dh * scale).to(hidden.dtype)
+        if dw is not None:
+            dw = torch.mul(dw.T, scale, out=dw.new_empty(dw.shape[::-1])).to(weight.dtype)
+        if db is not None:
+            db = (db * scale).to(weight.dtype)
         return dh, dw, db, None
