@@ -436,7 +436,7 @@ def test_texts_lists_files_and_corpora_are_the_same_data(tmp_path):
     assert same(wanted, ELMo(**QUICK).fit(firth.Corpus.from_iterable(texts, min_count=1)))
     (tmp_path / "texts.txt").write_text("\n".join(" ".join(text) for text in texts))
     assert same(wanted, ELMo(**QUICK).fit(tmp_path / "texts.txt"))
-    assert same(wanted, ELMo(**QUICK).fit(str(tmp_path / "texts.txt")))
+    assert same(wanted, ELMo(**QUICK).fit([tmp_path / "texts.txt"]))
 
 
 def test_one_text_is_enough():
@@ -665,7 +665,10 @@ def test_encode_is_refused_what_it_does_not_take():
 
 def test_strings_are_split_as_the_option_says():
     assert ELMo()._split_all(["The cat's tail."]) == [["The", "cat's", "tail."]]
-    assert ELMo(tokenizer="words")._split_all(["The cat's tail."]) == [["the", "cat", "s", "tail"]]
+    assert ELMo(split="words")._split_all(["The cat's tail."]) == [["the", "cat", "s", "tail"]]
+    strings, lists = ["The cat's", "A cat"], [["The", "cat's"], ["A", "cat"]]
+    assert ELMo(split="words")._corpus(strings, progress=False).vocabulary.words == ["cat", "a", "s", "the"]
+    assert set(ELMo(split="words")._corpus(lists, progress=False).vocabulary.words) == {"The", "cat's", "A", "cat"}
 
 
 def test_vectors_are_layer_0():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -647,7 +648,7 @@ class ELMo(Learner):
         word, and spelt like any.
     min_count
         Words that occur less often are rare.
-    tokenizer
+    split
         How strings become words: "whitespace" splits at white space; "words" takes lower-cased runs of letters, digits
         and underscores. Lists of words are taken as they are.
     max_characters
@@ -672,8 +673,8 @@ class ELMo(Learner):
     accumulate
         Batches whose gradients make one step.
     learning_rate, min_learning_rate, warmup, weight_decay, clip
-        Of AdamW: the highest and the last rate, steps until the highest (None: a twentieth of all), and the longest
-        gradient.
+        Of AdamW: the highest rate and the last (None: a tenth of it), steps until the highest (None: a twentieth of
+        all), and the longest gradient (None: any).
     held_out
         Share of the texts that is not learnt from, for the perplexities in `history`.
     evaluate_every, evaluate_batches
@@ -693,7 +694,7 @@ class ELMo(Learner):
 
     vocabulary_size: int = option(50_000, low=1, high=10_000_000)
     min_count: int = option(2, low=1, high=2**62)
-    tokenizer: Literal["whitespace", "words"] = "whitespace"
+    split: Literal["whitespace", "words"] = "whitespace"
     max_characters: int = option(50, low=3, high=10_000)
     character_dim: int = option(16, low=1, high=100_000)
     filters: tuple[tuple[int, int], ...] = dataclasses.field(
@@ -714,13 +715,13 @@ class ELMo(Learner):
     length: int = option(64, low=1, high=1_000_000)
     accumulate: int = option(1, low=1, high=1_000_000)
     learning_rate: float = option(2e-3, above=0, high=1e3)
-    min_learning_rate: float = option(1e-5, low=0, high=1e3)
+    min_learning_rate: float | None = option(None, low=0, high=1e3)
     warmup: int | None = option(None, low=0, high=2**62)
     weight_decay: float = option(0.0, low=0, high=1e3)
-    clip: float = option(1.0, above=0, high=3e38)
+    clip: float | None = option(1.0, above=0, high=3e38)
     held_out: float = option(0.02, low=0, high=0.99)
     evaluate_every: int | None = option(None, low=1, high=2**62)
-    evaluate_batches: int = option(20, low=1, high=2**62)
+    evaluate_batches: int = option(16, low=0, high=2**62)
     device: str = "cpu"
     seed: int = option(1, low=0, high=2**63 - 1)
     threads: int | None = option(None, low=1, high=4096)
@@ -728,7 +729,7 @@ class ELMo(Learner):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.__dict__["filters"] = _filters(self.filters)
-        if self.min_learning_rate > self.learning_rate:
+        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
             )
@@ -783,7 +784,7 @@ class ELMo(Learner):
 
     def fit(
         self,
-        data: Corpus | files.PathLike | Iterable[str] | Iterable[Sequence[str]],
+        data: Corpus | files.PathLike | Sequence[os.PathLike[str]] | Iterable[str] | Iterable[Sequence[str]],
         *,
         progress: bool = False,
         callbacks: Iterable[Callable[[Any], object]] = (),
@@ -795,8 +796,9 @@ class ELMo(Learner):
         Parameters
         ----------
         data
-            Texts: strings, lists of words, the path of a file with one text in each line, or a `Corpus`. One made with
-            ``min_count=1`` leaves no word out; those too rare to be predicted by themselves are decided here.
+            Texts: strings, lists of words, the path of a file with one text in each line or a list of `Path`, or a
+            `Corpus`. One made with ``min_count=1`` leaves no word out; which are too rare to be predicted by themselves
+            is decided here.
         progress
             Show a bar on stderr.
         callbacks
@@ -902,12 +904,18 @@ class ELMo(Learner):
     def _corpus(self, data: Any, *, progress: bool) -> Corpus:
         if isinstance(data, Corpus):
             return data
-        options: dict[str, Any] = {"min_count": 1, "tokenizer": self.tokenizer, "threads": self.threads}
-        if isinstance(data, str | Path):
+        options: dict[str, Any] = {"min_count": 1, "tokenizer": self.split, "threads": self.threads}
+        paths = isinstance(data, list | tuple) and len(data) > 0 and isinstance(data[0], os.PathLike)
+        if paths or isinstance(data, str | os.PathLike):
             return Corpus.from_file(data, progress=progress, **options)
         if not isinstance(data, Iterable):
             raise TypeError(f"fit takes strings, lists of words, a path or a firth.Corpus, not {type(data).__name__}")
-        return Corpus.from_iterable(data, progress=progress, **options)
+        # Lists of words need no splitting.
+        texts = iter(data)
+        first = list(itertools.islice(texts, 1))
+        if first and not isinstance(first[0], str):
+            options["tokenizer"] = "whitespace"
+        return Corpus.from_iterable(itertools.chain(first, texts), progress=progress, **options)
 
     def _targets(self, corpus: Corpus) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
         """Words that are predicted by themselves, counts of all that is predicted, and the target of each word."""
@@ -982,6 +990,8 @@ class ELMo(Learner):
     def batch(self, sentences: Sequence[str | Sequence[str]]) -> Batch:
         """Sentences, strings or lists of words, as a batch for `network`: each with its begin and its end around it."""
         words = self._split_all(sentences)
+        if not words:
+            raise ValueError("a batch must hold a sentence at least")
         distinct = list(dict.fromkeys(word for sentence in words for word in sentence))
         rows_of = {word: row for row, word in enumerate(distinct, 2)}
         sizes = np.array([len(sentence) + 2 for sentence in words], np.int64)
@@ -1003,7 +1013,7 @@ class ELMo(Learner):
         Parameters
         ----------
         sentences
-            Strings, split as `tokenizer` says, or lists of words; of any length, also empty.
+            Strings, split as the option says, or lists of words; of any length, also empty.
         layer
             0: the words' vectors, which do not depend on the sentence, twice; 1 to `layers`, or -1 for the last: an
             LSTM layer's states, forward then backward; "mixture": all of them, weighed as `fit_mixture` has learnt,
@@ -1141,7 +1151,7 @@ class ELMo(Learner):
         found = []
         for i, sentence in enumerate(sentences):
             if isinstance(sentence, str):
-                words = re.findall(r"\w+", sentence.lower()) if self.tokenizer == "words" else sentence.split()
+                words = re.findall(r"\w+", sentence.lower()) if self.split == "words" else sentence.split()
             else:
                 words = list(sentence)
                 for k, word in enumerate(words):
