@@ -1422,8 +1422,8 @@ train.add_command(
         "ELMo",
         """Learn to tell the next word from either side (ELMo).
 
-        The model is a bidirectional LSTM language model of words spelt in characters. INPUT is text, one sentence a line; plain, .gz, .bz2, .xz or
-        .zst.
+        The model is a bidirectional LSTM language model of words spelt in characters. INPUT is text, one sentence a
+        line; plain, .gz, .bz2, .xz or .zst.
 
         \b
         Examples:

@@ -1,0 +1,745 @@
+"""GPT and BERT: planted languages, generation, states, folders, static start, fine-tuning, and what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tokenizers")
+
+import firth
+from firth.contextual import (
+    BERT,
+    GPT,
+    SentenceClassifier,
+    TokenClassifier,
+    Tokenizer,
+    TokenIds,
+    generation,
+    load,
+    static_start,
+)
+from firth.contextual.base import by_length
+
+SMALL = {
+    "layers": 2,
+    "heads": 2,
+    "dim": 32,
+    "length": 32,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "batch_size": 16,
+    "learning_rate": 5e-3,
+    "evaluate_batches": 4,
+    "threads": 1,
+}
+
+
+def planted(n: int, seed: int) -> list[str]:
+    """Sentences in which every key k is followed by its value v, whatever came before."""
+    draw = random.Random(seed)
+    return [" ".join(f"k{i} v{i} ." for i in draw.choices(range(8), k=6)) for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return planted(300, 1)
+
+
+@pytest.fixture(scope="module")
+def gpt(texts: list[str]) -> GPT:
+    return GPT(**SMALL, kind="words", steps=120).fit(texts)
+
+
+@pytest.fixture(scope="module")
+def bert(texts: list[str]) -> BERT:
+    return BERT(**{**SMALL, "layers": 1}, kind="words", masked=0.3, steps=300).fit(texts)
+
+
+@pytest.fixture(scope="module")
+def spelling(texts: list[str]) -> GPT:
+    """One with byte-level pieces, hardly trained: what it says is noise, as fits tests of the machinery."""
+    words = ["the bank of the river", "née à Zürich", "a 🙂 and a ☕", "money in the bank"] * 20
+    return GPT(**SMALL, vocabulary_size=280, steps=3).fit(words)
+
+
+# ---- learning
+
+
+def test_gpt_learns_the_planted_language(gpt: GPT) -> None:
+    """A sentence begins with a key of eight; each value is certain, and the rest is as certain as chance lets it be."""
+    for i in range(8):
+        (best, chance), *_ = gpt.next_tokens(f"k1 v1 . k{i}", 3)
+        assert best == f"v{i}"
+        assert chance > 0.9
+    # Of 19 pieces of a sentence 6 are keys, each worth log(8), and all others are certain.
+    least = 6 * math.log(8) / 19
+    told = gpt.score(planted(50, 2))
+    assert least - 0.03 < told.nats < least + 0.15
+    assert told.pieces == 50 * 19
+    assert told.perplexity == pytest.approx(math.exp(told.nats))
+    bits = told.nats * told.pieces / math.log(2)
+    assert told.bits_per_byte == pytest.approx(bits / sum(len(text) for text in planted(50, 2)))
+    assert gpt.history[-1].held_out == pytest.approx(least, abs=0.15)
+    assert gpt.history[-1].step == 120
+
+
+def test_score_is_the_mean_of_all_logits_and_the_stride_does_not_change_what_is_counted(gpt: GPT) -> None:
+    text = " ".join(planted(3, 5))[:150]
+    scores = torch.log_softmax(torch.tensor(gpt.logits([f"[SEP] {text}"], truncate=32)[0]), 1)
+    ids = gpt.tokenizer.encode(text, special=False).ids
+    assert len(ids) > 32  # more than the model's positions
+    mean = -scores[torch.arange(31), torch.tensor(ids[:31])].mean()
+    short = gpt.tokenizer.decode(ids[:31])
+    # All but the last piece, which is the end of the text.
+    ended = gpt.score([short])
+    last = float(torch.log_softmax(torch.tensor(gpt.logits([f"[SEP] {short}"])[0, -1]), 0)[gpt.tokenizer.end])
+    assert ended.nats * 32 == pytest.approx(float(mean) * 31 - last, rel=1e-4)
+    strides = {stride: gpt.score([text], stride=stride) for stride in (1, 7, 32)}
+    assert {one.pieces for one in strides.values()} == {len(ids) + 1}
+    assert strides[1].nats == pytest.approx(strides[32].nats, abs=0.1)
+
+
+def test_bert_learns_the_planted_language(bert: BERT) -> None:
+    for i in range(8):
+        (answers,) = bert.fill_mask(f"k{i} [MASK] . k1 v1 .", 2)
+        assert answers[0][0] == f"v{i}"
+    first, second = bert.fill_mask("k3 [MASK] . [MASK] v2 .", 1)
+    assert (first[0][0], second[0][0]) == ("v3", "k2")
+    assert sum(chance for _, chance in bert.fill_mask("[MASK]", 1000)[0]) == pytest.approx(1)
+
+
+def test_the_same_seed_gives_the_same_model(texts: list[str]) -> None:
+    options = {**SMALL, "kind": "words", "steps": 5, "dropout": 0.1}
+    a, b, c = (GPT(**options, seed=seed).fit(texts) for seed in (3, 3, 4))
+    assert (a.vectors.matrix == b.vectors.matrix).all()
+    assert (a.vectors.matrix != c.vectors.matrix).any()
+    assert [one.loss for one in a.history] == [one.loss for one in b.history]
+
+
+def test_texts_files_corpora_and_ids_are_one(texts: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(texts))
+    tokenizer = Tokenizer.train(texts, kind="words", vocabulary_size=100)
+    options = {**SMALL, "steps": 2, "tokenizer": tokenizer}
+    corpus = firth.Corpus.from_iterable(texts, min_count=1)
+    ids = TokenIds.build(texts, tokenizer, held_out=0.05, seed=1)
+    losses = [GPT(**options).fit(data).history[-1].loss for data in (texts, path, [path], corpus, ids, iter(texts))]
+    assert len(set(losses)) == 1
+
+
+def test_a_killed_run_goes_on_along_the_same_curve(texts: list[str], tmp_path: Path) -> None:
+    options = {**SMALL, "kind": "words", "steps": 12, "evaluate_every": 3, "dropout": 0.1}
+    whole = GPT(**options).fit(texts)
+    folder = tmp_path / "state"
+    ended = GPT(**options).fit(texts, checkpoint=folder, callbacks=[lambda model: model.history[-1].step == 6])
+    assert ended.history[-1].step == 6
+    with pytest.raises(ValueError, match="resume=True"):
+        GPT(**options).fit(texts, checkpoint=folder)
+    resumed = GPT(**options).fit(texts, checkpoint=folder, resume=True)
+    assert [one.held_out for one in resumed.history] == [one.held_out for one in whole.history]
+    assert (resumed.vectors.matrix == whole.vectors.matrix).all()
+
+
+def test_callbacks_see_the_model_and_leave_dropout_on(texts: list[str]) -> None:
+    seen = []
+
+    def look(model: GPT) -> None:
+        model.encode(["k1 v1"])
+        seen.append((model.history[-1].step, model.transformer.training))
+
+    options = {**SMALL, "kind": "words", "steps": 6, "evaluate_every": 2, "dropout": 0.2}
+    watched = GPT(**options).fit(texts, callbacks=[look])
+    assert seen == [(2, True), (4, True), (6, True)]
+    assert not watched.transformer.training
+    assert (watched.vectors.matrix == GPT(**options).fit(texts).vectors.matrix).all()
+
+
+def test_a_failed_fit_changes_nothing(gpt: GPT, texts: list[str]) -> None:
+    before, history = gpt.vectors.matrix, list(gpt.history)
+    for wrong, kind in ((5, TypeError), ([], ValueError), ([7], TypeError), (iter(texts), TypeError)):
+        with pytest.raises(kind):
+            gpt.fit(wrong)
+    assert (gpt.vectors.matrix == before).all()
+    assert gpt.history == history
+
+
+def test_divergence_names_the_step_and_keeps_finite_weights(texts: list[str]) -> None:
+    model = GPT(**{**SMALL, "learning_rate": 1e3, "clip": None}, kind="words", steps=200, warmup=0)
+    with pytest.raises(FloatingPointError, match="step"):
+        # Nothing holds such steps, except that a norm stands before everything: push it over the edge.
+        model.fit(texts, callbacks=[lambda m: m.transformer.embedding.weight.data.fill_(math.inf)])
+    assert model.history
+
+
+# ---- generation
+
+
+def test_generate_goes_on_with_the_text(gpt: GPT) -> None:
+    assert gpt.generate("k3 v3 . k5", max_new=2, temperature=0) == " v5 ."
+    assert gpt.generate("k3", max_new=0) == ""
+    assert gpt.generate("", max_new=1, temperature=0).startswith("k")  # after the end of a text begins another
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 1}, {"seed": 2, "top_k": 5, "top_p": 0.9}])
+def test_the_cache_changes_nothing(gpt: GPT, spelling: GPT, options: dict[str, float]) -> None:
+    """Also where the text grows longer than the positions: then the latter half is read anew."""
+    for model, prompt in ((gpt, "k1 v1 ."), (spelling, "the bank")):
+        with_end = dataclasses.replace(model)  # texts that never end: the end piece is taken away
+        with_end._transformer = model.transformer
+        with_end.tokenizer.end, kept = None, with_end.tokenizer.end
+        try:
+            told = with_end.generate(prompt, max_new=90, **options)
+            assert told == with_end.generate(prompt, max_new=90, cache=False, **options)
+        finally:
+            with_end.tokenizer.end = kept
+        assert len(with_end.tokenizer.encode(told, special=False).ids) > 50
+
+
+def test_the_stream_is_what_generate_gives(spelling: GPT) -> None:
+    parts = list(spelling.stream("the", max_new=60, seed=3))
+    assert len(parts) > 5
+    assert "".join(parts) == spelling.generate("the", max_new=60, seed=3)
+    assert spelling.generate("the", seed=3) != spelling.generate("the", seed=4)
+
+
+def test_top_k_and_top_p_keep_exactly_what_they_should() -> None:
+    logits = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.2, 0.1]))
+
+    def kept(**options: float) -> dict[int, float]:
+        ids, chances = generation.cut_distribution(logits, **options)
+        return {int(i): pytest.approx(float(p), abs=1e-6) for i, p in zip(ids, chances, strict=True)}
+
+    assert kept() == {1: 0.4, 2: 0.2, 3: 0.2, 0: 0.1, 4: 0.1}
+    assert kept(temperature=0) == {1: 1.0}
+    assert kept(top_k=2) == {1: 2 / 3, 2: 1 / 3}  # of equals, the first
+    assert kept(top_k=9) == kept()
+    assert kept(top_p=0.3) == {1: 1.0}  # the likeliest always stays
+    assert kept(top_p=0.5) == {1: 2 / 3, 2: 1 / 3}
+    assert kept(top_p=0.75) == {1: 0.5, 2: 0.25, 3: 0.25}
+    assert kept(top_k=3, top_p=0.6) == {1: 2 / 3, 2: 1 / 3}  # top_p of what top_k has left: 0.5, 0.25, 0.25
+    assert kept(temperature=0.5) == {1: 0.16 / 0.26, 2: 0.04 / 0.26, 3: 0.04 / 0.26, 0: 0.01 / 0.26, 4: 0.01 / 0.26}
+
+
+def test_draws_follow_the_probabilities() -> None:
+    ids, chances = torch.tensor([7, 3, 5]), torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    drawn = [generation.draw(ids, chances, generator) for _ in range(3000)]
+    for one, chance in zip((7, 3, 5), (0.5, 0.3, 0.2), strict=True):
+        assert abs(drawn.count(one) / 3000 - chance) < 4 * math.sqrt(chance * (1 - chance) / 3000)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "parts", "asked"),
+    [
+        (["ab", "cd", "ef"], [], ["ab", "cd", "ef"], 3),
+        (["ab", "cd", "ef"], ["d"], ["ab", "c"], 2),
+        (["ab", "cd", "ef"], ["bc"], ["a"], 2),  # across pieces: b waits
+        (["ab", "xd", "ef"], ["bc"], ["a", "bxd", "ef"], 3),  # it was none after all
+        (["aab", "c"], ["aabd"], ["aabc"], 2),
+        (["ab"], ["bc"], ["a", "b"], 1),  # what waited comes at the end
+        (["abcd"], ["d", "b"], ["a"], 1),  # the first to come
+        (["ab", "cd"], ["a"], [], 1),
+    ],
+)
+def test_stop_strings(pieces: list[str], stop: list[str], parts: list[str], asked: int) -> None:
+    given = []
+
+    def ids() -> object:
+        for i in range(len(pieces)):
+            given.append(i)
+            yield i
+
+    assert list(generation.text_until(ids(), lambda seen: "".join(pieces[i] for i in seen), stop)) == parts
+    assert len(given) == asked
+
+
+def test_characters_of_several_pieces_come_whole() -> None:
+    raw = ["née 🙂".encode()[i : i + 1] for i in range(len("née 🙂".encode()))]
+    decode = lambda seen: b"".join(raw[i] for i in seen).decode(errors="replace")  # noqa: E731
+    assert list(generation.text_until(iter(range(len(raw))), decode, [])) == ["n", "é", "e", " ", "🙂"]
+
+
+def test_stop_strings_end_what_gpt_says(gpt: GPT) -> None:
+    assert gpt.generate("k3", max_new=20, temperature=0, stop=" .") == " v3"
+    assert gpt.generate("k3", max_new=20, temperature=0, stop=["zzz", " v3"]) == ""
+
+
+def test_a_conversation_becomes_a_prompt() -> None:
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    prompt, stop = generation.roles_prompt(said)
+    assert prompt == "system: Be brief.\nuser: Hello\nassistant:"
+    assert stop == ["\nsystem:", "\nuser:", "\nassistant:"]
+    prompt, stop = generation.roles_prompt(said[1:], template="<{role}>{content}</s>", answer="bot")
+    assert prompt == "<user>Hello</s><bot>"
+    assert stop == ["</s><user>", "</s><bot>"]
+
+
+def test_gpt_answers_in_a_conversation() -> None:
+    """Answers echo the question; then the user would speak again, and that is not said."""
+    draw = random.Random(2)
+    words = [f"w{i}" for i in range(6)]
+    lines = [f"user: {word}\nassistant: {word} {word}\nuser: {draw.choice(words)}\n" for word in words * 60]
+    model = GPT(**SMALL, vocabulary_size=300, steps=200).fit(lines)
+    for word in words:
+        assert model.generate([{"role": "user", "content": word}], temperature=0) == f"{word} {word}"
+
+
+# ---- states
+
+
+def test_encode_by_batches_equals_one_by_one(bert: BERT, gpt: GPT, texts: list[str]) -> None:
+    some = [text[: 6 * (i % 15)] for i, text in enumerate(texts[:40])]
+    for model in (bert, gpt):
+        together = model.encode(some)
+        for text, states in zip(some, together, strict=True):
+            (alone,) = model.encode([text])
+            assert states.shape == alone.shape == (len(model.tokenizer.encode(text, special=model is bert)), 32)
+            assert np.abs(states - alone).max(initial=0) < 1e-5
+
+
+def test_batches_hold_what_is_alike() -> None:
+    lengths = [5, 1, 9, 0, 5, 30, 2]
+    batches = list(by_length(lengths, 10))
+    assert batches == [[1, 6], [0, 4], [2], [5]]
+
+
+def test_layers_and_poolings(bert: BERT) -> None:
+    text = "k1 v1 . k2"
+    (last,) = bert.encode([text])
+    for layer in (0, 1):
+        (states,) = bert.encode([text], layer=layer)
+        assert (states == bert.encode([text], layer=layer - 2)[0]).all()
+        assert (states == last).all() == (layer == 1)
+    pooled = {how: bert.encode([text, "k3"], pooling=how)[0] for how in ("mean", "max", "cls")}
+    np.testing.assert_allclose(pooled["mean"], last.mean(0), atol=1e-6)
+    np.testing.assert_allclose(pooled["max"], last.max(0), atol=1e-6)
+    np.testing.assert_allclose(pooled["cls"], last[0], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(bert.encode([text], normalize=True)[0], axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(bert.encode([text], pooling="max", normalize=True), axis=1), 1, rtol=1e-5)
+    # Layer 0 of one piece is the same wherever it stands but for its position; the last knows its company.
+    near, far = (bert.encode([f"k1 {value} . k2"])[0][1] for value in ("v1", "v5"))
+    assert np.abs(near - far).max() > 1e-3
+
+
+def test_words_get_the_states_of_their_pieces(spelling: GPT) -> None:
+    words = ["money", "in", "Zürich"]
+    encoding = spelling.tokenizer.encode(words)
+    (states,) = spelling.encode([words])
+    for how in ("mean", "first", "last"):
+        (found,) = spelling.encode([words], words=how)
+        for word, row in enumerate(found):
+            own = states[[i for i, one in enumerate(encoding.words) if one == word]]
+            expected = {"mean": own.mean(0), "first": own[0], "last": own[-1]}[how]
+            np.testing.assert_allclose(row, expected, atol=1e-6)
+
+
+def test_a_gpt_s_state_knows_nothing_of_what_comes(gpt: GPT, bert: BERT) -> None:
+    for model, blind in ((gpt, True), (bert, False)):
+        a, b = (model.encode([f"k1 v1 . {end}"])[0][:3] for end in ("k2", "v7"))
+        assert np.allclose(a, b, atol=1e-5) == blind
+
+
+def test_empty_sentences_and_long_ones(gpt: GPT, bert: BERT) -> None:
+    assert gpt.encode([""])[0].shape == (0, 32)
+    assert (gpt.encode(["", "k1"], pooling="mean")[0] == 0).all()
+    assert gpt.encode([]) == []
+    assert bert.encode([""])[0].shape == (2, 32)  # what stands around every sentence
+    long = "k1 v1 . " * 20
+    for model in (gpt, bert):
+        with pytest.raises(ValueError, match=r"sentences\[1\] has 6\d pieces and the model 32 positions"):
+            model.encode(["k1", long])
+        (cut,) = model.encode([long], truncate=10)
+        assert len(cut) == 10
+    ids = bert._encoded([long], 10)[0].ids
+    assert (ids[0], ids[-1]) == (bert.tokenizer.start, bert.tokenizer.end)
+
+
+def test_logits_are_those_of_the_next_pieces(gpt: GPT, bert: BERT) -> None:
+    scores = gpt.logits(["k1 v1 .", "k2"])
+    assert scores.shape == (2, 3, len(gpt.tokenizer))
+    assert np.isnan(scores[1, 1:]).all()
+    assert np.isfinite(scores[0]).all()
+    assert gpt.tokenizer.pieces[scores[1, 0].argmax()] == "v2"
+    chances = np.exp(scores[1, 0] - scores[1, 0].max())
+    best, chance = gpt.next_tokens("k2", 1)[0]
+    assert (best, chance) == ("v2", pytest.approx(chances.max() / chances.sum(), rel=1e-5))
+    assert bert.logits("k1").shape == (1, 3, len(bert.tokenizer))
+
+
+def test_bf16_is_near(bert: BERT, texts: list[str]) -> None:
+    exact, near = (bert.encode(texts[:20], pooling="mean", normalize=True, bf16=bf16) for bf16 in (False, True))
+    assert exact.dtype == near.dtype == np.float32
+    assert (exact * near).sum(1).min() > 0.99
+    assert (exact != near).any()
+
+
+# ---- attention maps
+
+
+def test_attention_maps(gpt: GPT, bert: BERT) -> None:
+    maps = gpt.attention_maps("k1 v1 . k2")
+    assert maps.tokens == ["k1", "v1", ".", "k2"]
+    assert sorted(maps.weights) == [0, 1]
+    assert maps.heads == [0, 1]
+    for weights in maps.weights.values():
+        np.testing.assert_allclose(weights.sum(2), 1, atol=1e-5)
+        assert (np.triu(weights[0], 1) == 0).all()  # nobody looks ahead
+    some = bert.attention_maps("k1 v1", heads=[-1], layers=[-1])
+    assert (sorted(some.weights), some.heads) == ([0], [1])
+    assert some.tokens == ["[CLS]", "k1", "v1", "[SEP]"]
+    assert (some[0, 1] == bert.attention_maps("k1 v1")[0, 1]).all()
+    assert (some[0, 1] > 0).all()
+    for wrong in ((1, 1), (0, 0)):
+        with pytest.raises(KeyError):
+            some[wrong]
+    with pytest.raises(ValueError, match="no piece"):
+        gpt.attention_maps("")
+    with pytest.raises(ValueError, match="layers"):
+        gpt.attention_maps("k1", layers=[2])
+
+
+def test_figures_have_tokens_on_both_sides(gpt: GPT, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    maps = gpt.attention_maps("k1 v1 . k2")
+    maps = dataclasses.replace(maps, tokens=["k1", "$v1$", ".", "k2"])  # no formula
+    figure = maps.figure()
+    assert len(figure.axes) == 4
+    for axes, left, above in zip(figure.axes, (True, False) * 2, (True, True, False, False), strict=True):
+        (image,) = axes.images
+        assert image.get_array().shape == (4, 4)
+        for shown, labels in ((left, axes.get_yticklabels()), (above, axes.get_xticklabels())):
+            assert [one.get_text() for one in labels] == (["k1", r"\$v1\$", ".", "k2"] if shown else [""] * 4)
+    assert (figure.axes[1].images[0].get_array() == maps[0, 1]).all()
+    assert figure.axes[3].get_xlabel() == "layer 1, head 1"
+    lines = maps.figure(1, 0, kind="lines")
+    left, right = lines.axes
+    assert [one.get_text() for one in left.get_yticklabels()] == [one.get_text() for one in right.get_yticklabels()]
+    drawn = left.collections[0].get_segments()
+    assert len(drawn) == (maps[1, 0] >= 0.01).sum()
+    for i, one in enumerate((figure, lines)):
+        one.savefig(tmp_path / f"{i}.png")
+        assert (tmp_path / f"{i}.png").read_bytes()[1:4] == b"PNG"
+    with pytest.raises(ValueError, match="kind"):
+        maps.figure(kind="circle")
+    with pytest.raises(KeyError):
+        maps.figure(7)
+
+
+# ---- static start
+
+
+def words(n: int, size: int) -> firth.Vectors:
+    return firth.Vectors([f"k{i}" for i in range(n)], np.random.default_rng(1).standard_normal((n, size)))
+
+
+def test_static_start_takes_the_very_rows(texts: list[str]) -> None:
+    vectors = words(5, 32)
+    frozen = GPT(**SMALL, kind="words", steps=10, embedding=vectors, embedding_mode="frozen").fit(texts)
+    assert frozen.static_start is not None
+    assert (frozen.static_start.words, frozen.static_start.composed) == (5, 0)
+    assert "5 pieces are words" in repr(frozen.static_start)
+    for word in vectors.words:
+        assert (frozen.vectors[word] == vectors[word]).all()
+    begun = GPT(**{**SMALL, "learning_rate": 1e-30}, kind="words", steps=1).fit(texts).vectors
+    for word in ("k6", "v1"):  # without a vector they learn
+        assert np.abs(frozen.vectors[word] - begun[word]).max() > 1e-3
+    tuned = GPT(**SMALL, kind="words", steps=10, embedding=vectors).fit(texts)
+    assert (tuned.vectors["k1"] != vectors["k1"]).any()
+    assert np.abs(tuned.vectors["k1"] - vectors["k1"]).max() < 0.3
+
+
+def test_frozen_first_thaws(texts: list[str]) -> None:
+    vectors = words(5, 32)
+    still = {}
+
+    def look(model: GPT) -> None:
+        still[model.history[-1].step] = bool((model.vectors["k1"] == vectors["k1"]).all())
+
+    options = {**SMALL, "kind": "words", "steps": 6, "evaluate_every": 1, "embedding": vectors}
+    GPT(**options, embedding_mode="frozen_first", embedding_steps=4).fit(texts, callbacks=[look])
+    assert still == {1: True, 2: True, 3: True, 4: True, 5: False, 6: False}
+
+
+def test_pieces_that_are_no_words_are_composed() -> None:
+    lines = ["walking talking walked talked walks talks bank banks", "the bank walks"] * 50
+    fasttext = firth.FastText(vector_size=16, epochs=1, min_n=2, max_n=4, threads=1).fit(
+        firth.Corpus.from_iterable(lines, min_count=1)
+    )
+    tokenizer = Tokenizer.train(
+        ["bank walk talk ing ed s", "walking talked"] * 20, kind="wordpiece", vocabulary_size=60
+    )
+    start = static_start.static_rows(fasttext.vectors, tokenizer, 16)
+    number = tokenizer.get("bank")
+    assert (start.rows[number] == fasttext.vectors["bank"]).all()
+    assert (start.rows[tokenizer.get("walk")] == fasttext.vectors["walk"]).all()  # no word of theirs
+    inside = next(piece for piece in tokenizer.pieces if piece.startswith("##"))
+    expected = fasttext.vectors._subwords.compose(inside[2:])
+    assert (start.rows[tokenizer.get(inside)] == (0 if expected is None else expected)).all()
+    assert not start.found[tokenizer.mask]
+    assert start.words + start.composed == start.found.sum()
+    plain = static_start.static_rows(firth.Vectors(["bank", "ing"], np.ones((2, 4))), tokenizer, 4)
+    # Within a word "##ing" is not the word "ing".
+    assert [tokenizer.pieces[i] for i in np.flatnonzero(plain.found)] in (["bank", "ing"], ["bank"])
+
+
+def test_byte_level_pieces_are_words_behind_a_blank() -> None:
+    tokenizer = Tokenizer.train(["the Bank of the bank"] * 10, kind="bpe", vocabulary_size=300)
+    start = static_start.static_rows(firth.Vectors(["bank", "the"], [[1.0, 2.0], [3.0, 4.0]]), tokenizer, 2)
+    assert start.rows[tokenizer.get("Ġbank")].tolist() == [1, 2]
+    assert start.rows[tokenizer.get("ĠBank")].tolist() == [1, 2]  # in lower case it is known
+    assert tokenizer.get("the") is None or not start.found[tokenizer.get("the")]
+
+
+@pytest.mark.parametrize("size", [8, 32, 50])
+def test_projection_keeps_inner_products(size: int) -> None:
+    """With as many dimensions as there are axes; with fewer, no map of that rank keeps more."""
+    tokenizer = Tokenizer.train([" ".join(f"k{i}" for i in range(20))] * 3, kind="words")
+    vectors = words(20, size)
+    start = static_start.static_rows(vectors, tokenizer, 32, project=True)
+    rows = start.rows[[tokenizer.get(word) for word in vectors.words]]
+    given, kept = vectors.matrix @ vectors.matrix.T, rows @ rows.T
+    spectrum = np.sort(np.linalg.eigvalsh(given.astype(np.float64)))[::-1]
+    lost = np.linalg.norm(spectrum[32:])
+    assert np.linalg.norm(given - kept) == pytest.approx(lost, abs=1e-3 * np.linalg.norm(given))
+    scaled = static_start.static_rows(vectors, tokenizer, 32, project=True, std=0.02)
+    assert scaled.rows[scaled.found].std() == pytest.approx(0.02, rel=1e-4)
+    np.testing.assert_allclose(scaled.rows / scaled.rows.std(), start.rows / start.rows.std(), atol=1e-4)
+
+
+def test_what_static_start_refuses(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="embedding has vectors of 16 numbers and dim is 32"):
+        GPT(**SMALL, embedding=words(5, 16))
+    with pytest.raises(TypeError, match="embedding must be firth.Vectors"):
+        GPT(**SMALL, embedding=np.ones((3, 32)))
+    with pytest.raises(ValueError, match="needs embedding"):
+        GPT(**SMALL, embedding_mode="frozen")
+    with pytest.raises(ValueError, match="none of the"):
+        GPT(**SMALL, kind="words", embedding=firth.Vectors(["Donaudampfschiff"], np.ones((1, 32)))).fit(texts)
+    with pytest.raises(ValueError, match="not finite, that of 'k1'"):
+        GPT(**SMALL, kind="words", embedding=firth.Vectors(["k1"], np.full((1, 32), np.nan))).fit(texts)
+
+
+# ---- folders
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert", "spelling"])
+def test_folders_keep_everything(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    model.save(tmp_path / "model")
+    for read in (type(model).load, type(model).from_pretrained, load, firth.load):
+        again = read(tmp_path / "model")
+        assert type(again) is type(model)
+        np.testing.assert_array_equal(again.encode(["k1 v1 ."])[0], model.encode(["k1 v1 ."])[0])
+        assert again.history == model.history
+        for option, value in model.options.items():
+            if option not in ("tokenizer", "mlp_dim", "device"):
+                assert getattr(again, option) == value
+        assert again.tokenizer.pieces == model.tokenizer.pieces
+    again.fit(planted(20, 1))  # and on it goes, with its own tokenizer
+    model.save(tmp_path / "model")  # over the old one
+
+
+def test_folders_of_the_other_kind(gpt: GPT, bert: BERT, tmp_path: Path) -> None:
+    gpt.save(tmp_path / "gpt")
+    bert.save(tmp_path / "bert")
+    with pytest.raises(ValueError, match=r"GPT\.from_pretrained reads it"):
+        BERT.load(tmp_path / "gpt")
+    with pytest.raises(ValueError, match=r"BERT\.from_pretrained reads it"):
+        GPT.load(tmp_path / "bert")
+    with pytest.raises(OSError, match="no folder"):
+        GPT.load(tmp_path / "nothing")
+    with pytest.raises(NotADirectoryError):
+        gpt.save(tmp_path / "gpt" / "config.json")
+    with pytest.raises(AttributeError, match="has not been fitted"):
+        GPT().save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "gpt" / "firth.json").write_text("{")
+    with pytest.raises(ValueError, match=r"firth\.json is damaged"):
+        GPT.load(tmp_path / "gpt")
+    (tmp_path / "gpt" / "firth.json").unlink()  # as a published one
+    assert GPT.load(tmp_path / "gpt").generate("k3", temperature=0, max_new=1) == " v3"
+    (tmp_path / "bert" / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="JSON"):
+        firth.load(tmp_path / "bert")
+
+
+# ---- fine-tuning
+
+
+def labelled(n: int, seed: int) -> tuple[list[str], list[str]]:
+    given = planted(n, seed)
+    return given, ["even" if int(text[1]) % 2 == 0 else "odd" for text in given]
+
+
+@pytest.mark.parametrize("options", [{"head_only": True, "penalty": 0.1}, {"epochs": 3, "learning_rate": 2e-3}])
+def test_sentences_are_told_by_their_first_key(gpt: GPT, options: dict[str, float], tmp_path: Path) -> None:
+    """The last state of a short sentence knows its key."""
+    given = [text[:5] for text in planted(200, 3)]
+    labels = ["even" if int(text[1]) % 2 == 0 else "odd" for text in given]
+    before = gpt.vectors.matrix.copy()
+    model = SentenceClassifier(encoder=gpt, pooling="last", **options).fit(given, labels)
+    assert model.held_out_score == 1
+    assert model.history[-1].held_out_score == 1
+    assert len(model.history) == (1 if options.get("head_only") else 3)
+    assert model.classes_.tolist() == ["even", "odd"]
+    assert model.predict(["k2 v2", "k3 v3"]).tolist() == ["even", "odd"]
+    chances = model.predict_proba(["k2 v2", "k3 v3"])
+    np.testing.assert_allclose(chances.sum(1), 1)
+    assert model.score(given, labels) == 1
+    assert (gpt.vectors.matrix == before).all()  # the encoder stays as it is
+    assert (model.transformer is gpt.transformer) == bool(options.get("head_only"))
+    model.save(tmp_path / "tuned")
+    for again in (SentenceClassifier.load(tmp_path / "tuned"), firth.load(tmp_path / "tuned")):
+        np.testing.assert_allclose(again.predict_proba(["k2 v2", "k3 v3"]), chances, rtol=1e-5)
+        assert again.history == model.history
+        assert again.classes_.tolist() == ["even", "odd"]
+
+
+def test_tuning_teaches_what_states_do_not_hold(bert: BERT) -> None:
+    given, labels = labelled(300, 4)
+    alone = SentenceClassifier(encoder=bert, head_only=True, pooling="first").fit(given, labels)
+    tuned = SentenceClassifier(encoder=bert, pooling="first", epochs=8, learning_rate=3e-3).fit(given, labels)
+    assert alone.held_out_score < 0.9 < tuned.held_out_score
+    losses = [epoch.loss for epoch in tuned.history]
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_words_are_told(spelling: GPT, pooling: str) -> None:
+    given = [["money", "in", "Zürich"], ["the", "river", "née"], ["a", "bank"]] * 20
+    labels = [["noun", None, "name"], ["article", "noun", "verb"], ["article", "noun"]] * 20
+    model = TokenClassifier(encoder=spelling, head_only=True, penalty=0.01, pooling=pooling).fit(given, labels)
+    assert model.held_out_score == 1
+    assert model.score(given, labels) == 1
+    found = model.predict(given[:3])
+    assert [len(row) for row in found] == [3, 3, 2]
+    assert found[0][0] == "noun"
+    assert found[0][2] == "name"
+    assert found[1] == ["article", "noun", "verb"]
+    tuned = TokenClassifier(encoder=spelling, pooling=pooling, epochs=6, learning_rate=3e-3).fit(given, labels)
+    assert tuned.held_out_score == 1
+
+
+def test_validation_may_be_given(gpt: GPT) -> None:
+    given, labels = ["k1 v1", "k2 v2"] * 10, ["a", "b"] * 10
+    model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last")
+    assert model.fit(given, labels, validation=(["k1 v1", "k2 v2"], ["a", "a"])).held_out_score == 0.5
+    assert math.isnan(model.fit(given, labels, validation=0).held_out_score)
+    # A label that nothing was learnt of is told wrong.
+    assert model.fit(given, labels, validation=(["k1 v1", "k2 v2"], ["a", "c"])).held_out_score == 0.5
+
+
+def test_what_fine_tuning_refuses(gpt: GPT) -> None:
+    sentences, words_of = SentenceClassifier(encoder=gpt), TokenClassifier(encoder=gpt)
+    for call, kind, said in (
+        (lambda: SentenceClassifier(encoder="gpt"), TypeError, "encoder must be a GPT or a BERT"),
+        (lambda: SentenceClassifier(encoder=gpt, epochs=0), ValueError, "epochs"),
+        (lambda: sentences.predict(["a"]), AttributeError, "not been fitted"),
+        (lambda: sentences.fit(["k1"], ["a", "b"]), ValueError, "1 texts and 2 labels"),
+        (lambda: sentences.fit(["k1", "k2"], ["a", "a"]), ValueError, "two different labels"),
+        (lambda: sentences.fit("k1", ["a"]), TypeError, "texts must be a list"),
+        (lambda: sentences.fit(["k1", "k2"], ["a", 1.5]), TypeError, r"labels\[1\] is 1.5"),
+        (lambda: sentences.fit(["k1", 5], ["a", "b"], validation=0), TypeError, r"sentences\[1\]"),
+        (lambda: sentences.fit(["k1", "k2"], ["a", "b"]), ValueError, "leaves 2 to learn from and 0"),
+        (lambda: sentences.fit(["k1", "k2"], ["a", "b"], validation=["k1"]), TypeError, "validation must be"),
+        (lambda: words_of.fit(["k1"], [["a"]]), TypeError, r"sentences\[0\] is a string"),
+        (lambda: words_of.fit([["k1"]], [["a", "b"]]), ValueError, r"sentences\[0\] has 1 words and 2 labels"),
+    ):
+        with pytest.raises(kind, match=said):
+            call()
+        assert sentences.history == []
+
+
+# ---- what they refuse
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"layers": 0}, ValueError, "layers must be at least 1"),
+        ({"heads": 3, "dim": 32}, ValueError, r"dim \(32\) must be a multiple of heads \(3\)"),
+        ({"dropout": 1.0}, ValueError, "dropout must be at least 0 and at most 0.99"),
+        ({"layers": 2.5}, TypeError, "layers"),
+        ({"kind": "syllables"}, ValueError, "kind"),
+        ({"attention": "flash"}, ValueError, "'firth' or 'torch'"),
+        ({"device": "abacus"}, ValueError, "device"),
+        ({"tokenizer": "bert-base"}, TypeError, "tokenizer must be a firth.contextual.Tokenizer"),
+        ({"learning_rate": 1e-3, "min_learning_rate": 1.0}, ValueError, "must not be above learning_rate"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], kind: type[Exception], said: str) -> None:
+    for model in (GPT, BERT):
+        with pytest.raises(kind, match=said):
+            model(**options)
+
+
+def test_options_are_fixed() -> None:
+    model = GPT(layers=2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.layers = 3  # type: ignore[misc]
+    assert dataclasses.replace(model, layers=3).layers == 3
+    with pytest.raises(TypeError):
+        GPT(2)  # type: ignore[misc]
+
+
+def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
+    long = "k1 " * 40
+    for call, kind, said in (
+        (lambda: GPT().generate("a"), AttributeError, "fit"),
+        (lambda: GPT().encode(["a"]), AttributeError, "fit"),
+        (lambda: gpt.encode("one"), TypeError, "list of strings"),
+        (lambda: gpt.encode([3]), TypeError, r"sentences\[0\]"),
+        (lambda: gpt.encode([["a", 3]]), TypeError, r"sentences\[0\]\[1\]"),
+        (lambda: gpt.encode(["a"], layer=3), ValueError, "layer"),
+        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'cls' or 'max'"),
+        (lambda: gpt.encode(["a"], pooling="mean", words="mean"), ValueError, "exclude"),
+        (lambda: gpt.encode(["a"], truncate=33), ValueError, "truncate must be at most 32"),
+        (lambda: gpt.generate(long), ValueError, "40 pieces and the model 32 positions"),
+        (lambda: gpt.generate(5), TypeError, ""),
+        (lambda: gpt.generate("k1", temperature=-1), ValueError, "temperature"),
+        (lambda: gpt.generate("k1", temperature=math.nan), ValueError, "temperature"),
+        (lambda: gpt.generate("k1", top_k=0), ValueError, "top_k"),
+        (lambda: gpt.generate("k1", top_p=0), ValueError, "top_p"),
+        (lambda: gpt.generate("k1", top_p=1.5), ValueError, "top_p"),
+        (lambda: gpt.generate("k1", max_new=-1), ValueError, "max_new"),
+        (lambda: gpt.generate("k1", stop=""), ValueError, "stop"),
+        (lambda: gpt.generate([{"role": "user"}]), TypeError, r"prompt\[0\]"),
+        (lambda: gpt.generate([]), ValueError, "no message"),
+        (lambda: gpt.generate([{"role": "a", "content": "b"}], template="{role}"), ValueError, "template"),
+        (lambda: gpt.next_tokens("k1", 0), ValueError, "k must be at least 1"),
+        (lambda: gpt.score("k1"), TypeError, "list"),
+        (lambda: gpt.score([""]), ValueError, "no piece"),
+        (lambda: bert.fill_mask("k1"), ValueError, r"no \[MASK\]"),
+        (lambda: bert.fill_mask(["k1"]), TypeError, "str"),
+        (lambda: BERT(kind="bpe"), ValueError, "no .MASK. piece"),
+        (lambda: BERT(tokenizer=Tokenizer.train(["a b"] * 3, kind="bpe", vocabulary_size=257)), ValueError, "MASK"),
+        (lambda: gpt.fit(["k1"], resume=True), ValueError, "needs checkpoint"),
+        (lambda: gpt.fit(["k1"], callbacks=[3]), TypeError, r"callbacks\[0\]"),
+    ):
+        with pytest.raises(kind, match=said):
+            call()
+
+
+def test_firth_does_not_import_torch() -> None:
+    program = "import sys, firth; from firth import cli; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env={"PYTHONPATH": str(Path(firth.__file__).parents[1])}
+    )
+
+
+def test_without_torch_the_error_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\ntry:\n import firth.contextual\nexcept ImportError as e: print(e)"
+    )
+    environment = {"PYTHONPATH": str(Path(firth.__file__).parents[1])}
+    told = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, text=True)
+    assert "pip install 'firth[contextual]'" in told.stdout
