@@ -256,3 +256,32 @@ def test_blind_queries_are_zero_in_both_ways():
         out = operator.attention(*(q.to(dtype),) * 3, lengths=torch.tensor([5, 0]))
         assert (out[1] == 0).all()
         assert np.isfinite(out.numpy()).all()
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("sizes", [(6, 40), (40, 6), (1, 1)])
+@pytest.mark.parametrize("rows", [3, 30])
+def test_products_and_their_gradients(onednn, sizes, rows, monkeypatch):
+    """By both libraries, with weights and gradients of any strides."""
+    monkeypatch.setattr(operator, "_PREFERS_ONEDNN", onednn)
+    taken, made = sizes
+    x, bias = random(2, rows, taken), random(made, seed=2)
+    weight = random(taken, made, seed=1).T
+    exact = [given.double().requires_grad_() for given in (x, weight, bias)]
+    wanted = exact[0] @ exact[1].T + exact[2]
+    wanted.sin().sum().backward()
+    given = [one.clone().requires_grad_() for one in (x, weight, bias)]
+    ours = operator.linear(*given)
+    torch.testing.assert_close(ours.double(), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(operator.product(x, weight).double(), wanted - exact[2], rtol=0, atol=1e-5)
+    ours.sin().sum().backward()
+    for mine, theirs in zip(given, exact, strict=True):
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=0, atol=2e-5)
+    again = given[1].detach().requires_grad_()
+    operator.linear(x, again).sum().backward()  # a gradient that is one number for all
+    torch.testing.assert_close(again.grad.double(), x.double().sum((0, 1)).expand(made, taken), rtol=0, atol=1e-4)
+
+
+def test_products_under_autocast_are_bf16():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert operator.linear(random(30, 8), random(5, 8)).dtype == torch.bfloat16

@@ -6,7 +6,6 @@ NumPy's views of the tensors' memory, so that one build serves every torch.
 
 from __future__ import annotations
 
-import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -373,7 +372,6 @@ def torch_attention(
     return out.masked_fill(blind, 0)
 
 
-@functools.cache
 def _prefers_onednn() -> bool:
     """Whether torch's other library of matrix products is the faster one here.
 
@@ -388,12 +386,13 @@ def _prefers_onednn() -> bool:
     return foreign and carried and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+_PREFERS_ONEDNN = _prefers_onednn()
 _FEW_ROWS = 8  # fewer, and setting oneDNN to work costs more than it saves
 
 
 def _by_onednn(x: Tensor) -> bool:
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and x.numel() >= _FEW_ROWS * x.shape[-1] and _prefers_onednn()
+    return _PREFERS_ONEDNN and plain and x.numel() >= _FEW_ROWS * x.shape[-1]
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -421,7 +420,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`product` with gradients: what `torch.nn.functional.linear` gives."""
-    if not _by_onednn(x):
+    if torch.compiler.is_compiling() or not _by_onednn(x):  # compilers choose by themselves
         return F.linear(x, weight, bias)
     made: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return made
