@@ -1123,3 +1123,124 @@ def test_classifier_refuses_bad_input(tmp_path: Path, labelled: Path, text: Path
     assert run("train", "skipgram", text, "-o", tmp_path / "v.txt", "--save-model", out, "--epochs", 1).exit_code == 0
     refused(run("predict", out, labelled), 1, "holds a Word2Vec, not a classifier")
     refused(run("test", out, labelled, "-k", 0), 2, "-k")
+
+
+# ---- contextual models
+
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs torch and tokenizers")
+TINY = [f"--{option}" for option in "layers=1 heads=2 dim=16 length=16 kind=words learning-rate=0.01 threads=1".split()]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A GPT and a BERT of a text in which one of eight words comes again and again."""
+    folder = tmp_path_factory.mktemp("contextual")
+    draw = random.Random(1)
+    text = folder / "text.txt"
+    text.write_text("\n".join(" ".join([f"w{draw.randrange(8)}"] * 40) for _ in range(100)))
+    made = {"text": text}
+    for name in ("gpt", "bert"):
+        made[name] = folder / name
+        result = run("train", name, text, "-o", made[name], *TINY, "--steps", 30 if name == "gpt" else 120)
+        assert result.exit_code == 0, result.output
+        assert result.stdout == ""
+        assert f"step {30 if name == 'gpt' else 120}: loss " in result.stderr
+        assert f"Saved <{name.upper()} layers=1" in result.stderr
+    return made
+
+
+@needs_torch
+def test_generate_prints_the_prompt_and_what_follows(folders: dict[str, Path]) -> None:
+    told = run("generate", folders["gpt"], "w3 w3 w3", "-n", 4, "--temperature", 0)
+    assert told.stdout == "w3 w3 w3 w3 w3 w3 w3\n"
+    assert run("generate", folders["gpt"], "-n", 4, "--temperature", 0, stdin="w3 w3 w3").stdout == told.stdout
+    ended = run("generate", folders["gpt"], "w3 w3", "--temperature", 0, "--stop", "3")
+    assert ended.stdout == "w3 w3 w\n"
+    seeded = [run("generate", folders["gpt"], "w3", "--seed", 5, "--top-p", 0.9).stdout for _ in range(2)]
+    assert seeded[0] == seeded[1]
+    refused(run("generate", folders["gpt"], "w3", "--top-p", 7), 2, "--top-p must be at most 1")
+    refused(run("generate", folders["bert"], "w3"), 1, "holds a BERT: this takes a GPT")
+    refused(run("generate", folders["text"], "w3"), 1, "no folder")
+
+
+@needs_torch
+def test_fill_mask_shows_pieces_and_probabilities(folders: dict[str, Path]) -> None:
+    text = "w3 w3 [MASK] w3 w3"
+    told = run("fill-mask", folders["bert"], text, "-k", 2)
+    lines = told.stdout.splitlines()
+    assert lines[0] == text
+    assert lines[1].split()[0] == "w3"
+    assert float(lines[1].split()[1]) > float(lines[2].split()[1])
+    assert len(lines) == 3
+    assert run("fill-mask", folders["bert"], "-k", 2, stdin=f"{text}\n\n").stdout == told.stdout
+    refused(run("fill-mask", folders["gpt"], text), 1, "holds a GPT: this takes a BERT")
+
+
+@needs_torch
+def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    from firth.contextual import load
+
+    lines = ["w1 w2", "", "w3"]
+    (tmp_path / "new.txt").write_text("\n".join(lines))
+    out = tmp_path / "states.npy"
+    for name in ("gpt", "bert"):
+        result = run("encode", folders[name], tmp_path / "new.txt", "-o", out, "--normalize", "--layer", 0)
+        assert "Saved 3 vectors of 16 numbers" in result.stderr
+        expected = load(folders[name]).encode(lines, pooling="mean", normalize=True, layer=0)
+        np.testing.assert_array_equal(np.load(out), expected)
+    long = run("encode", folders["gpt"], "-o", out, stdin="w1 " * 50)
+    refused(long, 2, "50 pieces", "--truncate")
+    assert run("encode", folders["gpt"], "-o", out, "--truncate", 16, stdin="w1 " * 50).exit_code == 0
+    refused(run("encode", folders["gpt"], "-o", tmp_path / "x.txt", stdin="w1"), 2, ".npy")
+    refused(run("encode", folders["gpt"], "-o", out, "--layer", 9, stdin="w1"), 2, "--layer must be at most 1")
+
+
+@needs_torch
+def test_attention_map_draws_and_writes_arrays(folders: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "map.npz"
+    assert run("attention-map", folders["bert"], "w1 w2", "-o", out, "--head", 1).exit_code == 0
+    with np.load(out) as arrays:
+        assert arrays["tokens"].tolist() == ["[CLS]", "w1", "w2", "[SEP]"]
+        assert arrays["heads"].tolist() == [1]
+        np.testing.assert_allclose(arrays["layer0"].sum(2), 1, atol=1e-5)
+    refused(run("attention-map", folders["bert"], "w1", "-o", out, "--layer", 3), 1, "--layer must be at most 0")
+    refused(run("attention-map", folders["bert"], "w1", "-o", tmp_path / "map.gif"), 2, "must end in")
+    pytest.importorskip("matplotlib")
+    result = run("attention-map", folders["bert"], "w1 w2", "-o", tmp_path / "map.svg", "--kind", "lines")
+    assert "Saved 1 layer of 2 heads" in result.stderr
+    assert "<svg" in (tmp_path / "map.svg").read_text()
+
+
+@needs_torch
+def test_contextual_training_is_checked_first(folders: dict[str, Path], tmp_path: Path) -> None:
+    text, out = folders["text"], tmp_path / "out"
+    refused(run("train", "gpt", text, "-o", out, "--heads", 3), 2, "--dim (256) must be a multiple of --heads (3)")
+    refused(run("train", "gpt", text, "-o", text), 1, "is a file; a model is a folder")
+    refused(run("train", "gpt", text, "-o", out / "deep"), 1, "there is no folder")
+    refused(run("train", "gpt", tmp_path / "none.txt", "-o", out), 1, "none.txt")
+    refused(run("train", "gpt", text, "-o", out, "--resume"), 2, "--resume needs --checkpoint")
+    refused(run("train", "bert", text, "-o", out, "--kind", "bpe"), 2, "no [MASK] piece")
+    assert not out.exists()
+
+
+@needs_torch
+def test_contextual_training_starts_from_vectors_and_resumes(folders: dict[str, Path], tmp_path: Path) -> None:
+    vectors = firth.Vectors([f"w{i}" for i in range(8)], np.random.default_rng(1).standard_normal((8, 16)))
+    vectors.save(tmp_path / "vectors.txt")
+    begin = ["train", "gpt", folders["text"], *TINY, "--steps", 5, "--embedding", tmp_path / "vectors.txt"]
+    state = ["--checkpoint", tmp_path / "state"]
+    assert run(*begin, "-o", tmp_path / "a", "--embedding-mode", "frozen", *state, "-q").stderr == ""
+    model = firth.load(tmp_path / "a")
+    np.testing.assert_allclose(model.vectors["w1"], firth.load_vectors(tmp_path / "vectors.txt")["w1"])
+    again = run(*begin, "-o", tmp_path / "b", "--embedding-mode", "frozen", *state)
+    refused(again, 1, "state")
+    resumed = run(*begin, "-o", tmp_path / "b", "--embedding-mode", "frozen", *state, "--resume", "-q")
+    assert resumed.exit_code == 0
+    assert (firth.load(tmp_path / "b").vectors.matrix == model.vectors.matrix).all()
+
+
+@needs_torch
+def test_standard_input_is_learnt_from(folders: dict[str, Path], tmp_path: Path) -> None:
+    result = run("train", "gpt", "-", "-o", tmp_path / "m", *TINY, "--steps", 30, stdin=folders["text"].read_bytes())
+    assert result.exit_code == 0, result.output
+    assert (firth.load(tmp_path / "m").vectors.matrix == firth.load(folders["gpt"]).vectors.matrix).all()

@@ -12,22 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import firth
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
-import firth
-from firth.contextual import (
+from firth.contextual import (  # noqa: E402
     BERT,
     GPT,
     SentenceClassifier,
     TokenClassifier,
-    Tokenizer,
     TokenIds,
+    Tokenizer,
     generation,
     load,
     static_start,
 )
-from firth.contextual.base import by_length
+from firth.contextual.base import by_length  # noqa: E402
 
 SMALL = {
     "layers": 2,
@@ -49,6 +50,12 @@ def planted(n: int, seed: int) -> list[str]:
     return [" ".join(f"k{i} v{i} ." for i in draw.choices(range(8), k=6)) for _ in range(n)]
 
 
+def topics(n: int, seed: int) -> list[str]:
+    """Texts that hold words of one topic alone, a or b or c."""
+    draw = random.Random(seed)
+    return [" ".join(f"{letter}{i}" for i in draw.choices(range(4), k=60)) for letter in draw.choices("abc", k=n)]
+
+
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     return planted(300, 1)
@@ -60,8 +67,8 @@ def gpt(texts: list[str]) -> GPT:
 
 
 @pytest.fixture(scope="module")
-def bert(texts: list[str]) -> BERT:
-    return BERT(**{**SMALL, "layers": 1}, kind="words", masked=0.3, steps=300).fit(texts)
+def bert() -> BERT:
+    return BERT(**{**SMALL, "layers": 1}, kind="words", steps=150).fit(topics(200, 1))
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +87,17 @@ def test_gpt_learns_the_planted_language(gpt: GPT) -> None:
         (best, chance), *_ = gpt.next_tokens(f"k1 v1 . k{i}", 3)
         assert best == f"v{i}"
         assert chance > 0.9
-    # Of 19 pieces of a sentence 6 are keys, each worth log(8), and all others are certain.
+    # Of 19 pieces of a sentence 6 are keys, each worth log(8). After a full stop the sentence may end: who does not
+    # count finds this in one of six cases.
     least = 6 * math.log(8) / 19
+    most = least - 6 * (math.log(1 / 6) / 6 + 5 * math.log(5 / 6) / 6) / 19
     told = gpt.score(planted(50, 2))
-    assert least - 0.03 < told.nats < least + 0.15
+    assert least < told.nats < most + 0.05
     assert told.pieces == 50 * 19
     assert told.perplexity == pytest.approx(math.exp(told.nats))
     bits = told.nats * told.pieces / math.log(2)
     assert told.bits_per_byte == pytest.approx(bits / sum(len(text) for text in planted(50, 2)))
-    assert gpt.history[-1].held_out == pytest.approx(least, abs=0.15)
+    assert least < gpt.history[-1].held_out < most + 0.05
     assert gpt.history[-1].step == 120
 
 
@@ -108,12 +117,14 @@ def test_score_is_the_mean_of_all_logits_and_the_stride_does_not_change_what_is_
     assert strides[1].nats == pytest.approx(strides[32].nats, abs=0.1)
 
 
-def test_bert_learns_the_planted_language(bert: BERT) -> None:
-    for i in range(8):
-        (answers,) = bert.fill_mask(f"k{i} [MASK] . k1 v1 .", 2)
-        assert answers[0][0] == f"v{i}"
-    first, second = bert.fill_mask("k3 [MASK] . [MASK] v2 .", 1)
-    assert (first[0][0], second[0][0]) == ("v3", "k2")
+def test_bert_learns_the_planted_topics(bert: BERT) -> None:
+    for letter in "abc":
+        text = " ".join(f"{letter}{i % 4}" for i in range(20))
+        for masks in bert.fill_mask(f"[MASK] {text} [MASK] {text[:20]}", 4):
+            assert {piece for piece, _ in masks} == {f"{letter}{i}" for i in range(4)}
+            assert sum(chance for _, chance in masks) > 0.9
+    held_out = bert.history[-1].held_out
+    assert math.log(4) - 0.05 < held_out < math.log(4) + 0.25  # a window may hold two topics
     assert sum(chance for _, chance in bert.fill_mask("[MASK]", 1000)[0]) == pytest.approx(1)
 
 
@@ -173,11 +184,10 @@ def test_a_failed_fit_changes_nothing(gpt: GPT, texts: list[str]) -> None:
 
 
 def test_divergence_names_the_step_and_keeps_finite_weights(texts: list[str]) -> None:
-    model = GPT(**{**SMALL, "learning_rate": 1e3, "clip": None}, kind="words", steps=200, warmup=0)
-    with pytest.raises(FloatingPointError, match="step"):
-        # Nothing holds such steps, except that a norm stands before everything: push it over the edge.
-        model.fit(texts, callbacks=[lambda m: m.transformer.embedding.weight.data.fill_(math.inf)])
-    assert model.history
+    model = GPT(**{**SMALL, "learning_rate": 1e3}, clip=None, kind="words", steps=200, warmup=0)
+    with pytest.raises(FloatingPointError, match=r"step \d+"):
+        model.fit(texts)
+    assert np.isfinite(model.vectors.matrix).all()
 
 
 # ---- generation
@@ -284,21 +294,22 @@ def test_a_conversation_becomes_a_prompt() -> None:
 
 
 def test_gpt_answers_in_a_conversation() -> None:
-    """Answers echo the question; then the user would speak again, and that is not said."""
-    draw = random.Random(2)
-    words = [f"w{i}" for i in range(6)]
-    lines = [f"user: {word}\nassistant: {word} {word}\nuser: {draw.choice(words)}\n" for word in words * 60]
-    model = GPT(**SMALL, vocabulary_size=300, steps=200).fit(lines)
-    for word in words:
-        assert model.generate([{"role": "user", "content": word}], temperature=0) == f"{word} {word}"
+    """After the answer the user would speak again, and that is not said."""
+    lines = [f"user w{i % 6}\nassistant of course\nuser w{i % 5}\n" for i in range(300)]
+    model = GPT(**SMALL, vocabulary_size=300, steps=60).fit(lines)
+    template = "{role} {content}\n"
+    assert "\nuser" in model.generate("user w3\nassistant", temperature=0, max_new=30)
+    for i in range(6):
+        said = [{"role": "user", "content": f"w{i}"}]
+        assert model.generate(said, template=template, temperature=0) == "of course"
 
 
 # ---- states
 
 
 def test_encode_by_batches_equals_one_by_one(bert: BERT, gpt: GPT, texts: list[str]) -> None:
-    some = [text[: 6 * (i % 15)] for i, text in enumerate(texts[:40])]
-    for model in (bert, gpt):
+    for model, given in ((bert, topics(40, 2)), (gpt, texts)):
+        some = [text[: 6 * (i % 15)] for i, text in enumerate(given[:40])]
         together = model.encode(some)
         for text, states in zip(some, together, strict=True):
             (alone,) = model.encode([text])
@@ -313,20 +324,20 @@ def test_batches_hold_what_is_alike() -> None:
 
 
 def test_layers_and_poolings(bert: BERT) -> None:
-    text = "k1 v1 . k2"
+    text = "a1 b1 c2 a2"
     (last,) = bert.encode([text])
     for layer in (0, 1):
         (states,) = bert.encode([text], layer=layer)
         assert (states == bert.encode([text], layer=layer - 2)[0]).all()
         assert (states == last).all() == (layer == 1)
-    pooled = {how: bert.encode([text, "k3"], pooling=how)[0] for how in ("mean", "max", "cls")}
+    pooled = {how: bert.encode([text, "a3"], pooling=how)[0] for how in ("mean", "max", "cls")}
     np.testing.assert_allclose(pooled["mean"], last.mean(0), atol=1e-6)
     np.testing.assert_allclose(pooled["max"], last.max(0), atol=1e-6)
     np.testing.assert_allclose(pooled["cls"], last[0], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], normalize=True)[0], axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], pooling="max", normalize=True), axis=1), 1, rtol=1e-5)
     # Layer 0 of one piece is the same wherever it stands but for its position; the last knows its company.
-    near, far = (bert.encode([f"k1 {value} . k2"])[0][1] for value in ("v1", "v5"))
+    near, far = (bert.encode([f"a1 {value} a1 a2"])[0][1] for value in ("a1", "b2"))
     assert np.abs(near - far).max() > 1e-3
 
 
@@ -343,8 +354,8 @@ def test_words_get_the_states_of_their_pieces(spelling: GPT) -> None:
 
 
 def test_a_gpt_s_state_knows_nothing_of_what_comes(gpt: GPT, bert: BERT) -> None:
-    for model, blind in ((gpt, True), (bert, False)):
-        a, b = (model.encode([f"k1 v1 . {end}"])[0][:3] for end in ("k2", "v7"))
+    for model, text, ends, blind in ((gpt, "k1 v1 .", ("k2", "v7"), True), (bert, "a1 a1 a1", ("a2", "b2"), False)):
+        a, b = (model.encode([f"{text} {end}"])[0][:3] for end in ends)
         assert np.allclose(a, b, atol=1e-5) == blind
 
 
@@ -353,7 +364,7 @@ def test_empty_sentences_and_long_ones(gpt: GPT, bert: BERT) -> None:
     assert (gpt.encode(["", "k1"], pooling="mean")[0] == 0).all()
     assert gpt.encode([]) == []
     assert bert.encode([""])[0].shape == (2, 32)  # what stands around every sentence
-    long = "k1 v1 . " * 20
+    long = "k1 v1 a1 " * 20
     for model in (gpt, bert):
         with pytest.raises(ValueError, match=r"sentences\[1\] has 6\d pieces and the model 32 positions"):
             model.encode(["k1", long])
@@ -372,11 +383,12 @@ def test_logits_are_those_of_the_next_pieces(gpt: GPT, bert: BERT) -> None:
     chances = np.exp(scores[1, 0] - scores[1, 0].max())
     best, chance = gpt.next_tokens("k2", 1)[0]
     assert (best, chance) == ("v2", pytest.approx(chances.max() / chances.sum(), rel=1e-5))
-    assert bert.logits("k1").shape == (1, 3, len(bert.tokenizer))
+    assert bert.logits("a1").shape == (1, 3, len(bert.tokenizer))
 
 
-def test_bf16_is_near(bert: BERT, texts: list[str]) -> None:
-    exact, near = (bert.encode(texts[:20], pooling="mean", normalize=True, bf16=bf16) for bf16 in (False, True))
+def test_bf16_is_near(bert: BERT) -> None:
+    some = topics(20, 3)
+    exact, near = (bert.encode(some, truncate=32, pooling="mean", normalize=True, bf16=bf16) for bf16 in (False, True))
     assert exact.dtype == near.dtype == np.float32
     assert (exact * near).sum(1).min() > 0.99
     assert (exact != near).any()
@@ -393,10 +405,10 @@ def test_attention_maps(gpt: GPT, bert: BERT) -> None:
     for weights in maps.weights.values():
         np.testing.assert_allclose(weights.sum(2), 1, atol=1e-5)
         assert (np.triu(weights[0], 1) == 0).all()  # nobody looks ahead
-    some = bert.attention_maps("k1 v1", heads=[-1], layers=[-1])
+    some = bert.attention_maps("a1 b1", heads=[-1], layers=[-1])
     assert (sorted(some.weights), some.heads) == ([0], [1])
-    assert some.tokens == ["[CLS]", "k1", "v1", "[SEP]"]
-    assert (some[0, 1] == bert.attention_maps("k1 v1")[0, 1]).all()
+    assert some.tokens == ["[CLS]", "a1", "b1", "[SEP]"]
+    assert (some[0, 1] == bert.attention_maps("a1 b1")[0, 1]).all()
     assert (some[0, 1] > 0).all()
     for wrong in ((1, 1), (0, 0)):
         with pytest.raises(KeyError):
@@ -488,7 +500,8 @@ def test_pieces_that_are_no_words_are_composed() -> None:
     assert start.words + start.composed == start.found.sum()
     plain = static_start.static_rows(firth.Vectors(["bank", "ing"], np.ones((2, 4))), tokenizer, 4)
     # Within a word "##ing" is not the word "ing".
-    assert [tokenizer.pieces[i] for i in np.flatnonzero(plain.found)] in (["bank", "ing"], ["bank"])
+    assert {tokenizer.pieces[i] for i in np.flatnonzero(plain.found)} == {"bank", "ing"}
+    assert "##ing" in tokenizer.pieces
 
 
 def test_byte_level_pieces_are_words_behind_a_blank() -> None:
@@ -509,7 +522,7 @@ def test_projection_keeps_inner_products(size: int) -> None:
     given, kept = vectors.matrix @ vectors.matrix.T, rows @ rows.T
     spectrum = np.sort(np.linalg.eigvalsh(given.astype(np.float64)))[::-1]
     lost = np.linalg.norm(spectrum[32:])
-    assert np.linalg.norm(given - kept) == pytest.approx(lost, abs=1e-3 * np.linalg.norm(given))
+    assert abs(np.linalg.norm(given - kept) - lost) < 1e-4 * np.linalg.norm(given)
     scaled = static_start.static_rows(vectors, tokenizer, 32, project=True, std=0.02)
     assert scaled.rows[scaled.found].std() == pytest.approx(0.02, rel=1e-4)
     np.testing.assert_allclose(scaled.rows / scaled.rows.std(), start.rows / start.rows.std(), atol=1e-4)
@@ -518,7 +531,7 @@ def test_projection_keeps_inner_products(size: int) -> None:
 def test_what_static_start_refuses(texts: list[str]) -> None:
     with pytest.raises(ValueError, match="embedding has vectors of 16 numbers and dim is 32"):
         GPT(**SMALL, embedding=words(5, 16))
-    with pytest.raises(TypeError, match="embedding must be firth.Vectors"):
+    with pytest.raises(TypeError, match=r"embedding must be firth\.Vectors"):
         GPT(**SMALL, embedding=np.ones((3, 32)))
     with pytest.raises(ValueError, match="needs embedding"):
         GPT(**SMALL, embedding_mode="frozen")
@@ -538,13 +551,13 @@ def test_folders_keep_everything(name: str, tmp_path: Path, request: pytest.Fixt
     for read in (type(model).load, type(model).from_pretrained, load, firth.load):
         again = read(tmp_path / "model")
         assert type(again) is type(model)
-        np.testing.assert_array_equal(again.encode(["k1 v1 ."])[0], model.encode(["k1 v1 ."])[0])
+        np.testing.assert_array_equal(again.encode(["k1 a1 ."])[0], model.encode(["k1 a1 ."])[0])
         assert again.history == model.history
         for option, value in model.options.items():
-            if option not in ("tokenizer", "mlp_dim", "device"):
+            if option not in ("tokenizer", "mlp_dim"):
                 assert getattr(again, option) == value
         assert again.tokenizer.pieces == model.tokenizer.pieces
-    again.fit(planted(20, 1))  # and on it goes, with its own tokenizer
+    dataclasses.replace(again, steps=2).fit(topics(20, 1))  # and on it goes, with its own tokenizer
     model.save(tmp_path / "model")  # over the old one
 
 
@@ -575,11 +588,6 @@ def test_folders_of_the_other_kind(gpt: GPT, bert: BERT, tmp_path: Path) -> None
 # ---- fine-tuning
 
 
-def labelled(n: int, seed: int) -> tuple[list[str], list[str]]:
-    given = planted(n, seed)
-    return given, ["even" if int(text[1]) % 2 == 0 else "odd" for text in given]
-
-
 @pytest.mark.parametrize("options", [{"head_only": True, "penalty": 0.1}, {"epochs": 3, "learning_rate": 2e-3}])
 def test_sentences_are_told_by_their_first_key(gpt: GPT, options: dict[str, float], tmp_path: Path) -> None:
     """The last state of a short sentence knows its key."""
@@ -605,7 +613,9 @@ def test_sentences_are_told_by_their_first_key(gpt: GPT, options: dict[str, floa
 
 
 def test_tuning_teaches_what_states_do_not_hold(bert: BERT) -> None:
-    given, labels = labelled(300, 4)
+    """Which of a topic's four words comes first is nothing that a masked word told."""
+    given = [text[:29] for text in topics(300, 4)]
+    labels = [int(text[1]) % 2 for text in given]
     alone = SentenceClassifier(encoder=bert, head_only=True, pooling="first").fit(given, labels)
     tuned = SentenceClassifier(encoder=bert, pooling="first", epochs=8, learning_rate=3e-3).fit(given, labels)
     assert alone.held_out_score < 0.9 < tuned.held_out_score
@@ -704,7 +714,7 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.encode(["a"], pooling="mean", words="mean"), ValueError, "exclude"),
         (lambda: gpt.encode(["a"], truncate=33), ValueError, "truncate must be at most 32"),
         (lambda: gpt.generate(long), ValueError, "40 pieces and the model 32 positions"),
-        (lambda: gpt.generate(5), TypeError, ""),
+        (lambda: gpt.generate(5), TypeError, "int"),
         (lambda: gpt.generate("k1", temperature=-1), ValueError, "temperature"),
         (lambda: gpt.generate("k1", temperature=math.nan), ValueError, "temperature"),
         (lambda: gpt.generate("k1", top_k=0), ValueError, "top_k"),

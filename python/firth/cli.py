@@ -1345,6 +1345,10 @@ class _TrainContextual(click.Command):
             model = getattr(contextual, self.kind)(**options)
         _check_folder(path)
         firth.corpus._sources(list(inputs))
+        if "-" in inputs and len(inputs) > 1:
+            raise click.UsageError("- stands alone: standard input is read as a whole")
+        # Standard input is kept: a tokenizer is learnt from the text before the model is.
+        data = _lines("-") if "-" in inputs else [Path(one) for one in inputs]
         say, bars = _voice(quiet)
 
         def report(model: Any) -> None:
@@ -1352,9 +1356,7 @@ class _TrainContextual(click.Command):
                 say(_evaluated(model.history[-1]))
 
         try:
-            model.fit(
-                [Path(one) for one in inputs], progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume
-            )
+            model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
         except KeyboardInterrupt:
             kept = " With --checkpoint FOLDER a run can be resumed."
             if checkpoint is not None:
