@@ -1128,7 +1128,7 @@ def test_classifier_refuses_bad_input(tmp_path: Path, labelled: Path, text: Path
 # ---- contextual models
 
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs torch and tokenizers")
-TINY = [f"--{option}" for option in "layers=1 heads=2 dim=16 length=16 kind=words learning-rate=0.01 threads=1".split()]
+TINY = ["--layers=1", "--heads=2", "--dim=16", "--length=16", "--kind=words", "--learning-rate=0.01", "--threads=1"]
 
 
 @pytest.fixture(scope="module")
