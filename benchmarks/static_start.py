@@ -1,168 +1,244 @@
-"""A GPT whose embeddings start from static vectors, beside one whose embeddings start at random: when does it help?
+"""Does it help GPT to start from static vectors, and when? Held-out loss by step, from several seeds.
 
-    python benchmarks/static_start.py --quick                   one seed, few steps; a minute or two
-    python benchmarks/static_start.py --figure curve.png        three seeds
-    python benchmarks/static_start.py --show results.json
+    python benchmarks/static_start.py --quick         a smoke run, a minute or two; no figures
+    python benchmarks/static_start.py                 4 ways, 3 seeds; hours
+    python benchmarks/static_start.py --slice 5       on the first 5 MB of the text alone; its vectors too
+    python benchmarks/static_start.py --rich          on a slice, with vectors of the whole text
+    python benchmarks/static_start.py --show benchmarks/results/static_start.json
 
-Of a part of the Wikipedia text of --data, a byte-level tokenizer and fastText vectors (skip-gram with subwords) of its
-words are learnt once, from the texts that the GPT learns from. Then the same GPT is trained from each seed in each way:
-all embeddings at random ("random"); started from the vectors as they are ("raw"), or scaled to the deviation that the
-other weights start with ("scaled"), and tuned; scaled and frozen; scaled and frozen for the first quarter of the steps.
-Told is the held-out loss at every evaluation, the mean over the seeds of the difference from "random" of the same seed,
-and its standard error: seeds are paired, so that what the seed does to both does not count.
-
-Vectors cost time too: their seconds are stated. The figure needs matplotlib.
+README.md beside this says what is compared. The plot needs matplotlib, and is written beside the JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import os
+import re
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import common
+from contextual import TEXT, articles, split, token_ids
 
 Run = dict[str, Any]
 
-WAYS: dict[str, dict[str, Any]] = {
-    "random": {},
-    "raw": {"embedding_mode": "tuned"},
-    "scaled": {"embedding_mode": "tuned", "embedding_std": 0.02},
-    "frozen": {"embedding_mode": "frozen", "embedding_std": 0.02},
-    "frozen first": {"embedding_mode": "frozen_first", "embedding_std": 0.02},
-}
-DIM = 128
+WAYS = ("random", "frozen", "tuned", "frozen_first")
+GPT = {"layers": 4, "heads": 4, "dim": 256, "length": 128, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1}
+GPT |= {"evaluate_batches": 16}
+WORD2VEC = {"window": 5, "negative": 5, "epochs": 5}
+MARKS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of all steps: where the table looks
+TOKEN = re.compile(r"[^\W\d_]+|[0-9]+|[^\w\s]")
 
 
-def texts_of(source: Path, n: int) -> list[str]:
-    """The first paragraphs of some length."""
-    from firth.files import open_binary
-
-    with open_binary(source) as file:
-        lines = (line.decode().strip() for line in file)
-        return list(itertools.islice((line for line in lines if len(line) > 100), n))
-
-
-def train(options: argparse.Namespace) -> Run:
-    """All ways from all seeds."""
+def word_vectors(texts: Sequence[str], dim: int, seed: int, threads: int) -> Any:
+    """word2vec of texts to learn from; case and punctuation are kept, as pieces keep them."""
     import firth
-    from firth.contextual import GPT, TokenIds, Tokenizer
 
-    texts = texts_of(options.data / "enwiki.raw.txt.xz", options.texts)
-    tokenizer = Tokenizer.train(texts, kind="bpe", vocabulary_size=options.vocabulary)
-    ids = TokenIds.build(texts, tokenizer, held_out=0.05, seed=1)
-    # The vectors see what the GPT learns from, as its pieces' words are spelt: nothing of what is held out.
-    learnt = tokenizer.decode(ids.train.tolist(), special=True).split("<|endoftext|>")
+    lines = [TOKEN.findall(line) for text in texts for line in text.split("\n")]
+    corpus = firth.Corpus.from_iterable(lines, min_count=5)
+    return firth.Word2Vec(**WORD2VEC, vector_size=dim, seed=seed, threads=threads).fit(corpus).vectors
+
+
+def train(ids: Any, tokenizer: Any, vectors: Any, way: str, seed: int, settings: argparse.Namespace) -> Run:
+    """One training, and its curve."""
+    from firth import contextual
+
+    more: Run = {}
+    if way != "random":
+        more = {
+            "embedding": vectors,
+            "embedding_mode": "tuned" if way == "tuned" else way,
+            "embedding_std": settings.std,
+        }
+    if way == "frozen_first":
+        more["embedding_steps"] = max(1, settings.steps // 4)
+    gpt = contextual.GPT(
+        **settings.options, **more, tokenizer=tokenizer, steps=settings.steps, tied=not settings.untied, seed=seed,
+        evaluate_every=max(1, settings.steps // 40), threads=settings.threads,
+    )  # fmt: skip
     start = time.perf_counter()
-    words = firth.Corpus.from_iterable(learnt, tokenizer=_words)
-    vectors = firth.FastText(vector_size=DIM, epochs=5, threads=options.threads).fit(words).vectors
-    seconds = time.perf_counter() - start
-    shared = {
-        "layers": 4,
-        "heads": 4,
-        "dim": DIM,
-        "length": 128,
-        "tokenizer": tokenizer,
-        "steps": options.steps,
-        "batch_size": 16,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-        "evaluate_every": max(1, options.steps // 20),
-        "evaluate_batches": 32,
-        "threads": options.threads,
-    }
-    curves: dict[str, list[list[float]]] = {way: [] for way in WAYS}
-    found = None
-    for seed in range(1, options.seeds + 1):
-        for way, chosen in WAYS.items():
-            given = {} if way == "random" else {"embedding": vectors, "embedding_steps": max(1, options.steps // 4)}
-            model = GPT(**shared, **given, **chosen, seed=seed).fit(ids)
-            found = model.static_start or found
-            curves[way].append([one.held_out for one in model.history])
-            print(f"seed {seed}, {way}: {model.history[-1].held_out:.4f}", file=sys.stderr)
+    gpt.fit(ids, callbacks=[lambda one: progress(way, seed, one.history[-1], settings.steps)])
+    found = gpt.static_start
     return {
-        "machine": common.describe_machine(["torch", "tokenizers"]),
-        "texts": len(texts),
-        "tokens": len(ids.train),
-        "pieces": len(tokenizer),
-        "start": repr(found),
-        "seconds of the vectors": seconds,
-        "threads": options.threads,
-        "steps": [one.step for one in model.history],
-        "curves": curves,
+        "way": way,
+        "seed": seed,
+        "wall": time.perf_counter() - start,
+        "history": [vars(one) for one in gpt.history],
+        "start": None if found is None else {"words": found.words, "composed": found.composed, "of": len(found.found)},
     }
 
 
-def _words(text: str) -> list[str]:
-    """Runs of letters and digits, as they are written, and each other character by itself."""
-    import re
-
-    return re.findall(r"\w+|[^\w\s]", text)
+def progress(way: str, seed: int, last: Any, steps: int) -> None:
+    print(f"{way}, seed {seed}: step {last.step} of {steps}, held-out {last.held_out:.4f}", file=sys.stderr, flush=True)
 
 
-def show(run: Run) -> None:
-    """Differences from "random", seed by seed, where the curves begin, in the midst, and where they end."""
-    steps, curves = run["steps"], run["curves"]
-    print(f"{run['tokens']:,} tokens of {run['texts']:,} texts, {run['pieces']:,} pieces; {run['start']}")
-    print(f"vectors: {run['seconds of the vectors']:.0f} s on {run['threads']} threads\n")
-    places = sorted({0, len(steps) // 4, len(steps) // 2, len(steps) - 1})
-    rows = []
-    for way, seeds in curves.items():
-        cells = []
-        for place in places:
-            if way == "random":
-                cells.append(f"{statistics.mean(seed[place] for seed in seeds):.3f}")
-                continue
-            gaps = [seed[place] - other[place] for seed, other in zip(seeds, curves["random"], strict=True)]
-            error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("nan")
-            cells.append(f"{statistics.mean(gaps):+.3f} ± {error:.3f}")
-        rows.append([way, *cells])
-    print(common.table(["held-out loss, nats", *(f"step {steps[place]:,}" for place in places)], rows))
+def run(settings: argparse.Namespace) -> Run:
+    from firth.contextual import Tokenizer
+
+    limit = None if settings.slice is None else int(1e6 * settings.slice)
+    train_texts, held_out = split(articles(settings.data / TEXT, limit), 0.02)
+    tokenizer = Tokenizer.train(train_texts, kind="bpe", vocabulary_size=settings.vocabulary)
+    ids = token_ids(tokenizer, train_texts, held_out)
+    vector_texts: Sequence[str] = train_texts
+    if settings.rich:
+        # Whoever has little text may have vectors of much; but never of what is held out.
+        apart = set(held_out)
+        vector_texts = [text for text in articles(settings.data / TEXT) if text not in apart]
+    results: Run = {
+        "machine": common.describe_machine(("torch", "tokenizers", "numpy")),
+        "quick": settings.quick,
+        "threads": settings.threads,
+        "options": {**settings.options, "tied": not settings.untied},
+        "word2vec": WORD2VEC,
+        "std": settings.std,
+        "steps": settings.steps,
+        "text": {
+            "train_pieces": len(ids.train),
+            "held_out_pieces": len(ids.held_out),
+            "vocabulary": len(tokenizer),
+            "bytes": sum(len(text.encode()) for text in train_texts),
+            "vectors_bytes": sum(len(text.encode()) for text in vector_texts),
+        },
+        "runs": [],
+    }
+    for seed in range(1, settings.repeats + 1):
+        vectors = word_vectors(vector_texts, settings.options["dim"], seed, settings.threads)
+        ways = settings.only.split(",")
+        for way in ways[seed % len(ways) :] + ways[: seed % len(ways)]:
+            results["runs"].append(train(ids, tokenizer, vectors, way, seed, settings))
+            common.write_json(settings.json, results)
+    return results
 
 
-def draw(run: Run, path: Path) -> None:
-    """Held-out loss against steps, a line for each way: the mean of its seeds, and each seed faintly."""
-    from matplotlib.figure import Figure
+# --- Table and plot --------------------------------------------------------------------------------------------------
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for i, (way, seeds) in enumerate(run["curves"].items()):
-        for seed in seeds:
-            axes.plot(run["steps"], seed, color=f"C{i}", alpha=0.25, linewidth=0.8)
-        axes.plot(run["steps"], [statistics.mean(values) for values in zip(*seeds, strict=True)], f"C{i}", label=way)
-    axes.set_xlabel("steps")
-    axes.set_ylabel("held-out loss, nats a piece")
-    axes.legend(title="embeddings start")
+
+def curves(results: Run) -> dict[str, dict[int, list[tuple[int, float]]]]:
+    """By way and seed: steps and held-out losses."""
+    found: dict[str, dict[int, list[tuple[int, float]]]] = {}
+    for one in sorted(results["runs"], key=lambda one: (WAYS.index(one["way"]), one["seed"])):
+        curve = [(point["step"], point["held_out"]) for point in one["history"]]
+        found.setdefault(one["way"], {})[one["seed"]] = curve
+    return found
+
+
+def mean(values: Sequence[float], digits: int = 3, sign: str = "") -> str:
+    """With the standard deviation, if there are several."""
+    text = f"{statistics.mean(values):{sign}.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+
+
+def at(curve: Sequence[tuple[int, float]], step: float) -> float:
+    """The loss at the evaluation nearest to a step."""
+    return min(curve, key=lambda point: abs(point[0] - step))[1]
+
+
+def reached(curve: Sequence[tuple[int, float]], loss: float) -> int | None:
+    """The first evaluation that is no worse."""
+    return next((step for step, found in curve if found <= loss), None)
+
+
+def report(results: Run) -> str:
+    machine, text, steps = results["machine"], results["text"], results["steps"]
+    read, seen = (f"{text[name] / 1e6:.1f} MB" for name in ("bytes", "vectors_bytes"))
+    found = curves(results)
+    base = found.get("random", {})
+    rows, apart = [], []
+    for way, seeds in found.items():
+        rows.append([way, *(mean([at(curve, mark * steps) for curve in seeds.values()]) for mark in MARKS)])
+        both = sorted(seeds.keys() & base.keys())
+        if way == "random" or not both:
+            continue
+        row = [way]
+        row += [mean([at(seeds[s], mark * steps) - at(base[s], mark * steps) for s in both], 3, "+") for mark in MARKS]
+        ends = [reached(seeds[seed], base[seed][-1][1]) for seed in both]
+        row.append("-" if None in ends else mean([100 * end / steps for end in ends if end is not None], 0))
+        apart.append(row)
+    headings = [f"{100 * mark:.0f} % of steps" for mark in MARKS]
+    options = ", ".join(f"{name}={value}" for name, value in results["options"].items())
+    started = next((one["start"] for one in results["runs"] if one["start"]), None)
+    parts = [
+        f"{machine['date'][:10]}; {machine['cpu']}, {machine['cpus']} processors; load before {machine['load']:.2f}; "
+        f"torch {machine['versions']['torch']}; firth {machine['commit']}; {results['threads']} threads. {options}; "
+        f"{steps} steps over {text['train_pieces']:,} pieces ({read}) of {text['vocabulary']:,}; vectors of {seen}, "
+        f"scaled to a deviation of {results['std']}."
+        + (f" {started['words']:,} of {started['of']:,} pieces have a row." if started else "")
+        + (" A QUICK RUN: nothing here is a measurement." if results["quick"] else ""),
+        "### Held-out loss, nats for a piece: mean and deviation over seeds\n\n" + common.table(["", *headings], rows),
+    ]
+    if apart:
+        last = "% of steps to random's last loss"
+        parts.append("### Less random's of the same seed\n\n" + common.table(["", *headings, last], apart))
+    return "\n\n".join(parts)
+
+
+def plot(results: Run, path: Path) -> bool:
+    """Draw the curves: means, and from the lowest to the highest seed. False without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for way, seeds in curves(results).items():
+        steps = [step for step, _ in next(iter(seeds.values()))]
+        losses = [[loss for _, loss in curve] for curve in seeds.values()]
+        columns = list(zip(*losses, strict=True))
+        (line,) = axes.plot(steps, [statistics.mean(column) for column in columns], label=way.replace("_", " "))
+        axes.fill_between(steps, [*map(min, columns)], [*map(max, columns)], color=line.get_color(), alpha=0.2, lw=0)
+    axes.set(xlabel="steps", ylabel="held-out loss, nats for a piece")
+    axes.legend(title="rows of W_E at the start")
+    axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return True
 
 
 def main() -> None:
-    """Train, or show what was trained."""
+    folder = common.REPOSITORY / "benchmarks" / "results"
+    data = Path(os.environ.get("FIRTH_DATA", common.REPOSITORY.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--texts", type=common.positive, default=40_000)
-    parser.add_argument("--vocabulary", type=common.positive, default=8_000)
-    parser.add_argument("--steps", type=common.positive, default=1_000)
-    parser.add_argument("--seeds", type=common.positive, default=3)
+    parser.add_argument("--data", type=Path, default=data, help=f"{TEXT} (FIRTH_DATA)")
+    parser.add_argument("--json", type=Path, help="default: results/static_start.json, or static_start-quick.json")
+    parser.add_argument("--only", default=",".join(WAYS), help="some of " + ",".join(WAYS))
+    parser.add_argument("--repeats", type=common.positive, help="with seeds 1, 2, ... (default 3)")
+    parser.add_argument("--steps", type=common.positive, help="default 1,500")
     parser.add_argument("--threads", type=common.positive, default=2)
-    parser.add_argument("--quick", action="store_true", help="one seed, 100 steps, 5,000 texts")
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--show", type=Path, metavar="FILE", help="show what --output wrote")
-    options = parser.parse_args()
-    if options.quick:
-        options.texts, options.steps, options.seeds = 5_000, 100, 1
-    run = json.loads(options.show.read_text()) if options.show else train(options)
-    show(run)
-    if options.output:
-        common.write_json(options.output, run)
-    if options.figure:
-        draw(run, options.figure)
+    parser.add_argument("--vocabulary", type=common.positive, help="pieces (default 8,000)")
+    parser.add_argument("--std", type=float, default=0.02, help="deviation that the rows are scaled to")
+    parser.add_argument("--untied", action="store_true", help="an unembedding of its own, which starts at random")
+    parser.add_argument("--bf16", action="store_true", default=None, help="also without AMX")
+    parser.add_argument("--slice", type=float, metavar="MB", help="the first megabytes of the text alone")
+    parser.add_argument("--rich", action="store_true", help="vectors of the whole text, whatever the slice")
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    parser.add_argument("--show", type=Path, metavar="JSON", help="table and plot of an earlier run, and end")
+    settings = parser.parse_args()
+    if settings.show is not None:
+        results = json.loads(settings.show.read_text())
+        print(report(results))
+        plot(results, settings.show.with_suffix(".png"))
+        return
+    if unknown := set(settings.only.split(",")) - set(WAYS):
+        parser.error(f"--only takes some of {','.join(WAYS)}, not {','.join(sorted(unknown))}")
+    settings.options = {**GPT, "bf16": settings.bf16}
+    if settings.quick:
+        settings.options |= {"layers": 2, "heads": 2, "dim": 32, "length": 32, "batch_size": 8, "evaluate_batches": 2}
+        settings.slice = settings.slice or 1.0
+    settings.repeats = settings.repeats or (2 if settings.quick else 3)
+    settings.steps = settings.steps or (40 if settings.quick else 1500)
+    settings.vocabulary = settings.vocabulary or (1000 if settings.quick else 8000)
+    settings.json = settings.json or folder / ("static_start-quick.json" if settings.quick else "static_start.json")
+    results = run(settings)
+    print(report(results))
+    drawn = plot(results, settings.json.with_suffix(".png"))
+    print(f"\nEvery figure: {settings.json}{'' if drawn else '; no plot, for want of matplotlib'}", file=sys.stderr)
 
 
 if __name__ == "__main__":
