@@ -340,6 +340,18 @@ def test_masks_are_80_10_10(whole_words):
     assert agree.all() if whole_words else not agree.all()
 
 
+def test_whole_words_begin_behind_the_end_of_a_text():
+    """Byte-level pieces hold the space before a word: at a text's beginning there is none, and it is no word's rest."""
+    bpe = Tokenizer.train(["read on"] * 9, kind="bpe", vocabulary_size=270)
+    plain = bpe._tokenizer
+    plain.add_special_tokens(["<mask>"])
+    tokenizer = Tokenizer(plain)
+    ids = TokenIds.build(["read", "on"] * 20, tokenizer, held_out=0.0)
+    targets = MaskedBatches(ids, tokenizer, length=41, whole_words=True, probability=0.5)(0, 50).targets[:, :-1].numpy()
+    chosen = targets[:, 2:] != -100
+    assert (chosen[:, :-2] != chosen[:, 2:]).any()  # one text hidden, the next one not
+
+
 def test_masks_refuse(ids, tokenizer):
     bpe = Tokenizer.train(chain_texts(5), kind="bpe", vocabulary_size=260)
     with pytest.raises(ValueError, match="no mask"):
@@ -818,6 +830,36 @@ def test_ctrl_c(ids, where, tmp_path, default_ctrl_c):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="raises a POSIX signal")
+def test_a_handler_of_one_s_own(ids, tmp_path, default_ctrl_c):
+    class Quit(Exception):
+        pass
+
+    def handler(number, frame):
+        raise Quit
+
+    signal.signal(signal.SIGINT, handler)
+
+    def press(step):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    try:
+        with pytest.raises(Quit):
+            train(
+                bigrams(),
+                NextTokenBatches(ids, length=16),
+                loss,
+                SCHEDULE,
+                checkpoint=tmp_path,
+                before_step=press,
+            )
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert files.read_tensors(tmp_path / "checkpoint.safetensors")[1]["progress"][0] == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="raises a POSIX signal")
 def test_second_ctrl_c_does_not_wait(ids, default_ctrl_c):
     calls = []
 
@@ -840,7 +882,8 @@ def test_second_ctrl_c_does_not_wait(ids, default_ctrl_c):
 TOGETHER = dataclasses.replace(SCHEDULE, batch_size=4, bf16=False)
 
 SHARED = """
-import json, os, sys, signal
+import json, os, sys, signal, warnings
+warnings.simplefilter("error")
 sys.path.insert(0, {tests!r})
 import torch, test_training as here
 torch.set_num_threads(1)
@@ -869,11 +912,12 @@ def loss(module, batch):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 history, ended = [], "whole"
 try:
+    if how == "plain":  # an earlier training in the same processes
+        here.train(here.bigrams(seed=7), batches, here.loss, schedule)
     here.train(module, batches, loss, schedule, before_step=before_step, checkpoint=folder + "/state", resume=True,
                history=history)
 except (KeyboardInterrupt, FloatingPointError) as error:
     ended = f"{{type(error).__name__}}: {{error}}"
-assert not torch.distributed.is_initialized()
 with open(f"{{folder}}/{{how}}.{{rank}}", "w") as file:
     json.dump([here.curve(history), here.weights_list(module), ended], file)
 """

@@ -9,6 +9,7 @@ dropout is such a function, too.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import itertools
@@ -662,7 +663,8 @@ def train(
 
     Under ``torchrun``, or in a process group that the caller has begun, each process takes its share of each step's
     examples, and all have the same weights (`torch.nn.parallel.DistributedDataParallel`). The first process writes
-    checkpoints and shows the bar; evaluations are the same everywhere, but for seconds.
+    checkpoints and shows the bar; evaluations are the same everywhere, but for seconds. A process group that is begun
+    here stays until the process ends, for the next training.
 
     Parameters
     ----------
@@ -717,7 +719,8 @@ def train(
     place = torch.device(device)
     if str(place) == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
-    with _processes(place) as processes, contextlib.ExitStack() as stack:
+    processes = _processes(place)
+    with contextlib.ExitStack() as stack:
         was_training = module.training
         stack.callback(module.train, was_training)
         stack.enter_context(torch.random.fork_rng([place.index] if place.type == "cuda" else []))
@@ -767,22 +770,22 @@ class _Processes:
                 dist.broadcast(tensor, 0)
 
 
-@contextlib.contextmanager
-def _processes(device: torch.device) -> Iterator[_Processes]:
+def _processes(device: torch.device) -> _Processes:
     """The processes that train together: those of the caller's group, or those that torchrun has begun, or this one."""
     if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) < 2):
-        yield _Processes()
-        return
-    ours = not dist.is_initialized()
-    if ours:
+        return _Processes()
+    if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield _Processes(dist.get_rank(), dist.get_world_size())
-    finally:
-        if ours:
-            dist.destroy_process_group()
+        # It stays: another one would find its forerunner's addresses in the store of torchrun, and wait for them.
+        atexit.register(_leave)
+    return _Processes(dist.get_rank(), dist.get_world_size())
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class _Interrupt:
@@ -968,9 +971,7 @@ class _Run:
         free = [parameter.requires_grad for parameter in self.parameters]
         if free != self.free:  # DDP sees to those parameters that want a gradient when it is made
             inner = _WithLoss(self.module, self.loss)
-            self.wrapped = nn.parallel.DistributedDataParallel(
-                inner, broadcast_buffers=False, find_unused_parameters=True
-            )
+            self.wrapped = nn.parallel.DistributedDataParallel(inner, find_unused_parameters=True)
             self.free = free
         return self.wrapped
 
