@@ -256,7 +256,7 @@ def test_kernel_equals_oracle_on_anything(lengths, size, window, negative, sampl
         window=window,
         negative=negative,
         sample=sample,
-        learning_rate=0.05,
+        learning_rate=0.02,
     )
     assert_close(case, case.train())
 
