@@ -22,9 +22,10 @@ namespace {
 constexpr int kRows = 6;                            // of a register block
 constexpr int kVectors = kRegisters == 32 ? 4 : 2;  // of a register block's columns
 constexpr int kPanel = kVectors * kWidth;           // keys packed together
+constexpr std::int64_t kRowsAhead = 16;              // between asking for a row and converting it
 constexpr int kChunk = 256;                         // keys between two looks at the greatest score
 constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
-constexpr float kInfinity = __builtin_inff();
+constexpr float kInfinity = __builtin_inff(), kHighest = __FLT_MAX__;
 static_assert(kAttentionBlock % kPanel == 0 && kChunk % kAttentionBlock == 0);
 
 FIRTH_INLINE std::int64_t padded(std::int64_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
@@ -67,6 +68,15 @@ FIRTH_INLINE VecInt lane_numbers() {
 FIRTH_INLINE float widened(std::uint16_t bits) {
     return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
 }
+FIRTH_INLINE Vec load_bf16(const std::uint16_t* p) {
+#if defined(__AVX512F__)  // GCC makes two halves of it
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return reinterpret_cast<Vec>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#else
+    typedef std::uint16_t Halves __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
+    return reinterpret_cast<Vec>(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), VecInt) << 16);
+#endif
+}
 // To the nearest, ties to even; a NaN stays one.
 FIRTH_INLINE std::uint16_t narrowed(float x) {
     const auto bits = __builtin_bit_cast(std::uint32_t, x);
@@ -96,7 +106,14 @@ FIRTH_INLINE Rows rows_of(const Attention& task, const AttentionArray& array, st
         if (task.bf16) {
             const auto* const from = static_cast<const std::uint16_t*>(array.data) + row;
             if (array.column == 1) {
-                for (int d = 0; d < width; ++d) to[d] = widened(from[d]);
+                // A row at a time, memory is waited for: lines of rows to come are asked for.
+                const std::uint16_t* const coming = from + kRowsAhead * array.time;
+                int d = 0;
+                for (; d + kWidth <= width; d += kWidth) {
+                    if (d % 32 == 0) __builtin_prefetch(coming + d, 0, 2);
+                    store(to + d, load_bf16(from + d));
+                }
+                for (; d < width; ++d) to[d] = widened(from[d]);
             } else {
                 for (int d = 0; d < width; ++d) to[d] = widened(from[d * array.column]);
             }
@@ -293,9 +310,8 @@ FIRTH_INLINE void with_rows(int n, Work&& work) {
 
 // --- Scores as they count -------------------------------------------------------------------------------------------
 
-// Up to kWidth of a term's numbers, from key j on.
+// The numbers of a term that belong to up to kWidth keys, from key j on.
 FIRTH_INLINE Vec fetch(const float* row, std::int64_t stride, std::int64_t j, std::int64_t n) {
-    if (stride == 0) return splat(row[0]);
     if (stride == 1 && n >= kWidth) return load(row + j);
     Vec x{};
     for (int lane = 0; lane < kWidth && lane < n; ++lane) x[lane] = row[(j + lane) * stride];
@@ -303,12 +319,11 @@ FIRTH_INLINE Vec fetch(const float* row, std::int64_t stride, std::int64_t j, st
 }
 // -1 where a key may be seen.
 FIRTH_INLINE VecInt fetch(const unsigned char* row, std::int64_t stride, std::int64_t j, std::int64_t n) {
-    if (stride == 0) return splat_int(row[0] != 0 ? -1 : 0);
-    VecInt seen{};
     if (stride == 1 && n >= kWidth) {
         typedef unsigned char Bytes __attribute__((vector_size(kWidth), aligned(1), may_alias));
         return __builtin_convertvector(*reinterpret_cast<const Bytes*>(row + j), VecInt) != 0;
     }
+    VecInt seen{};
     for (int lane = 0; lane < kWidth && lane < n; ++lane) seen[lane] = row[(j + lane) * stride] != 0 ? -1 : 0;
     return seen;
 }
@@ -323,42 +338,76 @@ struct Query {
     std::int64_t batch, head, i;
 };
 
+FIRTH_INLINE bool any(VecInt mask) {
+    std::int32_t found = 0;
+    for (int lane = 0; lane < kWidth; ++lane) found |= mask[lane];
+    return found != 0;
+}
+
+// Scores of the keys [first, last), of which the first stands at scores[0].
+struct Scores {
+    float* scores;
+    std::int64_t first, last;
+};
+
+// Adds a term, in units of log 2; minus infinity hides, whatever the score was, and what is hidden stays so. True if
+// there is such a key. A sum is no less than the lowest float, with which others write masks: it does not hide a key
+// from a query that sees no better one.
+bool add_term(const AttentionTerm<const float>& term, const Query& query, const Scores& to) {
+    const float* const row = row_of(term, query.batch, query.head, query.i);
+    VecInt hidden{};
+    for (std::int64_t j = to.first; j < to.last; j += kWidth) {
+        float* const at = to.scores + (j - to.first);
+        const Vec more = fetch(row, term.key, j, to.last - j);
+        const Vec score = load(at);
+        const VecInt hide = (more == -kInfinity) | (score == -kInfinity);
+        store(at, select(hide, splat(-kInfinity), max(splat(-kHighest), score + more * kLog2e)));
+        hidden |= hide;
+    }
+    return any(hidden);
+}
+
+// Hides what may not be seen. True if there was something.
+bool hide(const AttentionTerm<const unsigned char>& visible, const Query& query, const Scores& to) {
+    const unsigned char* const row = row_of(visible, query.batch, query.head, query.i);
+    VecInt all = splat_int(-1);
+    for (std::int64_t j = to.first; j < to.last; j += kWidth) {
+        float* const at = to.scores + (j - to.first);
+        const VecInt seen = fetch(row, visible.key, j, to.last - j);
+        store(at, select(seen, load(at), splat(-kInfinity)));
+        all &= seen;
+    }
+    return any(~all);
+}
+
+void add_slope(float slope, std::int64_t position, const Scores& to) {
+    const Vec lane = __builtin_convertvector(lane_numbers(), Vec);
+    for (std::int64_t j = to.first; j < to.last; j += kWidth) {
+        float* const at = to.scores + (j - to.first);
+        const Vec away = lane + static_cast<float>(j - position);
+        store(at, load(at) - slope * max(away, -away));
+    }
+}
+
 // Moves scores from q . k times scale / ln 2, of the keys [begin, end), to what they are with all terms, in units of
 // log 2, and to -infinity where the query does not see the key. True if there are such.
 bool settle(const Attention& task, const Query& query, std::int64_t begin, std::int64_t end, float* scores) {
     const KeyRange range = attention_keys(task, query.batch, query.i, query.i + 1);
     const std::int64_t first = range.begin < begin ? begin : range.begin > end ? end : range.begin;
     const std::int64_t last = range.end > end ? end : range.end < first ? first : range.end;
-    const VecInt lane = lane_numbers();
-    bool partial = false;
-    if (task.visible.data || task.added.data || task.bias.data || task.slopes) {
-        const auto* const visible = row_of(task.visible, query.batch, query.head, query.i);
-        const auto* const added = row_of(task.added, query.batch, query.head, query.i);
-        const auto* const bias = row_of(task.bias, query.batch, query.head, query.i);
-        const auto position = static_cast<float>(query.i + task.n_keys - task.n_queries);
-        const float slope = task.slopes ? task.slopes[query.head] * kLog2e : 0;
-        VecInt hidden{};
-        for (std::int64_t j = begin + (first - begin) / kWidth * kWidth; j < last; j += kWidth) {
-            const std::int64_t n = last - j;
-            Vec s = load(scores + (j - begin));
-            Vec more{};
-            if (task.added.data) more += fetch(added, task.added.key, j, n);
-            if (task.bias.data) more += fetch(bias, task.bias.key, j, n);
-            s += more * kLog2e;
-            if (task.slopes) {
-                const Vec away = __builtin_convertvector(lane, Vec) + (static_cast<float>(j) - position);
-                s -= slope * max(away, -away);
-            }
-            VecInt hide = more == -kInfinity;
-            if (task.visible.data) hide |= ~fetch(visible, task.visible.key, j, n);
-            // Beyond the last key there is nothing to hide.
-            hide &= lane < splat_int(static_cast<std::int32_t>(n < kWidth ? n : kWidth));
-            hidden |= hide;
-            store(scores + (j - begin), select(hide, splat(-kInfinity), s));
+    bool partial = first > begin || last < end;
+    if (first < last) {
+        // From a whole vector on, so that no vector reaches beyond the end.
+        const std::int64_t from = begin + (first - begin) / kWidth * kWidth;
+        const Scores to{scores + (from - begin), from, last};
+        if (task.added.data) partial |= add_term(task.added, query, to);
+        if (task.bias.data) partial |= add_term(task.bias, query, to);
+        if (task.slopes) {
+            add_slope(task.slopes[query.head] * kLog2e, query.i + task.n_keys - task.n_queries, to);
         }
-        for (int l = 0; l < kWidth; ++l) partial |= hidden[l] != 0;
+        if (task.visible.data) partial |= hide(task.visible, query, to);
     }
-    // Last, since above whole vectors were written.
+    const VecInt lane = lane_numbers();
     for (std::int64_t j = begin; j < first; j += kWidth) {
         const VecInt out = lane < splat_int(static_cast<std::int32_t>(first - j < kWidth ? first - j : kWidth));
         store(scores + (j - begin), select(out, splat(-kInfinity), load(scores + (j - begin))));
@@ -368,7 +417,7 @@ bool settle(const Attention& task, const Query& query, std::int64_t begin, std::
         const VecInt in = lane < splat_int(static_cast<std::int32_t>(keep < 0 ? 0 : keep < kWidth ? keep : kWidth));
         store(scores + (j - begin), select(in, load(scores + (j - begin)), splat(-kInfinity)));
     }
-    return partial || first > begin || last < end;
+    return partial;
 }
 
 // Which of a query's weights stay, by a hash of (seed, head, query, key): the finaliser of Wellons's hash prospector.
@@ -617,7 +666,8 @@ FIRTH_INLINE bool slopes_of(const Attention& task, const AttentionGradients& gra
         const std::uint32_t key = task.dropout > 0 ? dropout.row_key(task, queries[r]) : 0;
         for (int j = 0; j < whole; j += kWidth) {
             const Vec x = load(p + j);
-            Vec weight = exp2_of(x - lse), gradient = load(s + j);
+            // At most 1, also where scores are so huge that lse has lost their differences.
+            Vec weight = exp2_of(min(Vec{}, x - lse)), gradient = load(s + j);
             const VecInt hidden = x == -kInfinity;
             if (partial) weight = select(hidden, Vec{}, weight);
             Vec dropped = weight;
@@ -638,7 +688,11 @@ FIRTH_INLINE bool slopes_of(const Attention& task, const AttentionGradients& gra
 // Adds gradients of scores to those of the bias, from key `begin` on.
 void add_bias(const AttentionTerm<float>& bias, const Query& query, std::int64_t begin, int n, const float* slopes) {
     float* const to = row_of(bias, query.batch, query.head, query.i);
-    for (int j = 0; j < n; ++j) to[(begin + j) * bias.key] += slopes[j];
+    if (bias.key == 1) {
+        for (int j = 0; j < n; ++j) to[begin + j] += slopes[j];
+    } else {
+        for (int j = 0; j < n; ++j) to[(begin + j) * bias.key] += slopes[j];
+    }
 }
 
 }  // namespace
@@ -731,7 +785,8 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
             for (int d = 0; d < width; d += kWidth) store(to + d, load(rows[i] + d) * (task.scale * kLog2e));
         }
     }
-    for (std::int64_t chunk = begin; chunk < end; chunk += kChunk) {
+    // From a whole vector on: so the vector at the end of a part, whose end is one too, holds no key of the next part.
+    for (std::int64_t chunk = begin / kWidth * kWidth; chunk < end; chunk += kChunk) {
         const std::int64_t to = chunk + kChunk < end ? chunk + kChunk : end;
         const Rows keys = rows_of(task, task.k, batch, key_head, chunk, to - chunk, task.width, true, room.keys);
         Values values{rows_of(task, task.v, batch, key_head, chunk, to - chunk, task.value_width, true, room.values),
@@ -924,7 +979,7 @@ void attention_weights(const Attention& task, std::int64_t batch, std::int64_t h
                  settle(task, of[0], low, whole, room.scores);
                  for (std::int64_t j = low; j < whole; j += kWidth) {
                      const Vec x = load(room.scores + (j - low));
-                     store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(x - lse)));
+                     store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(min(Vec{}, x - lse))));
                  }
                  for (std::int64_t j = low; j < high; ++j) weights[j] = room.scores[j - low];
              });
@@ -946,8 +1001,10 @@ void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t
                  settle(task, of[r], low, whole, s);
                  Vec sum = load(room.rows.sums + (first + r) * kWidth);
                  for (std::int64_t j = 0; j < whole - low; j += kWidth) {
-                     const Vec x = load(s + j) - lse;
-                     sum -= select(x == -kInfinity, Vec{}, exp2_of(x) * x);
+                     const Vec score = load(s + j);
+                     // Bounded as the weights are: a tiny one times a huge logarithm is nothing.
+                     const Vec x = max(splat(-126.0f), min(Vec{}, score - lse));
+                     sum -= select(score == -kInfinity, Vec{}, exp2_of(x) * x);
                  }
                  store(room.rows.sums + (first + r) * kWidth, sum);
              }

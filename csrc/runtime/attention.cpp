@@ -22,15 +22,29 @@ int threads_for(const Attention& task, double products, int n_threads) {
     return static_cast<int>(std::clamp(work / kThreadWork, 1.0, static_cast<double>(n_threads)));
 }
 
-// Calls work(item, thread, scratch) for all items, each taken by the thread that comes first.
+// A thread's scratch, kept for its next call: fresh pages would cost more than a short sequence.
+void* own_scratch(std::int64_t bytes) {
+    thread_local std::unique_ptr<AlignedBytes> scratch;
+    thread_local std::int64_t size = 0;
+    if (bytes > size) {
+        scratch.reset();
+        size = 0;
+        scratch = std::make_unique<AlignedBytes>(bytes);
+        size = bytes;
+    }
+    return scratch->data;
+}
+
+// Calls work(item, scratch) for all items, each taken by the thread that comes first.
 template <class Work>
 void share_out(const Attention& task, std::int64_t n_items, int n_threads, Work&& work) {
+    if (n_items == 0) return;
     std::atomic<std::int64_t> next{0};
-    n_threads = static_cast<int>(std::clamp<std::int64_t>(n_items, 1, n_threads));
+    n_threads = static_cast<int>(std::min<std::int64_t>(n_items, n_threads));
     parallel(n_threads, [&](int) {
-        const AlignedBytes scratch(FIRTH_KERNEL(attention_scratch_bytes)(task));
+        void* const scratch = own_scratch(FIRTH_KERNEL(attention_scratch_bytes)(task));
         for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < n_items;) {
-            work(item, scratch.data);
+            work(item, scratch);
         }
     });
 }
@@ -86,6 +100,7 @@ struct Units {
 }  // namespace
 
 void attend(const Attention& task, int n_threads) {
+    if (task.n_batches * task.n_heads * task.n_queries == 0) return;
     n_threads = threads_for(task, 1, n_threads);
     const std::int64_t rows = task.n_heads / task.n_key_heads * task.n_queries;
     if (rows <= kFewRows) return attend_few(task, rows, n_threads);
@@ -107,6 +122,7 @@ void attend(const Attention& task, int n_threads) {
 void attend_backward(const Attention& task, const AttentionArray& out_gradient, const AttentionArray& q_gradient,
                      const AttentionArray& k_gradient, const AttentionArray& v_gradient,
                      const AttentionTerm<float>& bias_gradient, int n_threads) {
+    if (task.n_batches * task.n_key_heads == 0) return;
     n_threads = threads_for(task, 2.5, n_threads);
     const std::int64_t heads = task.n_batches * task.n_heads, all_rows = heads * task.n_queries;
     const std::int64_t query_blocks = (task.n_queries + kAttentionBlock - 1) / kAttentionBlock;

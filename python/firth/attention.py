@@ -15,9 +15,9 @@ asked for holds:
 A query that sees no key has an output of zeros, a log-sum-exp of minus infinity, and gradients of zeros. What a query
 does not see it does not feel, be it NaN.
 
-**Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the values it
-sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each weight is zero
-with that probability and the others are divided by ``1 - dropout``.
+**Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the values
+it sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each weight is
+zero with that probability and the others are divided by ``1 - dropout``.
 
 No square matrix is ever stored (Dao et al. 2022). Results are the same to the bit for any number of threads.
 """
@@ -26,14 +26,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core
-from firth.checks import whole_number
+from firth.checks import real_number, whole_number
 from firth.runtime import default_threads
 
 
@@ -161,14 +161,16 @@ def attention_backward(
         call.v.array,
         given[1].array,
         call.check_lse(lse),
-        *(array for array, _ in moved),
+        moved[0][0],
+        moved[1][0],
+        moved[2][0],
         # One number for all keys of a row moves no weight: its gradient is zero.
-        None if bias_gradient is None or bias_gradient.shape[3] < call.k.shape[2] else bias_gradient,
+        None if bias_gradient is None or bias_gradient.shape[3] != call.k.shape[2] else bias_gradient,
         options=call.options,
         threads=call.threads,
     )
     shaped = None if bias_gradient is None else call.q.give_back(bias_gradient.reshape(np.shape(bias)))
-    return AttentionGradients(*(result for _, result in moved), shaped)
+    return AttentionGradients(moved[0][1], moved[1][1], moved[2][1], shaped)
 
 
 def attention_weights(
@@ -261,8 +263,7 @@ class _Array:
                 raise TypeError(
                     f"{name} is a tensor that asks for its gradient: use firth.contextual.attention, or {name}.detach()"
                 )
-            device = given.__dlpack_device__()[0]
-            if int(device) != 1:
+            if not _in_memory(given):
                 raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
             kind = str(given.dtype).rpartition(".")[2]
             if kind not in ("float32", "bfloat16"):
@@ -349,18 +350,21 @@ class _Call:
             given = _numpy("mask", mask)
             if given.dtype == np.bool_:
                 visible = self._broadcast("mask", given).view(np.uint8)
-            else:
+            elif given.dtype.kind == "f":
                 added = self._broadcast("mask", _float32("mask", given))
+            else:
+                raise TypeError(f"mask must be boolean (true: seen) or of floats, not {given.dtype}")
         self.bias = None
         if bias is not None:
             given = _float32("bias", _numpy("bias", bias))
             self._broadcast("bias", given)
             self.bias = given.reshape((1,) * (4 - given.ndim) + given.shape)
-        scale = 1 / math.sqrt(width) if scale is None else float(scale)
-        if not math.isfinite(scale):
-            raise ValueError(f"scale must be a finite number, not {scale}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+        scale = 1 / math.sqrt(width) if scale is None else real_number("scale", scale)
+        if abs(scale) > np.finfo(np.float32).max:
+            raise ValueError(f"scale must be a finite number in float32, not {scale}")
+        dropout = real_number("dropout", dropout, low=0)
+        if np.float32(dropout) >= 1:
+            raise ValueError(f"dropout must be at least 0 and, in float32, below 1, not {dropout}")
         self.options = {
             "causal": bool(causal),
             "window": None if window is None else whole_number("window", window, low=0, high=2**61),
@@ -370,7 +374,7 @@ class _Call:
             "bias": None if self.bias is None else np.broadcast_to(self.bias, self.scores),
             "slopes": None if alibi is None else self._slopes(alibi),
             "scale": scale,
-            "dropout": float(dropout),
+            "dropout": dropout,
             "seed": whole_number("seed", seed, low=0, high=2**64 - 1),
         }
         self.threads = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
@@ -409,6 +413,14 @@ class _Call:
         return np.ascontiguousarray(given)
 
 
+def _in_memory(given: Any) -> bool:
+    """Whether an array lies in the processor's memory."""
+    try:
+        return int(given.__dlpack_device__()[0]) == 1
+    except (BufferError, ValueError):  # it lies nowhere that DLPack has a number for
+        return False
+
+
 def _numpy(name: str, given: Any) -> NDArray[Any]:
     """A small or broadcast argument as an array of NumPy's."""
     if getattr(given, "requires_grad", False):
@@ -416,6 +428,10 @@ def _numpy(name: str, given: Any) -> NDArray[Any]:
             raise TypeError(f"{name} asks for a gradient and has none: {name}.detach() it, or give it as bias")
         raise TypeError("bias asks for its gradient: use firth.contextual.attention, or bias.detach()")
     if not isinstance(given, np.ndarray) and hasattr(given, "__dlpack__"):
+        if str(getattr(given, "dtype", "")).endswith("bfloat16"):
+            raise TypeError(f"{name} must be float32, not bfloat16")
+        if not _in_memory(given):
+            raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
         return cast(NDArray[Any], np.from_dlpack(given))
     return np.asarray(given)
 
@@ -430,5 +446,7 @@ def _numbers(name: str, given: Sequence[int] | None, n: int) -> NDArray[np.int64
     """Some of the numbers 0 .. n - 1."""
     if given is None:
         return np.arange(n)
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be whole numbers, several or one in a list, not {given!r}")
     chosen = np.array([whole_number(name, number, low=-n, high=n - 1) for number in given], np.int64)
     return np.where(chosen < 0, chosen + n, chosen)
