@@ -658,7 +658,7 @@ def attention(
         keys = np.flatnonzero(seen[b, h, i])
         if not len(keys):
             continue
-        scores = number(k[b, h // group, keys] @ q[b, h, i]) * number(scale)
+        scores = number((k[b, h // group, keys] * q[b, h, i]).sum(axis=1)) * number(scale)
         for term in (added, bias):
             if term is not None:
                 scores = number(scores + number(term[b, h, i, keys]))
@@ -669,7 +669,8 @@ def attention(
         weights[b, h, i, keys] = number(exponentials / exponentials.sum())
         lse[b, h, i] = scores.max() + np.log(exponentials.sum())
         stays = keys[kept[b, h, i, keys] > 0]  # what is dropped is not felt
-        out[b, h, i] = number(number(weights[b, h, i, stays] * kept[b, h, i, stays]) @ v[b, h // group, stays])
+        shares = number(weights[b, h, i, stays] * kept[b, h, i, stays])
+        out[b, h, i] = number((shares[:, None] * v[b, h // group, stays]).sum(axis=0))
     return out, lse, weights
 
 
@@ -693,10 +694,10 @@ def attention_backward(
             continue
         p, stays = number(weights[b, h, i, keys]), number(kept[b, h, i, keys])
         gv[b, g, keys[stays > 0]] += number(np.outer((p * stays)[stays > 0], grad_out[b, h, i]))
-        of_weights = number(np.where(stays > 0, v[b, g, keys] @ grad_out[b, h, i] * stays, 0))
-        slope = number(p * number(of_weights - number(number(out[b, h, i]) @ grad_out[b, h, i])))
+        of_weights = number(np.where(stays > 0, (v[b, g, keys] * grad_out[b, h, i]).sum(axis=1) * stays, 0))
+        slope = number(p * number(of_weights - number((number(out[b, h, i]) * grad_out[b, h, i]).sum())))
         slopes[b, h, i, keys] = slope
-        gq[b, h, i] = number(number(scale) * (slope @ k[b, g, keys]))
+        gq[b, h, i] = number(number(scale) * (slope[:, None] * k[b, g, keys]).sum(axis=0))
         gk[b, g, keys] += number(number(scale) * np.outer(slope, q[b, h, i]))
     if bias is None:
         return gq, gk, gv, None
