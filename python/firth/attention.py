@@ -36,7 +36,6 @@ from firth import _core
 from firth.checks import real_number, whole_number
 from firth.runtime import default_threads
 
-
 _NO_DROPOUT = 0.0  # which needs no check
 
 
