@@ -269,6 +269,7 @@ def attend(
     options: dict[str, Any],
     threads: int,
 ) -> None: ...
+def attend_plain(q: object, k: object, v: object, *, causal: bool, threads: int) -> object: ...
 def attend_backward(
     out_gradient: object,
     q: object,

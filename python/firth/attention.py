@@ -104,6 +104,12 @@ def attention(
     TypeError, ValueError
         If arrays are of another type, or do not fit together.
     """
+    plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and not return_lse
+    if plain and _free(q) and _free(k) and _free(v):
+        count = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+        result = _core.attend_plain(q, k, v, causal=bool(causal), threads=count)
+        if result is not None:
+            return result
     call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
     out, result = call.q.empty_like((*call.q.shape[:3], call.v.shape[3]))
     lse = np.empty(call.q.shape[:3], np.float32)
@@ -431,6 +437,11 @@ def _in_memory(given: Any) -> bool:
         return int(given.__dlpack_device__()[0]) == 1
     except (BufferError, ValueError):  # it lies nowhere that DLPack has a number for
         return False
+
+
+def _free(given: Any) -> bool:
+    """Whether nobody wants this array's gradient."""
+    return not getattr(given, "requires_grad", False)
 
 
 def _numpy(name: str, given: Any) -> NDArray[Any]:
