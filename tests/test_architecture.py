@@ -20,11 +20,13 @@ SOURCES = ROOT / "csrc"
 FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files"],
+    ["attention"],
     ["quantization"],
     ["fasttext_format"],
     ["corpus", "formats"],
     ["vectors", "counts"],
     ["models", "evaluate", "phrases"],
+    ["contextual"],
     ["demo"],
     ["cli"],
     ["__main__"],

@@ -31,8 +31,8 @@ inline void require_aligned(const py::array& array, const char* name) {
 }
 
 // A one-dimensional contiguous array of n elements (any number if n < 0).
-template <class T>
-const T* vector_of(const py::array_t<T>& array, const char* name, std::int64_t n = -1) {
+template <class T, int Flags>
+const T* vector_of(const py::array_t<T, Flags>& array, const char* name, std::int64_t n = -1) {
     require(array.ndim() == 1, std::string(name) + " must have one dimension, not " + std::to_string(array.ndim()));
     // Of an array of one element or none NumPy leaves the stride open.
     require(array.size() <= 1 || array.strides(0) == static_cast<py::ssize_t>(sizeof(T)),

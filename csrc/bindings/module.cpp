@@ -4,6 +4,7 @@
 #include "runtime/isa.hpp"
 
 namespace firth {
+void bind_attention(pybind11::module_& m);
 void bind_classifier(pybind11::module_& m);
 void bind_counts(pybind11::module_& m);
 void bind_glove(pybind11::module_& m);
@@ -33,4 +34,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     firth::bind_glove(m);
     firth::bind_word2vec(m);
     firth::bind_classifier(m);
+    firth::bind_attention(m);
 }

@@ -4,6 +4,7 @@
 // Kernels include this once per instruction set, as they do simd.hpp.
 #pragma once
 
+#include "kernels/arena.hpp"
 #include "kernels/simd.hpp"
 #include "runtime/random.hpp"
 #include "runtime/sampling.hpp"
@@ -244,17 +245,5 @@ FIRTH_INLINE std::int32_t draw_noise(const AliasCell* noise, std::int32_t n, std
     const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
     return (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
 }
-
-// Hands out pieces of the scratch, or, without scratch, only adds them up.
-struct Arena {
-    char* base;
-    std::int64_t used = 0;
-    template <class T>
-    T* take(std::int64_t n) {
-        T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
-        used += (n * static_cast<std::int64_t>(sizeof(T)) + 63) / 64 * 64;
-        return piece;
-    }
-};
 
 }  // namespace firth::FIRTH_ISA

@@ -185,4 +185,32 @@ FIRTH_INLINE Vec4 sum4(Vec a, Vec b, Vec c, Vec d) {
 #endif
 }
 
+// Turns kWidth rows of kWidth numbers into columns: in step s = 1, 2, 4, ... rows whose numbers differ in bit s
+// exchange the lanes whose numbers differ in it.
+template <int... Lane>
+struct Lanes {
+    template <int Step>
+    FIRTH_INLINE void exchange(Vec& a, Vec& b) {
+        const Vec low = FIRTH_SHUFFLE(a, b, (Lane & Step ? kWidth + Lane - Step : Lane)...);
+        b = FIRTH_SHUFFLE(a, b, (Lane & Step ? kWidth + Lane : Lane + Step)...);
+        a = low;
+    }
+    template <int Step>
+    FIRTH_INLINE void transpose(Vec (&rows)[kWidth]) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kWidth; ++i) {
+            if ((i & Step) == 0) exchange<Step>(rows[i], rows[i + Step]);
+        }
+        if constexpr (2 * Step < kWidth) transpose<2 * Step>(rows);
+    }
+};
+#if defined(__AVX512F__)
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+#elif defined(__AVX2__)
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
+#else
+using AllLanes = Lanes<0, 1, 2, 3>;
+#endif
+FIRTH_INLINE void transpose(Vec (&rows)[kWidth]) { AllLanes::transpose<1>(rows); }
+
 }  // namespace firth::FIRTH_ISA

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from firth import evaluate
+from firth.attention import attention, attention_backward, attention_entropies, attention_weights
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, count_cooccurrences
 from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, OneHot, RandomVectors, Word2Vec, load
@@ -28,6 +29,10 @@ __all__ = [
     "Vectors",
     "Vocabulary",
     "Word2Vec",
+    "attention",
+    "attention_backward",
+    "attention_entropies",
+    "attention_weights",
     "count_cooccurrences",
     "cpu_info",
     "evaluate",

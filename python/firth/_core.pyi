@@ -1,6 +1,7 @@
 """The compiled kernels: the table of contents of csrc."""
 
 import mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,3 +257,51 @@ class GloveTiles:
         epoch: int,
         threads: int,
     ) -> tuple[float, int, int]: ...
+
+# attention: arrays of NumPy's, uint16 for bf16, or DLPack capsules; options as firth.attention makes them
+def attend(
+    q: object,
+    k: object,
+    v: object,
+    out: object,
+    lse: NDArray[np.float32],
+    *,
+    options: dict[str, Any],
+    threads: int,
+) -> None: ...
+def attend_plain(q: object, k: object, v: object, *, causal: bool, threads: int) -> object: ...
+def attend_backward(
+    out_gradient: object,
+    q: object,
+    k: object,
+    v: object,
+    out: object,
+    lse: NDArray[np.float32],
+    q_gradient: object,
+    k_gradient: object,
+    v_gradient: object,
+    bias_gradient: NDArray[np.float32] | None,
+    *,
+    options: dict[str, Any],
+    threads: int,
+) -> None: ...
+def attention_weights(
+    q: object,
+    k: object,
+    lse: NDArray[np.float32],
+    heads: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    out: NDArray[np.float32],
+    *,
+    options: dict[str, Any],
+    threads: int,
+) -> None: ...
+def attention_entropies(
+    q: object,
+    k: object,
+    lse: NDArray[np.float32],
+    out: NDArray[np.float32],
+    *,
+    options: dict[str, Any],
+    threads: int,
+) -> None: ...

@@ -1,0 +1,475 @@
+"""Fused attention on the processor: forward, backward, one step against a cache, and the weights on request.
+
+Every function takes NumPy arrays, or arrays of any library that speaks DLPack, such as PyTorch's tensors, in float32
+or bf16, and gives back what it was given.
+
+**Which keys a query sees.** Query ``i`` of ``Tq`` stands at position ``i + Tk - Tq`` among the ``Tk`` keys, so that the
+last query stands at the last key (the matrix is aligned at the bottom right). It sees key ``j`` where *all* of what was
+asked for holds:
+
+- ``causal``: ``j <= position``;
+- ``window``: ``|position - j| <= window``;
+- ``lengths``: ``j < lengths[batch]``;
+- ``mask``, if boolean: it is true; if of floats, as ``bias``: it is not minus infinity.
+
+A query that sees no key has an output of zeros, a log-sum-exp of minus infinity, and gradients of zeros. What a query
+does not see it does not feel, be it NaN.
+
+**Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the values
+it sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each weight is
+zero with that probability and the others are divided by ``1 - dropout``.
+
+No square matrix is ever stored (Dao et al. 2022). Results are the same to the bit for any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from firth import _core
+from firth.checks import real_number, whole_number
+from firth.runtime import default_threads
+
+_NO_DROPOUT = 0.0  # which needs no check
+
+
+class AttentionGradients(NamedTuple):
+    """What `attention_backward` gives: arrays like q, k, v and bias, the last one None where there is no bias."""
+
+    q: Any
+    k: Any
+    v: Any
+    bias: Any
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: ArrayLike | None = None,
+    mask: Any = None,
+    bias: Any = None,
+    alibi: ArrayLike | None = None,
+    scale: float | None = None,
+    dropout: float = _NO_DROPOUT,
+    seed: int = 0,
+    return_lse: bool = False,
+    threads: int | None = None,
+) -> Any:
+    """Attend: for each query, the mean of the values of the keys it sees, weighted by how well they fit.
+
+    The module's text says which keys those are, and how they are weighted. With few queries, as when a text is written
+    word by word, keys and values are read once, as they lie, at the speed of memory.
+
+    Parameters
+    ----------
+    q
+        Queries, (batch, heads, Tq, D), float32 or bf16, with any strides.
+    k, v
+        Keys, (batch, key heads, Tk, D), and values, (batch, key heads, Tk, Dv), of the same type. The number of q's
+        heads is a multiple of that of theirs; as many heads of q that follow each other share one of theirs.
+    causal, window, lengths, mask
+        Which keys are seen; `lengths` one for each batch, `mask` of a shape that broadcasts to (batch, heads, Tq, Tk),
+        boolean (true: seen) or float32 (added to the scores).
+    bias
+        Float32, broadcast as `mask` is: added to the scores as well, and `attention_backward` gives its gradient.
+    alibi
+        One slope for each head of q (Press, Smith & Lewis 2022).
+    scale
+        Of the products of queries and keys; 1 / sqrt(D) unless given.
+    dropout, seed
+        The probability of a weight being dropped, and what decides which: the same seed drops the same.
+    return_lse
+        Return the log-sum-exp as well, which `attention_backward` needs.
+    threads
+        All processors this process may use, unless given.
+
+    Returns
+    -------
+    out, or (out, lse)
+        Outputs (batch, heads, Tq, Dv), of q's library, type and order of axes in memory; and the logarithm of the sum
+        of the exponentials of each query's scores, float32 (batch, heads, Tq).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are of another type, or do not fit together.
+    """
+    plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and not return_lse
+    if plain and _free(q) and _free(k) and _free(v):
+        count = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+        result = _core.attend_plain(q, k, v, causal=bool(causal), threads=count)
+        if result is not None:
+            return result
+    call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
+    out, result = call.q.empty_like((*call.q.shape[:3], call.v.shape[3]))
+    lse = np.empty(call.q.shape[:3], np.float32)
+    _core.attend(call.q.array, call.k.array, call.v.array, out, lse, options=call.options, threads=call.threads)
+    return (result, call.q.give_back(lse)) if return_lse else result
+
+
+def attention_backward(
+    grad_out: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    lse: Any,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: ArrayLike | None = None,
+    mask: Any = None,
+    bias: Any = None,
+    alibi: ArrayLike | None = None,
+    scale: float | None = None,
+    dropout: float = _NO_DROPOUT,
+    seed: int = 0,
+    threads: int | None = None,
+) -> AttentionGradients:
+    """Gradients of q, k, v and bias from that of the output (Dao et al. 2022, algorithm 4).
+
+    Scores are computed anew from the log-sum-exp. Blocks of keys add to the gradients of queries in a fixed order: the
+    same bits for any number of threads.
+
+    Parameters
+    ----------
+    grad_out
+        Gradient of the output, like it.
+    out, lse
+        What `attention` returned with ``return_lse=True``.
+    q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads
+        As they were given to `attention`.
+
+    Returns
+    -------
+    AttentionGradients
+        Of q, k, v, and of bias where there is one.
+    """
+    call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
+    given = _Array("grad_out", grad_out), _Array("out", out)
+    expected = (*call.q.shape[:3], call.v.shape[3])
+    for array in given:
+        array.require_like(call.q, expected)
+    moved = [array.empty_like(array.shape) for array in (call.q, call.k, call.v)]
+    bias_gradient = None if call.bias is None else np.zeros(call.bias.shape, np.float32)
+    _core.attend_backward(
+        given[0].array,
+        call.q.array,
+        call.k.array,
+        call.v.array,
+        given[1].array,
+        call.check_lse(lse),
+        moved[0][0],
+        moved[1][0],
+        moved[2][0],
+        # One number for all keys of a row moves no weight: its gradient is zero.
+        None if bias_gradient is None or bias_gradient.shape[3] != call.k.shape[2] else bias_gradient,
+        options=call.options,
+        threads=call.threads,
+    )
+    shaped = None if bias_gradient is None else call.q.give_back(bias_gradient.reshape(np.shape(bias)))
+    return AttentionGradients(moved[0][1], moved[1][1], moved[2][1], shaped)
+
+
+def attention_weights(
+    q: Any,
+    k: Any,
+    lse: Any,
+    *,
+    heads: Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: ArrayLike | None = None,
+    mask: Any = None,
+    bias: Any = None,
+    alibi: ArrayLike | None = None,
+    scale: float | None = None,
+    threads: int | None = None,
+) -> Any:
+    """Weights of some heads and some queries, recomputed from the log-sum-exp: memory is that of the rows asked for.
+
+    Parameters
+    ----------
+    q, k, causal, window, lengths, mask, bias, alibi, scale, threads
+        As they were given to `attention`.
+    lse
+        What `attention` returned with ``return_lse=True``.
+    heads, rows
+        Which ones, each counted from 0, or from the end if negative; all, unless given.
+
+    Returns
+    -------
+    array
+        Float32 (batch, heads asked for, rows asked for, Tk): without dropout; a row adds up to one, or to zero if its
+        query sees no key.
+    """
+    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
+    chosen = _numbers("heads", heads, call.q.shape[1]), _numbers("rows", rows, call.q.shape[2])
+    shape = (call.q.shape[0], len(chosen[0]), len(chosen[1]), call.k.shape[2])
+    weights = np.empty(shape, np.float32)
+    _core.attention_weights(
+        call.q.array, call.k.array, call.check_lse(lse), *chosen, weights, options=call.options, threads=call.threads
+    )
+    return call.q.give_back(weights)
+
+
+def attention_entropies(
+    q: Any,
+    k: Any,
+    lse: Any,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: ArrayLike | None = None,
+    mask: Any = None,
+    bias: Any = None,
+    alibi: ArrayLike | None = None,
+    scale: float | None = None,
+    threads: int | None = None,
+) -> Any:
+    """Entropies of all rows of weights, in nats, without keeping the weights.
+
+    Parameters are those of `attention_weights`. The result is float32, (batch, heads, Tq): 0 where one key has all the
+    weight, log(n) where n keys share it alike.
+    """
+    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
+    entropies = np.empty(call.q.shape[:3], np.float32)
+    _core.attention_entropies(
+        call.q.array, call.k.array, call.check_lse(lse), entropies, options=call.options, threads=call.threads
+    )
+    return call.q.give_back(entropies)
+
+
+class _Array:
+    """An array of some library: what the kernels take, and how to make more of its kind."""
+
+    __slots__ = ("array", "given", "half", "name", "shape", "torch")
+
+    def __init__(self, name: str, given: Any) -> None:
+        self.name = name
+        self.given = given
+        self.torch = None  # the module, if the array is its
+        torch = sys.modules.get("torch")
+        # Short sequences take a few microseconds: nothing is asked twice here.
+        if isinstance(given, np.ndarray):
+            self.array = given
+            self.half = given.dtype != np.float32
+            if self.half:
+                if given.dtype.name != "bfloat16":  # of the package ml_dtypes
+                    raise TypeError(f"{name} must be float32 or bf16, not {given.dtype}")
+                self.array = given.view(np.uint16)
+            self.shape = given.shape
+        elif torch is not None and isinstance(given, torch.Tensor):
+            self.torch = torch
+            if given.requires_grad:
+                raise TypeError(
+                    f"{name} is a tensor that asks for its gradient: use firth.contextual.attention, or {name}.detach()"
+                )
+            self.half = given.dtype is torch.bfloat16
+            if not self.half and given.dtype is not torch.float32:
+                raise TypeError(f"{name} must be float32 or bf16, not {str(given.dtype).removeprefix('torch.')}")
+            if not given.is_cpu:
+                raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
+            self.array = (given.view(torch.uint16) if self.half else given).numpy()
+            self.shape = self.array.shape
+        elif hasattr(given, "__dlpack__"):
+            if not _in_memory(given):
+                raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
+            kind = str(given.dtype).rpartition(".")[2]
+            if kind not in ("float32", "bfloat16"):
+                raise TypeError(f"{name} must be float32 or bf16, not {kind}")
+            self.half = kind == "bfloat16"
+            self.shape = tuple(given.shape)
+            self.array = given.__dlpack__()
+        else:
+            raise TypeError(f"{name} must be an array or a tensor, not {type(given).__name__}")
+        if len(self.shape) != 4:
+            raise ValueError(f"{name} must have four axes (batch, heads, time, width), not shape {self.shape}")
+
+    def require_like(self, other: _Array, shape: tuple[int, ...]) -> None:
+        """Raise unless this array has a shape, and another's type."""
+        if self.shape != shape:
+            raise ValueError(f"{self.name} must have shape {shape}, not {self.shape}")
+        if self.half != other.half:
+            mine, its = ("bf16" if one.half else "float32" for one in (self, other))
+            raise TypeError(f"{self.name} must be {its} as {other.name} is, not {mine}")
+
+    def empty_like(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """A new array: as the kernels take it, and as it is given back. Heads lie where they lie in this one."""
+        storage = np.uint16 if self.half else np.float32
+        strides = getattr(self.array, "strides", None)
+        if strides is not None and self.shape[1] > 1 and self.shape[2] > 1 and strides[1] < strides[2]:
+            batch, heads, time, width = shape
+            made = np.empty((batch, time, heads, width), storage).transpose(0, 2, 1, 3)
+        else:
+            made = np.empty(shape, storage)
+        return made, self.give_back(made)
+
+    def give_back(self, made: NDArray[Any]) -> Any:
+        """An array of NumPy's as one of this array's library."""
+        half = made.dtype == np.uint16
+        if self.torch is not None:
+            tensor = self.torch.from_numpy(made)
+            return tensor.view(self.torch.bfloat16) if half else tensor
+        if isinstance(self.given, np.ndarray):
+            return made.view(self.given.dtype) if half else made
+        namespace = self.given.__array_namespace__()
+        if half:
+            return namespace.asarray(made.view(namespace.bfloat16))
+        return namespace.from_dlpack(made)
+
+
+class _Call:
+    """What all functions take, checked."""
+
+    def __init__(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        causal: bool,
+        window: int | None,
+        lengths: ArrayLike | None,
+        mask: Any,
+        bias: Any,
+        alibi: ArrayLike | None,
+        scale: float | None,
+        dropout: float,
+        seed: int,
+        threads: int | None,
+    ) -> None:
+        self.q, self.k = _Array("q", q), _Array("k", k)
+        self.v = self.k if v is None else _Array("v", v)
+        batch, heads, n_queries, width = self.q.shape
+        key_heads, n_keys = self.k.shape[1:3]
+        self.k.require_like(self.q, (batch, key_heads, n_keys, width))
+        self.v.require_like(self.q, (batch, key_heads, n_keys, self.v.shape[3]))
+        if width == 0 or self.v.shape[3] == 0:
+            raise ValueError("queries, keys and values must have at least one number")
+        if heads % max(key_heads, 1) or (heads > 0 and key_heads == 0):
+            raise ValueError(f"q's {heads} heads are no multiple of k's {key_heads}")
+        self.scores = (batch, heads, n_queries, n_keys)
+        visible = added = None
+        if mask is not None:
+            given = _numpy("mask", mask)
+            if given.dtype == np.bool_:
+                visible = self._broadcast("mask", given).view(np.uint8)
+            elif given.dtype.kind == "f":
+                added = self._broadcast("mask", _float32("mask", given))
+            else:
+                raise TypeError(f"mask must be boolean (true: seen) or of floats, not {given.dtype}")
+        self.bias = None
+        if bias is not None:
+            given = _float32("bias", _numpy("bias", bias))
+            self._broadcast("bias", given)
+            self.bias = given.reshape((1,) * (4 - given.ndim) + given.shape)
+        if scale is None:
+            scale = 1 / math.sqrt(width)
+        elif abs(scale := real_number("scale", scale)) > float(np.finfo(np.float32).max):
+            raise ValueError(f"scale must be a finite number in float32, not {scale}")
+        if dropout is not _NO_DROPOUT:
+            dropout = real_number("dropout", dropout, low=0)
+            if np.float32(dropout) >= 1:
+                raise ValueError(f"dropout must be at least 0 and, in float32, below 1, not {dropout}")
+        self.options = {
+            "causal": bool(causal),
+            # No two positions are further apart than that bound.
+            "window": None if window is None else min(whole_number("window", window), 2**60),
+            "lengths": None if lengths is None else self._lengths(lengths),
+            "visible": visible,
+            "added": added,
+            "bias": None if self.bias is None else np.broadcast_to(self.bias, self.scores),
+            "slopes": None if alibi is None else self._slopes(alibi),
+            "scale": scale,
+            "dropout": dropout,
+            "seed": whole_number("seed", seed, low=0, high=2**64 - 1),
+        }
+        self.threads = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+
+    def _broadcast(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return np.broadcast_to(array, self.scores)
+        except ValueError:
+            raise ValueError(
+                f"{name} of shape {array.shape} does not broadcast to {self.scores}, (batch, heads, Tq, Tk)"
+            ) from None
+
+    def _lengths(self, lengths: ArrayLike) -> NDArray[np.int64]:
+        given = _numpy("lengths", lengths)
+        if given.dtype.kind not in "iu":
+            raise TypeError(f"lengths must be whole numbers, not {given.dtype}")
+        if given.shape != self.scores[:1]:
+            raise ValueError(f"lengths must have one number for each of {self.scores[0]} batches, not {given.shape}")
+        if given.size and not (given.min() >= 0 and given.max() <= self.scores[3]):
+            raise ValueError(f"lengths must be 0 to {self.scores[3]}, the number of keys")
+        return np.ascontiguousarray(given, np.int64)
+
+    def _slopes(self, alibi: ArrayLike) -> NDArray[np.float32]:
+        given = _float32("alibi", _numpy("alibi", alibi))
+        if given.shape != self.scores[1:2]:
+            raise ValueError(f"alibi must have one slope for each of {self.scores[1]} heads, not shape {given.shape}")
+        if not np.isfinite(given).all():
+            raise ValueError("alibi must be finite")
+        return np.ascontiguousarray(given)
+
+    def check_lse(self, lse: Any) -> NDArray[np.float32]:
+        """A log-sum-exp as the kernels take it."""
+        given = _float32("lse", _numpy("lse", lse))
+        if given.shape != self.scores[:3]:
+            raise ValueError(f"lse must have shape {self.scores[:3]}, not {given.shape}")
+        return np.ascontiguousarray(given)
+
+
+def _in_memory(given: Any) -> bool:
+    """Whether an array lies in the processor's memory."""
+    try:
+        return int(given.__dlpack_device__()[0]) == 1
+    except (BufferError, ValueError):  # it lies nowhere that DLPack has a number for
+        return False
+
+
+def _free(given: Any) -> bool:
+    """Whether nobody wants this array's gradient."""
+    return not getattr(given, "requires_grad", False)
+
+
+def _numpy(name: str, given: Any) -> NDArray[Any]:
+    """A small or broadcast argument as an array of NumPy's."""
+    if getattr(given, "requires_grad", False):
+        if name != "bias":
+            raise TypeError(f"{name} asks for a gradient and has none: {name}.detach() it, or give it as bias")
+        raise TypeError("bias asks for its gradient: use firth.contextual.attention, or bias.detach()")
+    if not isinstance(given, np.ndarray) and hasattr(given, "__dlpack__"):
+        if str(getattr(given, "dtype", "")).endswith("bfloat16"):
+            raise TypeError(f"{name} must be float32, not bfloat16")
+        if not _in_memory(given):
+            raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
+        return cast(NDArray[Any], np.from_dlpack(given))
+    return np.asarray(given)
+
+
+def _float32(name: str, given: NDArray[Any]) -> NDArray[np.float32]:
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be of numbers, not {given.dtype}")
+    return given.astype(np.float32, copy=False)
+
+
+def _numbers(name: str, given: Sequence[int] | None, n: int) -> NDArray[np.int64]:
+    """Some of the numbers 0 .. n - 1."""
+    if given is None:
+        return np.arange(n)
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be whole numbers, several or one in a list, not {given!r}")
+    chosen = np.array([whole_number(name, number, low=-n, high=n - 1) for number in given], np.int64)
+    return np.where(chosen < 0, chosen + n, chosen)
