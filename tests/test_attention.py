@@ -1051,8 +1051,8 @@ def test_tensors_without_terms_take_a_shorter_way_to_the_same_bits(dtype, order)
     k, v = torch.randn(2, 2, 50, 20), torch.randn(2, 2, 50, 24)
     q, k, v = (x.to(getattr(torch, dtype)) for x in (q, k, v))
     for causal in (False, True):
-        short = firth.attention(q, k, v, causal=causal)
-        long, _ = firth.attention(q, k, v, causal=causal, return_lse=True)
+        short = attention(q, k, v, causal=causal)
+        long, _ = attention(q, k, v, causal=causal, return_lse=True)
         assert short.dtype == q.dtype
         assert short.stride() == long.stride()
         assert torch.equal(short, long)

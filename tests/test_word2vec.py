@@ -197,7 +197,7 @@ def result_of(case):
 )
 @settings(max_examples=100, deadline=None)
 def test_the_family_equals_its_oracle_on_anything(lengths, words, **options):
-    # Sums over bags of few words grow fast: at a higher rate losses of a pair pass the 87 nats at which the kernel ends.
+    # Sums over bags of few words grow fast: at a higher rate a pair's loss passes the 87 nats where the kernel ends.
     assert_close(*result_of(Case(random_documents(lengths, words), words=words, learning_rate=0.01, **options)))
 
 
