@@ -595,3 +595,117 @@ def classifier_probabilities(rows, outputs, bags, *, loss, paths=None):
         else:
             out[i] = expit(scores)
     return out
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+def bfloat16(x):
+    """Float32 numbers rounded to bf16, ties to even."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def attention_seen(shape, *, causal=False, window=None, lengths=None, mask=None, bias=None):
+    """Which keys (B, H, Tq, Tk) are seen."""
+    batches, _, n_queries, n_keys = shape
+    position = np.arange(n_queries)[:, None] + n_keys - n_queries
+    key = np.arange(n_keys)
+    seen = np.ones(shape, bool)
+    if causal:
+        seen &= key <= position
+    if window is not None:
+        seen &= abs(position - key) <= window
+    if lengths is not None:
+        seen &= key < np.reshape(lengths, (batches, 1, 1, 1))
+    if mask is not None:
+        seen &= mask if mask.dtype == bool else mask != -np.inf
+    if bias is not None:
+        seen &= bias != -np.inf
+    return seen
+
+
+def attention_kept(shape, dropout=0.0, seed=0):
+    """What dropout multiplies each weight by: 0 or 1 / (1 - dropout)."""
+    if dropout == 0:
+        return np.ones(shape)
+    rows = np.prod(shape[:3], dtype=int)
+    row = np.array([random_at(random_key(seed, 0), i) & 0xFFFFFFFF for i in range(rows)], np.uint32)
+    x = np.arange(shape[3], dtype=np.uint32) * np.uint32(0x9E3779B1) + row[:, None]
+    x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
+    x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    stays = x.astype(np.uint64) >= int(float(np.float32(dropout)) * 2**32)
+    return (stays / (1 - float(np.float32(dropout)))).reshape(shape)
+
+
+def attention(
+    q, k, v, *, bias=None, mask=None, alibi=None, scale=None, dropout=0.0, seed=0, number=np.float64, **seen
+):  # fmt: skip
+    """Output, log-sum-exp and weights (before dropout), a query at a time and of the keys it sees alone.
+
+    `number` rounds whatever is computed: np.float32, or bfloat16, is what the textbook loses in it.
+    """
+    shape, n_keys = (*q.shape[:3], k.shape[2]), k.shape[2]
+    group = q.shape[1] // max(k.shape[1], 1)
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    seen, kept = attention_seen(shape, bias=bias, mask=mask, **seen), attention_kept(shape, dropout, seed)
+    added = None if mask is None or mask.dtype == bool else np.broadcast_to(mask, shape)
+    bias = None if bias is None else np.broadcast_to(bias, shape)
+    q, k, v = number(q), number(k), number(v)
+    out, lse, weights = np.zeros((*q.shape[:3], v.shape[3])), np.full(shape[:3], -np.inf), np.zeros(shape)
+    for b, h, i in np.ndindex(*shape[:3]):
+        keys = np.flatnonzero(seen[b, h, i])
+        if not len(keys):
+            continue
+        scores = number((k[b, h // group, keys] * q[b, h, i]).sum(axis=1)) * number(scale)
+        for term in (added, bias):
+            if term is not None:
+                scores = number(scores + number(term[b, h, i, keys]))
+        if alibi is not None:
+            scores = number(scores - number(alibi[h]) * abs(i + n_keys - shape[2] - keys))
+        scores = number(scores)
+        exponentials = number(np.exp(scores - scores.max()))
+        weights[b, h, i, keys] = number(exponentials / exponentials.sum())
+        lse[b, h, i] = scores.max() + np.log(exponentials.sum())
+        stays = keys[kept[b, h, i, keys] > 0]  # what is dropped is not felt
+        shares = number(weights[b, h, i, stays] * kept[b, h, i, stays])
+        out[b, h, i] = number((shares[:, None] * v[b, h // group, stays]).sum(axis=0))
+    return out, lse, weights
+
+
+def attention_backward(
+    grad_out, q, k, v, *, bias=None, mask=None, scale=None, dropout=0.0, seed=0, number=np.float64, **terms
+):  # fmt: skip
+    """Gradients of q, k, v and bias, from the weights."""
+    out, _, weights = attention(
+        q, k, v, bias=bias, mask=mask, scale=scale, dropout=dropout, seed=seed, number=number, **terms
+    )  # fmt: skip
+    terms.pop("alibi", None)
+    seen = attention_seen(weights.shape, bias=bias, mask=mask, **terms)
+    kept = attention_kept(weights.shape, dropout, seed)
+    group = q.shape[1] // max(k.shape[1], 1)
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    grad_out, q, k, v = number(grad_out), number(q), number(k), number(v)
+    gq, gk, gv, slopes = (np.zeros(x.shape) for x in (q, k, v, weights))
+    for b, h, i in np.ndindex(*weights.shape[:3]):
+        keys, g = np.flatnonzero(seen[b, h, i]), h // group
+        if not len(keys):
+            continue
+        p, stays = number(weights[b, h, i, keys]), number(kept[b, h, i, keys])
+        gv[b, g, keys[stays > 0]] += number(np.outer((p * stays)[stays > 0], grad_out[b, h, i]))
+        of_weights = number(np.where(stays > 0, (v[b, g, keys] * grad_out[b, h, i]).sum(axis=1) * stays, 0))
+        slope = number(p * number(of_weights - number((number(out[b, h, i]) * grad_out[b, h, i]).sum())))
+        slopes[b, h, i, keys] = slope
+        gq[b, h, i] = number(number(scale) * (slope[:, None] * k[b, g, keys]).sum(axis=0))
+        gk[b, g, keys] += number(number(scale) * np.outer(slope, q[b, h, i]))
+    if bias is None:
+        return gq, gk, gv, None
+    wide = np.reshape(bias, (1,) * (4 - np.ndim(bias)) + np.shape(bias)).shape
+    axes = tuple(axis for axis in range(4) if wide[axis] == 1 and slopes.shape[axis] != 1)
+    return gq, gk, gv, slopes.sum(axis=axes, keepdims=True).reshape(np.shape(bias))
+
+
+def attention_entropies(weights):
+    """In nats, of the weights of each query."""
+    return -np.sum(weights * np.log(np.where(weights > 0, weights, 1)), axis=-1)

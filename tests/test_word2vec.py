@@ -197,7 +197,8 @@ def result_of(case):
 )
 @settings(max_examples=100, deadline=None)
 def test_the_family_equals_its_oracle_on_anything(lengths, words, **options):
-    assert_close(*result_of(Case(random_documents(lengths, words), words=words, learning_rate=0.05, **options)))
+    # Sums over bags of few words grow fast: at a higher rate a pair's loss passes the 87 nats where the kernel ends.
+    assert_close(*result_of(Case(random_documents(lengths, words), words=words, learning_rate=0.01, **options)))
 
 
 @pytest.mark.parametrize("options", [{}, *FAMILY.values()], ids=str)
@@ -255,7 +256,7 @@ def test_kernel_equals_oracle_on_anything(lengths, size, window, negative, sampl
         window=window,
         negative=negative,
         sample=sample,
-        learning_rate=0.05,
+        learning_rate=0.02,
     )
     assert_close(case, case.train())
 

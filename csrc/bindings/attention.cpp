@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <cmath>
+#include <new>
 #include <optional>
 #include <vector>
 
@@ -124,6 +126,78 @@ void forward(const py::object& q, const py::object& k, const py::object& v, cons
     attend(task, threads_of(threads));
 }
 
+// Attention without any terms, of tensors whose library offers its arrays to C code: nothing but the work is done,
+// since a short sequence takes a few microseconds. None if these are not such tensors; what is wrong with them is said
+// elsewhere.
+py::object forward_plain(const py::object& q, const py::object& k, const py::object& v, bool causal, int threads) {
+    dlpack::Exchange* const exchange = dlpack::exchange_of(q);
+    if (exchange == nullptr || Py_TYPE(k.ptr()) != Py_TYPE(q.ptr()) || Py_TYPE(v.ptr()) != Py_TYPE(q.ptr())) {
+        return py::none();
+    }
+    dlpack::Tensor given[3];
+    const py::object* const objects[3] = {&q, &k, &v};
+    for (int i = 0; i < 3; ++i) {
+        if (exchange->borrowed_from(objects[i]->ptr(), &given[i]) != 0) {
+            PyErr_Clear();
+            return py::none();
+        }
+        const dlpack::Tensor& one = given[i];
+        const bool fits =
+            one.device_type == dlpack::kCpu && one.ndim == 4 && one.lanes == 1 && one.strides != nullptr &&
+            ((one.code == dlpack::kFloat && one.bits == 32) || (one.code == dlpack::kBfloat && one.bits == 16)) &&
+            one.code == given[0].code && one.shape[3] >= 1 && one.shape[3] <= 1 << 16;
+        if (!fits) return py::none();
+    }
+    const std::int64_t *sq = given[0].shape, *sk = given[1].shape, *sv = given[2].shape;
+    if (sk[0] != sq[0] || sv[0] != sq[0] || sk[1] != sv[1] || sk[2] != sv[2] || sk[3] != sq[3] || sk[1] < 1 ||
+        sq[1] % sk[1] != 0) {
+        return py::none();
+    }
+    // Heads lie where q's do.
+    const bool time_first = sq[1] > 1 && sq[2] > 1 && given[0].strides[1] < given[0].strides[2];
+    std::int64_t shape[4] = {sq[0], time_first ? sq[2] : sq[1], time_first ? sq[1] : sq[2], sv[3]};
+    dlpack::Tensor prototype = given[0];
+    prototype.data = nullptr;
+    prototype.shape = shape;
+    prototype.strides = nullptr;
+    prototype.byte_offset = 0;
+    dlpack::ManagedTensor* out = nullptr;
+    if (exchange->allocate(&prototype, &out, nullptr, [](void*, const char*, const char*) {}) != 0) {
+        PyErr_Clear();
+        throw std::bad_alloc();
+    }
+    Attention task{};
+    const auto view = [](const dlpack::Tensor& one) {
+        const std::int64_t* const s = one.strides;
+        return AttentionArray{static_cast<char*>(one.data) + one.byte_offset, s[0], s[1], s[2], s[3]};
+    };
+    task.q = view(given[0]);
+    task.k = view(given[1]);
+    task.v = view(given[2]);
+    const std::int64_t row = sv[3], lines = shape[2] * row, blocks = shape[1] * lines;
+    task.out = {static_cast<char*>(out->tensor.data) + out->tensor.byte_offset, blocks, time_first ? row : lines,
+                time_first ? lines : row, 1};
+    task.bf16 = given[0].code == dlpack::kBfloat;
+    task.n_batches = sq[0];
+    task.n_heads = sq[1];
+    task.n_queries = sq[2];
+    task.n_key_heads = sk[1];
+    task.n_keys = sk[2];
+    task.width = static_cast<int>(sq[3]);
+    task.value_width = static_cast<int>(sv[3]);
+    task.causal = causal;
+    task.window = -1;
+    task.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(sq[3])));
+    {
+        const py::gil_scoped_release release;
+        attend(task, threads);
+    }
+    void* made = nullptr;
+    if (exchange->object_from(out, &made) != 0) throw py::error_already_set();
+    auto result = py::reinterpret_steal<py::object>(static_cast<PyObject*>(made));
+    return time_first ? result.attr("transpose")(1, 2) : result;
+}
+
 void backward(const py::object& out_gradient, const py::object& q, const py::object& k, const py::object& v,
               const py::object& out, const py::array_t<float>& lse, const py::object& q_gradient,
               const py::object& k_gradient, const py::object& v_gradient, const std::optional<py::array>& bias_gradient,
@@ -194,6 +268,7 @@ void bind_attention(py::module_& m) {
     using namespace py::literals;
     m.def("attend", &forward, "q"_a, "k"_a, "v"_a, "out"_a.noconvert(), "lse"_a.noconvert(), py::kw_only(), "options"_a,
           "threads"_a);
+    m.def("attend_plain", &forward_plain, "q"_a, "k"_a, "v"_a, py::kw_only(), "causal"_a, "threads"_a);
     m.def("attend_backward", &backward, "out_gradient"_a, "q"_a, "k"_a, "v"_a, "out"_a, "lse"_a.noconvert(),
           "q_gradient"_a, "k_gradient"_a, "v_gradient"_a, "bias_gradient"_a, py::kw_only(), "options"_a, "threads"_a);
     m.def("attention_weights", &weights, "q"_a, "k"_a, "lse"_a.noconvert(), "heads"_a.noconvert(), "rows"_a.noconvert(),

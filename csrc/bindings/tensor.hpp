@@ -22,6 +22,42 @@ struct Tensor {
 };
 constexpr std::int32_t kCpu = 1;
 constexpr std::uint8_t kFloat = 2, kBfloat = 4;
+
+struct ManagedTensor {
+    std::uint32_t major, minor;
+    void* context;
+    void (*deleter)(ManagedTensor*);
+    std::uint64_t flags;
+    Tensor tensor;
+};
+// What a type offers C code under the name __dlpack_c_exchange_api__, since DLPack 1.3: its arrays without a call of
+// Python's. Functions return 0, or -1 with Python's error set.
+struct Exchange {
+    std::uint32_t major, minor;
+    Exchange* earlier;
+    int (*allocate)(Tensor* prototype, ManagedTensor** out, void* context,
+                    void (*set_error)(void* context, const char* kind, const char* message));
+    int (*managed_from)(void* object, ManagedTensor** out);
+    int (*object_from)(ManagedTensor* tensor, void** object);  // takes the tensor over
+    int (*borrowed_from)(void* object, Tensor* out);           // lives as long as the object does
+    int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** stream);
+};
+
+// Of an object's type, or null. A type is asked once.
+inline Exchange* exchange_of(const py::object& object) {
+    static PyTypeObject* known = nullptr;
+    static Exchange* exchange = nullptr;
+    PyTypeObject* const type = Py_TYPE(object.ptr());
+    if (type == known) return exchange;
+    const py::object capsule = py::getattr(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__", py::none());
+    if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
+    auto* const found = static_cast<Exchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (found->major != 1 || found->borrowed_from == nullptr) return nullptr;
+    Py_INCREF(type);
+    known = type;
+    exchange = found;
+    return exchange;
+}
 }  // namespace dlpack
 
 // An array in memory of ours; it lives as long as the object it was taken from.
@@ -30,6 +66,23 @@ struct Tensor {
     bool bf16;                                 // otherwise float32
     std::vector<std::int64_t> shape, strides;  // strides in elements
 };
+
+inline Tensor tensor_of(const dlpack::Tensor& from, const char* name) {
+    const std::string what = name;
+    Tensor tensor{};
+    require(from.device_type == dlpack::kCpu, what + " must lie in the processor's memory");
+    tensor.bf16 = from.code == dlpack::kBfloat && from.bits == 16 && from.lanes == 1;
+    require(tensor.bf16 || (from.code == dlpack::kFloat && from.bits == 32 && from.lanes == 1),
+            what + " must be float32 or bf16");
+    tensor.data = static_cast<char*>(from.data) + from.byte_offset;
+    tensor.shape.assign(from.shape, from.shape + from.ndim);
+    tensor.strides.resize(tensor.shape.size());
+    std::int64_t stride = 1;
+    for (std::size_t i = tensor.shape.size(); i-- > 0; stride *= tensor.shape[i]) {
+        tensor.strides[i] = from.strides != nullptr ? from.strides[i] : stride;
+    }
+    return tensor;
+}
 
 // NumPy arrays of 16-bit unsigned integers are taken for bf16, which NumPy has no name for.
 inline Tensor tensor_of(const py::object& object, const char* name, bool writeable = false) {
@@ -50,19 +103,7 @@ inline Tensor tensor_of(const py::object& object, const char* name, bool writeab
         return tensor;
     }
     require(PyCapsule_IsValid(object.ptr(), "dltensor") != 0, what + " must be an array or a DLPack capsule");
-    const auto& from = *static_cast<const dlpack::Tensor*>(PyCapsule_GetPointer(object.ptr(), "dltensor"));
-    require(from.device_type == dlpack::kCpu, what + " must lie in the processor's memory");
-    tensor.bf16 = from.code == dlpack::kBfloat && from.bits == 16 && from.lanes == 1;
-    require(tensor.bf16 || (from.code == dlpack::kFloat && from.bits == 32 && from.lanes == 1),
-            what + " must be float32 or bf16");
-    tensor.data = static_cast<char*>(from.data) + from.byte_offset;
-    tensor.shape.assign(from.shape, from.shape + from.ndim);
-    tensor.strides.resize(tensor.shape.size());
-    std::int64_t stride = 1;
-    for (std::size_t i = tensor.shape.size(); i-- > 0; stride *= tensor.shape[i]) {
-        tensor.strides[i] = from.strides != nullptr ? from.strides[i] : stride;
-    }
-    return tensor;
+    return tensor_of(*static_cast<const dlpack::Tensor*>(PyCapsule_GetPointer(object.ptr(), "dltensor")), name);
 }
 
 }  // namespace firth

@@ -22,9 +22,10 @@ namespace {
 constexpr int kRows = 6;                            // of a register block
 constexpr int kVectors = kRegisters == 32 ? 4 : 2;  // of a register block's columns
 constexpr int kPanel = kVectors * kWidth;           // keys packed together
+constexpr std::int64_t kRowsAhead = 16;             // between asking for a row and converting it
 constexpr int kChunk = 256;                         // keys between two looks at the greatest score
 constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
-constexpr float kInfinity = __builtin_inff();
+constexpr float kInfinity = __builtin_inff(), kHighest = __FLT_MAX__;
 static_assert(kAttentionBlock % kPanel == 0 && kChunk % kAttentionBlock == 0);
 
 FIRTH_INLINE std::int64_t padded(std::int64_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
@@ -67,6 +68,15 @@ FIRTH_INLINE VecInt lane_numbers() {
 FIRTH_INLINE float widened(std::uint16_t bits) {
     return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
 }
+FIRTH_INLINE Vec load_bf16(const std::uint16_t* p) {
+#if defined(__AVX512F__)  // GCC makes two halves of it
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return reinterpret_cast<Vec>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#else
+    typedef std::uint16_t Halves __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
+    return reinterpret_cast<Vec>(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), VecInt) << 16);
+#endif
+}
 // To the nearest, ties to even; a NaN stays one.
 FIRTH_INLINE std::uint16_t narrowed(float x) {
     const auto bits = __builtin_bit_cast(std::uint32_t, x);
@@ -96,7 +106,14 @@ FIRTH_INLINE Rows rows_of(const Attention& task, const AttentionArray& array, st
         if (task.bf16) {
             const auto* const from = static_cast<const std::uint16_t*>(array.data) + row;
             if (array.column == 1) {
-                for (int d = 0; d < width; ++d) to[d] = widened(from[d]);
+                // A row at a time, memory is waited for: lines of rows to come are asked for.
+                const std::uint16_t* const coming = from + kRowsAhead * array.time;
+                int d = 0;
+                for (; d + kWidth <= width; d += kWidth) {
+                    if (d % 32 == 0) __builtin_prefetch(coming + d, 0, 2);
+                    store(to + d, load_bf16(from + d));
+                }
+                for (; d < width; ++d) to[d] = widened(from[d]);
             } else {
                 for (int d = 0; d < width; ++d) to[d] = widened(from[d * array.column]);
             }
@@ -137,8 +154,8 @@ bool all_finite(const Rows& rows, std::int64_t n, int width) {
     return !any_nan(zeros);
 }
 
-// Packs n rows into panels of kPanel rows, each (width, kPanel), times `scale`; zeros in the place of rows beyond n.
-void pack(const Rows& rows, std::int64_t n, int width, float scale, float* panels) {
+// Packs n rows of `width` lanes into panels of kPanel rows, each (width, kPanel); zeros in the place of rows beyond n.
+void pack(const Rows& rows, std::int64_t n, int width, float* panels) {
     alignas(64) float tail[kWidth * kWidth];
     for (std::int64_t p = 0; p < n; p += kPanel, panels += static_cast<std::int64_t>(width) * kPanel) {
         for (int first = 0; first < kPanel; first += kWidth) {
@@ -165,18 +182,79 @@ void pack(const Rows& rows, std::int64_t n, int width, float scale, float* panel
                 transpose(block);
 #pragma GCC unroll 16
                 for (int l = 0; l < kWidth; ++l) {
-                    if (d + l < width) store(panels + (d + l) * kPanel + first, block[l] * scale);
+                    if (d + l < width) store(panels + (d + l) * kPanel + first, block[l]);
                 }
             }
         }
     }
 }
 
+#if defined(__AVX512BF16__)
+
+// Whether rows may be read as lanes of two numbers each.
+FIRTH_INLINE bool in_pairs(const AttentionArray& array, int width) {
+    const std::int64_t strides = array.batch | array.head | array.time;
+    return width % 2 == 0 && array.column == 1 && strides % 2 == 0 &&
+           reinterpret_cast<std::uintptr_t>(array.data) % 4 == 0;
+}
+FIRTH_INLINE Rows pairs_of(const AttentionArray& array, std::int64_t batch, std::int64_t head, std::int64_t begin) {
+    const std::int64_t at = batch * array.batch + head * array.head + begin * array.time;
+    return {reinterpret_cast<const float*>(static_cast<const std::uint16_t*>(array.data) + at), array.time / 2};
+}
+
+// Rows 2p and 2p + 1 become row p, in each lane a number of both; a row of zeros stands in for one beyond n.
+FIRTH_INLINE Rows interleaved(const AttentionArray& array, std::int64_t batch, std::int64_t head, std::int64_t begin,
+                              std::int64_t n, int width, float* room) {
+    const std::int64_t stride = padded(width);
+    for (std::int64_t i = 0; i < n; i += 2) {
+        const auto* const a = static_cast<const std::uint16_t*>(array.data) + batch * array.batch + head * array.head +
+                              (begin + i) * array.time;
+        const std::uint16_t* const b = a + array.time;
+        for (int d = 0; d < width; d += kWidth) {
+            const auto there = static_cast<__mmask16>(width - d < kWidth ? (1u << (width - d)) - 1 : 0xFFFF);
+            const __m256i low = _mm256_maskz_loadu_epi16(there, a + d);
+            const __m256i high = _mm256_maskz_loadu_epi16(i + 1 < n ? there : 0, b + d);
+            _mm512_storeu_si512(
+                room + i / 2 * stride + d,
+                _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
+        }
+    }
+    return {room, stride};
+}
+
+// Whether bf16 can be multiplied as it lies.
+FIRTH_INLINE bool halves(const Attention& task) {
+    return task.bf16 && in_pairs(task.q, task.width) && in_pairs(task.k, task.width) &&
+           in_pairs(task.v, task.value_width);
+}
+
+FIRTH_INLINE __m256i rounded(const float* p) {
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(load(p))));
+}
+
+#endif
+
 // --- The register blocks --------------------------------------------------------------------------------------------
 
-// scores[r * stride + j] = rows[r] . key j of a panel.
-template <int R>
-FIRTH_INLINE void score_panel(const float* const* rows, const float* panel, int width, float* scores,
+// What a lane of 32 bits is: a float; or, where the processor multiplies them, two numbers in bf16, of which both
+// products are added to a float.
+struct Wide {
+    static constexpr int kNumbers = 1;  // in a lane
+    FIRTH_INLINE Vec multiply_add(Vec x, Vec y, Vec sum) { return x * y + sum; }
+};
+#if defined(__AVX512BF16__)
+struct Halves {
+    static constexpr int kNumbers = 2;
+    FIRTH_INLINE Vec multiply_add(Vec x, Vec y, Vec sum) {
+        return reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(x),
+                                                      reinterpret_cast<__m512bh>(y)));
+    }
+};
+#endif
+
+// scores[r * stride + j] = scale * rows[r] . key j of a panel; `width` lanes.
+template <class Arithmetic, int R>
+FIRTH_INLINE void score_panel(const float* const* rows, const float* panel, int width, float scale, float* scores,
                               std::int64_t stride) {
     Vec sum[R][kVectors] = {};
     for (int d = 0; d < width; ++d, panel += kPanel) {
@@ -187,18 +265,18 @@ FIRTH_INLINE void score_panel(const float* const* rows, const float* panel, int 
         for (int r = 0; r < R; ++r) {
             const Vec x = splat(rows[r][d]);
 #pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) sum[r][v] += x * keys[v];
+            for (int v = 0; v < kVectors; ++v) sum[r][v] = Arithmetic::multiply_add(x, keys[v], sum[r][v]);
         }
     }
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) store(scores + r * stride + v * kWidth, sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) store(scores + r * stride + v * kWidth, sum[r][v] * scale);
     }
 }
 
 // to[r] = before[r] * to[r] + scale * sum_j weights[r * row + j * next] * from[j], over N vectors of columns.
-template <int R, int N>
+template <class Arithmetic, int R, int N>
 FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int64_t next, const float* from,
                                 std::int64_t from_stride, std::int64_t n, const float* before, float scale, float* to,
                                 std::int64_t to_stride) {
@@ -211,7 +289,7 @@ FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int
         for (int r = 0; r < R; ++r) {
             const Vec weight = splat(weights[r * row]);
 #pragma GCC unroll 4
-            for (int v = 0; v < N; ++v) sum[r][v] += weight * x[v];
+            for (int v = 0; v < N; ++v) sum[r][v] = Arithmetic::multiply_add(weight, x[v], sum[r][v]);
         }
     }
 #pragma GCC unroll 6
@@ -226,7 +304,7 @@ FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int
 }
 
 // The same over all columns, `vectors` of them.
-template <int R>
+template <class Arithmetic, int R>
 FIRTH_INLINE void weigh(const float* weights, std::int64_t row, std::int64_t next, const Rows& from, std::int64_t n,
                         const float* before, float scale, float* to, std::int64_t to_stride, int vectors) {
     // Groups of equal size, so that none is too narrow to hide a multiplication's latency.
@@ -238,18 +316,18 @@ FIRTH_INLINE void weigh(const float* weights, std::int64_t row, std::int64_t nex
         first += some;
         switch (some) {
             case 1:
-                weigh_columns<R, 1>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+                weigh_columns<Arithmetic, R, 1>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
                 break;
             case 2:
-                weigh_columns<R, 2>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+                weigh_columns<Arithmetic, R, 2>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
                 break;
             case 3:
                 if constexpr (kVectors > 2)
-                    weigh_columns<R, 3>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+                    weigh_columns<Arithmetic, R, 3>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
                 break;
             default:
                 if constexpr (kVectors > 2)
-                    weigh_columns<R, 4>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+                    weigh_columns<Arithmetic, R, 4>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
         }
     }
 }
@@ -259,7 +337,9 @@ void weigh_pairs(int r_end, const float* weights, std::int64_t row, std::int64_t
                  const float* before, float scale, float* to, std::int64_t to_stride, int vectors) {
     for (int r = 0; r < r_end; ++r) {
         float* const at = to + r * to_stride;
-        for (int d = 0; d < vectors * kWidth; ++d) at[d] *= before[r];
+        if (before != nullptr) {
+            for (int d = 0; d < vectors * kWidth; ++d) at[d] *= before[r];
+        }
         for (std::int64_t j = 0; j < n; ++j) {
             const float weight = weights[r * row + j * next] * scale;
             if (weight == 0) continue;
@@ -293,9 +373,8 @@ FIRTH_INLINE void with_rows(int n, Work&& work) {
 
 // --- Scores as they count -------------------------------------------------------------------------------------------
 
-// Up to kWidth of a term's numbers, from key j on.
+// The numbers of a term that belong to up to kWidth keys, from key j on.
 FIRTH_INLINE Vec fetch(const float* row, std::int64_t stride, std::int64_t j, std::int64_t n) {
-    if (stride == 0) return splat(row[0]);
     if (stride == 1 && n >= kWidth) return load(row + j);
     Vec x{};
     for (int lane = 0; lane < kWidth && lane < n; ++lane) x[lane] = row[(j + lane) * stride];
@@ -303,12 +382,11 @@ FIRTH_INLINE Vec fetch(const float* row, std::int64_t stride, std::int64_t j, st
 }
 // -1 where a key may be seen.
 FIRTH_INLINE VecInt fetch(const unsigned char* row, std::int64_t stride, std::int64_t j, std::int64_t n) {
-    if (stride == 0) return splat_int(row[0] != 0 ? -1 : 0);
-    VecInt seen{};
     if (stride == 1 && n >= kWidth) {
         typedef unsigned char Bytes __attribute__((vector_size(kWidth), aligned(1), may_alias));
         return __builtin_convertvector(*reinterpret_cast<const Bytes*>(row + j), VecInt) != 0;
     }
+    VecInt seen{};
     for (int lane = 0; lane < kWidth && lane < n; ++lane) seen[lane] = row[(j + lane) * stride] != 0 ? -1 : 0;
     return seen;
 }
@@ -323,42 +401,76 @@ struct Query {
     std::int64_t batch, head, i;
 };
 
+FIRTH_INLINE bool any(VecInt mask) {
+    std::int32_t found = 0;
+    for (int lane = 0; lane < kWidth; ++lane) found |= mask[lane];
+    return found != 0;
+}
+
+// Scores of the keys [first, last), of which the first stands at scores[0].
+struct Scores {
+    float* scores;
+    std::int64_t first, last;
+};
+
+// Adds a term, in units of log 2; minus infinity hides, whatever the score was, and what is hidden stays so. True if
+// there is such a key. A sum is no less than the lowest float, with which others write masks: it does not hide a key
+// from a query that sees no better one.
+bool add_term(const AttentionTerm<const float>& term, const Query& query, const Scores& to) {
+    const float* const row = row_of(term, query.batch, query.head, query.i);
+    VecInt hidden{};
+    for (std::int64_t j = to.first; j < to.last; j += kWidth) {
+        float* const at = to.scores + (j - to.first);
+        const Vec more = fetch(row, term.key, j, to.last - j);
+        const Vec score = load(at);
+        const VecInt hide = (more == -kInfinity) | (score == -kInfinity);
+        store(at, select(hide, splat(-kInfinity), max(splat(-kHighest), score + more * kLog2e)));
+        hidden |= hide;
+    }
+    return any(hidden);
+}
+
+// Hides what may not be seen. True if there was something.
+bool hide(const AttentionTerm<const unsigned char>& visible, const Query& query, const Scores& to) {
+    const unsigned char* const row = row_of(visible, query.batch, query.head, query.i);
+    VecInt all = splat_int(-1);
+    for (std::int64_t j = to.first; j < to.last; j += kWidth) {
+        float* const at = to.scores + (j - to.first);
+        const VecInt seen = fetch(row, visible.key, j, to.last - j);
+        store(at, select(seen, load(at), splat(-kInfinity)));
+        all &= seen;
+    }
+    return any(~all);
+}
+
+void add_slope(float slope, std::int64_t position, const Scores& to) {
+    const Vec lane = __builtin_convertvector(lane_numbers(), Vec);
+    for (std::int64_t j = to.first; j < to.last; j += kWidth) {
+        float* const at = to.scores + (j - to.first);
+        const Vec away = lane + static_cast<float>(j - position);
+        store(at, load(at) - slope * max(away, -away));
+    }
+}
+
 // Moves scores from q . k times scale / ln 2, of the keys [begin, end), to what they are with all terms, in units of
 // log 2, and to -infinity where the query does not see the key. True if there are such.
 bool settle(const Attention& task, const Query& query, std::int64_t begin, std::int64_t end, float* scores) {
     const KeyRange range = attention_keys(task, query.batch, query.i, query.i + 1);
     const std::int64_t first = range.begin < begin ? begin : range.begin > end ? end : range.begin;
     const std::int64_t last = range.end > end ? end : range.end < first ? first : range.end;
-    const VecInt lane = lane_numbers();
-    bool partial = false;
-    if (task.visible.data || task.added.data || task.bias.data || task.slopes) {
-        const auto* const visible = row_of(task.visible, query.batch, query.head, query.i);
-        const auto* const added = row_of(task.added, query.batch, query.head, query.i);
-        const auto* const bias = row_of(task.bias, query.batch, query.head, query.i);
-        const auto position = static_cast<float>(query.i + task.n_keys - task.n_queries);
-        const float slope = task.slopes ? task.slopes[query.head] * kLog2e : 0;
-        VecInt hidden{};
-        for (std::int64_t j = begin + (first - begin) / kWidth * kWidth; j < last; j += kWidth) {
-            const std::int64_t n = last - j;
-            Vec s = load(scores + (j - begin));
-            Vec more{};
-            if (task.added.data) more += fetch(added, task.added.key, j, n);
-            if (task.bias.data) more += fetch(bias, task.bias.key, j, n);
-            s += more * kLog2e;
-            if (task.slopes) {
-                const Vec away = __builtin_convertvector(lane, Vec) + (static_cast<float>(j) - position);
-                s -= slope * max(away, -away);
-            }
-            VecInt hide = more == -kInfinity;
-            if (task.visible.data) hide |= ~fetch(visible, task.visible.key, j, n);
-            // Beyond the last key there is nothing to hide.
-            hide &= lane < splat_int(static_cast<std::int32_t>(n < kWidth ? n : kWidth));
-            hidden |= hide;
-            store(scores + (j - begin), select(hide, splat(-kInfinity), s));
+    bool partial = first > begin || last < end;
+    if (first < last) {
+        // From a whole vector on, so that no vector reaches beyond the end.
+        const std::int64_t from = begin + (first - begin) / kWidth * kWidth;
+        const Scores to{scores + (from - begin), from, last};
+        if (task.added.data) partial |= add_term(task.added, query, to);
+        if (task.bias.data) partial |= add_term(task.bias, query, to);
+        if (task.slopes) {
+            add_slope(task.slopes[query.head] * kLog2e, query.i + task.n_keys - task.n_queries, to);
         }
-        for (int l = 0; l < kWidth; ++l) partial |= hidden[l] != 0;
+        if (task.visible.data) partial |= hide(task.visible, query, to);
     }
-    // Last, since above whole vectors were written.
+    const VecInt lane = lane_numbers();
     for (std::int64_t j = begin; j < first; j += kWidth) {
         const VecInt out = lane < splat_int(static_cast<std::int32_t>(first - j < kWidth ? first - j : kWidth));
         store(scores + (j - begin), select(out, splat(-kInfinity), load(scores + (j - begin))));
@@ -368,7 +480,7 @@ bool settle(const Attention& task, const Query& query, std::int64_t begin, std::
         const VecInt in = lane < splat_int(static_cast<std::int32_t>(keep < 0 ? 0 : keep < kWidth ? keep : kWidth));
         store(scores + (j - begin), select(in, load(scores + (j - begin)), splat(-kInfinity)));
     }
-    return partial || first > begin || last < end;
+    return partial;
 }
 
 // Which of a query's weights stay, by a hash of (seed, head, query, key): the finaliser of Wellons's hash prospector.
@@ -470,20 +582,26 @@ FIRTH_INLINE void weights_of(const Attention& task, const Dropout& dropout, cons
     }
 }
 
-// Values of a chunk, and whether a zero may meet them, found when first asked.
+// Values of a chunk: as lanes to be multiplied, and as floats, with whether a zero may meet them, when asked for.
 struct Values {
-    Rows rows;
-    std::int64_t n;
-    int width;
-    int finite = -1;
+    const Attention& task;
+    std::int64_t batch, key_head, begin, n;
+    float* room;
+    Rows lanes;
+    Rows wide = {nullptr, 0};
+    bool finite = true;
+
     bool all_finite() {
-        if (finite < 0) finite = FIRTH_ISA::all_finite(rows, n, width);
-        return finite != 0;
+        if (wide.data == nullptr) {
+            wide = rows_of(task, task.v, batch, key_head, begin, n, task.value_width, true, room);
+            finite = FIRTH_ISA::all_finite(wide, n, task.value_width);
+        }
+        return finite;
     }
 };
 
-// R rows meet the keys [begin, end), whose scores are those of `scores` and whose values are values.rows[skip ...].
-template <int R>
+// R rows meet the keys [begin, end), whose scores are those of `scores` and whose values begin at `skip` of `values`.
+template <class Arithmetic, int R>
 FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Query* queries, std::int64_t begin,
                          std::int64_t end, float* scores, std::int64_t stride, const Gathered& rows, std::int64_t first,
                          Values& values, std::int64_t skip) {
@@ -492,19 +610,32 @@ FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Qu
     for (int r = 0; r < R; ++r) partial |= settle(task, queries[r], begin, whole, scores + r * stride);
     alignas(64) float before[kWidth < 8 ? 8 : kWidth];
     weights_of<R>(task, dropout, queries, begin, whole, partial, scores, stride, rows, first, before);
-    const Rows from{values.rows[skip], values.rows.stride};
     float* const to = rows.values + first * rows.stride;
     const int vectors = static_cast<int>(rows.stride / kWidth);
     if ((partial || task.dropout > 0) && !values.all_finite()) {
+        const Rows from{values.wide[skip], values.wide.stride};
         weigh_pairs(R, scores, stride, 1, from, end - begin, before, 1, to, rows.stride, vectors);
-    } else {
-        weigh<R>(scores, stride, 1, from, end - begin, before, 1, to, rows.stride, vectors);
+        return;
     }
+    const Rows from{values.lanes[skip / Arithmetic::kNumbers], values.lanes.stride};
+#if defined(__AVX512BF16__)
+    if constexpr (Arithmetic::kNumbers == 2) {
+        // A row's weights in half their room: whoever reads them as floats has done so.
+        for (int r = 0; r < R; ++r) {
+            float* const s = scores + r * stride;
+            for (std::int64_t j = 0; j < whole - begin; j += kWidth) {
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(s + j / 2), rounded(s + j));
+            }
+        }
+    }
+#endif
+    const std::int64_t n = (end - begin + Arithmetic::kNumbers - 1) / Arithmetic::kNumbers;
+    weigh<Arithmetic, R>(scores, stride, 1, from, n, before, 1, to, rows.stride, vectors);
 }
 
 // Room for both ways forward. `few`: rows of several heads, with keys as they lie.
 struct ForwardRoom {
-    float *packed, *keys, *values, *queries, *scores;
+    float *packed, *keys, *values, *pairs, *queries, *scores;
     Gathered rows;
 
     ForwardRoom(Arena& arena, const Attention& task, std::int64_t n_rows) {
@@ -512,6 +643,7 @@ struct ForwardRoom {
         packed = arena.take<float>(kChunk * static_cast<std::int64_t>(task.width));
         keys = arena.take<float>(kChunk * key);
         values = arena.take<float>(kChunk * value);
+        pairs = arena.take<float>(kChunk / 2 * value);
         queries = arena.take<float>(n_rows * key);
         scores = arena.take<float>(kRows * kChunk);
         rows.values = arena.take<float>(n_rows * value);
@@ -542,13 +674,16 @@ struct BackwardRoom {
         int n;  // keys
         std::int64_t head, first;
         int n_queries;
-        bool pairs;  // queries' gradients are to be added pair by pair
+        bool pairs;  // there are zeros among the weights that must not meet what is not finite
+        bool wide;   // what is multiplied by the slopes is not finite: they were not rounded
     };
     State* state;
     float *keys_packed, *values_packed;  // panels
     float *keys, *values, *queries, *outs;
     float *weights, *slopes;  // (kAttentionBlock, kAttentionBlock) of the block in hand: P, and dS
     float *key_sums, *value_sums;
+    // Two rows a row: of keys, queries, gradients of outs; P and dS two queries a lane, dS two keys a lane.
+    float *key_pairs, *query_pairs, *out_pairs, *weight_pairs, *slope_pairs, *slope_halves;
 
     BackwardRoom(Arena& arena, const Attention& task) {
         const std::int64_t key = padded(task.width), value = padded(task.value_width), n = kAttentionBlock;
@@ -563,6 +698,12 @@ struct BackwardRoom {
         slopes = arena.take<float>(n * n);
         key_sums = arena.take<float>(n * key);
         value_sums = arena.take<float>(n * value);
+        key_pairs = arena.take<float>(n / 2 * key);
+        query_pairs = arena.take<float>(n / 2 * key);
+        out_pairs = arena.take<float>(n / 2 * value);
+        weight_pairs = arena.take<float>(n / 2 * n);
+        slope_pairs = arena.take<float>(n / 2 * n);
+        slope_halves = arena.take<float>(n * n / 2);
     }
 };
 
@@ -574,6 +715,7 @@ BackwardRoom backward_room(const Attention& task, void* scratch) {
 alignas(64) constexpr float kOnes[kRows] = {1, 1, 1, 1, 1, 1};
 
 // to += scale * weights^T from, where weights has a row for each of n rows of `from`, and rows of `to` are its columns.
+template <class Arithmetic>
 FIRTH_INLINE void add_transposed(const float* weights, const Rows& from, int n, float scale, float* to, int n_to,
                                  int width, bool pairs) {
     const std::int64_t stride = padded(width);
@@ -585,25 +727,26 @@ FIRTH_INLINE void add_transposed(const float* weights, const Rows& from, int n, 
             continue;
         }
         with_rows(some, [&](auto count) __attribute__((always_inline)) {
-            weigh<decltype(count)::value>(weights + first, 1, kAttentionBlock, from, n, kOnes, scale,
-                                          to + first * stride, stride, static_cast<int>(stride / kWidth));
+            weigh<Arithmetic, decltype(count)::value>(weights + first, 1, kAttentionBlock, from, n, kOnes, scale,
+                                                      to + first * stride, stride, static_cast<int>(stride / kWidth));
         });
     }
 }
 
 // Gradients of scores, dS = P (dP - delta) with dP = dO v^T, of R queries by the block's keys.
-template <int R>
+template <class Arithmetic, int R>
 FIRTH_INLINE bool slopes_of(const Attention& task, const AttentionGradients& gradients, const BackwardRoom& room,
                             const Dropout& dropout, const Query* queries, const float* const* rows,
                             const float* const* outs, float* weights, float* slopes) {
     const BackwardRoom::State& state = *room.state;
     const std::int64_t begin = state.begin;
     const int whole = (state.n + kWidth - 1) / kWidth * kWidth;
-    for (int j = 0; j < state.n; j += kPanel) {
-        score_panel<R>(rows, room.keys_packed + static_cast<std::int64_t>(j) * task.width, task.width, weights + j,
-                       kAttentionBlock);
-        score_panel<R>(outs, room.values_packed + static_cast<std::int64_t>(j) * task.value_width, task.value_width,
-                       slopes + j, kAttentionBlock);
+    const int key_lanes = task.width / Arithmetic::kNumbers, value_lanes = task.value_width / Arithmetic::kNumbers;
+    for (std::int64_t j = 0; j < state.n; j += kPanel) {
+        score_panel<Arithmetic, R>(rows, room.keys_packed + j * key_lanes, key_lanes, task.scale * kLog2e, weights + j,
+                                   kAttentionBlock);
+        score_panel<Arithmetic, R>(outs, room.values_packed + j * value_lanes, value_lanes, 1, slopes + j,
+                                   kAttentionBlock);
     }
     bool any = false;
     for (int r = 0; r < R; ++r) {
@@ -617,7 +760,8 @@ FIRTH_INLINE bool slopes_of(const Attention& task, const AttentionGradients& gra
         const std::uint32_t key = task.dropout > 0 ? dropout.row_key(task, queries[r]) : 0;
         for (int j = 0; j < whole; j += kWidth) {
             const Vec x = load(p + j);
-            Vec weight = exp2_of(x - lse), gradient = load(s + j);
+            // At most 1, also where scores are so huge that lse has lost their differences.
+            Vec weight = exp2_of(min(Vec{}, x - lse)), gradient = load(s + j);
             const VecInt hidden = x == -kInfinity;
             if (partial) weight = select(hidden, Vec{}, weight);
             Vec dropped = weight;
@@ -638,7 +782,11 @@ FIRTH_INLINE bool slopes_of(const Attention& task, const AttentionGradients& gra
 // Adds gradients of scores to those of the bias, from key `begin` on.
 void add_bias(const AttentionTerm<float>& bias, const Query& query, std::int64_t begin, int n, const float* slopes) {
     float* const to = row_of(bias, query.batch, query.head, query.i);
-    for (int j = 0; j < n; ++j) to[(begin + j) * bias.key] += slopes[j];
+    if (bias.key == 1) {
+        for (int j = 0; j < n; ++j) to[begin + j] += slopes[j];
+    } else {
+        for (int j = 0; j < n; ++j) to[(begin + j) * bias.key] += slopes[j];
+    }
 }
 
 }  // namespace
@@ -654,21 +802,38 @@ std::int64_t attention_scratch_bytes(const Attention& task) {
 
 namespace {
 
-// Walks over the keys that the queries [begin, end) see, chunk by chunk: scores(panel of R queries, ...) below.
-template <class Meet>
+// Walks over the keys that the queries [begin, end) see, chunk by chunk, and calls meet(R, queries, low, high, first,
+// values, skip) for up to kRows of them with the keys [low, high): their scores stand in room.scores, the first of the
+// queries is number `first`, and the first of the keys number `skip` of `values`.
+template <class Arithmetic, class Meet>
 FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t begin,
                        std::int64_t end, const ForwardRoom& room, bool with_values, Meet&& meet) {
     const std::int64_t key_head = head / (task.n_heads / task.n_key_heads);
-    const Rows queries = rows_of(task, task.q, batch, head, begin, end - begin, task.width, false, room.queries);
+    const int lanes = task.width / Arithmetic::kNumbers;
+    const auto rows_in_lanes = [&](const AttentionArray& array, std::int64_t h, std::int64_t from, std::int64_t n,
+                                   float* copies) __attribute__((always_inline)) {
+#if defined(__AVX512BF16__)
+        if constexpr (Arithmetic::kNumbers == 2) return pairs_of(array, batch, h, from);
+#endif
+        return rows_of(task, array, batch, h, from, n, task.width, false, copies);
+    };
+    const Rows queries = rows_in_lanes(task.q, head, begin, end - begin, room.queries);
     const KeyRange all = attention_keys(task, batch, begin, end);
     for (std::int64_t chunk = all.begin / kChunk * kChunk; chunk < all.end; chunk += kChunk) {
         const std::int64_t from = chunk > all.begin ? chunk : all.begin / kPanel * kPanel;
         const std::int64_t to = chunk + kChunk < all.end ? chunk + kChunk : all.end;
-        const Rows keys = rows_of(task, task.k, batch, key_head, from, to - from, task.width, false, room.keys);
-        pack(keys, to - from, task.width, task.scale * kLog2e, room.packed);
-        Values values{{nullptr, 0}, to - from, task.value_width};
+        pack(rows_in_lanes(task.k, key_head, from, to - from, room.keys), to - from, lanes, room.packed);
+        Values values{task, batch, key_head, from, to - from, room.values, {nullptr, 0}};
         if (with_values) {
-            values.rows = rows_of(task, task.v, batch, key_head, from, to - from, task.value_width, true, room.values);
+            if constexpr (Arithmetic::kNumbers == 1) {
+                values.lanes =
+                    rows_of(task, task.v, batch, key_head, from, to - from, task.value_width, true, room.values);
+            }
+#if defined(__AVX512BF16__)
+            if constexpr (Arithmetic::kNumbers == 2) {
+                values.lanes = interleaved(task.v, batch, key_head, from, to - from, task.value_width, room.pairs);
+            }
+#endif
         }
         for (std::int64_t i = begin; i < end; i += kRows) {
             const int some = end - i < kRows ? static_cast<int>(end - i) : kRows;
@@ -685,12 +850,29 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
             with_rows(some, [&](auto count) __attribute__((always_inline)) {
                 constexpr int R = decltype(count)::value;
                 for (std::int64_t j = low; j < high; j += kPanel) {
-                    score_panel<R>(rows, room.packed + (j - from) * task.width, task.width, room.scores + (j - low),
-                                   kChunk);
+                    score_panel<Arithmetic, R>(rows, room.packed + (j - from) * lanes, lanes, task.scale * kLog2e,
+                                               room.scores + (j - low), kChunk);
                 }
                 meet(count, of, low, high, i - begin, values, low - from);
             });
         }
+    }
+}
+
+template <class Arithmetic>
+FIRTH_INLINE void forward(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t begin,
+                          std::int64_t end, const ForwardRoom& room) {
+    const Dropout dropout(task);
+    room.rows.clear(end - begin);
+    walk<Arithmetic>(task, batch, head, begin, end, room, true,
+                     [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first,
+                         Values& values, std::int64_t skip) __attribute__((always_inline)) {
+                         gather<Arithmetic, decltype(count)::value>(task, dropout, of, low, high, room.scores, kChunk,
+                                                                    room.rows, first, values, skip);
+                     });
+    for (std::int64_t i = 0; i < end - begin; ++i) {
+        finish(task, {batch, head, begin + i}, lanes_sum(load(room.rows.sums + i * kWidth)), room.rows.most[i],
+               room.rows.values + i * room.rows.stride);
     }
 }
 
@@ -700,18 +882,10 @@ void attention_forward(const Attention& task, std::int64_t batch, std::int64_t h
                        std::int64_t end, void* scratch) {
     Arena arena{static_cast<char*>(scratch)};
     const ForwardRoom room(arena, task, kAttentionQueries);
-    const Dropout dropout(task);
-    room.rows.clear(end - begin);
-    walk(task, batch, head, begin, end, room, true,
-         [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first, Values& values,
-             std::int64_t skip) __attribute__((always_inline)) {
-             gather<decltype(count)::value>(task, dropout, of, low, high, room.scores, kChunk, room.rows, first, values,
-                                            skip);
-         });
-    for (std::int64_t i = 0; i < end - begin; ++i) {
-        finish(task, {batch, head, begin + i}, lanes_sum(load(room.rows.sums + i * kWidth)), room.rows.most[i],
-               room.rows.values + i * room.rows.stride);
-    }
+#if defined(__AVX512BF16__)
+    if (halves(task)) return forward<Halves>(task, batch, head, begin, end, room);
+#endif
+    forward<Wide>(task, batch, head, begin, end, room);
 }
 
 void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_head, std::int64_t begin,
@@ -731,11 +905,17 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
             for (int d = 0; d < width; d += kWidth) store(to + d, load(rows[i] + d) * (task.scale * kLog2e));
         }
     }
-    for (std::int64_t chunk = begin; chunk < end; chunk += kChunk) {
+    // From a whole vector on: so the vector at the end of a part, whose end is one too, holds no key of the next part.
+    for (std::int64_t chunk = begin < end ? begin / kWidth * kWidth : end; chunk < end; chunk += kChunk) {
         const std::int64_t to = chunk + kChunk < end ? chunk + kChunk : end;
         const Rows keys = rows_of(task, task.k, batch, key_head, chunk, to - chunk, task.width, true, room.keys);
-        Values values{rows_of(task, task.v, batch, key_head, chunk, to - chunk, task.value_width, true, room.values),
-                      to - chunk, task.value_width};
+        Values values{task,
+                      batch,
+                      key_head,
+                      chunk,
+                      to - chunk,
+                      room.values,
+                      rows_of(task, task.v, batch, key_head, chunk, to - chunk, task.value_width, true, room.values)};
         for (std::int64_t first = 0; first < n_rows; first += kRows) {
             const int some = n_rows - first < kRows ? static_cast<int>(n_rows - first) : kRows;
             Query of[kRows];
@@ -767,13 +947,13 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
                         store4(room.scores + r * kChunk + j, sum4(sum[r][0], sum[r][1], sum[r][2], sum[r][3]));
                     }
                 }
-                gather<R>(task, dropout, of, chunk, to, room.scores, kChunk, room.rows, first, values, 0);
+                gather<Wide, R>(task, dropout, of, chunk, to, room.scores, kChunk, room.rows, first, values, 0);
             });
         }
     }
     const std::int64_t stride = room.rows.stride;
     for (std::int64_t row = 0; row < n_rows; ++row) {
-        float* const result = partial + row * (stride + 16);
+        float* const result = partial + row * attention_partial(task);
         for (std::int64_t d = 0; d < stride; ++d) result[d] = room.rows.values[row * stride + d];
         result[stride] = lanes_sum(load(room.rows.sums + row * kWidth));
         result[stride + 1] = room.rows.most[row];
@@ -783,7 +963,7 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
 void attention_merge(const Attention& task, std::int64_t batch, std::int64_t key_head, const float* partials,
                      std::int64_t n) {
     const std::int64_t n_rows = few_rows(task), group = task.n_heads / task.n_key_heads;
-    const std::int64_t stride = padded(task.value_width), size = stride + 16;
+    const std::int64_t stride = padded(task.value_width), size = attention_partial(task);
     for (std::int64_t row = 0; row < n_rows; ++row) {
         float most = -kInfinity;
         for (std::int64_t p = 0; p < n; ++p) {
@@ -821,23 +1001,31 @@ void attention_begin_keys(const Attention& task, std::int64_t batch, std::int64_
                           std::int64_t end, void* scratch) {
     const BackwardRoom room = backward_room(task, scratch);
     const auto n = static_cast<int>(end - begin);
-    *room.state = {batch, key_head, begin, n, 0, 0, 0, false};
-    const Rows keys = rows_of(task, task.k, batch, key_head, begin, n, task.width, false, room.keys);
-    pack(keys, n, task.width, task.scale * kLog2e, room.keys_packed);
-    const Rows values = rows_of(task, task.v, batch, key_head, begin, n, task.value_width, false, room.values);
-    pack(values, n, task.value_width, 1, room.values_packed);
+    *room.state = {batch, key_head, begin, n, 0, 0, 0, false, false};
     for (std::int64_t i = 0; i < n * padded(task.width); ++i) room.key_sums[i] = 0;
     for (std::int64_t i = 0; i < n * padded(task.value_width); ++i) room.value_sums[i] = 0;
+#if defined(__AVX512BF16__)
+    if (halves(task)) {
+        pack(pairs_of(task.k, batch, key_head, begin), n, task.width / 2, room.keys_packed);
+        pack(pairs_of(task.v, batch, key_head, begin), n, task.value_width / 2, room.values_packed);
+        interleaved(task.k, batch, key_head, begin, n, task.width, room.key_pairs);
+        return;
+    }
+#endif
+    pack(rows_of(task, task.k, batch, key_head, begin, n, task.width, false, room.keys), n, task.width,
+         room.keys_packed);
+    pack(rows_of(task, task.v, batch, key_head, begin, n, task.value_width, false, room.values), n, task.value_width,
+         room.values_packed);
 }
 
-void attention_meet(const Attention& task, const AttentionGradients& gradients, std::int64_t head, std::int64_t begin,
-                    std::int64_t end, void* scratch) {
-    const BackwardRoom room = backward_room(task, scratch);
-    BackwardRoom::State& state = *room.state;
-    const auto n = static_cast<int>(end - begin);
+namespace {
+
+// P and dS of a block, in `room`. True if some of them are hidden.
+template <class Arithmetic>
+FIRTH_INLINE bool meet(const Attention& task, const AttentionGradients& gradients, std::int64_t head,
+                       std::int64_t begin, int n, const BackwardRoom& room, const Rows& queries, const Rows& outs) {
     const Dropout dropout(task);
-    const Rows queries = rows_of(task, task.q, state.batch, head, begin, n, task.width, true, room.queries);
-    const Rows outs = rows_of(task, gradients.out, state.batch, head, begin, n, task.value_width, true, room.outs);
+    const std::int64_t batch = room.state->batch;
     bool partial = false;
     for (int first = 0; first < n; first += kRows) {
         const int some = n - first < kRows ? n - first : kRows;
@@ -846,53 +1034,132 @@ void attention_meet(const Attention& task, const AttentionGradients& gradients, 
         for (int r = 0; r < some; ++r) {
             of_query[r] = queries[first + r];
             of_out[r] = outs[first + r];
-            of[r] = {state.batch, head, begin + first + r};
+            of[r] = {batch, head, begin + first + r};
         }
         with_rows(some, [&](auto count) __attribute__((always_inline)) {
-            partial |= slopes_of<decltype(count)::value>(task, gradients, room, dropout, of, of_query, of_out,
-                                                         room.weights + first * kAttentionBlock,
-                                                         room.slopes + first * kAttentionBlock);
+            partial |= slopes_of<Arithmetic, decltype(count)::value>(task, gradients, room, dropout, of, of_query,
+                                                                     of_out, room.weights + first * kAttentionBlock,
+                                                                     room.slopes + first * kAttentionBlock);
         });
     }
     if (gradients.bias.data != nullptr) {
         for (int i = 0; i < n; ++i) {
-            add_bias(gradients.bias, {state.batch, head, begin + i}, state.begin, state.n,
+            add_bias(gradients.bias, {batch, head, begin + i}, room.state->begin, room.state->n,
                      room.slopes + i * kAttentionBlock);
         }
     }
-    partial |= task.dropout > 0;
-    const bool values_pairs = partial && !all_finite(outs, n, task.value_width);
-    const bool keys_pairs = partial && !all_finite(queries, n, task.width);
-    add_transposed(room.weights, outs, n, 1, room.value_sums, state.n, task.value_width, values_pairs);
-    add_transposed(room.slopes, queries, n, task.scale, room.key_sums, state.n, task.width, keys_pairs);
+    return partial;
+}
+
+#if defined(__AVX512BF16__)
+
+// Two rows of floats become one, in each lane a number of both, rounded.
+FIRTH_INLINE void pair_rows(const float* rows, int n, int columns, float* pairs) {
+    for (int i = 0; i < n; i += 2) {
+        const float* const row = rows + i * kAttentionBlock;
+        for (int j = 0; j < columns; j += kWidth) {
+            const __m512i low = _mm512_cvtepu16_epi32(rounded(row + j));
+            const __m512i high = i + 1 < n
+                                     ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded(row + kAttentionBlock + j)), 16)
+                                     : _mm512_setzero_si512();
+            _mm512_storeu_si512(pairs + i / 2 * kAttentionBlock + j, _mm512_or_si512(low, high));
+        }
+    }
+}
+
+#endif
+
+}  // namespace
+
+void attention_meet(const Attention& task, const AttentionGradients& gradients, std::int64_t head, std::int64_t begin,
+                    std::int64_t end, void* scratch) {
+    const BackwardRoom room = backward_room(task, scratch);
+    BackwardRoom::State& state = *room.state;
+    const auto n = static_cast<int>(end - begin);
     state.head = head;
     state.first = begin;
     state.n_queries = n;
-    state.pairs = partial;
+    const auto wide_queries = [&] {
+        return rows_of(task, task.q, state.batch, head, begin, n, task.width, true, room.queries);
+    };
+    const auto wide_outs = [&] {
+        return rows_of(task, gradients.out, state.batch, head, begin, n, task.value_width, true, room.outs);
+    };
+    // Where some weights are zeros, what they would be multiplied with must be finite.
+    const auto may_meet_zeros = [&] {
+        return all_finite(wide_outs(), n, task.value_width) && all_finite(wide_queries(), n, task.width);
+    };
+#if defined(__AVX512BF16__)
+    if (halves(task) && in_pairs(gradients.out, task.value_width)) {
+        state.pairs = meet<Halves>(task, gradients, head, begin, n, room, pairs_of(task.q, state.batch, head, begin),
+                                   pairs_of(gradients.out, state.batch, head, begin)) ||
+                      task.dropout > 0;
+        state.wide = state.pairs && !may_meet_zeros();
+        if (!state.wide) {
+            const int whole = (state.n + kWidth - 1) / kWidth * kWidth, pairs = (n + 1) / 2;
+            pair_rows(room.weights, n, whole, room.weight_pairs);
+            pair_rows(room.slopes, n, whole, room.slope_pairs);
+            for (int i = 0; i < n; ++i) {
+                for (int j = 0; j < whole; j += kWidth) {
+                    _mm256_storeu_si256(reinterpret_cast<__m256i*>(room.slope_halves + (i * kAttentionBlock + j) / 2),
+                                        rounded(room.slopes + i * kAttentionBlock + j));
+                }
+            }
+            const Rows outs = interleaved(gradients.out, state.batch, head, begin, n, task.value_width, room.out_pairs);
+            const Rows queries = interleaved(task.q, state.batch, head, begin, n, task.width, room.query_pairs);
+            add_transposed<Halves>(room.weight_pairs, outs, pairs, 1, room.value_sums, state.n, task.value_width,
+                                   false);
+            add_transposed<Halves>(room.slope_pairs, queries, pairs, task.scale, room.key_sums, state.n, task.width,
+                                   false);
+            return;
+        }
+        add_transposed<Wide>(room.weights, wide_outs(), n, 1, room.value_sums, state.n, task.value_width, true);
+        add_transposed<Wide>(room.slopes, wide_queries(), n, task.scale, room.key_sums, state.n, task.width, true);
+        return;
+    }
+#endif
+    const Rows queries = wide_queries(), outs = wide_outs();
+    state.pairs = meet<Wide>(task, gradients, head, begin, n, room, queries, outs) || task.dropout > 0;
+    const bool pairs = state.pairs && !may_meet_zeros();
+    add_transposed<Wide>(room.weights, outs, n, 1, room.value_sums, state.n, task.value_width, pairs);
+    add_transposed<Wide>(room.slopes, queries, n, task.scale, room.key_sums, state.n, task.width, pairs);
 }
 
 void attention_add_queries(const Attention& task, const AttentionGradients& gradients, void* scratch) {
     const BackwardRoom room = backward_room(task, scratch);
     const BackwardRoom::State& state = *room.state;
-    const Rows keys =
-        rows_of(task, task.k, state.batch, state.key_head, state.begin, state.n, task.width, true, room.keys);
-    const bool pairs = state.pairs && !all_finite(keys, state.n, task.width);
     const std::int64_t stride = gradients.q_stride;
     float* const to = gradients.q + ((state.batch * task.n_heads + state.head) * task.n_queries + state.first) * stride;
     const auto vectors = static_cast<int>(padded(task.width) / kWidth);
-    for (int first = 0; first < state.n_queries; first += kRows) {
-        const int some = state.n_queries - first < kRows ? state.n_queries - first : kRows;
-        const float* const slopes = room.slopes + first * kAttentionBlock;
-        if (pairs) {
-            weigh_pairs(some, slopes, kAttentionBlock, 1, keys, state.n, kOnes, task.scale, to + first * stride, stride,
-                        vectors);
-            continue;
+    const auto wide_keys = [&] {
+        return rows_of(task, task.k, state.batch, state.key_head, state.begin, state.n, task.width, true, room.keys);
+    };
+    const auto add = [&](auto arithmetic, const float* slopes, std::int64_t row, const Rows& keys,
+                         int n) __attribute__((always_inline)) {
+        for (int first = 0; first < state.n_queries; first += kRows) {
+            const int some = state.n_queries - first < kRows ? state.n_queries - first : kRows;
+            with_rows(some, [&](auto count) __attribute__((always_inline)) {
+                weigh<decltype(arithmetic), decltype(count)::value>(slopes + first * row, row, 1, keys, n, kOnes,
+                                                                    task.scale, to + first * stride, stride, vectors);
+            });
         }
-        with_rows(some, [&](auto count) __attribute__((always_inline)) {
-            weigh<decltype(count)::value>(slopes, kAttentionBlock, 1, keys, state.n, kOnes, task.scale,
-                                          to + first * stride, stride, vectors);
-        });
+    };
+    if (state.pairs) {
+        const Rows keys = wide_keys();
+        if (!all_finite(keys, state.n, task.width)) {
+            weigh_pairs(state.n_queries, room.slopes, kAttentionBlock, 1, keys, state.n, nullptr, task.scale, to,
+                        stride, vectors);
+            return;
+        }
     }
+#if defined(__AVX512BF16__)
+    if (halves(task) && in_pairs(gradients.out, task.value_width) && !state.wide) {
+        add(Halves{}, room.slope_halves, kAttentionBlock / 2, Rows{room.key_pairs, padded(task.width)},
+            (state.n + 1) / 2);
+        return;
+    }
+#endif
+    add(Wide{}, room.slopes, kAttentionBlock, wide_keys(), state.n);
 }
 
 void attention_end_keys(const Attention& task, const AttentionGradients& gradients, void* scratch) {
@@ -917,17 +1184,17 @@ void attention_weights(const Attention& task, std::int64_t batch, std::int64_t h
     const ForwardRoom room(arena, task, kAttentionQueries);
     for (std::int64_t j = 0; j < task.n_keys; ++j) weights[j] = 0;
     const float lse = task.lse[(batch * task.n_heads + head) * task.n_queries + query] * kLog2e;
-    walk(task, batch, head, query, query + 1, room, false,
-         [&](auto, const Query* of, std::int64_t low, std::int64_t high, std::int64_t, Values&, std::int64_t)
-             __attribute__((always_inline)) {
-                 const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
-                 settle(task, of[0], low, whole, room.scores);
-                 for (std::int64_t j = low; j < whole; j += kWidth) {
-                     const Vec x = load(room.scores + (j - low));
-                     store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(x - lse)));
-                 }
-                 for (std::int64_t j = low; j < high; ++j) weights[j] = room.scores[j - low];
-             });
+    walk<Wide>(task, batch, head, query, query + 1, room, false,
+               [&](auto, const Query* of, std::int64_t low, std::int64_t high, std::int64_t, Values&, std::int64_t)
+                   __attribute__((always_inline)) {
+                       const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
+                       settle(task, of[0], low, whole, room.scores);
+                       for (std::int64_t j = low; j < whole; j += kWidth) {
+                           const Vec x = load(room.scores + (j - low));
+                           store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(min(Vec{}, x - lse))));
+                       }
+                       for (std::int64_t j = low; j < high; ++j) weights[j] = room.scores[j - low];
+                   });
 }
 
 void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t begin,
@@ -936,22 +1203,24 @@ void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t
     const ForwardRoom room(arena, task, kAttentionQueries);
     const std::int64_t row = (batch * task.n_heads + head) * task.n_queries;
     room.rows.clear(end - begin);
-    walk(task, batch, head, begin, end, room, false,
-         [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first, Values&,
-             std::int64_t) __attribute__((always_inline)) {
-             const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
-             for (int r = 0; r < decltype(count)::value; ++r) {
-                 float* const s = room.scores + r * kChunk;
-                 const float lse = task.lse[row + of[r].i] * kLog2e;
-                 settle(task, of[r], low, whole, s);
-                 Vec sum = load(room.rows.sums + (first + r) * kWidth);
-                 for (std::int64_t j = 0; j < whole - low; j += kWidth) {
-                     const Vec x = load(s + j) - lse;
-                     sum -= select(x == -kInfinity, Vec{}, exp2_of(x) * x);
-                 }
-                 store(room.rows.sums + (first + r) * kWidth, sum);
-             }
-         });
+    walk<Wide>(task, batch, head, begin, end, room, false,
+               [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first, Values&,
+                   std::int64_t) __attribute__((always_inline)) {
+                   const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
+                   for (int r = 0; r < decltype(count)::value; ++r) {
+                       float* const s = room.scores + r * kChunk;
+                       const float lse = task.lse[row + of[r].i] * kLog2e;
+                       settle(task, of[r], low, whole, s);
+                       Vec sum = load(room.rows.sums + (first + r) * kWidth);
+                       for (std::int64_t j = 0; j < whole - low; j += kWidth) {
+                           const Vec score = load(s + j);
+                           // Bounded as the weights are: a tiny one times a huge logarithm is nothing.
+                           const Vec x = max(splat(-126.0f), min(Vec{}, score - lse));
+                           sum -= select(score == -kInfinity, Vec{}, exp2_of(x) * x);
+                       }
+                       store(room.rows.sums + (first + r) * kWidth, sum);
+                   }
+               });
     for (std::int64_t i = begin; i < end; ++i) {
         entropies[row + i] = lanes_sum(load(room.rows.sums + (i - begin) * kWidth)) * kLn2;
     }

@@ -83,47 +83,50 @@ static inline KeyRange attention_keys(const Attention& task, std::int64_t batch,
 }
 
 // Bytes of scratch, aligned to 64, that a thread needs for any of what follows.
-FIRTH_DECLARE_KERNEL(std::int64_t, attention_scratch_bytes, const Attention& task)
+FIRTH_DECLARE_BF16_KERNEL(std::int64_t, attention_scratch_bytes, const Attention& task)
 
 // out and lse of the queries [begin, end), kAttentionQueries at the most.
-FIRTH_DECLARE_KERNEL(void, attention_forward, const Attention& task, std::int64_t batch, std::int64_t head,
-                     std::int64_t begin, std::int64_t end, void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_forward, const Attention& task, std::int64_t batch, std::int64_t head,
+                          std::int64_t begin, std::int64_t end, void* scratch)
 
 // Few queries against many keys, of which each is read once for all heads that share it. What the keys [begin, end)
-// give, for each of the H / Hk heads and Tq queries: partial (H / Hk * Tq, value_stride + 16) holds the sum of weights
-// times values, the sum of weights, and the greatest score in units of log 2.
-FIRTH_DECLARE_KERNEL(void, attention_few, const Attention& task, std::int64_t batch, std::int64_t key_head,
-                     std::int64_t begin, std::int64_t end, float* partial, void* scratch)
+// give, for each of the H / Hk heads and Tq queries: partial (H / Hk * Tq, attention_partial) holds the sum of weights
+// times values, the sum of weights, and the greatest score in units of log 2. `end` is a multiple of 16, or the end of
+// the keys that any of the queries sees.
+static inline std::int64_t attention_partial(const Attention& task) { return (task.value_width + 15) / 16 * 16 + 16; }
+FIRTH_DECLARE_BF16_KERNEL(void, attention_few, const Attention& task, std::int64_t batch, std::int64_t key_head,
+                          std::int64_t begin, std::int64_t end, float* partial, void* scratch)
 // Puts n partial results of the rows of a key head together into out and lse.
-FIRTH_DECLARE_KERNEL(void, attention_merge, const Attention& task, std::int64_t batch, std::int64_t key_head,
-                     const float* partials, std::int64_t n)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_merge, const Attention& task, std::int64_t batch, std::int64_t key_head,
+                          const float* partials, std::int64_t n)
 
 // out . gradient of out for the queries [begin, end), kAttentionBlock at the most.
-FIRTH_DECLARE_KERNEL(void, attention_deltas, const Attention& task, const AttentionArray& gradient, std::int64_t batch,
-                     std::int64_t head, std::int64_t begin, std::int64_t end, float* delta, void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_deltas, const Attention& task, const AttentionArray& gradient,
+                          std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t end, float* delta,
+                          void* scratch)
 
 // Backward: a block of keys [begin, end) of a key head is begun, meets blocks of queries of all the heads that share
 // it, one after the other, and is ended, all with one scratch. Meeting leaves in scratch what the queries' gradients
 // take, and attention_add_queries adds it: so that who calls may see to it that they are added in order.
-FIRTH_DECLARE_KERNEL(void, attention_begin_keys, const Attention& task, std::int64_t batch, std::int64_t key_head,
-                     std::int64_t begin, std::int64_t end, void* scratch)
-FIRTH_DECLARE_KERNEL(void, attention_meet, const Attention& task, const AttentionGradients& gradients,
-                     std::int64_t head, std::int64_t begin, std::int64_t end, void* scratch)
-FIRTH_DECLARE_KERNEL(void, attention_add_queries, const Attention& task, const AttentionGradients& gradients,
-                     void* scratch)
-FIRTH_DECLARE_KERNEL(void, attention_end_keys, const Attention& task, const AttentionGradients& gradients,
-                     void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_begin_keys, const Attention& task, std::int64_t batch, std::int64_t key_head,
+                          std::int64_t begin, std::int64_t end, void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_meet, const Attention& task, const AttentionGradients& gradients,
+                          std::int64_t head, std::int64_t begin, std::int64_t end, void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_add_queries, const Attention& task, const AttentionGradients& gradients,
+                          void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_end_keys, const Attention& task, const AttentionGradients& gradients,
+                          void* scratch)
 
 // Row i of an array, from floats.
-FIRTH_DECLARE_KERNEL(void, attention_write_row, const Attention& task, const AttentionArray& array, std::int64_t batch,
-                     std::int64_t head, std::int64_t i, int width, const float* row)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_write_row, const Attention& task, const AttentionArray& array,
+                          std::int64_t batch, std::int64_t head, std::int64_t i, int width, const float* row)
 
 // Weights of one query, recomputed from its lse: (Tk). Without dropout.
-FIRTH_DECLARE_KERNEL(void, attention_weights, const Attention& task, std::int64_t batch, std::int64_t head,
-                     std::int64_t query, float* weights, void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_weights, const Attention& task, std::int64_t batch, std::int64_t head,
+                          std::int64_t query, float* weights, void* scratch)
 
 // Entropies, in nats, of the weights of the queries [begin, end), kAttentionQueries at the most, from their lse.
-FIRTH_DECLARE_KERNEL(void, attention_entropies, const Attention& task, std::int64_t batch, std::int64_t head,
-                     std::int64_t begin, std::int64_t end, float* entropies, void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_entropies, const Attention& task, std::int64_t batch, std::int64_t head,
+                          std::int64_t begin, std::int64_t end, float* entropies, void* scratch)
 
 }  // namespace firth

@@ -428,6 +428,7 @@ struct BagOfRows {
             float* from = mean;
             const float rate = rate_at(task, now.position);
             int target = now.n_rows;
+            const int last = now.ends[now.n_predicted - 1];
             for (int word = 0; word < now.n_predicted; ++word) {
                 // The next centre's rows are asked for in as many parts as there are words.
                 const int part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
@@ -439,10 +440,11 @@ struct BagOfRows {
                         tally->diverged_at = now.position;
                         return false;
                     }
-                    for (int d = 0; d < floats; d += kWidth) store(hidden + d, load(mean + d) + load(moves + d));
-                    from = hidden;
                     target += n;
                     upcoming.n = 0;
+                    if (target == last) break;
+                    for (int d = 0; d < floats; d += kWidth) store(hidden + d, load(mean + d) + load(moves + d));
+                    from = hidden;
                 }
             }
             // The bag's vector moves by its gradient, whether it is the rows' mean or their sum.

@@ -22,15 +22,29 @@ int threads_for(const Attention& task, double products, int n_threads) {
     return static_cast<int>(std::clamp(work / kThreadWork, 1.0, static_cast<double>(n_threads)));
 }
 
-// Calls work(item, thread, scratch) for all items, each taken by the thread that comes first.
+// A thread's scratch, kept for its next call: fresh pages would cost more than a short sequence.
+void* own_scratch(std::int64_t bytes) {
+    thread_local std::unique_ptr<AlignedBytes> scratch;
+    thread_local std::int64_t size = 0;
+    if (bytes > size) {
+        scratch.reset();
+        size = 0;
+        scratch = std::make_unique<AlignedBytes>(bytes);
+        size = bytes;
+    }
+    return scratch->data;
+}
+
+// Calls work(item, scratch) for all items, each taken by the thread that comes first.
 template <class Work>
 void share_out(const Attention& task, std::int64_t n_items, int n_threads, Work&& work) {
+    if (n_items == 0) return;
     std::atomic<std::int64_t> next{0};
-    n_threads = static_cast<int>(std::clamp<std::int64_t>(n_items, 1, n_threads));
+    n_threads = static_cast<int>(std::min<std::int64_t>(n_items, n_threads));
     parallel(n_threads, [&](int) {
-        const AlignedBytes scratch(FIRTH_KERNEL(attention_scratch_bytes)(task));
+        void* const scratch = own_scratch(FIRTH_BF16_KERNEL(task.bf16, attention_scratch_bytes)(task));
         for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < n_items;) {
-            work(item, scratch.data);
+            work(item, scratch);
         }
     });
 }
@@ -40,7 +54,7 @@ constexpr std::int64_t kFewRows = 24;  // of queries that share a key head: belo
 void attend_few(const Attention& task, std::int64_t rows, int n_threads) {
     const std::int64_t key_heads = task.n_batches * task.n_key_heads;
     const std::int64_t segments = std::max<std::int64_t>(1, (task.n_keys + kAttentionSegment - 1) / kAttentionSegment);
-    const std::int64_t size = rows * ((task.value_width + 15) / 16 * 16 + 16);
+    const std::int64_t size = rows * attention_partial(task);
     std::vector<float> partials(static_cast<std::size_t>(key_heads * segments * size));
     share_out(task, key_heads * segments, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t segment = item % segments, head = item / segments;
@@ -48,13 +62,13 @@ void attend_few(const Attention& task, std::int64_t rows, int n_threads) {
         const KeyRange seen = attention_keys(task, batch, 0, task.n_queries);
         const std::int64_t begin = std::max(seen.begin, segment * kAttentionSegment);
         const std::int64_t end = std::max(begin, std::min(seen.end, (segment + 1) * kAttentionSegment));
-        FIRTH_KERNEL(attention_few)
+        FIRTH_BF16_KERNEL(task.bf16, attention_few)
         (task, batch, head % task.n_key_heads, begin, end, partials.data() + item * size, scratch);
     });
     parallel_shares(key_heads, std::min<int>(n_threads, static_cast<int>(std::min<std::int64_t>(key_heads, n_threads))),
                     [&](long long begin, long long end, int) {
                         for (long long head = begin; head < end; ++head) {
-                            FIRTH_KERNEL(attention_merge)
+                            FIRTH_BF16_KERNEL(task.bf16, attention_merge)
                             (task, head / task.n_key_heads, head % task.n_key_heads,
                              partials.data() + head * segments * size, segments);
                         }
@@ -86,6 +100,7 @@ struct Units {
 }  // namespace
 
 void attend(const Attention& task, int n_threads) {
+    if (task.n_batches * task.n_heads * task.n_queries == 0) return;
     n_threads = threads_for(task, 1, n_threads);
     const std::int64_t rows = task.n_heads / task.n_key_heads * task.n_queries;
     if (rows <= kFewRows) return attend_few(task, rows, n_threads);
@@ -98,7 +113,7 @@ void attend(const Attention& task, int n_threads) {
     share_out(task, heads * blocks, n_threads, [&](std::int64_t item, void* scratch) {
         // The last queries see the most keys: they go first, so that short work fills up the end.
         const std::int64_t block = blocks - 1 - item / heads, head = item % heads;
-        FIRTH_KERNEL(attention_forward)
+        FIRTH_BF16_KERNEL(task.bf16, attention_forward)
         (task, head / task.n_heads, head % task.n_heads, block * size, std::min((block + 1) * size, task.n_queries),
          scratch);
     });
@@ -107,6 +122,7 @@ void attend(const Attention& task, int n_threads) {
 void attend_backward(const Attention& task, const AttentionArray& out_gradient, const AttentionArray& q_gradient,
                      const AttentionArray& k_gradient, const AttentionArray& v_gradient,
                      const AttentionTerm<float>& bias_gradient, int n_threads) {
+    if (task.n_batches * task.n_key_heads == 0) return;
     n_threads = threads_for(task, 2.5, n_threads);
     const std::int64_t heads = task.n_batches * task.n_heads, all_rows = heads * task.n_queries;
     const std::int64_t query_blocks = (task.n_queries + kAttentionBlock - 1) / kAttentionBlock;
@@ -132,7 +148,7 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
         const std::int64_t row = head * task.n_queries;
         std::fill(gradients.q + (row + begin) * gradients.q_stride, gradients.q + (row + end) * gradients.q_stride,
                   0.0f);
-        FIRTH_KERNEL(attention_deltas)
+        FIRTH_BF16_KERNEL(task.bf16, attention_deltas)
         (task, out_gradient, head / task.n_heads, head % task.n_heads, begin, end, delta.data(), scratch);
     });
 
@@ -161,31 +177,31 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
         const std::int64_t unit = first + within % side_by_side, key_block = within / side_by_side;
         units.each_key_head(task, unit, [&](std::int64_t batch, std::int64_t key_head) {
             const std::int64_t begin = key_block * kAttentionBlock;
-            FIRTH_KERNEL(attention_begin_keys)
+            FIRTH_BF16_KERNEL(task.bf16, attention_begin_keys)
             (task, batch, key_head, begin, std::min(begin + kAttentionBlock, task.n_keys), scratch);
             for (std::int64_t head = key_head * group; head < (key_head + 1) * group; ++head) {
                 for (std::int64_t block = 0; block < query_blocks; ++block) {
                     const KeyRange seen = keys_of(batch, block);
                     if (key_block < seen.begin || key_block >= seen.end) continue;
-                    FIRTH_KERNEL(attention_meet)
+                    FIRTH_BF16_KERNEL(task.bf16, attention_meet)
                     (task, gradients, head, block * kAttentionBlock,
                      std::min((block + 1) * kAttentionBlock, task.n_queries), scratch);
                     auto& turn = turns[static_cast<std::size_t>((batch * task.n_heads + head) * query_blocks + block)];
                     for (int spins = 0; turn.load(std::memory_order_acquire) != key_block; ++spins) {
                         if (spins > 1000) std::this_thread::yield();
                     }
-                    FIRTH_KERNEL(attention_add_queries)(task, gradients, scratch);
+                    FIRTH_BF16_KERNEL(task.bf16, attention_add_queries)(task, gradients, scratch);
                     turn.store(key_block + 1, std::memory_order_release);
                 }
             }
-            FIRTH_KERNEL(attention_end_keys)(task, gradients, scratch);
+            FIRTH_BF16_KERNEL(task.bf16, attention_end_keys)(task, gradients, scratch);
         });
     });
     if (in_place) return;
     parallel_shares(all_rows, n_threads, [&](long long begin, long long end, int) {
         for (long long row = begin; row < end; ++row) {
             const std::int64_t head = row / task.n_queries;
-            FIRTH_KERNEL(attention_write_row)
+            FIRTH_BF16_KERNEL(task.bf16, attention_write_row)
             (task, q_gradient, head / task.n_heads, head % task.n_heads, row % task.n_queries, task.width,
              gradients.q + row * gradients.q_stride);
         }
@@ -196,7 +212,7 @@ void attention_maps(const Attention& task, const std::int64_t* heads, std::int64
                     std::int64_t n_rows, float* weights, int n_threads) {
     share_out(task, task.n_batches * n_heads * n_rows, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t batch = item / (n_heads * n_rows), head = item / n_rows % n_heads;
-        FIRTH_KERNEL(attention_weights)
+        FIRTH_BF16_KERNEL(task.bf16, attention_weights)
         (task, batch, heads[head], rows[item % n_rows], weights + item * task.n_keys, scratch);
     });
 }
@@ -207,7 +223,7 @@ void attention_row_entropies(const Attention& task, float* entropies, int n_thre
     const std::int64_t blocks = (task.n_queries + kAttentionBlock - 1) / kAttentionBlock;
     share_out(task, heads * blocks, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t begin = item % blocks * kAttentionBlock, head = item / blocks;
-        FIRTH_KERNEL(attention_entropies)
+        FIRTH_BF16_KERNEL(task.bf16, attention_entropies)
         (task, head / task.n_heads, head % task.n_heads, begin, std::min(begin + kAttentionBlock, task.n_queries),
          entropies, scratch);
     });

@@ -17,7 +17,17 @@
     result name(__VA_ARGS__);                   \
     }
 #define FIRTH_KERNEL(name) firth::pick(&firth::x86_64_v2::name, &firth::x86_64_v3::name, &firth::x86_64_v4::name)
+// For kernels that multiply bf16 there is one more, x86-64-v4 with AVX512-BF16: FIRTH_BF16_KERNEL(wanted, name).
+#define FIRTH_DECLARE_BF16_KERNEL(result, name, ...) \
+    FIRTH_DECLARE_KERNEL(result, name, __VA_ARGS__)  \
+    namespace x86_64_v4_bf16 {                       \
+    result name(__VA_ARGS__);                        \
+    }
+#define FIRTH_BF16_KERNEL(wanted, name) \
+    ((wanted) && firth::current_bf16() ? &firth::x86_64_v4_bf16::name : FIRTH_KERNEL(name))
 #else
+#define FIRTH_DECLARE_BF16_KERNEL FIRTH_DECLARE_KERNEL
+#define FIRTH_BF16_KERNEL(wanted, name) FIRTH_KERNEL(name)
 #define FIRTH_DECLARE_KERNEL(result, name, ...) \
     namespace baseline {                        \
     result name(__VA_ARGS__);                   \
@@ -29,6 +39,8 @@ namespace firth {
 
 // Position, oldest first, of the instruction set in use.
 int current_isa();
+// Whether the one in use is x86-64-v4 and the processor has AVX512-BF16.
+bool current_bf16();
 
 // The function of the instruction set in use, of those given oldest first.
 template <class F, class... Same>

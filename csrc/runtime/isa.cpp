@@ -47,6 +47,15 @@ const int kCount = static_cast<int>(std::size(kNames));
 
 int current_isa() { return selected; }
 
+bool current_bf16() {
+#if defined(__x86_64__)
+    static const bool has = __builtin_cpu_supports("avx512bf16");
+    return has && selected == kCount - 1;
+#else
+    return false;
+#endif
+}
+
 std::vector<std::string> built_isas() { return {std::begin(kNames), std::end(kNames)}; }
 
 std::vector<std::string> available_isas() {

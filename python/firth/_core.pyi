@@ -1,6 +1,7 @@
 """The compiled kernels: the table of contents of csrc."""
 
 import mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,9 +266,10 @@ def attend(
     out: object,
     lse: NDArray[np.float32],
     *,
-    options: dict[str, object],
+    options: dict[str, Any],
     threads: int,
 ) -> None: ...
+def attend_plain(q: object, k: object, v: object, *, causal: bool, threads: int) -> object: ...
 def attend_backward(
     out_gradient: object,
     q: object,
@@ -280,7 +282,7 @@ def attend_backward(
     v_gradient: object,
     bias_gradient: NDArray[np.float32] | None,
     *,
-    options: dict[str, object],
+    options: dict[str, Any],
     threads: int,
 ) -> None: ...
 def attention_weights(
@@ -291,7 +293,7 @@ def attention_weights(
     rows: NDArray[np.int64],
     out: NDArray[np.float32],
     *,
-    options: dict[str, object],
+    options: dict[str, Any],
     threads: int,
 ) -> None: ...
 def attention_entropies(
@@ -300,6 +302,6 @@ def attention_entropies(
     lse: NDArray[np.float32],
     out: NDArray[np.float32],
     *,
-    options: dict[str, object],
+    options: dict[str, Any],
     threads: int,
 ) -> None: ...

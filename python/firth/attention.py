@@ -15,9 +15,9 @@ asked for holds:
 A query that sees no key has an output of zeros, a log-sum-exp of minus infinity, and gradients of zeros. What a query
 does not see it does not feel, be it NaN.
 
-**Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the values it
-sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each weight is zero
-with that probability and the others are divided by ``1 - dropout``.
+**Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the values
+it sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each weight is
+zero with that probability and the others are divided by ``1 - dropout``.
 
 No square matrix is ever stored (Dao et al. 2022). Results are the same to the bit for any number of threads.
 """
@@ -26,15 +26,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core
-from firth.checks import whole_number
+from firth.checks import real_number, whole_number
 from firth.runtime import default_threads
+
+_NO_DROPOUT = 0.0  # which needs no check
 
 
 class AttentionGradients(NamedTuple):
@@ -58,7 +60,7 @@ def attention(
     bias: Any = None,
     alibi: ArrayLike | None = None,
     scale: float | None = None,
-    dropout: float = 0.0,
+    dropout: float = _NO_DROPOUT,
     seed: int = 0,
     return_lse: bool = False,
     threads: int | None = None,
@@ -102,6 +104,12 @@ def attention(
     TypeError, ValueError
         If arrays are of another type, or do not fit together.
     """
+    plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and not return_lse
+    if plain and _free(q) and _free(k) and _free(v):
+        count = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+        result = _core.attend_plain(q, k, v, causal=bool(causal), threads=count)
+        if result is not None:
+            return result
     call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
     out, result = call.q.empty_like((*call.q.shape[:3], call.v.shape[3]))
     lse = np.empty(call.q.shape[:3], np.float32)
@@ -124,7 +132,7 @@ def attention_backward(
     bias: Any = None,
     alibi: ArrayLike | None = None,
     scale: float | None = None,
-    dropout: float = 0.0,
+    dropout: float = _NO_DROPOUT,
     seed: int = 0,
     threads: int | None = None,
 ) -> AttentionGradients:
@@ -161,14 +169,16 @@ def attention_backward(
         call.v.array,
         given[1].array,
         call.check_lse(lse),
-        *(array for array, _ in moved),
+        moved[0][0],
+        moved[1][0],
+        moved[2][0],
         # One number for all keys of a row moves no weight: its gradient is zero.
-        None if bias_gradient is None or bias_gradient.shape[3] < call.k.shape[2] else bias_gradient,
+        None if bias_gradient is None or bias_gradient.shape[3] != call.k.shape[2] else bias_gradient,
         options=call.options,
         threads=call.threads,
     )
     shaped = None if bias_gradient is None else call.q.give_back(bias_gradient.reshape(np.shape(bias)))
-    return AttentionGradients(*(result for _, result in moved), shaped)
+    return AttentionGradients(moved[0][1], moved[1][1], moved[2][1], shaped)
 
 
 def attention_weights(
@@ -204,7 +214,7 @@ def attention_weights(
         Float32 (batch, heads asked for, rows asked for, Tk): without dropout; a row adds up to one, or to zero if its
         query sees no key.
     """
-    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, 0.0, 0, threads)
+    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
     chosen = _numbers("heads", heads, call.q.shape[1]), _numbers("rows", rows, call.q.shape[2])
     shape = (call.q.shape[0], len(chosen[0]), len(chosen[1]), call.k.shape[2])
     weights = np.empty(shape, np.float32)
@@ -233,7 +243,7 @@ def attention_entropies(
     Parameters are those of `attention_weights`. The result is float32, (batch, heads, Tq): 0 where one key has all the
     weight, log(n) where n keys share it alike.
     """
-    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, 0.0, 0, threads)
+    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
     entropies = np.empty(call.q.shape[:3], np.float32)
     _core.attention_entropies(
         call.q.array, call.k.array, call.check_lse(lse), entropies, options=call.options, threads=call.threads
@@ -244,29 +254,42 @@ def attention_entropies(
 class _Array:
     """An array of some library: what the kernels take, and how to make more of its kind."""
 
+    __slots__ = ("array", "given", "half", "name", "shape", "torch")
+
     def __init__(self, name: str, given: Any) -> None:
         self.name = name
         self.given = given
-        self.module = type(given).__module__.split(".")[0]
+        self.torch = None  # the module, if the array is its
+        torch = sys.modules.get("torch")
+        # Short sequences take a few microseconds: nothing is asked twice here.
         if isinstance(given, np.ndarray):
-            self.shape = given.shape
-            if given.dtype == np.float32:
-                self.array: Any = given
-            elif given.dtype.name == "bfloat16":  # of the package ml_dtypes
+            self.array = given
+            self.half = given.dtype != np.float32
+            if self.half:
+                if given.dtype.name != "bfloat16":  # of the package ml_dtypes
+                    raise TypeError(f"{name} must be float32 or bf16, not {given.dtype}")
                 self.array = given.view(np.uint16)
-            else:
-                raise TypeError(f"{name} must be float32 or bf16, not {given.dtype}")
-        elif hasattr(given, "__dlpack__"):
-            if getattr(given, "requires_grad", False):
+            self.shape = given.shape
+        elif torch is not None and isinstance(given, torch.Tensor):
+            self.torch = torch
+            if given.requires_grad:
                 raise TypeError(
                     f"{name} is a tensor that asks for its gradient: use firth.contextual.attention, or {name}.detach()"
                 )
-            device = given.__dlpack_device__()[0]
-            if int(device) != 1:
+            self.half = given.dtype is torch.bfloat16
+            if not self.half and given.dtype is not torch.float32:
+                raise TypeError(f"{name} must be float32 or bf16, not {str(given.dtype).removeprefix('torch.')}")
+            if not given.is_cpu:
+                raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
+            self.array = (given.view(torch.uint16) if self.half else given).numpy()
+            self.shape = self.array.shape
+        elif hasattr(given, "__dlpack__"):
+            if not _in_memory(given):
                 raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
             kind = str(given.dtype).rpartition(".")[2]
             if kind not in ("float32", "bfloat16"):
                 raise TypeError(f"{name} must be float32 or bf16, not {kind}")
+            self.half = kind == "bfloat16"
             self.shape = tuple(given.shape)
             self.array = given.__dlpack__()
         else:
@@ -274,40 +297,33 @@ class _Array:
         if len(self.shape) != 4:
             raise ValueError(f"{name} must have four axes (batch, heads, time, width), not shape {self.shape}")
 
-    @property
-    def kind(self) -> str:
-        """float32 or bfloat16."""
-        return str(self.given.dtype).rpartition(".")[2]
-
     def require_like(self, other: _Array, shape: tuple[int, ...]) -> None:
         """Raise unless this array has a shape, and another's type."""
-        if tuple(self.shape) != tuple(shape):
-            raise ValueError(f"{self.name} must have shape {tuple(shape)}, not {tuple(self.shape)}")
-        if self.kind != other.kind:
-            raise TypeError(f"{self.name} must be {other.kind} as {other.name} is, not {self.kind}")
+        if self.shape != shape:
+            raise ValueError(f"{self.name} must have shape {shape}, not {self.shape}")
+        if self.half != other.half:
+            mine, its = ("bf16" if one.half else "float32" for one in (self, other))
+            raise TypeError(f"{self.name} must be {its} as {other.name} is, not {mine}")
 
     def empty_like(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
         """A new array: as the kernels take it, and as it is given back. Heads lie where they lie in this one."""
-        batch, heads, time, width = shape
-        made = np.empty((batch, time, heads, width) if self._time_first() else shape, self._storage())
-        made = made.transpose(0, 2, 1, 3) if self._time_first() else made
+        storage = np.uint16 if self.half else np.float32
+        strides = getattr(self.array, "strides", None)
+        if strides is not None and self.shape[1] > 1 and self.shape[2] > 1 and strides[1] < strides[2]:
+            batch, heads, time, width = shape
+            made = np.empty((batch, time, heads, width), storage).transpose(0, 2, 1, 3)
+        else:
+            made = np.empty(shape, storage)
         return made, self.give_back(made)
-
-    def _storage(self) -> type[np.generic]:
-        return np.float32 if self.kind == "float32" else np.uint16
-
-    def _time_first(self) -> bool:
-        strides = self.given.stride() if self.module == "torch" else getattr(self.given, "strides", None)
-        return strides is not None and self.shape[1] > 1 and self.shape[2] > 1 and strides[1] < strides[2]
 
     def give_back(self, made: NDArray[Any]) -> Any:
         """An array of NumPy's as one of this array's library."""
         half = made.dtype == np.uint16
+        if self.torch is not None:
+            tensor = self.torch.from_numpy(made)
+            return tensor.view(self.torch.bfloat16) if half else tensor
         if isinstance(self.given, np.ndarray):
             return made.view(self.given.dtype) if half else made
-        if self.module == "torch":
-            torch = sys.modules["torch"]
-            return torch.from_numpy(made).view(torch.bfloat16) if half else torch.from_numpy(made)
         namespace = self.given.__array_namespace__()
         if half:
             return namespace.asarray(made.view(namespace.bfloat16))
@@ -349,28 +365,34 @@ class _Call:
             given = _numpy("mask", mask)
             if given.dtype == np.bool_:
                 visible = self._broadcast("mask", given).view(np.uint8)
-            else:
+            elif given.dtype.kind == "f":
                 added = self._broadcast("mask", _float32("mask", given))
+            else:
+                raise TypeError(f"mask must be boolean (true: seen) or of floats, not {given.dtype}")
         self.bias = None
         if bias is not None:
             given = _float32("bias", _numpy("bias", bias))
             self._broadcast("bias", given)
             self.bias = given.reshape((1,) * (4 - given.ndim) + given.shape)
-        scale = 1 / math.sqrt(width) if scale is None else float(scale)
-        if not math.isfinite(scale):
-            raise ValueError(f"scale must be a finite number, not {scale}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+        if scale is None:
+            scale = 1 / math.sqrt(width)
+        elif abs(scale := real_number("scale", scale)) > float(np.finfo(np.float32).max):
+            raise ValueError(f"scale must be a finite number in float32, not {scale}")
+        if dropout is not _NO_DROPOUT:
+            dropout = real_number("dropout", dropout, low=0)
+            if np.float32(dropout) >= 1:
+                raise ValueError(f"dropout must be at least 0 and, in float32, below 1, not {dropout}")
         self.options = {
             "causal": bool(causal),
-            "window": None if window is None else whole_number("window", window, low=0, high=2**61),
+            # No two positions are further apart than that bound.
+            "window": None if window is None else min(whole_number("window", window), 2**60),
             "lengths": None if lengths is None else self._lengths(lengths),
             "visible": visible,
             "added": added,
             "bias": None if self.bias is None else np.broadcast_to(self.bias, self.scores),
             "slopes": None if alibi is None else self._slopes(alibi),
             "scale": scale,
-            "dropout": float(dropout),
+            "dropout": dropout,
             "seed": whole_number("seed", seed, low=0, high=2**64 - 1),
         }
         self.threads = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
@@ -409,6 +431,19 @@ class _Call:
         return np.ascontiguousarray(given)
 
 
+def _in_memory(given: Any) -> bool:
+    """Whether an array lies in the processor's memory."""
+    try:
+        return int(given.__dlpack_device__()[0]) == 1
+    except (BufferError, ValueError):  # it lies nowhere that DLPack has a number for
+        return False
+
+
+def _free(given: Any) -> bool:
+    """Whether nobody wants this array's gradient."""
+    return not getattr(given, "requires_grad", False)
+
+
 def _numpy(name: str, given: Any) -> NDArray[Any]:
     """A small or broadcast argument as an array of NumPy's."""
     if getattr(given, "requires_grad", False):
@@ -416,6 +451,10 @@ def _numpy(name: str, given: Any) -> NDArray[Any]:
             raise TypeError(f"{name} asks for a gradient and has none: {name}.detach() it, or give it as bias")
         raise TypeError("bias asks for its gradient: use firth.contextual.attention, or bias.detach()")
     if not isinstance(given, np.ndarray) and hasattr(given, "__dlpack__"):
+        if str(getattr(given, "dtype", "")).endswith("bfloat16"):
+            raise TypeError(f"{name} must be float32, not bfloat16")
+        if not _in_memory(given):
+            raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
         return cast(NDArray[Any], np.from_dlpack(given))
     return np.asarray(given)
 
@@ -430,5 +469,7 @@ def _numbers(name: str, given: Sequence[int] | None, n: int) -> NDArray[np.int64
     """Some of the numbers 0 .. n - 1."""
     if given is None:
         return np.arange(n)
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be whole numbers, several or one in a list, not {given!r}")
     chosen = np.array([whole_number(name, number, low=-n, high=n - 1) for number in given], np.int64)
     return np.where(chosen < 0, chosen + n, chosen)
