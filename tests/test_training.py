@@ -347,9 +347,10 @@ def test_whole_words_begin_behind_the_end_of_a_text():
     plain.add_special_tokens(["<mask>"])
     tokenizer = Tokenizer(plain)
     ids = TokenIds.build(["read", "on"] * 20, tokenizer, held_out=0.0)
-    targets = MaskedBatches(ids, tokenizer, length=41, whole_words=True, probability=0.5)(0, 50).targets[:, :-1].numpy()
-    chosen = targets[:, 2:] != -100
-    assert (chosen[:, :-2] != chosen[:, 2:]).any()  # one text hidden, the next one not
+    assert tokenizer.continues[ids.ids[ids.ids != tokenizer.end]].all()
+    inputs, targets = MaskedBatches(ids, tokenizer, length=41, whole_words=True, probability=0.5)(0, 50)
+    chosen, text = targets != -100, torch.where(targets != -100, targets, inputs) != tokenizer.end
+    assert any(0 < chosen[i].sum() < text[i].sum() for i in range(50))  # one text of a row hidden, another one not
 
 
 def test_masks_refuse(ids, tokenizer):
