@@ -477,8 +477,7 @@ class MaskedBatches:
         if self.whole_words:
             begins = ~self._continues[rows]
             begins[:, 0] = True
-            begins[:, 1:] |= special[:, :-1]
-            # Every piece has the chance of its word's first one.
+            # Every piece has the chance of its word's first one, or of the special one before it.
             chance = np.take_along_axis(chance, np.maximum.accumulate(np.where(begins, places, 0), axis=1), axis=1)
         chosen = (chance < self.probability) & ~special
         others = self._ordinary[(piece * len(self._ordinary)).astype(np.int64)]
