@@ -295,6 +295,7 @@ def probe(features: Any, senses: Any, folds: Sequence[tuple[Any, Any]]) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     told = np.empty(len(senses), object)
     for train, test in folds:
@@ -303,7 +304,8 @@ def probe(features: Any, senses: Any, folds: Sequence[tuple[Any, Any]]) -> Any:
 
         def fitted(rows: Any, strength: float) -> Any:
             made = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-            return made.fit(features[rows], senses[rows])
+            with threadpool_limits(1):  # products this small only wait for each other's threads
+                return made.fit(features[rows], senses[rows])
 
         scores = [fitted(inner, strength).score(features[chooser], senses[chooser]) for strength in STRENGTHS]
         told[test] = fitted(train, STRENGTHS[int(np.argmax(scores))]).predict(features[test])
@@ -676,8 +678,8 @@ def main() -> None:
     if unknown := set(chosen) - set(SECTIONS):
         parser.error(f"--only takes some of {','.join(SECTIONS)}, not {','.join(sorted(unknown))}")
     settings.json = settings.json or folder / ("contextual-quick.json" if settings.quick else "contextual.json")
-    # Tokenizers' threads are as many as everybody's.
-    os.environ["RAYON_NUM_THREADS"] = str(settings.threads)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(settings.threads)  # before anything big is imported
     packages = ("torch", "transformers", "tokenizers", "sentence-transformers", "scikit-learn", "numpy")
     machine = common.describe_machine(packages)
     import torch
