@@ -325,6 +325,16 @@ def window_means(vectors: Any, sentences: Sequence[Sequence[str]], places: Seque
     return found
 
 
+def fitting(model: Any, words: Sequence[str], place: int) -> tuple[list[str], int]:
+    """As much around an occurrence as a transformer has positions for, and where the occurrence then is."""
+    reach, begin, kept = REACH, 0, list(words)
+    while len(model.tokenizer.encode(kept)) > model.length:
+        reach = reach * 3 // 4
+        begin = max(0, place - reach)
+        kept = list(words[begin : place + reach + 1])
+    return kept, place - begin
+
+
 def word_vectors(settings: argparse.Namespace) -> Any:
     """firth's word2vec of the whole text, or the vectors that were given."""
     import firth
@@ -384,13 +394,16 @@ def senses(settings: argparse.Namespace) -> Iterator[Run]:
     models = [("MiniLM", BERT.from_pretrained(minilm()))]
     models += [(Path(folder).name, firth.load(folder)) for folder in settings.models]
     for name, model in models:
-        words = {} if hasattr(model, "mixture") else {"words": "mean"}  # ELMo's states are words' own
+        given, at, words = sentences, places, {}  # ELMo's states are words' own, of texts of any length
+        if not hasattr(model, "mixture"):
+            pairs = [fitting(model, *pair) for pair in zip(sentences, places, strict=True)]
+            given, at, words = [one for one, _ in pairs], [one for _, one in pairs], {"words": "mean"}
         for layer in (0, model.layers) if settings.quick else range(model.layers + 1):
-            states = model.encode(sentences, layer=layer, **words)
-            features = np.stack([one[place] for one, place in zip(states, places, strict=True)])
+            states = model.encode(given, layer=layer, **words)
+            features = np.stack([one[place] for one, place in zip(states, at, strict=True)])
             run = judged(f"{name}, layer {layer}", probe(features, gold, folds), model=name, layer=layer)
             tests = {}
-            for other in dict.fromkeys((rival, f"{name}, layer 0")):
+            for other in (rival, f"{name}, layer 0") if layer else (rival,):
                 better = int((right[run["contender"]] & ~right[other]).sum())
                 worse = int((~right[run["contender"]] & right[other]).sum())
                 p = binomtest(better, better + worse).pvalue if better + worse else 1.0
