@@ -295,6 +295,7 @@ def probe(features: Any, senses: Any, folds: Sequence[tuple[Any, Any]]) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     told = np.empty(len(senses), object)
     for train, test in folds:
@@ -303,7 +304,8 @@ def probe(features: Any, senses: Any, folds: Sequence[tuple[Any, Any]]) -> Any:
 
         def fitted(rows: Any, strength: float) -> Any:
             made = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-            return made.fit(features[rows], senses[rows])
+            with threadpool_limits(1):  # products this small only wait for each other's threads
+                return made.fit(features[rows], senses[rows])
 
         scores = [fitted(inner, strength).score(features[chooser], senses[chooser]) for strength in STRENGTHS]
         told[test] = fitted(train, STRENGTHS[int(np.argmax(scores))]).predict(features[test])
@@ -321,6 +323,16 @@ def window_means(vectors: Any, sentences: Sequence[Sequence[str]], places: Seque
         if known:
             found[i] = np.mean(known, axis=0)
     return found
+
+
+def fitting(model: Any, words: Sequence[str], place: int) -> tuple[list[str], int]:
+    """As much around an occurrence as a transformer has positions for, and where the occurrence then is."""
+    reach, begin, kept = REACH, 0, list(words)
+    while len(model.tokenizer.encode(kept)) > model.length:
+        reach = reach * 3 // 4
+        begin = max(0, place - reach)
+        kept = list(words[begin : place + reach + 1])
+    return kept, place - begin
 
 
 def word_vectors(settings: argparse.Namespace) -> Any:
@@ -382,13 +394,16 @@ def senses(settings: argparse.Namespace) -> Iterator[Run]:
     models = [("MiniLM", BERT.from_pretrained(minilm()))]
     models += [(Path(folder).name, firth.load(folder)) for folder in settings.models]
     for name, model in models:
-        words = {} if hasattr(model, "mixture") else {"words": "mean"}  # ELMo's states are words' own
+        given, at, words = sentences, places, {}  # ELMo's states are words' own, of texts of any length
+        if not hasattr(model, "mixture"):
+            pairs = [fitting(model, *pair) for pair in zip(sentences, places, strict=True)]
+            given, at, words = [one for one, _ in pairs], [one for _, one in pairs], {"words": "mean"}
         for layer in (0, model.layers) if settings.quick else range(model.layers + 1):
-            states = model.encode(sentences, layer=layer, **words)
-            features = np.stack([one[place] for one, place in zip(states, places, strict=True)])
+            states = model.encode(given, layer=layer, **words)
+            features = np.stack([one[place] for one, place in zip(states, at, strict=True)])
             run = judged(f"{name}, layer {layer}", probe(features, gold, folds), model=name, layer=layer)
             tests = {}
-            for other in dict.fromkeys((rival, f"{name}, layer 0")):
+            for other in (rival, f"{name}, layer 0") if layer else (rival,):
                 better = int((right[run["contender"]] & ~right[other]).sum())
                 worse = int((~right[run["contender"]] & right[other]).sum())
                 p = binomtest(better, better + worse).pvalue if better + worse else 1.0
@@ -676,8 +691,8 @@ def main() -> None:
     if unknown := set(chosen) - set(SECTIONS):
         parser.error(f"--only takes some of {','.join(SECTIONS)}, not {','.join(sorted(unknown))}")
     settings.json = settings.json or folder / ("contextual-quick.json" if settings.quick else "contextual.json")
-    # Tokenizers' threads are as many as everybody's.
-    os.environ["RAYON_NUM_THREADS"] = str(settings.threads)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(settings.threads)  # before anything big is imported
     packages = ("torch", "transformers", "tokenizers", "sentence-transformers", "scikit-learn", "numpy")
     machine = common.describe_machine(packages)
     import torch
