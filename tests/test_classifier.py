@@ -834,3 +834,16 @@ def test_set_params():
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         model.set_params(epochs=0)
     assert model.epochs == 7
+
+
+def test_a_matrix_of_indicators_is_no_list_of_labels(texts):
+    lines, _ = texts
+    indicators = np.tile(np.array([[1, 0], [0, 1]]), (len(lines), 1))[: len(lines)]
+    with pytest.raises(TypeError, match="a matrix of indicators: give a list of labels"):
+        make().fit(lines, indicators)
+
+
+def test_a_tokenizer_that_a_file_cannot_name(texts, tmp_path):
+    model = make(tokenizer="words", epochs=1).fit(*texts)
+    with pytest.warns(UserWarning, match="cannot say how texts are tokenised"):
+        model.to_fasttext(tmp_path / "m.bin")

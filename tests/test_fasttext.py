@@ -193,3 +193,13 @@ def test_other_models_are_refused_with_a_remedy(tmp_path):
     fasttext_format.write(tmp_path / "m.bin", stored)
     with pytest.raises(ValueError, match="classifier"):
         firth.FastText.from_fasttext(tmp_path / "m.bin")
+
+
+def test_a_word_that_is_not_utf_8_is_read_with_its_bytes_written_out(tmp_path):
+    corpus = firth.Corpus.from_iterable([["ship", "shop", "ship", "shop"]] * 20, min_count=1)
+    firth.FastText(vector_size=4, epochs=1, bucket=10, threads=1).fit(corpus).to_fasttext(tmp_path / "m.bin")
+    data = (tmp_path / "m.bin").read_bytes()
+    (tmp_path / "m.bin").write_bytes(data.replace(b"ship\0", b"sh\xe9p\0"))
+    with pytest.warns(UserWarning, match="1 words that are not UTF-8"):
+        model = firth.FastText.from_fasttext(tmp_path / "m.bin")
+    assert set(model.vectors.words) == {"sh\\xe9p", "shop"}

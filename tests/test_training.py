@@ -776,8 +776,11 @@ def test_killed_and_resumed(ids, tmp_path):
     found = train(one, batches, loss, LONG, checkpoint=folder, resume=True, callbacks=stop)
     wanted = train(two, batches, loss, LONG, callbacks=stop)
     assert len(found) == end // 10
-    assert curve(found) == curve(wanted)
-    assert weights(one) == weights(two)
+    # Matrix products of another process may round otherwise; within one the other tests compare bits.
+    for mine, theirs in zip(curve(found), curve(wanted), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+    for mine, theirs in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------- interruption

@@ -3,21 +3,7 @@
 Every function takes NumPy arrays, or arrays of any library that speaks DLPack, such as PyTorch's tensors, in float32
 or bf16, and gives back what it was given.
 
-**Which keys a query sees.** Query ``i`` of ``Tq`` stands at position ``i + Tk - Tq`` among the ``Tk`` keys, so that the
-last query stands at the last key (the matrix is aligned at the bottom right). It sees key ``j`` where *all* of what was
-asked for holds:
-
-- ``causal``: ``j <= position``;
-- ``window``: ``|position - j| <= window``;
-- ``lengths``: ``j < lengths[batch]``;
-- ``mask``, if boolean: it is true; if of floats, as ``bias``: it is not minus infinity.
-
-A query that sees no key has an output of zeros, a log-sum-exp of minus infinity, and gradients of zeros. What a query
-does not see it does not feel, be it NaN.
-
-**Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the values
-it sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each weight is
-zero with that probability and the others are divided by ``1 - dropout``.
+Which keys a query sees, and how they are weighted, `attention` states; it holds for all of them.
 
 No square matrix is ever stored (Dao et al. 2022). Results are the same to the bit for any number of threads.
 """
@@ -67,8 +53,24 @@ def attention(
 ) -> Any:
     """Attend: for each query, the mean of the values of the keys it sees, weighted by how well they fit.
 
-    The module's text says which keys those are, and how they are weighted. With few queries, as when a text is written
-    word by word, keys and values are read once, as they lie, at the speed of memory.
+    **Which keys a query sees.** Query ``i`` of ``Tq`` stands at position ``i + Tk - Tq`` among the ``Tk`` keys, so that
+    the last query stands at the last key (the matrix is aligned at the bottom right). It sees key ``j`` where *all* of
+    what was asked for holds:
+
+    - ``causal``: ``j <= position``;
+    - ``window``: ``|position - j| <= window``;
+    - ``lengths``: ``j < lengths[batch]``;
+    - ``mask``, if boolean: it is true; if of floats, as ``bias``: it is not minus infinity.
+
+    A query that sees no key has an output of zeros, a log-sum-exp of minus infinity, and gradients of zeros. What a
+    query does not see it does not feel, be it NaN.
+
+    **Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the
+    values it sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each
+    weight is zero with that probability and the others are divided by ``1 - dropout``.
+
+    With few queries, as when a text is written word by word, keys and values are read once, as they lie, at the speed
+    of memory.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -113,6 +114,7 @@ class ContextualModel(Learner):
         self.history: list[training.Evaluation] = []  # type: ignore[assignment]
         self.static_start: StaticStart | None = None
         self._transformer: Transformer | None = None
+        self._from_folder = False  # whether the weights were read
         self._learnt_tokenizer = False  # by `fit`, not given
 
     # ---- what was learnt
@@ -164,7 +166,7 @@ class ContextualModel(Learner):
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
     ) -> Self:
-        """Learn from texts.
+        """Learn from texts, from the beginning: weights that were read from a folder are not gone on with.
 
         Parameters
         ----------
@@ -202,6 +204,12 @@ class ContextualModel(Learner):
         -----
         Under ``torchrun --nproc-per-node 2`` two processes learn together from `batch_size` sequences each.
         """
+        if self._from_folder:
+            warnings.warn(
+                f"{type(self).__name__}.fit begins anew, with random weights: those that were read are not used. For a "
+                "task of one's own there are SentenceClassifier and TokenClassifier",
+                stacklevel=2,
+            )
         called = list(callbacks)
         for i, callback in enumerate(called):
             if not callable(callback):
@@ -436,6 +444,7 @@ class ContextualModel(Learner):
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder / DESCRIPTION} is damaged, or of another version of firth: {error}") from None
         model._transformer = transformer.to(_device(device)).eval()
+        model._from_folder = True
         return model
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:

@@ -192,6 +192,8 @@ def _options(
     if mask is not None:
         if mask.dtype == torch.bool:
             visible = mask.view(torch.uint8).expand(scores).numpy()
+        elif not mask.is_floating_point():
+            raise TypeError(f"mask must be boolean (true: seen) or of floats, not {mask.dtype}: mask.bool()?")
         else:
             added = mask.detach().float().expand(scores).numpy()
     if lengths is not None and (lengths.is_floating_point() or lengths.shape != q.shape[:1]):

@@ -454,7 +454,7 @@ def _train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, A
                     characters[plain] += count
         room = options["vocab_size"] - len(_SPECIAL)
         # Each takes two places, beginning and going on; at least half of the room is for longer pieces.
-        chosen = sorted(characters, key=lambda character: (-characters[character], character))[: min(1000, room // 4)]
+        chosen = sorted(characters, key=lambda character: (-characters[character], character))[: room // 4]
         marked: Any = tokenizers.Tokenizer(models.BPE())
         marked.normalizer = tokenizer.normalizer
         marked.pre_tokenizer = pre_tokenizers.Sequence(

@@ -36,6 +36,7 @@ from tqdm import tqdm
 from firth import corpus, files
 from firth.checks import one_of, real_number, whole_number
 from firth.contextual.tokenizer import Text, Tokenizer
+from firth.contextual.transformer import Architecture
 from firth.models.base import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -1040,7 +1041,10 @@ class _Run:
         for name in ("batch_size", "accumulate", "bf16"):
             del options[name]
         options["betas"] = list(self.schedule.betas)
-        return {**options, "examples of a step": self.examples_per_step}
+        # Weights of the same shapes may be used otherwise: by other heads, with other dropout.
+        architecture = getattr(self.module, "architecture", None)
+        own = dataclasses.asdict(architecture) if isinstance(architecture, Architecture) else {}
+        return {**options, **own, "examples of a step": self.examples_per_step}
 
     def write_checkpoint(self) -> None:
         self.last_checkpoint = time.monotonic()

@@ -988,7 +988,8 @@ class FastTextClassifier(Learner):
         """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantised, .ftz.
 
         fastText gives such a model's predictions (with the losses "ova" and "ns" from a table of sigmoids, three digits
-        exact).
+        exact), of texts whose tokens are parted by white space: the file has no place for another `tokenizer`, and
+        there is a warning if the model has one.
 
         Parameters
         ----------
@@ -1006,6 +1007,12 @@ class FastTextClassifier(Learner):
             If it cannot be written.
         """
         rows, outputs = self._fitted()
+        if self.tokenizer != "whitespace":
+            warnings.warn(
+                f"{path} cannot say how texts are tokenised: give it texts as the model's tokenizer leaves them, or "
+                "save() the model",
+                stacklevel=2,
+            )
         n_words = len(self._words)
         pruned = None
         matrix: Any
@@ -1266,6 +1273,11 @@ def _labels_of(labels: Any) -> _Labels:
     if isinstance(labels, str | bytes | Mapping):
         raise TypeError(
             f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}"
+        )
+    if getattr(labels, "ndim", 1) > 1 and getattr(labels, "dtype", np.dtype(object)).kind in "biuf":
+        raise TypeError(
+            "labels are a matrix of indicators: give a list of labels for each text, "
+            "[[name for name, has in zip(names, row) if has] for row in labels]"
         )
     items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     several = (list, tuple, set, frozenset, np.ndarray)

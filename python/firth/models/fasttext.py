@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -219,11 +220,21 @@ class FastText(Word2Vec):
             If it is no such model, or damaged.
         """
         stored = fasttext_format.read(path)
-        if stored.model == "supervised" or stored.loss not in ("ns", "hs"):
+        if stored.model == "supervised":
             raise ValueError(f"{path} is a classifier, not a model of words: firth.FastTextClassifier reads it")
+        if stored.loss not in ("ns", "hs"):
+            raise ValueError(
+                f"{path} was learnt with the loss {stored.loss}, which firth has for texts alone: "
+                "firth.load_vectors(path) gives its words' vectors"
+            )
         if not isinstance(stored.input, np.ndarray) or not isinstance(stored.output, np.ndarray):
             raise ValueError(f"{path} is quantised: firth.load_vectors(path) gives its words' vectors")
-        words = [word.decode() for word in stored.words]
+        words = [word.decode(errors="backslashreplace") for word in stored.words]
+        if broken := [word for word, raw in zip(words, stored.words, strict=True) if word.encode() != raw]:
+            warnings.warn(
+                f"{path} has {len(broken)} words that are not UTF-8, such as {broken[0]!r}: their bytes are written so",
+                stacklevel=2,
+            )
         model = cls(
             architecture=stored.model,
             loss=stored.loss,
