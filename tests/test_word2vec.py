@@ -247,6 +247,8 @@ def test_huffman_paths_of_words_in_any_order():
     sample=st.sampled_from([0.0, 0.01, 0.1]),
     words=st.integers(2, 30),
 )
+# Two words in each other's windows: a row moves a hundred times in a centre, and must not lose digits each time.
+@example(lengths=[0, 10, 12, 8, 9, 2, 9], size=2, window=7, negative=10, sample=0.0, words=2)
 @settings(max_examples=60, deadline=None)
 def test_kernel_equals_oracle_on_anything(lengths, size, window, negative, sample, words):
     case = Case(

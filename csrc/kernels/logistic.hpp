@@ -95,9 +95,10 @@ struct Rows {
 
 // Moves both sides in one pass over D, while they are in registers:
 //   hidden[i] += sum_j g[j * m4 + i] targets[j]      target[j] += sum_i g[j * m4 + i] hidden[i]
-// with the targets as they were before the step. Sums for a target are added to what memory holds at the end, so that
-// a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later step will write are
-// asked for on the way, a line of each at a time: all at once they would fill the queue of outstanding misses.
+// with the targets as they were before the step. Each sum is made by itself and added to its row once: small moves keep
+// their digits, and a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later step
+// will write are asked for on the way, a line of each at a time: all at once they would fill the queue of outstanding
+// misses.
 //
 // With kBag there is one hidden row, a bag's, which stays where it is: what moves is `moves`, for the bag's rows.
 template <int N, bool kBag>
@@ -116,14 +117,14 @@ FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, flo
         for (int i = 0; i < (kBag ? 1 : m); ++i) {
             const Vec h = load(hidden[i] + d);
             float* const to = (kBag ? moves : hidden[i]) + d;
-            Vec moved = kBag ? load(to) : h;
+            Vec moved{};
 #pragma GCC unroll 6
             for (int j = 0; j < N; ++j) {
                 const Vec gradient = splat(g[j * m4 + i]);
                 move[j] += gradient * h;
                 moved += gradient * target[j];
             }
-            store(to, moved);
+            store(to, moved + (kBag ? load(to) : h));
         }
 #pragma GCC unroll 6
         for (int j = 0; j < N; ++j) store(targets[j] + d, load(targets[j] + d) + move[j]);
