@@ -814,6 +814,34 @@ def test_tensors_come_back_as_they_went(torch, kind):
     assert by_time.transpose(1, 2).is_contiguous()
 
 
+# Views of a (B, H, T, D) tensor, each with a reason of its own why its rows are not plain ones: no column stride, columns
+# that are not neighbours, rows an odd number of numbers apart, rows that begin amid four bytes.
+LAYOUTS = {
+    "expanded": lambda torch, x: x[..., :1].contiguous().expand(x.shape),
+    "transposed": lambda torch, x: x.mT.contiguous().mT,
+    "odd rows": lambda torch, x: torch.nn.functional.pad(x, (0, 1))[..., :-1],
+    "offset": lambda torch, x: torch.nn.functional.pad(x, (1, 1))[..., 1:-1],
+}
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("which", range(4), ids=["q", "k", "v", "grad_out"])
+def test_every_array_in_every_layout(isa, torch, kind, layout, which):
+    arrays = [torch.from_numpy(x).to(getattr(torch, kind)) for x in inputs(1, 1, 2, 1, 70, 90, 32, 16)]
+    arrays[which] = LAYOUTS[layout](torch, arrays[which])
+
+    def run(q, k, v, g):
+        out, lse = attention(q, k, v, causal=True, return_lse=True)
+        gradients = attention_backward(g, q, k, v, out, lse, causal=True)
+        return [out, *gradients[:3]]
+
+    for found, wanted in zip(run(*arrays), run(*(x.contiguous() for x in arrays)), strict=True):
+        largest = float(wanted.float().abs().max())
+        error = float((found.float() - wanted.float()).abs().max())
+        assert error <= 4 * EPS[kind] * largest, (error, largest)
+
+
 def test_tensors_of_any_strides(torch):
     q, k, v, _ = map(torch.from_numpy, inputs(1, 2, 4, 2, 30, 40, 16, 8))
     mask = torch.rand(2, 1, 30, 40) < 0.7

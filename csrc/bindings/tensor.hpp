@@ -1,6 +1,9 @@
 // Arrays of any library: NumPy's own, or a DLPack capsule of somebody else's.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -52,20 +55,32 @@ struct Exchange {
     int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** stream);
 };
 
-// Of an object's type, or null. A type is asked once.
+// Of an object's type, or null. The first type that has one, torch's as a rule, is asked once.
 inline Exchange* exchange_of(const py::object& object) {
-    static PyTypeObject* known = nullptr;
-    static Exchange* exchange = nullptr;
+    struct Known {
+        PyTypeObject* type;
+        Exchange* exchange;
+    };
+    static std::atomic<const Known*> known{nullptr};  // one pointer: threads may call without a lock of Python's
     PyTypeObject* const type = Py_TYPE(object.ptr());
-    if (type == known) return exchange;
+    if (const Known* const first = known.load(std::memory_order_acquire); first != nullptr && first->type == type) {
+        return first->exchange;
+    }
     const py::object capsule = py::getattr(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__", py::none());
     if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
     auto* const found = static_cast<Exchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
     if (found->major != 1 || found->borrowed_from == nullptr) return nullptr;
-    Py_INCREF(type);
-    known = type;
-    exchange = found;
-    return exchange;
+    if (known.load(std::memory_order_acquire) == nullptr) {
+        Py_INCREF(type);
+        const Known* nobody = nullptr;
+        auto mine = std::make_unique<const Known>(Known{type, found});
+        if (known.compare_exchange_strong(nobody, mine.get(), std::memory_order_release)) {
+            mine.release();  // for good, as the type
+        } else {
+            Py_DECREF(type);
+        }
+    }
+    return found;
 }
 }  // namespace dlpack
 

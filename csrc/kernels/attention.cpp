@@ -1,8 +1,9 @@
 // All of it is two register blocks, six rows by four vectors where there are 32 registers:
-//   scores   row . key for six rows and a panel of keys, which lie transposed, so that a row's numbers are broadcast
-//   and
-//            there is no sum across lanes; the panels are packed once for all rows that meet them;
-//   weigh    six rows of weights times rows of values (or keys, or queries: the backward pass is five such products).
+//
+//   score_panel  row . key for six rows and a panel of keys, which lie transposed: a row's numbers are broadcast, and
+//                no sum runs across lanes. The panels are packed once for all rows that meet them.
+//   weigh        six rows of weights times rows of values (backward: of keys, queries and gradients, three times more).
+//
 // Between the two the scores of six rows by a chunk of keys lie in the first-level cache, are moved to units of log 2,
 // and become weights. Rows' greatest scores and sums are carried along from chunk to chunk (Milakov & Gimelshein 2018;
 // Dao et al. 2022), one sum a lane.
@@ -674,8 +675,9 @@ struct BackwardRoom {
         int n;  // keys
         std::int64_t head, first;
         int n_queries;
-        bool pairs;  // there are zeros among the weights that must not meet what is not finite
-        bool wide;   // what is multiplied by the slopes is not finite: they were not rounded
+        bool halves;  // keys and values are packed as bf16, and what meets them lies so, too
+        bool pairs;   // there are zeros among the weights that must not meet what is not finite
+        bool wide;    // what is multiplied by the slopes is not finite: they were not rounded
     };
     State* state;
     float *keys_packed, *values_packed;  // panels
@@ -792,12 +794,10 @@ void add_bias(const AttentionTerm<float>& bias, const Query& query, std::int64_t
 }  // namespace
 
 std::int64_t attention_scratch_bytes(const Attention& task) {
-    Arena forward{nullptr}, few{nullptr}, backward{nullptr};
+    Arena forward{nullptr}, backward{nullptr};
     ForwardRoom(forward, task, kAttentionQueries);
-    ForwardRoom(few, task, few_rows(task) < kAttentionQueries ? few_rows(task) : kAttentionQueries);
     BackwardRoom(backward, task);
-    const std::int64_t most = forward.used > few.used ? forward.used : few.used;
-    return most > backward.used ? most : backward.used;
+    return forward.used > backward.used ? forward.used : backward.used;
 }
 
 namespace {
@@ -997,15 +997,17 @@ void attention_deltas(const Attention& task, const AttentionArray& gradient, std
     }
 }
 
-void attention_begin_keys(const Attention& task, std::int64_t batch, std::int64_t key_head, std::int64_t begin,
-                          std::int64_t end, void* scratch) {
+void attention_begin_keys(const Attention& task, [[maybe_unused]] const AttentionGradients& gradients,
+                          std::int64_t batch, std::int64_t key_head, std::int64_t begin, std::int64_t end,
+                          void* scratch) {
     const BackwardRoom room = backward_room(task, scratch);
     const auto n = static_cast<int>(end - begin);
-    *room.state = {batch, key_head, begin, n, 0, 0, 0, false, false};
+    *room.state = {batch, key_head, begin, n, 0, 0, 0, false, false, false};
     for (std::int64_t i = 0; i < n * padded(task.width); ++i) room.key_sums[i] = 0;
     for (std::int64_t i = 0; i < n * padded(task.value_width); ++i) room.value_sums[i] = 0;
 #if defined(__AVX512BF16__)
-    if (halves(task)) {
+    room.state->halves = halves(task) && in_pairs(gradients.out, task.value_width);
+    if (room.state->halves) {
         pack(pairs_of(task.k, batch, key_head, begin), n, task.width / 2, room.keys_packed);
         pack(pairs_of(task.v, batch, key_head, begin), n, task.value_width / 2, room.values_packed);
         interleaved(task.k, batch, key_head, begin, n, task.width, room.key_pairs);
@@ -1090,7 +1092,7 @@ void attention_meet(const Attention& task, const AttentionGradients& gradients, 
         return all_finite(wide_outs(), n, task.value_width) && all_finite(wide_queries(), n, task.width);
     };
 #if defined(__AVX512BF16__)
-    if (halves(task) && in_pairs(gradients.out, task.value_width)) {
+    if (state.halves) {
         state.pairs = meet<Halves>(task, gradients, head, begin, n, room, pairs_of(task.q, state.batch, head, begin),
                                    pairs_of(gradients.out, state.batch, head, begin)) ||
                       task.dropout > 0;
@@ -1153,7 +1155,7 @@ void attention_add_queries(const Attention& task, const AttentionGradients& grad
         }
     }
 #if defined(__AVX512BF16__)
-    if (halves(task) && in_pairs(gradients.out, task.value_width) && !state.wide) {
+    if (state.halves && !state.wide) {
         add(Halves{}, room.slope_halves, kAttentionBlock / 2, Rows{room.key_pairs, padded(task.width)},
             (state.n + 1) / 2);
         return;

@@ -108,8 +108,9 @@ FIRTH_DECLARE_BF16_KERNEL(void, attention_deltas, const Attention& task, const A
 // Backward: a block of keys [begin, end) of a key head is begun, meets blocks of queries of all the heads that share
 // it, one after the other, and is ended, all with one scratch. Meeting leaves in scratch what the queries' gradients
 // take, and attention_add_queries adds it: so that who calls may see to it that they are added in order.
-FIRTH_DECLARE_BF16_KERNEL(void, attention_begin_keys, const Attention& task, std::int64_t batch, std::int64_t key_head,
-                          std::int64_t begin, std::int64_t end, void* scratch)
+FIRTH_DECLARE_BF16_KERNEL(void, attention_begin_keys, const Attention& task, const AttentionGradients& gradients,
+                          std::int64_t batch, std::int64_t key_head, std::int64_t begin, std::int64_t end,
+                          void* scratch)
 FIRTH_DECLARE_BF16_KERNEL(void, attention_meet, const Attention& task, const AttentionGradients& gradients,
                           std::int64_t head, std::int64_t begin, std::int64_t end, void* scratch)
 FIRTH_DECLARE_BF16_KERNEL(void, attention_add_queries, const Attention& task, const AttentionGradients& gradients,

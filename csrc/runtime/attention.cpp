@@ -22,18 +22,25 @@ int threads_for(const Attention& task, double products, int n_threads) {
     return static_cast<int>(std::clamp(work / kThreadWork, 1.0, static_cast<double>(n_threads)));
 }
 
-// A thread's scratch, kept for its next call: fresh pages would cost more than a short sequence.
-void* own_scratch(std::int64_t bytes) {
-    thread_local std::unique_ptr<AlignedBytes> scratch;
-    thread_local std::int64_t size = 0;
-    if (bytes > size) {
-        scratch.reset();
-        size = 0;
-        scratch = std::make_unique<AlignedBytes>(bytes);
-        size = bytes;
+// Of a thread's scratch, this much is kept for its next call: fresh pages would cost more than a short sequence.
+constexpr std::int64_t kKept = 4 << 20;
+
+class Scratch {
+  public:
+    explicit Scratch(std::int64_t bytes) {
+        thread_local std::unique_ptr<AlignedBytes> kept;
+        if (bytes > kKept) {
+            own_ = std::make_unique<AlignedBytes>(bytes);
+        } else if (kept == nullptr) {
+            kept = std::make_unique<AlignedBytes>(kKept);  // pages that are not touched take no memory
+        }
+        data = bytes > kKept ? own_->data : kept->data;
     }
-    return scratch->data;
-}
+    void* data;
+
+  private:
+    std::unique_ptr<AlignedBytes> own_;
+};
 
 // Calls work(item, scratch) for all items, each taken by the thread that comes first.
 template <class Work>
@@ -42,9 +49,9 @@ void share_out(const Attention& task, std::int64_t n_items, int n_threads, Work&
     std::atomic<std::int64_t> next{0};
     n_threads = static_cast<int>(std::min<std::int64_t>(n_items, n_threads));
     parallel(n_threads, [&](int) {
-        void* const scratch = own_scratch(FIRTH_BF16_KERNEL(task.bf16, attention_scratch_bytes)(task));
+        const Scratch scratch(FIRTH_BF16_KERNEL(task.bf16, attention_scratch_bytes)(task));
         for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < n_items;) {
-            work(item, scratch);
+            work(item, scratch.data);
         }
     });
 }
@@ -65,7 +72,7 @@ void attend_few(const Attention& task, std::int64_t rows, int n_threads) {
         FIRTH_BF16_KERNEL(task.bf16, attention_few)
         (task, batch, head % task.n_key_heads, begin, end, partials.data() + item * size, scratch);
     });
-    parallel_shares(key_heads, std::min<int>(n_threads, static_cast<int>(std::min<std::int64_t>(key_heads, n_threads))),
+    parallel_shares(key_heads, static_cast<int>(std::min<std::int64_t>(key_heads, n_threads)),
                     [&](long long begin, long long end, int) {
                         for (long long head = begin; head < end; ++head) {
                             FIRTH_BF16_KERNEL(task.bf16, attention_merge)
@@ -178,7 +185,7 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
         units.each_key_head(task, unit, [&](std::int64_t batch, std::int64_t key_head) {
             const std::int64_t begin = key_block * kAttentionBlock;
             FIRTH_BF16_KERNEL(task.bf16, attention_begin_keys)
-            (task, batch, key_head, begin, std::min(begin + kAttentionBlock, task.n_keys), scratch);
+            (task, gradients, batch, key_head, begin, std::min(begin + kAttentionBlock, task.n_keys), scratch);
             for (std::int64_t head = key_head * group; head < (key_head + 1) * group; ++head) {
                 for (std::int64_t block = 0; block < query_blocks; ++block) {
                     const KeyRange seen = keys_of(batch, block);
