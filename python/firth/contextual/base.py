@@ -484,7 +484,7 @@ class ContextualModel(Learner):
         truncate
             Cut sentences to so many pieces. None: one longer than the model's positions is an error.
         bf16
-            Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX).
+            Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
         progress
             Show a bar.
 
