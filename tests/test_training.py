@@ -886,7 +886,15 @@ def test_second_ctrl_c_does_not_wait(ids, default_ctrl_c):
 TOGETHER = dataclasses.replace(SCHEDULE, batch_size=4, bf16=False)
 
 SHARED = """
-import json, os, sys, signal, warnings
+import atexit, contextlib, json, os, sys, signal, warnings
+def threads():  # called when all that is registered later has been
+    names = []
+    for one in os.listdir("/proc/self/task") if sys.platform == "linux" else []:
+        with contextlib.suppress(OSError), open("/proc/self/task/" + one + "/comm") as file:  # it may end by itself
+            names.append(file.read().strip())
+    with open(f"{{folder}}/{{how}}.{{rank}}.threads", "w") as file:
+        json.dump(names, file)
+atexit.register(threads)
 warnings.simplefilter("error")
 sys.path.insert(0, {tests!r})
 import torch, test_training as here
@@ -953,6 +961,10 @@ def run_together(folder, how, *, torchrun):
         ]
         for process in processes:
             assert process.wait(240) == 0
+    for rank in range(2):
+        # One that is left when Python ends can abort the process.
+        left = json.loads((folder / f"{how}.{rank}.threads").read_text())
+        assert not any("gloo" in name for name in left)
     return [json.loads((folder / f"{how}.{rank}").read_text()) for rank in range(2)]
 
 

@@ -42,6 +42,12 @@ from firth.models.base import CHECKPOINT
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+if dist.is_available():
+    # Its functions have the process group as a default value, if there is one when they are imported, and DDP imports
+    # them. They would keep the group beyond its end, and its threads, which abort the process if they still let go of a
+    # tensor while Python ends.
+    import torch.distributed.nn.functional
+
 _CHECKPOINT_SECONDS = 600.0  # between two checkpoints where evaluations are rare
 _KEEP_EVERY = 8  # steps from one copy of good weights to the next: a copy each step took 4 % of a small model's time
 _TEXTS = 1024  # given to the tokenizer at once, or fewer if they are long
