@@ -1,4 +1,4 @@
-"""GPT and BERT: planted languages, generation, states, folders, static start, fine-tuning, and what they refuse."""
+"""GPT and BERT: planted languages, generation, states, folders, static start, and what they refuse."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ pytest.importorskip("tokenizers")
 from firth.contextual import (  # noqa: E402
     BERT,
     GPT,
-    SentenceClassifier,
-    TokenClassifier,
     TokenIds,
     Tokenizer,
     generation,
@@ -583,90 +581,6 @@ def test_folders_of_the_other_kind(gpt: GPT, bert: BERT, tmp_path: Path) -> None
     (tmp_path / "bert" / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="JSON"):
         firth.load(tmp_path / "bert")
-
-
-# ---- fine-tuning
-
-
-@pytest.mark.parametrize("options", [{"head_only": True, "penalty": 0.1}, {"epochs": 3, "learning_rate": 2e-3}])
-def test_sentences_are_told_by_their_first_key(gpt: GPT, options: dict[str, float], tmp_path: Path) -> None:
-    """The last state of a short sentence knows its key."""
-    given = [text[:5] for text in planted(200, 3)]
-    labels = ["even" if int(text[1]) % 2 == 0 else "odd" for text in given]
-    before = gpt.vectors.matrix.copy()
-    model = SentenceClassifier(encoder=gpt, pooling="last", **options).fit(given, labels)
-    assert model.held_out_score == 1
-    assert model.history[-1].held_out_score == 1
-    assert len(model.history) == (1 if options.get("head_only") else 3)
-    assert model.classes_.tolist() == ["even", "odd"]
-    assert model.predict(["k2 v2", "k3 v3"]).tolist() == ["even", "odd"]
-    chances = model.predict_proba(["k2 v2", "k3 v3"])
-    np.testing.assert_allclose(chances.sum(1), 1)
-    assert model.score(given, labels) == 1
-    assert (gpt.vectors.matrix == before).all()  # the encoder stays as it is
-    assert (model.transformer is gpt.transformer) == bool(options.get("head_only"))
-    model.save(tmp_path / "tuned")
-    for again in (SentenceClassifier.load(tmp_path / "tuned"), firth.load(tmp_path / "tuned")):
-        np.testing.assert_allclose(again.predict_proba(["k2 v2", "k3 v3"]), chances, rtol=1e-5)
-        assert again.history == model.history
-        assert again.classes_.tolist() == ["even", "odd"]
-
-
-def test_tuning_teaches_what_states_do_not_hold(bert: BERT) -> None:
-    """Which of a topic's four words comes first is nothing that a masked word told."""
-    given = [text[:29] for text in topics(300, 4)]
-    labels = [int(text[1]) % 2 for text in given]
-    alone = SentenceClassifier(encoder=bert, head_only=True, pooling="first").fit(given, labels)
-    tuned = SentenceClassifier(encoder=bert, pooling="first", epochs=8, learning_rate=3e-3).fit(given, labels)
-    assert alone.held_out_score < 0.9 < tuned.held_out_score
-    losses = [epoch.loss for epoch in tuned.history]
-    assert losses[-1] < losses[0] / 2
-
-
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
-def test_words_are_told(spelling: GPT, pooling: str) -> None:
-    given = [["money", "in", "Zürich"], ["the", "river", "née"], ["a", "bank"]] * 20
-    labels = [["noun", None, "name"], ["article", "noun", "verb"], ["article", "noun"]] * 20
-    model = TokenClassifier(encoder=spelling, head_only=True, penalty=0.01, pooling=pooling).fit(given, labels)
-    assert model.held_out_score == 1
-    assert model.score(given, labels) == 1
-    found = model.predict(given[:3])
-    assert [len(row) for row in found] == [3, 3, 2]
-    assert found[0][0] == "noun"
-    assert found[0][2] == "name"
-    assert found[1] == ["article", "noun", "verb"]
-    tuned = TokenClassifier(encoder=spelling, pooling=pooling, epochs=6, learning_rate=3e-3).fit(given, labels)
-    assert tuned.held_out_score == 1
-
-
-def test_validation_may_be_given(gpt: GPT) -> None:
-    given, labels = ["k1 v1", "k2 v2"] * 10, ["a", "b"] * 10
-    model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last")
-    assert model.fit(given, labels, validation=(["k1 v1", "k2 v2"], ["a", "a"])).held_out_score == 0.5
-    assert math.isnan(model.fit(given, labels, validation=0).held_out_score)
-    # A label that nothing was learnt of is told wrong.
-    assert model.fit(given, labels, validation=(["k1 v1", "k2 v2"], ["a", "c"])).held_out_score == 0.5
-
-
-def test_what_fine_tuning_refuses(gpt: GPT) -> None:
-    sentences, words_of = SentenceClassifier(encoder=gpt), TokenClassifier(encoder=gpt)
-    for call, kind, said in (
-        (lambda: SentenceClassifier(encoder="gpt"), TypeError, "encoder must be a GPT or a BERT"),
-        (lambda: SentenceClassifier(encoder=gpt, epochs=0), ValueError, "epochs"),
-        (lambda: sentences.predict(["a"]), AttributeError, "not been fitted"),
-        (lambda: sentences.fit(["k1"], ["a", "b"]), ValueError, "1 texts and 2 labels"),
-        (lambda: sentences.fit(["k1", "k2"], ["a", "a"]), ValueError, "two different labels"),
-        (lambda: sentences.fit("k1", ["a"]), TypeError, "texts must be a list"),
-        (lambda: sentences.fit(["k1", "k2"], ["a", 1.5]), TypeError, r"labels\[1\] is 1.5"),
-        (lambda: sentences.fit(["k1", 5], ["a", "b"], validation=0), TypeError, r"sentences\[1\]"),
-        (lambda: sentences.fit(["k1", "k2"], ["a", "b"]), ValueError, "leaves 2 to learn from and 0"),
-        (lambda: sentences.fit(["k1", "k2"], ["a", "b"], validation=["k1"]), TypeError, "validation must be"),
-        (lambda: words_of.fit(["k1"], [["a"]]), TypeError, r"sentences\[0\] is a string"),
-        (lambda: words_of.fit([["k1"]], [["a", "b"]]), ValueError, r"sentences\[0\] has 1 words and 2 labels"),
-    ):
-        with pytest.raises(kind, match=said):
-            call()
-        assert sentences.history == []
 
 
 # ---- what they refuse

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+import firth
+
 torch = pytest.importorskip("torch")
 
 from firth.contextual import operator  # noqa: E402
@@ -225,19 +227,57 @@ def test_threads_are_torch_s(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "text"),
+    "options",
     [
-        ({"dropout": 1.0}, ValueError, "dropout must be"),
-        ({"lengths": torch.tensor([7, 1])}, ValueError, "lengths"),
-        ({"lengths": torch.tensor([1.0, 2.0])}, ValueError, "whole numbers"),
-        ({"lengths": torch.tensor([1, 2, 3])}, ValueError, "one for each batch"),
-        ({"window": -2}, ValueError, "window"),
-        ({"mask": torch.ones(5, 5, dtype=torch.bool)}, RuntimeError, "expand"),
+        {"dropout": 1.0},
+        {"dropout": -0.5},
+        {"dropout": "much"},
+        {"lengths": torch.tensor([7, 1])},
+        {"lengths": torch.tensor([-1, 1])},
+        {"lengths": torch.tensor([1.0, 2.0])},
+        {"lengths": torch.tensor([1, 2, 3])},
+        {"window": -1},
+        {"window": -2},
+        {"window": 2.5},
+        {"mask": torch.ones(5, 5, dtype=torch.bool)},
+        {"mask": torch.ones(6, 6, dtype=torch.int64)},
+        {"mask": torch.zeros(6, 6, requires_grad=True)},
+        {"bias": torch.zeros(5, 6)},
+        {"bias": torch.ones(6, 6, dtype=torch.bool)},
+        {"alibi": torch.ones(3)},
+        {"alibi": torch.tensor([1.0, math.inf, 1.0, 1.0])},
+        {"alibi": torch.ones(4, requires_grad=True)},
+        {"scale": math.nan},
+        {"scale": "small"},
+        {"seed": -1, "dropout": 0.5},
+        {"seed": 2**64, "dropout": 0.5},
+        {"v": random(2, 4, 5, 8)},
+        {"k": random(2, 4, 6, 9)},
+        {"k": random(2, 3, 6, 8), "v": random(2, 3, 6, 8)},
+        {"q": random(4, 6, 8)},
     ],
 )
-def test_errors(options, error, text):
-    with pytest.raises(error, match=text):
-        operator.self_attention(random(2, 6, 3, 4, 8), **options)
+@pytest.mark.parametrize("learning", [True, False, None])  # None: no way back is recorded
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_both_faces_refuse_alike(options, learning, dtype):
+    given = {**{name: random(2, 4, 6, 8) for name in "qkv"}, **options}
+    with pytest.raises((TypeError, ValueError)) as wanted:
+        firth.attention(**given)
+    # Numbers in tensors, and seeds, are looked at for the kernels alone.
+    of_numbers = ("lengths must be 0", "alibi must be finite", "seed")
+    told = dtype == torch.float32 or not str(wanted.value).startswith(of_numbers)
+    given |= {name: given[name].to(dtype, copy=True).requires_grad_(bool(learning)) for name in "qkv"}
+    if told:
+        with torch.set_grad_enabled(learning is not None), pytest.raises(wanted.type) as found:
+            operator.attention(**given)
+        assert str(found.value) == str(wanted.value)
+
+
+def test_seeds_are_of_64_bits():
+    q = random(1, 2, 12, 8)
+    one, other = (operator.attention(q, q, q, dropout=0.5, seed=seed) for seed in (2**64 - 1, 2**63))
+    assert torch.equal(one, firth.attention(q, q, q, dropout=0.5, seed=2**64 - 1))
+    assert not torch.equal(one, other)
 
 
 def test_errors_of_shape_and_type():
@@ -246,8 +286,10 @@ def test_errors_of_shape_and_type():
     q = random(2, 4, 6, 8)
     with pytest.raises(TypeError, match="one type"):
         operator.attention(q, q.to(torch.bfloat16), q)
-    with pytest.raises(ValueError, match="k must have shape"):
-        operator.attention(q, random(2, 4, 6, 9), q)
+    with pytest.raises(TypeError, match="must be tensors, not ndarray"):
+        operator.attention(q.numpy(), q.numpy(), q.numpy())
+    with pytest.raises(TypeError, match="lengths must be a tensor, not list"):
+        operator.attention(q, q, q, lengths=[1, 2])
 
 
 def test_blind_queries_are_zero_in_both_ways():

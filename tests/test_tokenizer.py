@@ -86,10 +86,32 @@ def test_same_vocabulary_in_every_process(trained):
 
 
 def test_rare_characters_are_left_out_by_count_then_by_order():
-    """Two places for each character, beginning and going on, in a quarter of the vocabulary each."""
-    texts = ["aaaa bbb ccc", "yzxwvu"] * 5 + ["d e f g h i j"] * 2
-    pieces = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=32).pieces  # room for 27 // 4 characters
-    assert pieces[5:17] == ["a", "b", "c", "u", "v", "w", "##a", "##b", "##c", "##u", "##v", "##w"]
+    """Two places for each character, beginning and going on; one for what stands alone, such as a stop."""
+    texts = ["aaaa bbb ccc", "yzxwvu."] * 5 + ["d e f g h i j"] * 2
+    pieces = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=32).pieces
+    found = [*".abcuvwxyz", *(f"##{letter}" for letter in "abcuvwxyz")]  # 19 places, and d's would be two more
+    assert pieces[5:24] == found  # three quarters of 27 are 20
+    assert "d" not in pieces
+    # What is rarer than min_count has a quarter: 6 places.
+    pieces = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=32, min_count=20).pieces
+    assert pieces[5:] == ["a", "b", "c", "##a", "##b", "##c"]
+
+
+def test_chinese_is_known():
+    """Two thousand characters, which stand alone, and a word that is learnt beside them."""
+    draw = np.random.default_rng(1)
+    characters = [chr(0x4E00 + i) for i in range(2000)]
+    texts = ["".join(characters[i : i + 40]) + " firth" for i in range(0, 2000, 40)] * 2
+    texts += ["".join(draw.choice(characters[:500], 40)) for _ in range(100)]
+    tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=3000)
+    assert set(characters) <= set(tokenizer.pieces)
+    assert not any(f"##{character}" in tokenizer.pieces for character in characters)
+    assert "firth" in tokenizer.pieces
+    encoded = tokenizer.encode("".join(characters), special=False)
+    assert spelt(tokenizer, encoded) == characters
+    small = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=1000)  # the most frequent, in three quarters
+    assert sum(piece >= "\u4e00" for piece in small.pieces) == 995 * 3 // 4 - 2 * len("firth")
+    assert "firth" in small.pieces
 
 
 def test_wordpiece_learns_the_frequent_parts():

@@ -38,6 +38,7 @@ Joining = Literal["mean", "first", "last"]
 Sentence = str | Sequence[str]
 
 DESCRIPTION = "firth.json"  # beside the checkpoint's own files: options and history
+HEAD = "head.safetensors"  # where there is one, the folder is a classifier's
 _CHECKED_HERE = {"checked_by_class": True}
 _BATCH_PIECES = 4096  # of a batch of sentences, padding included, when nothing is learnt
 _FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
@@ -391,6 +392,7 @@ class ContextualModel(Learner):
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"{folder} is a file: a {type(self).__name__} is saved as a folder")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / HEAD).unlink(missing_ok=True)  # of a classifier that was saved here before
         checkpoints.write(folder, transformer, tokenizer)
         with files.replacing(folder / DESCRIPTION) as file:
             file.write((json.dumps(self._description(), indent=1) + "\n").encode())

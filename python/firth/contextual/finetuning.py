@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import dataclasses
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from firth import files
 from firth.checks import real_number
 from firth.contextual import training
-from firth.contextual.base import ContextualModel, Sentence, by_length
+from firth.contextual.base import HEAD, ContextualModel, Sentence, by_length
 from firth.contextual.models import load_transformer
 from firth.contextual.tokenizer import Encoding
 from firth.contextual.transformer import Transformer
@@ -32,9 +33,9 @@ from firth.models.base import Learner, option
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-HEAD = "head.safetensors"  # beside the transformer's files
 _BATCH_PIECES = 4096  # of a batch when nothing is learnt, padding included
 _HEAD_STEPS = 200  # of L-BFGS at the most
+_UNKNOWN = -1  # a label that nothing was learnt of: always told wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ class _Example:
     ids: list[int]
     places: list[int]
     units: list[int]  # which unit each of the places belongs to
-    targets: list[int]
+    targets: list[int]  # _UNKNOWN for a label that is none of the classes
+    missed: int = 0  # words with a label of which no piece is there
 
 
 class _Batch(NamedTuple):
@@ -84,7 +86,7 @@ class _Batch(NamedTuple):
 
     @classmethod
     def of(cls, examples: Sequence[_Example], padding: int) -> _Batch:
-        time = max(len(one.ids) for one in examples)
+        time = max(1, *(len(one.ids) for one in examples))  # of an empty text alone, one that is padded
         ids = torch.full((len(examples), time), padding)
         places: list[int] = []
         units: list[int] = []
@@ -117,6 +119,7 @@ class _Batches:
         self.examples = examples
         self.padding = padding
         self.seed = seed
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     @property
     def fingerprint(self) -> list[int]:
@@ -129,8 +132,9 @@ class _Batches:
         n = len(self.examples)
         each = -(-n // count)
         epoch, step = divmod(first // count, each)
-        order = np.random.default_rng([self.seed, epoch]).permutation(n)[step * count : (step + 1) * count]
-        return _Batch.of([self.examples[i] for i in order], self.padding)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(n)
+        return _Batch.of([self.examples[i] for i in self._order[step * count : (step + 1) * count]], self.padding)
 
     def held_out(self, first: int, count: int) -> None:
         """Those held out are looked at by `_FineTuned`, which counts right answers too."""
@@ -199,7 +203,7 @@ class _FineTuned(Learner):
 
     @property
     def held_out_score(self) -> float:
-        """Share of the labels set apart that are told right; NaN if none were."""
+        """Share of the labels set apart that are told right, as `score` counts; NaN if none were set apart."""
         self._fitted()
         return self.history[-1].held_out_score if self.history else math.nan
 
@@ -218,24 +222,38 @@ class _FineTuned(Learner):
         callbacks: Iterable[Callable[[Any], object]],
         progress: bool,
     ) -> None:
+        callbacks = list(callbacks)
+        for i, callback in enumerate(callbacks):
+            if not callable(callback):
+                raise TypeError(f"callbacks[{i}] must be a function of the model, not a {type(callback).__name__}")
         given, names = self._read(sentences, labels)
-        classes = sorted({name for row in names for name in row if name is not None}, key=lambda one: (str(one), one))
+        found = [name for row in names for name in row if name is not None]
+        if len(kinds := {type(name) for name in found}) > 1:
+            raise TypeError(f"labels must be of one type, not {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+        classes = sorted(set(found))
         if len(classes) < 2:
             raise ValueError(f"there must be at least two different labels, not {classes}")
-        index = {name: i for i, name in enumerate(classes)}
-        examples = self._examples(given, [[index.get(name, -1) for name in row] for row in names])
-        if validation is None or isinstance(validation, int | float | np.number):
-            share = self.validation if validation is None else real_number("validation", validation, low=0)
-            examples, held_out = _parted(examples, share, self.seed)
-            told = {target for one in examples for target in one.targets}
-            if len(told) < 2:
-                raise ValueError(f"validation={share} leaves sentences of a single label to learn from")
-        else:
-            if not isinstance(validation, tuple) or len(validation) != 2:
-                raise TypeError("validation must be a share, or a pair of sentences and labels")
+        numbers = {None: None, **{name: i for i, name in enumerate(classes)}}
+        examples = [one for one in self._examples(given, _numbered(names, numbers)) if one.targets]
+        if len({target for one in examples for target in one.targets}) < 2:
+            raise ValueError("the words that have a piece, and that truncate leaves, have fewer than two labels")
+        if validation is None:
+            examples, held_out = _parted(examples, self.validation, self.seed)
+        elif isinstance(validation, tuple) and len(validation) == 2:
             others, known = self._read(*validation)
-            held_out = self._examples(others, [[index.get(name, -1) for name in row] for row in known])
-        callbacks = list(callbacks)
+            held_out = self._examples(others, _numbered(known, numbers))
+        elif isinstance(validation, int | float | np.number):
+            share = real_number("validation", validation, low=0)
+            if share >= 1:
+                raise ValueError(f"validation must be below 1, a share of the sentences, not {share}")
+            examples, held_out = _parted(examples, share, self.seed)
+            if share and not held_out:
+                raise ValueError(
+                    f"validation={share} of {len(examples)} sentences leaves {len(examples)} to learn from and 0 to "
+                    "look at: give a greater share, a pair of sentences and labels, or 0"
+                )
+        else:
+            raise TypeError("validation must be a share, or a pair of sentences and labels")
         before = self.__dict__.copy()
         with torch.random.fork_rng(devices=[]), self.encoder._threaded():
             torch.manual_seed(self.seed)
@@ -333,14 +351,15 @@ class _FineTuned(Learner):
 
     def _measure(self, examples: list[_Example]) -> tuple[float, float]:
         """Loss and share of right labels."""
-        if not any(one.targets for one in examples):
+        n = sum(len(one.targets) + one.missed for one in examples)
+        if not n:
             return math.nan, math.nan
         features, targets = self._features(examples)
         with torch.no_grad():
             scores = self._fitted()(features)
-        known = targets >= 0  # a label that nothing was learnt of is told wrong, and has no loss
+        known = targets != _UNKNOWN  # the others have no loss
         loss = float(F.cross_entropy(scores[known], targets[known])) if bool(known.any()) else math.nan
-        return loss, float((scores.argmax(1) == targets).double().mean())
+        return loss, int((scores.argmax(1) == targets).sum()) / n
 
     def _features(self, examples: list[_Example], *, progress: bool = False) -> tuple[Tensor, Tensor]:
         """States of all units, in the order of the examples, and their labels."""
@@ -372,7 +391,9 @@ class _FineTuned(Learner):
         """Sentences, and a list of labels for the units of each."""
         raise NotImplementedError
 
-    def _examples(self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]] | None) -> list[_Example]:
+    def _examples(
+        self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int | None]] | None
+    ) -> list[_Example]:
         raise NotImplementedError
 
     # ---- files
@@ -462,7 +483,8 @@ class SentenceClassifier(_FineTuned):
         Half of this times the squared length of the head's matrix is added to the summed loss, where the head is learnt
         alone.
     validation
-        Share of the sentences that `fit` sets apart, to see after each epoch how well they are told.
+        Share of the sentences that `fit` sets apart, to see after each epoch how well they are told. A sentence that
+        alone has a label is learnt from; where the share makes less than one sentence, all are.
     truncate
         Cut sentences to so many pieces. None: a longer one than the encoder has positions is an error.
     seed
@@ -475,8 +497,12 @@ class SentenceClassifier(_FineTuned):
 
     Examples
     --------
-    >>> model = SentenceClassifier(encoder=bert, epochs=3).fit(texts, labels)   # doctest: +SKIP
-    >>> model.held_out_score, model.predict(["a film to see twice"])            # doctest: +SKIP
+    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")                                  # doctest: +SKIP
+    >>> texts = ["a film to see twice", "two hours lost", "what a cast", "a bore"]      # doctest: +SKIP
+    >>> labels = ["good", "bad", "good", "bad"]                                         # doctest: +SKIP
+    >>> model = SentenceClassifier(encoder=bert, head_only=True).fit(texts, labels)     # doctest: +SKIP
+    >>> model.predict(["a great cast"])                                                 # doctest: +SKIP
+    array(['good'], dtype='<U4')
     """
 
     def fit(
@@ -495,9 +521,9 @@ class SentenceClassifier(_FineTuned):
         texts
             Strings, or lists of words.
         labels
-            One for each: strings or whole numbers.
+            One for each, all of one type: strings, whole numbers or booleans.
         validation
-            In place of the option: a share, or ``(texts, labels)``.
+            In place of the option: a share, or ``(texts, labels)``, whose labels may be others: these are told wrong.
         callbacks
             Functions called with the classifier after every epoch; one that returns True ends the training there.
         progress
@@ -530,9 +556,9 @@ class SentenceClassifier(_FineTuned):
         return np.asarray(self.classes_[self.predict_proba(texts, progress=progress).argmax(1)])
 
     def score(self, texts: Sequence[Sentence], labels: Sequence[Any]) -> float:
-        """Share of texts whose label is told right."""
+        """Share of texts whose label is told right; NaN for none."""
         given, names = self._read(texts, labels)
-        return float(np.mean([name == row[0] for name, row in zip(self.predict(given).tolist(), names, strict=True)]))
+        return _share(name == row[0] for name, row in zip(self.predict(given).tolist(), names, strict=True))
 
     def _read(self, sentences: Any, labels: Any) -> tuple[list[Sentence], list[list[Any]]]:
         given = _list("texts", sentences)
@@ -541,14 +567,15 @@ class SentenceClassifier(_FineTuned):
             raise ValueError(f"there are {len(given)} texts and {len(names)} labels")
         return given, [[_label(f"labels[{i}]", name)] for i, name in enumerate(names)]
 
-    def _examples(self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]] | None) -> list[_Example]:
+    def _examples(
+        self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int | None]] | None
+    ) -> list[_Example]:
         examples = []
         for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
             n = len(encoding.ids)
             chosen = {"mean": range(n), "first": range(min(n, 1)), "last": range(n)[-1:]}[self.pooling]
-            examples.append(
-                _Example(encoding.ids, list(chosen), [0] * len(chosen), [0 if targets is None else targets[i][0]])
-            )
+            label = None if targets is None else targets[i][0]
+            examples.append(_Example(encoding.ids, list(chosen), [0] * len(chosen), [label or 0]))
         return examples
 
 
@@ -561,8 +588,12 @@ class TokenClassifier(_FineTuned):
 
     Examples
     --------
-    >>> model = TokenClassifier(encoder=bert).fit([["Anna", "sings"]], [["name", "verb"]])   # doctest: +SKIP
-    >>> model.predict([["Otto", "writes"]])                                                  # doctest: +SKIP
+    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")                                            # doctest: +SKIP
+    >>> sentences = [["Anna", "sings"], ["she", "writes"], ["Peter", "reads", "books"]]           # doctest: +SKIP
+    >>> labels = [["name", "verb"], [None, "verb"], ["name", "verb", "noun"]]                     # doctest: +SKIP
+    >>> model = TokenClassifier(encoder=bert, head_only=True).fit(sentences, labels)              # doctest: +SKIP
+    >>> model.predict([["Otto", "sings"]])                                                        # doctest: +SKIP
+    [['name', 'verb']]
     """
 
     def fit(
@@ -581,10 +612,11 @@ class TokenClassifier(_FineTuned):
         sentences
             Lists of words.
         labels
-            For each sentence a list, with one label for each word: strings or whole numbers; None for a word that
-            nothing is to be learnt of.
+            For each sentence a list, with one label for each word, all of one type: strings, whole numbers or
+            booleans; None for a word that nothing is to be learnt of.
         validation
-            In place of the option: a share, or ``(sentences, labels)``.
+            In place of the option: a share, or ``(sentences, labels)``, whose labels may be others: these are told
+            wrong.
         callbacks
             Functions called with the tagger after every epoch; one that returns True ends the training there.
         progress
@@ -621,13 +653,11 @@ class TokenClassifier(_FineTuned):
         return found
 
     def score(self, sentences: Sequence[Sequence[str]], labels: Sequence[Sequence[Any]]) -> float:
-        """Share of the words with a label whose label is told right."""
+        """Share of the words with a label whose label is told right; NaN for none."""
         given, names = self._read(sentences, labels)
         told = self.predict(given)
-        right = [
-            a == b for row, own in zip(told, names, strict=True) for a, b in zip(row, own, strict=True) if b is not None
-        ]
-        return float(np.mean(right)) if right else math.nan
+        pairs = (pair for row, own in zip(told, names, strict=True) for pair in zip(row, own, strict=True))
+        return _share(one == label for one, label in pairs if label is not None)
 
     def _read(self, sentences: Any, labels: Any) -> tuple[list[Sentence], list[list[Any]]]:
         given = _word_lists(sentences)
@@ -642,27 +672,22 @@ class TokenClassifier(_FineTuned):
             names.append([None if name is None else _label(f"labels[{i}][{j}]", name) for j, name in enumerate(own)])
         return list(given), names
 
-    def _examples(self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]] | None) -> list[_Example]:
+    def _examples(
+        self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int | None]] | None
+    ) -> list[_Example]:
         examples = []
         for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
             places = _pieces_of_words(encoding, self.pooling)
-            if targets is None:
-                examples.append(
-                    _Example(
-                        encoding.ids, [at for at, _ in places], [word for _, word in places], [0] * len(sentences[i])
-                    )
-                )
-                continue
-            # Only words with a label are units.
-            labelled = [word for word in sorted({word for _, word in places}) if targets[i][word] >= 0]
+            own = [0] * len(sentences[i]) if targets is None else targets[i]
+            # Only words with a label are units; in use, where nothing is known of labels, all words.
+            seen = range(len(own)) if targets is None else sorted({word for _, word in places})
+            labelled = {word: label for word in seen if (label := own[word]) is not None}
             unit = {word: number for number, word in enumerate(labelled)}
             kept = [(at, unit[word]) for at, word in places if word in unit]
+            missed = sum(label is not None for label in own) - len(labelled)
             examples.append(
                 _Example(
-                    encoding.ids,
-                    [at for at, _ in kept],
-                    [one for _, one in kept],
-                    [targets[i][word] for word in labelled],
+                    encoding.ids, [at for at, _ in kept], [one for _, one in kept], list(labelled.values()), missed
                 )
             )
         return examples
@@ -695,18 +720,25 @@ def _pieces_of_words(encoding: Encoding, pooling: str) -> list[tuple[int, int]]:
 
 
 def _parted(examples: list[_Example], share: float, seed: int) -> tuple[list[_Example], list[_Example]]:
-    """Sentences to learn from, those without a label left out, and a random share of them to look at."""
-    examples = [one for one in examples if one.targets]
-    if share == 0:
-        return examples, []
-    aside = round(share * len(examples))
-    if not 0 < aside < len(examples):
-        raise ValueError(
-            f"validation={share} of {len(examples)} sentences leaves {len(examples) - aside} to learn from and {aside} "
-            "to look at"
-        )
-    order = np.random.default_rng(seed).permutation(len(examples))
-    return [examples[i] for i in np.sort(order[aside:])], [examples[i] for i in np.sort(order[:aside])]
+    """Sentences to learn from, and a random share of them to look at: none that alone has a label."""
+    left = collections.Counter(target for one in examples for target in set(one.targets))
+    aside: set[int] = set()
+    for i in np.random.default_rng(seed).permutation(len(examples)).tolist():
+        own = set(examples[i].targets)
+        if len(aside) < round(share * len(examples)) and all(left[target] > 1 for target in own):
+            aside.add(i)
+            left.subtract(own)
+    kept = [one for i, one in enumerate(examples) if i not in aside]
+    return kept, [examples[i] for i in sorted(aside)]
+
+
+def _numbered(rows: Sequence[Sequence[Any]], numbers: dict[Any, int | None]) -> list[list[int | None]]:
+    return [[numbers.get(name, _UNKNOWN) for name in row] for row in rows]
+
+
+def _share(right: Iterable[bool]) -> float:
+    found = list(right)
+    return sum(found) / len(found) if found else math.nan
 
 
 def _list(name: str, given: Any) -> list[Any]:
@@ -725,6 +757,6 @@ def _word_lists(sentences: Any) -> list[Sequence[str]]:
 
 def _label(name: str, label: Any) -> Any:
     value = label.item() if isinstance(label, np.generic) else label
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise TypeError(f"{name} is {value!r}: labels are strings or whole numbers")
+    if not isinstance(value, str | int):
+        raise TypeError(f"{name} is {value!r}: labels are strings, whole numbers or booleans")
     return value

@@ -43,7 +43,7 @@ def cut_distribution(
         return ids[:1], torch.ones(1, dtype=torch.float64, device=logits.device)
     if top_k is not None:
         scores, ids = scores[:top_k], ids[:top_k]
-    probabilities = torch.softmax(scores / temperature, 0)
+    probabilities = torch.softmax((scores - scores[0]) / temperature, 0)  # finite for the smallest temperature, too
     if top_p is not None and top_p < 1:
         # A piece stays if those before it do not reach top_p yet: the first always does.
         kept = int((probabilities.cumsum(0) - probabilities < top_p).sum())

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from firth import _core
+from firth.attention import _NO_DROPOUT, _Call, _numpy
+from firth.checks import real_number, whole_number
 
 _FUSED_TYPES = (torch.float32, torch.bfloat16)
 
@@ -36,7 +38,7 @@ def attention(
     dropout: float = 0.0,
     seed: int | Tensor = 0,
 ) -> Tensor:
-    """Attend, as `firth.attention.attention` does, with gradients of q, k, v and bias.
+    """Attend, as `firth.attention` does, with gradients of q, k, v and bias.
 
     On the processor, in float32 and bf16, the fused kernels work, with as many threads as torch uses. On other devices
     and in other types torch's own `scaled_dot_product_attention` follows the same rule; there dropout is drawn from
@@ -54,7 +56,7 @@ def attention(
     bias
         Float32, broadcast as `mask` is, added to the scores, and learnt.
     alibi
-        One slope for each head, (heads,).
+        One slope for each head, (heads,). Neither it nor a mask is learnt.
     scale
         Of the products of queries and keys; 1 / sqrt(D) unless given.
     dropout, seed
@@ -70,7 +72,7 @@ def attention(
     Raises
     ------
     TypeError, ValueError
-        If tensors are of another type, or do not fit together.
+        If tensors are of another type, or do not fit together; if `mask` or `alibi` asks for a gradient.
     """
     return _attend([q, k, v], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
 
@@ -119,11 +121,30 @@ def _attend(
     dropout: float,
     seed: int | Tensor,
 ) -> Tensor:
+    for one in given:
+        if not isinstance(one, Tensor):
+            raise TypeError(f"q, k and v must be tensors, not {type(one).__name__}; firth.attention takes arrays")
+    for name, term in (("lengths", lengths), ("mask", mask), ("bias", bias), ("alibi", alibi)):
+        if term is not None and not isinstance(term, Tensor):
+            raise TypeError(f"{name} must be a tensor, not {type(term).__name__}")
+        if term is not None and term.requires_grad and name != "bias":
+            _numpy(name, term)  # says what to do
     first = given[0]
-    scale = 1 / math.sqrt(first.shape[-1]) if scale is None else scale
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
-    if first.device.type not in ("cpu", "meta") or first.dtype not in _FUSED_TYPES:
+    if any(one.dtype != first.dtype for one in given):
+        raise TypeError(f"q, k and v must be of one type, not {', '.join(str(one.dtype) for one in given)}")
+    fused = first.device.type in ("cpu", "meta") and first.dtype in _FUSED_TYPES
+    # Where nothing is recorded, the way through torch's dispatcher would cost more than one step against a cache does.
+    plain = fused and type(first) is Tensor and first.device.type == "cpu"
+    plain = plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if not plain:  # as torch wants them; whether they are in range, and all fits together, `_Call` finds out
+        window = None if window is None else whole_number("window", window)
+        scale = 1 / math.sqrt(max(first.shape[-1], 1)) if scale is None else real_number("scale", scale)
+        dropout = real_number("dropout", dropout, low=0)
+    if not fused:
+        if not torch.compiler.is_compiling():
+            terms = [None if one is None else _stand_in(one) for one in (lengths, mask, bias, alibi)]
+            shown: list[Any] = [*map(_stand_in, _parts(given)), causal, window, *terms, scale, dropout, 0, None]
+            _Call(*shown)
         return torch_attention(
             *_parts(given),
             causal=causal,
@@ -135,16 +156,11 @@ def _attend(
             scale=scale,
             dropout=dropout,
         )
-    for tensor in given:
-        if tensor.dtype != first.dtype:
-            raise TypeError(f"q, k and v must be of one type, not {first.dtype} and {tensor.dtype}")
     chance = None
     if dropout:
-        chance = seed if isinstance(seed, Tensor) else torch.tensor(seed, dtype=torch.int64)
+        chance = seed if isinstance(seed, Tensor) else torch.tensor(_signed(seed), dtype=torch.int64)
     rest = (causal, window, lengths, mask, bias, alibi, scale, dropout, chance)
-    # Where nothing is recorded, the way through torch's dispatcher would cost more than one step against a cache does.
-    plain = type(first) is Tensor and first.device.type == "cpu"
-    if plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if plain:
         return _forward(given, *rest)[0]
     out: Tensor = torch.ops.firth.attention(given, *rest)[0]
     return out
@@ -174,60 +190,51 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def _options(
-    q: Tensor,
-    k: Tensor,
+def _call(
+    given: list[Tensor],
     causal: bool,
     window: int | None,
     lengths: Tensor | None,
     mask: Tensor | None,
     bias: Tensor | None,
     alibi: Tensor | None,
-    scale: float,
+    scale: float | None,
     dropout: float,
     seed: Tensor | None,
-) -> dict[str, object]:
-    scores = (*q.shape[:3], k.shape[2])
-    visible = added = None
-    if mask is not None:
-        if mask.dtype == torch.bool:
-            visible = mask.view(torch.uint8).expand(scores).numpy()
-        elif not mask.is_floating_point():
-            raise TypeError(f"mask must be boolean (true: seen) or of floats, not {mask.dtype}: mask.bool()?")
-        else:
-            added = mask.detach().float().expand(scores).numpy()
-    if lengths is not None and (lengths.is_floating_point() or lengths.shape != q.shape[:1]):
-        raise ValueError(
-            f"lengths must be {q.shape[0]} whole numbers, one for each batch, not {lengths.dtype} of shape "
-            f"{tuple(lengths.shape)}"
-        )
-    return {
-        "causal": causal,
-        "window": window,
-        "lengths": None if lengths is None else lengths.to(torch.int64).contiguous().numpy(),
-        "visible": visible,
-        "added": added,
-        "bias": None if bias is None else bias.detach().float().expand(scores).numpy(),
-        "slopes": None if alibi is None else alibi.detach().float().contiguous().numpy(),
-        "scale": scale,
-        "dropout": dropout,
-        "seed": 0 if seed is None else int(seed),
-    }
+) -> _Call:
+    """What the kernels take, by the checks of `firth.attention`."""
+    q, k, v = (part.detach() if part.requires_grad else part for part in _parts(given))
+    terms = [None if one is None else _small(one) for one in (lengths, mask, bias, alibi)]
+    number = 0 if seed is None else int(seed) % 2**64
+    rest: list[Any] = [*terms, scale, dropout or _NO_DROPOUT, number, torch.get_num_threads()]
+    return _Call(q, k, v, causal, window, *rest)
+
+
+def _small(tensor: Tensor) -> NDArray[Any]:
+    """A tensor that is not of the largest as an array; floats as float32."""
+    tensor = tensor.detach()
+    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array
+
+
+def _stand_in(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape to be checked, of no memory; of floats as of float32."""
+    kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return torch.zeros((), dtype=kind, device="cpu").expand(tensor.shape)
+
+
+def _signed(seed: int) -> int:
+    """A number of 64 bits as torch's int64 has them."""
+    seed = whole_number("seed", seed, high=2**64 - 1)
+    return seed - 2**64 if seed >= 2**63 else seed
 
 
 def _forward(given: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
-    q, k, v = _parts(given)
+    call = _call(given, *rest)
+    q, _, v = _parts(given)
     out = _like(q, v.shape[3])
     lse = np.empty(q.shape[:3], np.float32)
-    _core.attend(
-        _array(q),
-        _array(k),
-        _array(v),
-        _array(out),
-        lse,
-        options=_options(q, k, *rest),
-        threads=torch.get_num_threads(),
-    )
+    _core.attend(call.q.array, call.k.array, call.v.array, _array(out), lse, options=call.options, threads=call.threads)
     return out, torch.from_numpy(lse)
 
 
@@ -259,27 +266,27 @@ def _gradients(given: list[Tensor], bias: Tensor | None) -> list[Tensor]:
 
 
 def _backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, *rest: Any) -> list[Tensor]:
-    q, k, v = _parts(given)
+    call = _call(given, *rest)
     moved = _gradients(given, rest[4])
     dq, dk, dv = _parts(moved[: len(given)])
     bias_gradient = None
     if rest[4] is not None:
         gradient = moved[-1].zero_()
-        if gradient.shape[-1] == k.shape[2]:  # one number for all keys of a row moves no weight
+        if gradient.shape[-1] == call.k.shape[2]:  # one number for all keys of a row moves no weight
             bias_gradient = gradient.view((1,) * (4 - gradient.dim()) + gradient.shape).numpy()
     _core.attend_backward(
         _array(grad),
-        _array(q),
-        _array(k),
-        _array(v),
+        call.q.array,
+        call.k.array,
+        call.v.array,
         _array(out),
         lse.numpy(),
         _array(dq),
         _array(dk),
         _array(dv),
         bias_gradient,
-        options=_options(q, k, *rest),
-        threads=torch.get_num_threads(),
+        options=call.options,
+        threads=call.threads,
     )
     return moved
 

@@ -113,13 +113,14 @@ class Tokenizer:
         kind
             "bpe": pairs of bytes, joined in the order of their frequency (Sennrich et al. 2016, on bytes as in GPT-2);
             nothing is ever unknown, and every text is given back to the byte. "wordpiece": as BERT's, words and
-            punctuation cut into the longest pieces there are, which go on with ##; [CLS] and [SEP] stand around a text.
-            "words": what stands between white space, the most frequent ones; the others are [UNK]; [CLS] and [SEP] as
-            above.
+            punctuation cut into the longest pieces there are, which go on with ##; a word with a character that is no
+            piece is [UNK]; [CLS] and [SEP] stand around a text. "words": what stands between white space, the most
+            frequent ones; the others are [UNK]; [CLS] and [SEP] as above.
         vocabulary_size
             At most so many pieces, the special ones included.
         min_count
-            Pairs, or words, that are rarer make no piece.
+            Pairs, or words, that are rarer make no piece; nor do characters of "wordpiece", where they would take more
+            than a quarter of the vocabulary. Those that are not rare take three quarters at the most.
         lowercase
             Whether case is folded; "wordpiece" drops accents then too, as BERT's does.
         progress
@@ -452,28 +453,43 @@ def _train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, A
             for plain in tokenizer.normalizer.normalize_str(character):
                 if not plain.isspace() and plain != _MARK:
                     characters[plain] += count
-        room = options["vocab_size"] - len(_SPECIAL)
-        # Each takes two places, beginning and going on; at least half of the room is for longer pieces.
-        chosen = sorted(characters, key=lambda character: (-characters[character], character))[: room // 4]
+        # Where one is missing, the whole word is unknown: all that are not rare have a place, if they leave a quarter
+        # for longer pieces, and rare ones if they leave three quarters.
+        chosen: dict[str, bool] = {}  # and whether it goes on with words, which takes a second place
+        room, places = options["vocab_size"] - len(_SPECIAL), 0
+        for character in sorted(characters, key=lambda character: (-characters[character], character)):
+            goes_on = not _stands_alone(tokenizer, character)
+            places += 1 + goes_on
+            if places > room * (0.75 if characters[character] >= options["min_frequency"] else 0.25):
+                break
+            chosen[character] = goes_on
         marked: Any = tokenizers.Tokenizer(models.BPE())
         marked.normalizer = tokenizer.normalizer
         marked.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(_MARK, "always")]
         )
         alphabet = [_MARK, *chosen]
+        # There each has a piece with the mark and one without, here some have one alone.
+        options = {**options, "vocab_size": options["vocab_size"] + sum(not goes_on for goes_on in chosen.values())}
         trainer = trainers.BpeTrainer(initial_alphabet=alphabet, limit_alphabet=len(alphabet), **options)
         marked.train_from_iterator(_joined(texts), trainer=trainer)
     joined = sorted(marked.get_vocab().items(), key=lambda item: item[1])
     alphabet = sorted(chosen)
-    pieces = [*_SPECIAL, *alphabet, *("##" + character for character in alphabet)]
+    pieces = [*_SPECIAL, *alphabet, *("##" + character for character in alphabet if chosen[character])]
     pieces += [
         piece.removeprefix(_MARK) if piece.startswith(_MARK) else "##" + piece
         for piece, _ in joined
         if len(piece.removeprefix(_MARK)) > 1
     ]
-    vocabulary = {piece: number for number, piece in enumerate(pieces[: options["vocab_size"]])}
+    vocabulary = {piece: number for number, piece in enumerate(pieces[: len(_SPECIAL) + room])}
     tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
     tokenizer.add_special_tokens(_SPECIAL)
+
+
+def _stands_alone(tokenizer: Any, character: str) -> bool:
+    """Whether a character is a word by itself wherever it stands, as punctuation is, and what Chinese is written in."""
+    around = tokenizer.normalizer.normalize_str(f"a{character}a")
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(around)] == ["a", character, "a"]
 
 
 class _Spool:
