@@ -232,12 +232,11 @@ def test_features_are_fasttexts(word_ngrams, min_n, max_n, threads):
     model = firth.FastTextClassifier(
         word_ngrams=word_ngrams, min_n=min_n, max_n=max_n, bucket=1009, epochs=1, min_count=2, threads=threads
     ).fit(LINES[:4] * 2, ["a", "b"] * 4)
-    model.__dict__["_words"] = [word for word in model.words if word not in ("cat", "a")]
-    model._caches.clear()
-    begins, found = model._features_of(model._numbered(LINES), None)
+    words = [word for word in model.words if word not in ("cat", "a")]
+    begins, found = model._features_of(model._reader.texts(LINES), {word: i for i, word in enumerate(words)}, None)
     for i, line in enumerate(LINES):
         expected = reference.features_of(
-            line.split(), model._words, min_n=min_n, max_n=max_n, bucket=1009, word_ngrams=word_ngrams
+            line.split(), words, min_n=min_n, max_n=max_n, bucket=1009, word_ngrams=word_ngrams
         )
         assert sorted(found[begins[i] : begins[i + 1]].tolist()) == sorted(expected)
 
@@ -346,9 +345,9 @@ def test_several_labels():
 
 def test_one_thread_gives_the_same_bits(texts):
     a, b = make(word_ngrams=2).fit(*texts), make(word_ngrams=2).fit(*texts)
-    assert a._rows.tobytes() == b._rows.tobytes()
-    assert a._outputs.tobytes() == b._outputs.tobytes()
-    assert a._rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._rows.tobytes()
+    assert a._learnt.rows.tobytes() == b._learnt.rows.tobytes()
+    assert a._learnt.outputs.tobytes() == b._learnt.outputs.tobytes()
+    assert a._learnt.rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._learnt.rows.tobytes()
 
 
 def test_a_file_gives_what_lists_give(tmp_path, texts):
@@ -487,9 +486,9 @@ def test_pretrained_vectors(texts):
     words = ["w0-0", "elsewhere"]
     vectors = firth.Vectors(words, rng.normal(size=(2, 16)).astype(np.float32))
     model = make(vectors=vectors, epochs=1, learning_rate=1e-30).fit(*texts)
-    rows = model._row_of()
+    rows = model._learnt.row_of
     for word in words:
-        np.testing.assert_array_equal(model._rows[rows[model.words.index(word)]], vectors[word])
+        np.testing.assert_array_equal(model._learnt.rows[rows[model.words.index(word)]], vectors[word])
     with pytest.raises(ValueError, match="vectors have 16 numbers and vector_size is 8"):
         make(vectors=vectors, vector_size=8)
     # A word that no text has is known by its vector.
@@ -681,7 +680,7 @@ def test_fasttext_file_round_trip(tmp_path, loss, texts):
     again = firth.FastTextClassifier.from_fasttext(path)
     unseen = [*planted(seed=3)[0], "never seen before", ""]
     np.testing.assert_array_equal(again.predict_proba(unseen), model.predict_proba(unseen))
-    assert len(again._rows) <= len(model._rows)  # not all buckets
+    assert len(again._learnt.rows) <= len(model._learnt.rows)  # not all buckets
     assert (again.loss, again.word_ngrams, again.max_n) == (loss, 2, 3)
 
 
@@ -692,7 +691,7 @@ def test_quantize(tmp_path, norms, output, texts):
     model = make(word_ngrams=2).fit(lines, [label.replace(" ", "-") for label in labels])
     other = planted(seed=4)[0]
     small = model.quantize(cutoff=100, norms=norms, output=output)
-    assert len(small._rows) == 100
+    assert len(small._learnt.rows) == 100
     assert "</s>" in small.words
     assert (small.predict(other) == model.predict(other)).mean() > 0.95
     small.to_fasttext(tmp_path / "m.ftz")
