@@ -17,7 +17,7 @@ from firth import _core, corpus, files
 from firth.checks import real_number, whole_number
 from firth.models import classifier_files
 from firth.models.base import Epoch, Learner, _interrupt_deferred, option
-from firth.models.classifier_files import ABSENT, Learnt, padded
+from firth.models.classifier_files import ABSENT, Learnt, finite, padded
 from firth.models.labelled_texts import Labels, Reader, Texts
 from firth.quantization import QuantizedMatrix
 from firth.runtime import default_threads, padded_rows
@@ -320,10 +320,10 @@ class FastTextClassifier(Learner):
         KeyboardInterrupt
             At Ctrl-C; what had been learnt by then is kept.
         """
-        numbered, gold = self._reader.labelled(texts, labels, progress=progress)
+        model = type(self)(**self.options)
+        numbered, gold = model._reader.labelled(texts, labels, progress=progress)
         n = len(numbered)
         weights = _weights("sample_weight", sample_weight, n)
-        model = type(self)(**self.options)
         other: tuple[Texts, Labels] | None = None
         if validation is None or isinstance(validation, int | float | np.number):
             share = self.validation if validation is None else real_number("validation", validation, low=0)
@@ -336,7 +336,7 @@ class FastTextClassifier(Learner):
                 weights = None if weights is None else weights[here]
         else:
             pair = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-            other = self._reader.labelled(*pair)
+            other = model._reader.labelled(*pair)
         bags, gold = model._build(numbered, gold)
         labels = model._fitted().labels
         held_out = None if other is None else (model._bags_of(other[0]), other[1].known(labels))
@@ -365,7 +365,8 @@ class FastTextClassifier(Learner):
 
     @property
     def _reader(self) -> Reader:
-        return Reader(self.tokenizer, self.label_prefix, self.threads)
+        of_fasttext = self._learnt is not None and self._learnt.of_fasttext
+        return Reader(self.tokenizer, self.label_prefix, self.threads, of_fasttext)
 
     def _build(self, numbered: Texts, gold: Labels) -> tuple[Bags, Labels]:
         """Choose words, labels and rows, and allocate all; the texts as bags of rows, and their labels."""
@@ -509,7 +510,7 @@ class FastTextClassifier(Learner):
                     break
         for name, matrix in (("words'", rows), ("labels'", outputs)):
             # What the last steps left: no later product has looked at it.
-            if not _finite(matrix):
+            if not finite(matrix):
                 raise _diverged(len(self.history) - 1, f"a number among the {name} vectors")
         if best is not None and best[1] + 1 < len(self.history):
             rows[:], outputs[:] = best[2], best[3]
@@ -563,6 +564,11 @@ class FastTextClassifier(Learner):
 
     def _bags_of(self, numbered: Texts) -> Bags:
         learnt = self._fitted()
+        if learnt.of_fasttext:
+            numbered = numbered.until(_END)
+        if self.label_prefix.encode() in numbered.packed.tobytes():
+            strays = [word.startswith(self.label_prefix) and word not in learnt.index for word in numbered.words]
+            numbered = numbered.tokens(~np.array(strays)[numbered.ids])
         return self._features_of(numbered, learnt.index, learnt.row_of)
 
     def _threads_for(self, texts: int) -> int:
@@ -636,7 +642,8 @@ class FastTextClassifier(Learner):
         Parameters
         ----------
         texts
-            A list of strings, or of lists of tokens. A line end is white space.
+            A list of strings, or of lists of tokens. A line end is white space. Words that begin with `label_prefix`
+            are labels, not part of the text, unless `fit` had them among its words.
         k
             Labels of each text at the most; -1: all.
         threshold
@@ -687,7 +694,7 @@ class FastTextClassifier(Learner):
         bags = self._texts(texts)
         return self._probabilities(bags, 0, len(bags[0]) - 1)[:, self._fitted().order]
 
-    def score(self, texts: Any, labels: Any, sample_weight: Any = None) -> float:
+    def score(self, texts: Any, labels: Any = None, sample_weight: Any = None) -> float:
         """Share of texts whose likeliest label is right, that is theirs or one of theirs.
 
         Parameters
@@ -788,7 +795,7 @@ class FastTextClassifier(Learner):
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._learnt = classifier_files.from_tensors(
-            tensors, metadata, buckets=self._buckets, vector_size=self.vector_size
+            tensors, metadata, loss=self.loss, buckets=self._buckets, vector_size=self.vector_size
         )
         self.history = [ClassifierEpoch(**epoch) for epoch in metadata["history"]]
 
@@ -796,8 +803,9 @@ class FastTextClassifier(Learner):
         """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantised, .ftz.
 
         fastText gives such a model's predictions (with the losses "ova" and "ns" from a table of sigmoids, three digits
-        exact), of texts whose tokens are parted by white space: the file has no place for another `tokenizer`, and
-        there is a warning if the model has one.
+        exact), of texts whose tokens are parted by white space of ASCII and that do not hold ``</s>``, which ends them
+        there: the file has no place for another `tokenizer`, and there is a warning if the model has one. Labels that
+        are numbers are strings in the file and come back as such.
 
         Parameters
         ----------
@@ -827,6 +835,10 @@ class FastTextClassifier(Learner):
     def from_fasttext(cls, path: files.PathLike, *, label_prefix: str = "__label__") -> FastTextClassifier:
         """Read a classifier that fastText's programs wrote, .bin or .ftz.
 
+        It reads texts as fastText does: ``</s>`` ends a text, NUL is white space, and white space beyond ASCII (a
+        no-break space, U+3000) is part of a word. Its labels are strings, as in every file, and those given to `score`
+        and `test` must be strings too.
+
         Parameters
         ----------
         path
@@ -848,7 +860,10 @@ class FastTextClassifier(Learner):
             If it is no classifier, or damaged.
         """
         options, learnt = classifier_files.read_fasttext(path, label_prefix)
-        model = cls(**options)
+        try:
+            model = cls(**options)
+        except ValueError as error:
+            raise ValueError(f"{path} has options that firth's classifier does not take: {error}") from None
         model._learnt = learnt
         return model
 
@@ -950,15 +965,6 @@ def _diverged(epoch: int, what: str) -> FloatingPointError:
     return FloatingPointError(
         f"training diverged in epoch {epoch + 1}, at {what}: not finite. A lower learning rate helps."
     )
-
-
-def _finite(matrix: Matrix) -> bool:
-    # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
-    # not wide enough.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.add.reduce(matrix, axis=None)):
-            return True
-    return bool(np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)))
 
 
 def _weights(name: str, values: Any, n: int) -> Matrix | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core, fasttext_format, files
+from firth.checks import whole_number
 from firth.quantization import CENTROIDS, ProductQuantizer, QuantizedMatrix
 from firth.runtime import padded_rows
 
@@ -44,6 +46,8 @@ class Learnt:
         float32 (labels, vector_size), padded: a row for each label; along a tree, the last one is not used.
     missing
         What stands for an n-gram that has no row.
+    of_fasttext
+        Whether a file of fastText's held it, so that texts are to be read as fastText does.
     quantized
         The matrices in codes, of which `rows` and `outputs` are then decoded; the second is None if it is as it was.
     """
@@ -57,6 +61,7 @@ class Learnt:
     rows: Matrix
     outputs: Matrix
     missing: int = ZERO
+    of_fasttext: bool = False
     quantized: tuple[QuantizedMatrix, QuantizedMatrix | None] | None = None
 
     @cached_property
@@ -100,6 +105,16 @@ class Learnt:
         self.__dict__.update({**state, "rows": padded(state["rows"]), "outputs": padded(state["outputs"])})
 
 
+def finite(matrix: Matrix) -> bool:
+    """Whether all numbers are."""
+    # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
+    # not wide enough.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.add.reduce(matrix, axis=None)):
+            return True
+    return bool(np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)))
+
+
 def padded(matrix: Matrix) -> Matrix:
     """The matrix with rows as the kernels want them."""
     if matrix.dtype != np.float32 or matrix.ndim != 2:
@@ -125,11 +140,11 @@ def to_tensors(learnt: Learnt) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]
         small, small_outputs = learnt.quantized
         tensors |= _codes("rows", small)
         tensors |= {"outputs": learnt.outputs} if small_outputs is None else _codes("outputs", small_outputs)
-    return tensors, {"labels": learnt.labels, "missing": learnt.missing, "n_tokens": learnt.n_tokens}
+    return tensors, {name: getattr(learnt, name) for name in ("labels", "missing", "n_tokens", "of_fasttext")}
 
 
 def from_tensors(
-    tensors: dict[str, NDArray[Any]], metadata: dict[str, Any], *, buckets: int, vector_size: int
+    tensors: dict[str, NDArray[Any]], metadata: dict[str, Any], *, loss: str, buckets: int, vector_size: int
 ) -> Learnt:
     """What `to_tensors` took apart.
 
@@ -138,8 +153,6 @@ def from_tensors(
     KeyError, TypeError, UnicodeDecodeError
         If it is damaged.
     """
-    words, labels = files.unpack_words(tensors), metadata["labels"]
-    features, counts = np.array(tensors["features"]), np.array(tensors["counts"])
     quantized = None
     if "rows" in tensors:
         rows: Matrix = tensors["rows"]
@@ -147,28 +160,61 @@ def from_tensors(
         quantized = _decoded("rows", tensors), _decoded("outputs", tensors) if "outputs" not in tensors else None
         rows = quantized[0].rows(slice(None))
     outputs = tensors["outputs"] if "outputs" in tensors else _decoded("outputs", tensors).rows(slice(None))
-    n_words, n_labels = len(words), len(labels)
-    if (
-        features.shape != (len(rows),)
-        or counts.shape != (n_words + n_labels,)
-        or rows.shape[1:] != (vector_size,)
-        or outputs.shape != (n_labels, vector_size)
-        or not (np.sort(features)[:n_words] == np.arange(n_words)).all()
-        or (len(features) and features.max() >= n_words + buckets)
-    ):
-        raise TypeError("its arrays do not fit together")
-    return Learnt(
-        words=words,
-        labels=labels,
-        counts=counts,
-        n_tokens=metadata["n_tokens"],
+    if rows.shape[1:] != (vector_size,):
+        raise TypeError(f"vectors of shape {rows.shape} are not of {vector_size} numbers each")
+    learnt = Learnt(
+        words=files.unpack_words(tensors),
+        labels=list(metadata["labels"]),
+        counts=np.array(tensors["counts"]),
+        n_tokens=whole_number("n_tokens", metadata["n_tokens"]),
         buckets=buckets,
-        features=features,
+        features=np.array(tensors["features"]),
         rows=padded(rows),
         outputs=padded(outputs),
         missing=metadata["missing"],
+        of_fasttext=metadata.get("of_fasttext", False),
         quantized=quantized,
     )
+    if wrong := _wrong_with(learnt, loss):
+        raise TypeError(wrong)
+    return learnt
+
+
+def _wrong_with(learnt: Learnt, loss: str) -> str:
+    """What a file cannot have meant; empty if it is sound."""
+    n_words, features = len(learnt.words), learnt.features
+    if not learnt.labels:
+        return "there is no label"
+    kinds = {type(label) for label in learnt.labels}
+    if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
+        return "its labels are neither all strings nor all numbers"
+    for what, names in (("word", learnt.words), ("label", learnt.labels)):
+        if len(set(names)) < len(names):
+            return f"the {what} {Counter(names).most_common(1)[0][0]!r} stands there twice"
+    if (
+        features.dtype != np.int64
+        or features.shape != (len(learnt.rows),)
+        or learnt.counts.dtype != np.int64
+        or learnt.counts.shape != (n_words + len(learnt.labels),)
+        or learnt.outputs.shape != (len(learnt.labels), learnt.rows.shape[1])
+        or learnt.missing not in (ZERO, ABSENT)
+    ):
+        return "its arrays do not fit together"
+    if learnt.counts.min() < 0:
+        return "words or labels are counted less than 0 times"
+    if loss == "hs" and (np.diff(learnt.label_counts) > 0).any():
+        return "its labels do not stand in the order of their counts, from which their tree is made"
+    ordered = np.sort(features)
+    if (
+        (ordered[:n_words] != np.arange(n_words)).any()
+        or (np.diff(ordered) == 0).any()
+        or (len(ordered) and ordered[-1] >= n_words + learnt.buckets)
+    ):
+        return f"its rows are not one for each of {n_words} words and some of {learnt.buckets} buckets"
+    for what, matrix in (("words and n-grams", learnt.rows), ("labels", learnt.outputs)):
+        if not finite(matrix):
+            return f"a number among the vectors of {what} is not finite: training diverged, or the file is damaged"
+    return ""
 
 
 def _codes(name: str, matrix: QuantizedMatrix) -> dict[str, NDArray[Any]]:
@@ -185,11 +231,15 @@ def _codes(name: str, matrix: QuantizedMatrix) -> dict[str, NDArray[Any]]:
 def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
     """The matrix that `_codes` took apart."""
     codes, centroids = np.array(tensors[f"{name}.codes"]), np.array(tensors[f"{name}.centroids"])
-    quantizer = ProductQuantizer(len(centroids) // CENTROIDS, int(tensors[f"{name}.part_size"][0]), centroids)
-    if f"{name}.norm_codes" not in tensors:
-        return QuantizedMatrix(codes, quantizer)
-    lengths = ProductQuantizer(1, 1, np.array(tensors[f"{name}.norm_centroids"]))
-    return QuantizedMatrix(codes, quantizer, np.array(tensors[f"{name}.norm_codes"]), lengths)
+    try:
+        part_size = int(tensors[f"{name}.part_size"].item())
+        quantizer = ProductQuantizer(len(centroids) // CENTROIDS, part_size, centroids)
+        if f"{name}.norm_codes" not in tensors:
+            return QuantizedMatrix(codes, quantizer)
+        lengths = ProductQuantizer(1, 1, np.array(tensors[f"{name}.norm_centroids"]))
+        return QuantizedMatrix(codes, quantizer, np.array(tensors[f"{name}.norm_codes"]), lengths)
+    except ValueError as error:
+        raise TypeError(str(error)) from None
 
 
 # ---- fastText's
@@ -265,46 +315,48 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
         "max_n": max(stored.max_n, 0),
         "label_prefix": label_prefix,
     }
-    try:
-        words = [word.decode() for word in stored.words]
-        labels = [label.decode() for label in stored.labels]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} holds a word that is not UTF-8: {error}") from None
+    words, labels = fasttext_format.decoded(path, stored, stacklevel=4)
     n_words = len(words)
+    # Old files have rows for n-grams that no text has.
+    n_buckets = stored.bucket if options["word_ngrams"] > 1 or options["max_n"] else 0
     missing, quantized = ZERO, None
     if isinstance(stored.input, QuantizedMatrix):
-        small = stored.output if isinstance(stored.output, QuantizedMatrix) else None
-        quantized = stored.input, small
-        rows = padded(stored.input.rows(slice(None)))
+        coded = stored.input if n_buckets else stored.input.first(n_words)
+        quantized = coded, stored.output if isinstance(stored.output, QuantizedMatrix) else None
+        rows = padded(coded.rows(slice(None)))
         features = np.arange(len(rows))
-        if stored.pruned is not None:
-            missing = ABSENT
+        missing = ZERO if stored.pruned is None else ABSENT
+        if stored.pruned is not None and n_buckets:
             buckets = np.zeros(len(stored.pruned), np.int64)
             buckets[stored.pruned[:, 1]] = stored.pruned[:, 0]
             features[n_words:] = n_words + buckets
     else:
         assert isinstance(stored.input, np.ndarray)
         # A row of zeros among the buckets is one that was never trained: write_fasttext's.
-        used = [
+        trained = [
             begin + np.flatnonzero(stored.input[begin : begin + _BLOCK].any(axis=1))
-            for begin in range(n_words, len(stored.input), _BLOCK)
+            for begin in range(n_words, n_words + n_buckets, _BLOCK)
         ]
-        features = np.concatenate([np.arange(n_words), *used])
+        features = np.concatenate([np.arange(n_words), *trained])
         rows = padded_rows(len(features), stored.vector_size)
         for begin in range(0, len(features), _BLOCK):
             some = slice(begin, begin + _BLOCK)
             rows[some] = stored.input[features[some]]
     output = stored.output.rows(slice(None)) if isinstance(stored.output, QuantizedMatrix) else stored.output
     assert isinstance(output, np.ndarray)
-    return options, Learnt(
+    learnt = Learnt(
         words=words,
         labels=[label.removeprefix(label_prefix) for label in labels],
         counts=np.array(stored.counts),
         n_tokens=stored.n_tokens,
-        buckets=options["bucket"] if options["word_ngrams"] > 1 or options["max_n"] else 0,
+        buckets=n_buckets,
         features=features,
         rows=rows,
         outputs=padded(output),
         missing=missing,
+        of_fasttext=True,
         quantized=quantized,
     )
+    if wrong := _wrong_with(learnt, stored.loss):
+        raise ValueError(f"{path} is no sound classifier: {wrong}")
+    return options, learnt

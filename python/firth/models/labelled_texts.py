@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import _core, corpus, files
+
+# fastText parts words at these alone, where str.split knows more white space (and no NUL).
+_split_as_fasttext = re.compile("[^ \t\n\v\f\r\0]+").findall
+_OTHER_WHITE = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +51,18 @@ class Texts:
         offsets, ids = _lists(self.offsets, self.ids, chosen)
         return dataclasses.replace(self, ids=ids, offsets=offsets)
 
+    def tokens(self, kept: NDArray[np.bool_]) -> Texts:
+        """Without tokens that are not kept."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return dataclasses.replace(self, ids=self.ids[kept], offsets=before[self.offsets])
+
+    def until(self, word: str) -> Texts:
+        """Each text up to where this word first stands."""
+        if word not in self.words:
+            return self
+        seen = np.concatenate([[0], np.cumsum(self.ids == self.words.index(word))])
+        return self.tokens(seen[1:] == np.repeat(seen[self.offsets[:-1]], np.diff(self.offsets)))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -57,21 +74,36 @@ class Labels:
     begins: NDArray[np.int64]
     numbers: NDArray[np.int32]
     names: list[Any]
+    of_file: bool = False
 
     def renumbered(self, to: NDArray[np.int32], names: list[Any]) -> Labels:
         """Under new numbers; those that become negative are left out."""
         numbers = to[self.numbers] if len(to) else self.numbers
         kept = numbers >= 0
         before = np.concatenate([[0], np.cumsum(kept)])
-        return Labels(before[self.begins], numbers[kept], names)
+        return Labels(before[self.begins], numbers[kept], names, self.of_file)
 
     def some(self, chosen: NDArray[np.int64]) -> Labels:
         """Those of some of the texts."""
-        return Labels(*_lists(self.begins, self.numbers, chosen), self.names)
+        return Labels(*_lists(self.begins, self.numbers, chosen), self.names, self.of_file)
 
     def known(self, names: list[Any]) -> Labels:
-        """As numbers of these names, without others."""
-        index = {name: i for i, name in enumerate(names)}
+        """As numbers of these names, without others.
+
+        A file's labels are strings, whatever they were before they were written: there "1" stands for 1 as well.
+
+        Raises
+        ------
+        TypeError
+            If none can be among these names, since the ones are strings and the others are not.
+        """
+        if self.names and not self.of_file and isinstance(self.names[0], str) != isinstance(names[0], str):
+            given, own = (type(some[0]).__name__ for some in (self.names, names))
+            raise TypeError(
+                f"labels are of type {given}, such as {self.names[0]!r}, and this classifier's classes_ of type {own}, "
+                f"such as {names[0]!r}: none would ever be right. Give them as {own}"
+            )
+        index = {str(name) if self.of_file else name: i for i, name in enumerate(names)}
         return self.renumbered(np.array([index.get(name, -1) for name in self.names], np.int32), names)
 
 
@@ -82,10 +114,15 @@ class Reader:
     tokenizer: str | Callable[[str], Sequence[str]] | Any
     label_prefix: str
     threads: int | None
+    as_fasttext: bool = False  # part words as fastText does, where the tokenizer is "whitespace"
 
     def texts(self, texts: Any, *, progress: bool = False) -> Texts:
         """Texts in memory."""
         options = self._options
+        if self.as_fasttext and isinstance(texts, Iterable):
+            texts = list(texts) if hasattr(texts, "__next__") else texts
+            if any(map(_parted_otherwise, texts)):
+                options = dataclasses.replace(options, tokenizer=_split_as_fasttext)
         try:
             return Texts.of(corpus._count_iterable(texts, options, progress=progress)[0])
         except TypeError as error:
@@ -116,16 +153,18 @@ class Reader:
             if isinstance(one, str) and one != "-" and not os.path.exists(one):
                 hint = "; to learn from texts in memory, give labels" if " " in one or len(sources) > 1 else ""
                 raise FileNotFoundError(2, f"there is no such file{hint}", one[:200])
-        if self.tokenizer != "whitespace":
+        if self.tokenizer != "whitespace" or self.as_fasttext:
+            split = _split_as_fasttext if self.as_fasttext else str.split
             bar = tqdm(disable=True)
             reader = corpus._Files(corpus._sources(list(sources)), self._options, bar)
             texts: list[str] = []
             marked: list[list[str]] = []
             for line in reader.lines():
-                words = line.split()
+                words = split(line)
                 marked.append([word for word in words if word.startswith(self.label_prefix)])
                 texts.append(" ".join(word for word in words if not word.startswith(self.label_prefix)))
             gold = labels_of([[word[len(self.label_prefix) :] for word in words] for words in marked])
+            gold = dataclasses.replace(gold, of_file=True)
             numbered, invalid = self.texts(texts), reader.invalid
         else:
             counter, _, invalid = corpus._count_file(list(sources), self._options, progress=progress)
@@ -136,12 +175,10 @@ class Reader:
                 if word.startswith(self.label_prefix):
                     label_of[i] = len(names)
                     names.append(word[len(self.label_prefix) :])
-            begins, ids = everything.offsets, everything.ids
-            marks = label_of[ids] >= 0
-            before = np.concatenate([[0], np.cumsum(marks)])
-            gold = Labels(before[begins], label_of[ids[marks]], names)
-            plain = ids[~marks]
-            numbered = dataclasses.replace(everything, ids=plain, offsets=begins - before[begins])
+            marks = label_of[everything.ids] >= 0
+            marked_tokens = everything.tokens(marks)
+            gold = Labels(marked_tokens.offsets, label_of[marked_tokens.ids], names, of_file=True)
+            numbered = everything.tokens(~marks)
         for name, n in invalid.items():
             warnings.warn(f"{name}: {n} invalid UTF-8 sequences were read as U+FFFD", UserWarning, stacklevel=4)
         if not len(gold.numbers):
@@ -154,6 +191,12 @@ class Reader:
     @property
     def _options(self) -> corpus._Options:
         return corpus._Options(1, None, None, self.tokenizer, "replace", self.threads)
+
+
+def _parted_otherwise(text: Any) -> bool:
+    """Whether fastText may part a text at other places than `str.split`."""
+    # What is printable has none of these, and is told twice as fast.
+    return isinstance(text, str) and not text.isprintable() and _OTHER_WHITE.search(text) is not None
 
 
 def labels_of(labels: Any) -> Labels:
