@@ -18,7 +18,7 @@ from firth.checks import real_number, whole_number
 from firth.models import classifier_files
 from firth.models.base import Epoch, Learner, _interrupt_deferred, option
 from firth.models.classifier_files import ABSENT, Learnt, finite, padded
-from firth.models.labelled_texts import Labels, Reader, Texts
+from firth.models.labelled_texts import Labels, Reader, Texts, threads_for
 from firth.quantization import QuantizedMatrix
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
@@ -33,7 +33,6 @@ Matrix = NDArray[np.float32]
 
 _END = "</s>"  # fastText's word for the end of a line, which every text has
 _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
-_TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
 _MOST_WEIGHT = 1_000_000
@@ -544,7 +543,7 @@ class FastTextClassifier(Learner):
                 min_n=self.min_n,
                 max_n=self.max_n,
                 buckets=self._buckets,
-                threads=self._threads_for(len(numbered)),
+                threads=threads_for(len(numbered), self.threads),
             )
         end = files.pack_words([_END])
         return _core.bags_of_features(
@@ -559,7 +558,7 @@ class FastTextClassifier(Learner):
             buckets=self._buckets,
             word_ngrams=self.word_ngrams,
             rows=rows,
-            threads=self._threads_for(len(numbered)),
+            threads=threads_for(len(numbered), self.threads),
         )
 
     def _bags_of(self, numbered: Texts) -> Bags:
@@ -570,9 +569,6 @@ class FastTextClassifier(Learner):
             strays = [word.startswith(self.label_prefix) and word not in learnt.index for word in numbered.words]
             numbered = numbered.tokens(~np.array(strays)[numbered.ids])
         return self._features_of(numbered, learnt.index, learnt.row_of)
-
-    def _threads_for(self, texts: int) -> int:
-        return max(1, min(self.n_threads, texts // _TEXTS_PER_THREAD))
 
     def _paths(self) -> Any:
         return self._fitted().paths if self.loss == "hs" else None
@@ -597,7 +593,7 @@ class FastTextClassifier(Learner):
             bags=(begins[begin : end + 1] - first, places[first:last]),
             paths=self._paths(),
             loss=self.loss,
-            threads=self._threads_for(end - begin),
+            threads=threads_for(end - begin, self.threads),
         )
         return out
 

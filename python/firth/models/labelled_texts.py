@@ -15,10 +15,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import _core, corpus, files
+from firth.runtime import default_threads
 
 # fastText parts words at these alone, where str.split knows more white space (and no NUL).
 _split_as_fasttext = re.compile("[^ \t\n\v\f\r\0]+").findall
 _OTHER_WHITE = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+
+
+_TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
+
+
+def threads_for(texts: int, threads: int | None) -> int:
+    """How many threads so many texts are worth, of those that may be used."""
+    return max(1, min(threads or default_threads(), texts // _TEXTS_PER_THREAD))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,6 +128,8 @@ class Reader:
     def texts(self, texts: Any, *, progress: bool = False) -> Texts:
         """Texts in memory."""
         options = self._options
+        if hasattr(texts, "__len__"):
+            options = dataclasses.replace(options, threads=threads_for(len(texts), self.threads))
         if self.as_fasttext and isinstance(texts, Iterable):
             texts = list(texts) if hasattr(texts, "__next__") else texts
             if any(map(_parted_otherwise, texts)):
