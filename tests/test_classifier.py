@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import pickle
@@ -13,7 +14,8 @@ import pytest
 
 import firth
 import reference
-from firth import _core, files
+from firth import _core, fasttext_format, files
+from firth.quantization import QuantizedMatrix
 from firth.runtime import padded_rows
 
 LOSSES = ["softmax", "ns", "hs", "ova"]
@@ -232,12 +234,11 @@ def test_features_are_fasttexts(word_ngrams, min_n, max_n, threads):
     model = firth.FastTextClassifier(
         word_ngrams=word_ngrams, min_n=min_n, max_n=max_n, bucket=1009, epochs=1, min_count=2, threads=threads
     ).fit(LINES[:4] * 2, ["a", "b"] * 4)
-    model.__dict__["_words"] = [word for word in model.words if word not in ("cat", "a")]
-    model._caches.clear()
-    begins, found = model._features_of(model._numbered(LINES), None)
+    words = [word for word in model.words if word not in ("cat", "a")]
+    begins, found = model._features_of(model._reader.texts(LINES), {word: i for i, word in enumerate(words)}, None)
     for i, line in enumerate(LINES):
         expected = reference.features_of(
-            line.split(), model._words, min_n=min_n, max_n=max_n, bucket=1009, word_ngrams=word_ngrams
+            line.split(), words, min_n=min_n, max_n=max_n, bucket=1009, word_ngrams=word_ngrams
         )
         assert sorted(found[begins[i] : begins[i + 1]].tolist()) == sorted(expected)
 
@@ -346,9 +347,9 @@ def test_several_labels():
 
 def test_one_thread_gives_the_same_bits(texts):
     a, b = make(word_ngrams=2).fit(*texts), make(word_ngrams=2).fit(*texts)
-    assert a._rows.tobytes() == b._rows.tobytes()
-    assert a._outputs.tobytes() == b._outputs.tobytes()
-    assert a._rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._rows.tobytes()
+    assert a._learnt.rows.tobytes() == b._learnt.rows.tobytes()
+    assert a._learnt.outputs.tobytes() == b._learnt.outputs.tobytes()
+    assert a._learnt.rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._learnt.rows.tobytes()
 
 
 def test_a_file_gives_what_lists_give(tmp_path, texts):
@@ -487,9 +488,9 @@ def test_pretrained_vectors(texts):
     words = ["w0-0", "elsewhere"]
     vectors = firth.Vectors(words, rng.normal(size=(2, 16)).astype(np.float32))
     model = make(vectors=vectors, epochs=1, learning_rate=1e-30).fit(*texts)
-    rows = model._row_of()
+    rows = model._learnt.row_of
     for word in words:
-        np.testing.assert_array_equal(model._rows[rows[model.words.index(word)]], vectors[word])
+        np.testing.assert_array_equal(model._learnt.rows[rows[model.words.index(word)]], vectors[word])
     with pytest.raises(ValueError, match="vectors have 16 numbers and vector_size is 8"):
         make(vectors=vectors, vector_size=8)
     # A word that no text has is known by its vector.
@@ -681,7 +682,7 @@ def test_fasttext_file_round_trip(tmp_path, loss, texts):
     again = firth.FastTextClassifier.from_fasttext(path)
     unseen = [*planted(seed=3)[0], "never seen before", ""]
     np.testing.assert_array_equal(again.predict_proba(unseen), model.predict_proba(unseen))
-    assert len(again._rows) <= len(model._rows)  # not all buckets
+    assert len(again._learnt.rows) <= len(model._learnt.rows)  # not all buckets
     assert (again.loss, again.word_ngrams, again.max_n) == (loss, 2, 3)
 
 
@@ -692,7 +693,7 @@ def test_quantize(tmp_path, norms, output, texts):
     model = make(word_ngrams=2).fit(lines, [label.replace(" ", "-") for label in labels])
     other = planted(seed=4)[0]
     small = model.quantize(cutoff=100, norms=norms, output=output)
-    assert len(small._rows) == 100
+    assert len(small._learnt.rows) == 100
     assert "</s>" in small.words
     assert (small.predict(other) == model.predict(other)).mean() > 0.95
     small.to_fasttext(tmp_path / "m.ftz")
@@ -713,6 +714,113 @@ def test_what_is_left_after_pruning_can_be_trained_again(texts):
     assert len(again.history) == 4
     assert again.history[-1].loss < model.history[-1].loss
     assert again.score(lines, labels) >= plain.score(lines, labels)
+
+
+def small_file(**changes):
+    """What a file of a classifier of three words, two labels and five buckets holds."""
+    matrices = {name: np.ones((n, 4), np.float32) for name, n in (("input", 8), ("output", 2))}
+    fields = {
+        "model": "supervised",
+        "loss": "softmax",
+        "vector_size": 4,
+        "window": 5,
+        "epochs": 1,
+        "min_count": 1,
+        "negative": 5,
+        "word_ngrams": 2,
+        "bucket": 5,
+        "min_n": 0,
+        "max_n": 0,
+        "update_rate": 100,
+        "sample": 1e-4,
+        "words": [b"a", b"b", b"</s>"],
+        "labels": [b"__label__x", b"__label__y"],
+        "n_tokens": 9,
+        "counts": np.array([3, 2, 1, 3, 2]),
+        **matrices,
+    }
+    return fasttext_format.FastTextFile(**{**fields, **changes})
+
+
+def not_finite(matrix, value):
+    matrix[-1, -1] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input": not_finite(np.ones((8, 4), np.float32), np.nan)}, "words and n-grams is not finite"),
+        ({"output": not_finite(np.ones((2, 4), np.float32), np.inf)}, "labels is not finite"),
+        ({"min_n": 5, "max_n": 3}, r"min_n \(5\) must not be above max_n \(3\)"),
+        ({"word_ngrams": 2000}, "word_ngrams must be"),
+        ({"labels": [b"__label__x"] * 2}, "the label 'x' stands there twice"),
+        ({"words": [b"a", b"b", b"a"]}, "the word 'a' stands there twice"),
+        ({"labels": [], "counts": np.arange(3), "output": np.ones((0, 4), np.float32)}, "there is no label"),
+        ({"loss": "hs", "counts": np.arange(5)}, "do not stand in the order of their counts"),
+        ({"counts": -np.arange(5)}, "counted less than 0 times"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_that_cannot_be_meant_is_refused_by_name(tmp_path, changes, said):
+    fasttext_format.write(tmp_path / "m.bin", small_file(**changes))
+    with pytest.raises(ValueError, match=rf"m\.bin .*{said}"):
+        firth.FastTextClassifier.from_fasttext(tmp_path / "m.bin")
+
+
+def test_rows_of_ngrams_that_no_text_has_are_left_out(tmp_path):
+    """fastText once wrote them."""
+    plain = small_file(word_ngrams=1)
+    for stored in (plain, dataclasses.replace(plain, input=QuantizedMatrix.of(plain.input, norms=True))):
+        fasttext_format.write(tmp_path / "m.bin", stored)
+        model = firth.FastTextClassifier.from_fasttext(tmp_path / "m.bin")
+        expected = model.predict(["a b c"], k=-1)
+        model.save(tmp_path / "m.model")
+        model.to_fasttext(tmp_path / "again.bin")
+        assert firth.load(tmp_path / "m.model").predict(["a b c"], k=-1) == expected
+        assert firth.FastTextClassifier.from_fasttext(tmp_path / "again.bin").predict(["a b c"], k=-1) == expected
+
+
+def test_words_that_are_not_utf_8_do_not_keep_a_classifier_from_being_read(tmp_path):
+    fasttext_format.write(tmp_path / "m.bin", small_file(words=[b"a", b"\xff", b"</s>"]))
+    with pytest.warns(UserWarning, match=r"m\.bin has 1 words that are not UTF-8") as caught:
+        model = firth.FastTextClassifier.from_fasttext(tmp_path / "m.bin")
+    assert caught[0].filename == __file__
+    assert model.words[1] == "\\xff"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "said"),
+    [
+        ({"rows": np.full((9, 16), np.nan, np.float32)}, {}, "words and n-grams is not finite"),
+        ({"features": np.array([0, 1, 2, 3, 4, 5, 6, 7, -1])}, {}, "rows are not one for each of 5 words"),
+        ({"features": np.array([0, 1, 2, 3, 4, 5, 6, 7, 7])}, {}, "rows are not one for each of 5 words"),
+        ({"features": np.arange(9.0)}, {}, "do not fit together"),
+        ({"counts": np.ones(7)}, {}, "do not fit together"),
+        ({}, {"missing": 5}, "do not fit together"),
+        ({}, {"labels": ["a", 1]}, "neither all strings nor all numbers"),
+        ({}, {"labels": [None, None]}, "neither all strings nor all numbers"),
+        ({}, {"n_tokens": "many"}, "n_tokens must be a whole number"),
+    ],
+)
+def test_a_damaged_model_is_refused_by_name(tmp_path, tensors, metadata, said):
+    path = tmp_path / "m.model"
+    make(word_ngrams=2, bucket=50).fit(["a b", "c d"] * 4, ["x", "y"] * 4).save(path)
+    held, told = files.read_own(path, "model")
+    assert len(held["rows"]) == 9
+    files.write_tensors(path, {**held, **tensors}, {**told, **metadata})
+    with pytest.raises(ValueError, match=rf"m\.model is a damaged model.*{said}"):
+        firth.load(path)
+
+
+def test_damaged_codes_are_refused_by_name(tmp_path):
+    path = tmp_path / "m.model"
+    make().fit(["a b", "c d"] * 4, ["x", "y"] * 4).quantize().save(path)
+    held, told = files.read_own(path, "model")
+    for wrong in ({"rows.part_size": np.array([0])}, {"rows.part_size": np.zeros(0, np.int64)}):
+        files.write_tensors(path, {**held, **wrong}, told)
+        with pytest.raises(ValueError, match=r"m\.model is a damaged model"):
+            firth.load(path)
 
 
 def test_from_fasttext_refuses_other_models(tmp_path):
@@ -764,6 +872,13 @@ def test_fasttext_reads_ours(fasttext, tmp_path, loss, word_ngrams, max_n, texts
     )
 
 
+HOSTILE = [
+    *("o1 __label__x o2", "o1 __label__unheard o2", "__label__", "o1 </s> o2 o3 o4", "</s> o1", " </s>o1", "o1 </s>"),
+    *("o1\0o2 o3", "o1\u0085o2", "o1\u00a0o2 o3", "o1\u3000o2", "o1\x1co2", "\x1fo1", "o1\u2028o2", "o1\vo2", "o1\r"),
+    "",
+]
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("word_ngrams", "max_n"), [(1, 0), (2, 3)])
 def test_we_read_fasttexts(fasttext, tmp_path, loss, word_ngrams, max_n, texts):
@@ -786,8 +901,13 @@ def test_we_read_fasttexts(fasttext, tmp_path, loss, word_ngrams, max_n, texts):
         verbose=0,
     )
     theirs.save_model(str(tmp_path / "m.bin"))
-    other = [*planted(seed=3)[0], "never seen before", "naïve 日本語 o1"]
+    other = [*planted(seed=3)[0], "never seen before", "naïve 日本語 o1", *HOSTILE]
     ours = firth.FastTextClassifier.from_fasttext(tmp_path / "m.bin")
+    ours.save(tmp_path / "m.model")
+    assert (firth.load(tmp_path / "m.model").predict_proba(iter(other)) == ours.predict_proba(other)).all()
+    with (tmp_path / "new.txt").open("w", encoding="utf-8", newline="") as file:
+        file.writelines(f"__label__{label} {line}\n" for label, line in zip(ours.predict(other), other, strict=True))
+    assert ours.score(tmp_path / "new.txt") == 1
     np.testing.assert_allclose(
         ask(theirs, other, ours.classes_.tolist()), ours.predict_proba(other), atol=TOLERANCE[loss]
     )
@@ -834,6 +954,42 @@ def test_set_params():
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         model.set_params(epochs=0)
     assert model.epochs == 7
+
+
+def test_labels_of_another_type_are_told(texts, tmp_path):
+    lines, labels = texts
+    numbers = [sorted(set(labels)).index(label) for label in labels]
+    path = tmp_path / "t.txt"
+    path.write_text("".join(f"__label__{y} {x}\n" for x, y in zip(lines, numbers, strict=True)), encoding="utf-8")
+    counted = make().fit(lines, numbers)
+    # A file holds numbers as text, and cannot mean anything else by them.
+    assert counted.score(path) == counted.score(lines, numbers) > 0.97
+    assert counted.test(path).recall > 0.97
+    assert make(validation=0.2).fit(lines, numbers, validation=path).history[-1].validation > 0.97
+    counted.to_fasttext(tmp_path / "m.bin")
+    named = firth.FastTextClassifier.from_fasttext(tmp_path / "m.bin")
+    assert named.score(path) == named.score(lines, list(map(str, numbers))) == counted.score(path)
+    for model, given, said in (
+        (named, numbers, "labels are of type int, such as 0, .* type str, such as '.': .* Give them as str"),
+        (counted, list(map(str, numbers)), "labels are of type str, .* type int, .* Give them as int"),
+    ):
+        for ask in (model.score, model.test, model.quantize):
+            with pytest.raises(TypeError, match=said):
+                ask(lines, given)
+        with pytest.raises(TypeError, match=said):
+            make().fit(lines, model.predict(lines), validation=(lines, given))
+    assert make().fit(lines, [label == labels[0] for label in labels]).score(lines, [0] * len(lines)) < 1  # 0 is False
+
+
+def test_words_that_are_labels_are_no_words(texts):
+    lines, labels = texts
+    model = make(word_ngrams=2, max_n=3, min_n=1).fit(lines, labels)
+    few = lines[:20]
+    marked = [line.replace(" ", " __label__x __label__ ", 1) for line in few]
+    np.testing.assert_array_equal(model.predict_proba(marked), model.predict_proba(few))
+    given = make(word_ngrams=2).fit(marked * 5, labels[:20] * 5)  # unless they were among the words
+    assert "__label__x" in given.words
+    assert (given.predict_proba(marked) != given.predict_proba(few)).any()
 
 
 def test_a_matrix_of_indicators_is_no_list_of_labels(texts):

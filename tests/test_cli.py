@@ -248,7 +248,7 @@ def test_an_error_is_one_line_and_1(compass: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_mistake_of_ours_is_not_dressed_up(compass: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "load_vectors", lambda *_, **__: None)
-    assert isinstance(run("neighbors", compass, "east").exception, TypeError)
+    assert isinstance(run("neighbors", compass, "east").exception, AttributeError)
 
 
 def test_a_missing_file_is_named() -> None:
@@ -882,6 +882,24 @@ def test_neighbors_of_words_that_are_typed(compass: Path) -> None:
     os.close(theirs)
 
 
+@pytest.mark.parametrize("suffix", ["model", "bin"])
+def test_neighbors_of_unseen_words(tmp_path: Path, text: Path, suffix: str) -> None:
+    out, model = tmp_path / "v.txt", tmp_path / f"my.{suffix}"
+    options = ("--vector-size", 8, "--bucket", 1000, "--epochs", 1, "--min-n", 2, "--threads", 1, "-q")
+    assert run("train", "fasttext", text, "-o", out, "--save-model", model, *options).exit_code == 0
+    whole = firth.load(model) if suffix == "model" else firth.FastText.from_fasttext(model)
+    result = run("neighbors", model, "a1a2", "a1", "-n", 2)
+    assert result.exit_code == 0
+    assert result.stderr == "'a1a2' is none of the 20 words: its pieces' vectors stand for it\n"
+    found = [line.split()[0] for line in result.stdout.splitlines()]
+    nearest = whole.vectors.neighbors(["a1a2", "a1"], topn=2)
+    assert found == ["a1a2", *(word for word, _ in nearest[0]), "a1", *(word for word, _ in nearest[1])]
+    assert run("neighbors", model, "a1", "--plus", "a1a2", "-n", 1).exit_code == 0
+    assert run("analogy", model, "a1", "a1a2", "b1", "-n", 1).exit_code == 0
+    refused(run("neighbors", model, "a1a2", "--limit", 20), 1, "not among the 20 words", "'a1a2'")
+    refused(run("neighbors", out, "a1a2"), 1, "not among the 20 words", "'a1a2'")
+
+
 def test_unknown_words_are_named_and_the_others_shown(compass: Path) -> None:
     refused(run("neighbors", compass, "up"), 1, "'up'", "8 words", str(compass))
     refused(run("neighbors", compass, "east", "--minus", "up"), 1, "'up'")
@@ -1101,6 +1119,38 @@ def test_classifier_from_text_to_labels(tmp_path: Path, labelled: Path, suffix: 
         assert done.exit_code == 0, done.stderr
         assert "2 labels" in done.stderr
         assert run("predict", tmp_path / target, lines).stdout.splitlines()[:2] == ["a", "b"]
+
+
+@pytest.mark.parametrize("most", [1, 10_000])
+def test_a_pipe_is_answered_line_by_line(
+    tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    model = tmp_path / "my.model"
+    assert run("train", "classifier", labelled, "-o", model, *CLASSIFY).exit_code == 0
+    process = start("predict", model, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for line, label in (("a1 a2\n", "a"), ("b1\n", "b"), ("b1 b2 b3\na1", "b")):
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert process.stdout.readline() == f"{label}\n"  # while the pipe is open, and a line may have begun
+    assert process.communicate()[0] == "a\n"
+    monkeypatch.setattr(cli, "_TEXTS", most)
+    lines = ["a1 a2", "", "b1", "b2 " * 5000] * 30
+    for text in ("\n".join(lines), "\n".join([*lines, ""])):
+        assert run("predict", model, stdin=text).stdout == "".join(
+            f"{label}\n" for label in firth.load(model).predict(lines)
+        )
+    assert run("predict", model, stdin="").stdout == ""
+
+
+def test_a_classifier_of_numbers_is_tested_on_a_file(tmp_path: Path, labelled: Path) -> None:
+    texts, labels = zip(*((line[10:], int(line[9] == "b")) for line in labelled.read_text().splitlines()), strict=True)
+    firth.FastTextClassifier(vector_size=8, learning_rate=0.5).fit(list(texts), list(labels)).save(tmp_path / "m")
+    numbered = tmp_path / "numbered.txt"
+    numbered.write_text(labelled.read_text().replace("__label__a", "__label__0").replace("__label__b", "__label__1"))
+    result = run("test", tmp_path / "m", numbered)
+    assert result.stdout.splitlines()[1].split() == ["all", "200", "100.0%", "100.0%", "100.0%"]
 
 
 def test_classifier_tells_of_its_epochs(tmp_path: Path, labelled: Path) -> None:

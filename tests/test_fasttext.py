@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -203,3 +205,12 @@ def test_a_word_that_is_not_utf_8_is_read_with_its_bytes_written_out(tmp_path):
     with pytest.warns(UserWarning, match="1 words that are not UTF-8"):
         model = firth.FastText.from_fasttext(tmp_path / "m.bin")
     assert set(model.vectors.words) == {"sh\\xe9p", "shop"}
+
+
+def test_options_that_cannot_be_are_told_with_the_file(corpus, tmp_path):
+    model = make(max_n=3, min_n=2, epochs=1).fit(corpus)
+    model.to_fasttext(tmp_path / "m.bin")
+    stored = fasttext_format.read(tmp_path / "m.bin")
+    fasttext_format.write(tmp_path / "wrong.bin", dataclasses.replace(stored, min_n=4))
+    with pytest.raises(ValueError, match=r"wrong\.bin .* min_n \(4\) must not be above max_n \(3\)"):
+        firth.FastText.from_fasttext(tmp_path / "wrong.bin")

@@ -341,6 +341,7 @@ def test_old_supervised_models_have_no_subwords(fasttext, tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path):
     model = small_model()
     quantized = QuantizedMatrix.of(model.input)
+    places = np.arange(20, dtype=np.int32)
     for wrong, message in (
         ({"model": "sg"}, "model must be one of .*'skipgram'.*, not 'sg'"),
         ({"loss": "nce"}, "loss must be one of .*, not 'nce'"),
@@ -358,6 +359,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ({"pruned": np.zeros((20, 2), np.int32)}, "only a quantised input matrix may be"),
         ({"input": quantized, "pruned": np.zeros((20, 3), np.int32)}, "pruned must be int32 of 2 columns"),
         ({"input": quantized, "pruned": np.full((20, 2), 20, np.int32)}, r"pruned names rows .* 0 \.\. 19"),
+        ({"input": quantized, "pruned": np.stack([places + 1, places], 1)}, r"pruned names buckets .* 0 \.\. 19"),
+        ({"input": quantized, "pruned": np.stack([places - 1, places], 1)}, r"pruned names buckets .* 0 \.\. 19"),
+        ({"input": quantized, "pruned": np.stack([places // 2, places], 1)}, "pruned names buckets twice"),
+        ({"input": quantized, "pruned": np.stack([places, places // 2], 1)}, "pruned names rows of n-grams twice"),
+        ({"bucket": 0, "min_n": 0, "max_n": 0, "word_ngrams": 2}, "word_ngrams is 2, so that bucket must be at least"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(model, **wrong)

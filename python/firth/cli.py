@@ -11,8 +11,10 @@ import itertools
 import lzma
 import math
 import re
+import select
 import sys
 import tempfile
+import time
 import typing
 import warnings
 import zlib
@@ -273,10 +275,13 @@ def _training_options(
     if unexplained := sorted(fields.keys() - _HELP.keys()):
         raise LookupError(f"say in _HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
     declared = typing.get_type_hints(kind)
+    kept = "Also keep the whole model, for firth.load"
+    if kind is FastText:
+        kept += "; a .bin is in fastText's format, which has every bucket: 4 * --bucket * --vector-size bytes"
     parameters = [
         _INPUTS,
         click.option("-o", "--output", "path", type=_PATH, required=True, help="Vectors; the suffix says the format."),
-        click.option("--save-model", type=_PATH, metavar="FILE", help="Also keep the whole model, for firth.load."),
+        click.option("--save-model", type=_PATH, metavar="FILE", help=f"{kept}."),
         *_reading_options(),
         *(
             _option(kind, name, declared[name], fields[name].default)
@@ -357,11 +362,13 @@ def fasttext(**arguments: Any) -> None:
 
     The model is fastText's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several
     files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by
-    --save-model alone.
+    --save-model alone: -o writes the words' vectors, and its .bin is word2vec's format.
 
     \b
-    Example:
+    Examples:
       firth train fasttext my.txt -o vectors.txt --tokenizer words --save-model my.model
+      firth neighbors my.model reshipped
+      firth train fasttext my.txt -o vectors.txt --save-model for-fasttext.bin
     """
     _train(FastText, **arguments)
 
@@ -473,7 +480,9 @@ def _train(
     else:
         _fit_in_epochs(model, data, say, bars, checkpoint, resume)
     model.vectors.save(path)
-    if save_model is not None:
+    if save_model is not None and isinstance(model, FastText) and save_model.suffix.lower() == ".bin":
+        model.to_fasttext(save_model)
+    elif save_model is not None:
         model.save(save_model)
     say(_saved(model.vectors, path))
 
@@ -723,7 +732,13 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
     [
         _INPUTS,
         click.option(
-            "-o", "--output", "path", type=_PATH, required=True, help="The classifier; .bin is fastText's format."
+            "-o",
+            "--output",
+            "path",
+            type=_PATH,
+            required=True,
+            help="The classifier, best as a .model, which holds what was learnt alone. A .bin is for fastText's "
+            "programs: with n-grams it has every bucket, 800 MB of them by default.",
         ),
         click.option(
             "--tokenizer",
@@ -754,6 +769,7 @@ def classifier(
     """Tell the labels of texts (fastText's classifier).
 
     In INPUT every line is a text and its labels, each the word that follows the prefix; plain, .gz, .bz2, .xz or .zst.
+    firth predict, test and quantize read a .model as they read a .bin; firth quantize writes a small .ftz for fastText.
 
     \b
     Examples:
@@ -822,8 +838,8 @@ def predict(path: Path, texts: str, k: int, threshold: float, probabilities: boo
     """Show the labels of texts, line by line.
 
     CLASSIFIER is one that firth train classifier wrote, or fastText's (.bin, .ftz). FILE has a text a line; without it,
-    or for -, texts are read from standard input. Labels stand behind one another, the likeliest first, with tabs
-    between.
+    or for -, texts are read from standard input, and answered as they come. Labels stand behind one another, the
+    likeliest first, with tabs between.
 
     \b
     Example:
@@ -835,20 +851,53 @@ def predict(path: Path, texts: str, k: int, threshold: float, probabilities: boo
     prefix = model.label_prefix
     with contextlib.ExitStack() as stack:
         if texts == "-":
-            source: Any = sys.stdin.buffer
+            batches = _arriving(sys.stdin.buffer, _TEXTS)
         else:
             stack.enter_context(files.unpacking(texts))
-            source = stack.enter_context(files.open_binary(texts))
-        typed = texts == "-" and sys.stdin.isatty()
-        while lines := list(itertools.islice(iter(source.readline, b""), 1 if typed else _TEXTS)):
+            every = iter(stack.enter_context(files.open_binary(texts)).readline, b"")
+            batches = iter(lambda: list(itertools.islice(every, _TEXTS)), [])
+        for lines in batches:
             read = [line.decode(errors="replace") for line in lines]
-            read = [
-                " ".join(word for word in line.split() if not word.startswith(prefix)) if prefix in line else line
-                for line in read
+            if model.tokenizer != "whitespace":  # others might not leave of a label what it is known by
+                read = [
+                    " ".join(word for word in line.split() if not word.startswith(prefix)) if prefix in line else line
+                    for line in read
+                ]
+            shown = [
+                "\t".join(f"{label} {chance:.4f}" if probabilities else str(label) for label, chance in found)
+                for found in model.predict(read, k=k, threshold=max(threshold, 1e-30))
             ]
-            for found in model.predict(read, k=k, threshold=max(threshold, 1e-30)):
-                shown = [f"{label} {chance:.4f}" if probabilities else str(label) for label, chance in found]
-                click.echo("\t".join(shown))
+            click.echo("\n".join(shown))
+
+
+def _arriving(source: Any, most: int) -> Iterator[list[bytes]]:
+    """Lines of a pipe or a terminal: those that are there, up to `most`, so that whoever waits for an answer has it."""
+    lines: list[bytes] = []
+    begun: list[bytes] = []  # of a line whose end has not come
+    since = 0.0
+    while data := source.read1(1 << 20):
+        *ended, rest = data.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*begun, ended[0]])
+            begun.clear()
+        begun.append(rest)
+        since = since if lines else time.monotonic()
+        lines += ended
+        while lines and (len(lines) >= most or time.monotonic() - since > 0.1 or _waits(source)):
+            yield lines[:most]
+            lines = lines[most:]
+    if last := b"".join(begun):
+        lines.append(last)
+    if lines:
+        yield lines
+
+
+def _waits(source: Any) -> bool:
+    """Whether nothing can be read for the moment in which a program that writes steadily fills a pipe again."""
+    try:
+        return not select.select([source], [], [], 0.01)[0]
+    except (OSError, ValueError):  # not a pipe, or not of a system that can tell
+        return True
 
 
 @main.command()
@@ -1054,8 +1103,9 @@ def neighbors(
     """Show the words whose vectors lie nearest to a word's.
 
     Beside each stands the cosine of the angle between; 1 is the same direction. VECTORS is a file of vectors in any
-    format that firth reads. Without a WORD, or for -, words are read from standard input (typed by hand: end with
-    Ctrl-D).
+    format that firth reads. A whole model of fastText's kind (train fasttext --save-model, or a .bin of fastText's)
+    also has a vector for unseen words, unless --limit cuts it. Without a WORD, or for -, words are read from standard
+    input (typed by hand: end with Ctrl-D).
 
     \b
     Examples:
@@ -1063,21 +1113,23 @@ def neighbors(
       firth neighbors vectors.txt king --minus man --plus woman
       firth neighbors vectors.txt < words.txt
     """
-    vectors = load_vectors(path, limit=limit)
+    vectors = _queried(path, limit)
     _require_words(vectors, [*plus, *minus], path)
     unknown: list[str] = []
     from_stdin = words in ((), ("-",))
     typed = from_stdin and sys.stdin.isatty()
     for batch in _batches(typed) if from_stdin else [list(words)]:
-        known = [word for word in batch if word in vectors]
+        known = [word for word in batch if vectors.get(word) is not None]
         if plus or minus:
             found = [vectors.most_similar(positive=[word, *plus], negative=list(minus), topn=topn) for word in known]
         else:
             found = vectors.neighbors(known, topn=topn) if known else []
         for word, near in zip(known, found, strict=True):
+            if word not in vectors:
+                click.echo(f"{word!r} is none of the {len(vectors)} words: its pieces' vectors stand for it", err=True)
             click.echo("".join([word, *(f" + {w}" for w in plus), *(f" - {w}" for w in minus)]))
             _show_scores(near)
-        missing = [word for word in batch if word not in vectors]
+        missing = [word for word in batch if vectors.get(word) is None]
         if typed and missing:
             click.echo(_unknown(vectors, missing, path), err=True)
         else:
@@ -1098,27 +1150,40 @@ def analogy(path: Path, a: str, b: str, c: str, topn: int, limit: int | None, me
     Example:
       firth analogy vectors.txt man king woman
     """
-    vectors = load_vectors(path, limit=limit)
+    vectors = _queried(path, limit)
     _require_words(vectors, [a, b, c], path)
     click.echo(f"{a} is to {b} as {c} is to")
     _show_scores(vectors.analogy(a, b, c, topn=topn, method=method))
 
 
+def _queried(path: Path, limit: int | None) -> Vectors:
+    """A file's vectors; if it is a whole model of words and their pieces, with those of unseen words."""
+    format = None if limit is not None else formats.tell(path)
+    if format is not None and format.name == "safetensors":
+        if files.read_tensors(path, mmap=True)[1].get("model") == FastText.__name__:
+            return cast("Vectors", firth.load(path).vectors)
+    elif format is not None and format.name == "fasttext":
+        with contextlib.suppress(ValueError):  # one without pieces, or a quantised one
+            return FastText.from_fasttext(path).vectors
+    return load_vectors(path, limit=limit)
+
+
 def _batches(typed: bool) -> Iterator[list[str]]:
-    """Words of standard input: line by line with a prompt if somebody types them, else many at once."""
+    """Words of standard input: with a prompt if somebody types them."""
+    batches = _arriving(sys.stdin.buffer, _BATCH)
     while True:
         if typed:
             click.echo("Word: ", nl=False, err=True)
-        lines = list(itertools.islice(iter(sys.stdin.readline, ""), 1 if typed else _BATCH))
-        if not lines:
+        lines = next(batches, None)
+        if lines is None:
             if typed:
                 click.echo(err=True)
             return
-        yield [word for line in lines for word in line.split()]
+        yield [word for line in lines for word in line.decode(errors="replace").split()]
 
 
 def _require_words(vectors: Vectors, words: Iterable[str], path: Path) -> None:
-    missing = [word for word in words if word not in vectors]
+    missing = [word for word in words if vectors.get(word) is None]
     if missing:
         raise click.ClickException(_unknown(vectors, missing, path))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -114,6 +115,8 @@ class FastTextFile:
         whole_number("n_tokens", self.n_tokens, high=2**63 - 1)
         if self.max_n > 0 and self.bucket == 0:
             raise ValueError(f"max_n is {self.max_n}, so that bucket must be at least 1, not 0")
+        if self.word_ngrams > 1 and self.bucket == 0 and self.model == "supervised":
+            raise ValueError(f"word_ngrams is {self.word_ngrams}, so that bucket must be at least 1, not 0")
         if self.counts.dtype != np.int64 or self.counts.shape != (len(self.words) + len(self.labels),):
             raise ValueError(
                 f"counts must be int64 of {len(self.words)} words and {len(self.labels)} labels, "
@@ -124,10 +127,14 @@ class FastTextFile:
             if self.pruned.dtype != np.int32 or self.pruned.ndim != 2 or self.pruned.shape[1] != 2:
                 raise ValueError(f"pruned must be int32 of 2 columns, not {self.pruned.dtype} {self.pruned.shape}")
             n_ngrams = len(self.pruned)
-            if n_ngrams and not 0 <= self.pruned[:, 1].min() <= self.pruned[:, 1].max() < n_ngrams:
-                raise ValueError(f"pruned names rows of n-grams that are not in 0 .. {n_ngrams - 1}")
             if not isinstance(self.input, QuantizedMatrix):
                 raise ValueError("the buckets are pruned, which only a quantised input matrix may be")
+            places = ("rows of n-grams", self.pruned[:, 1], n_ngrams), ("buckets", self.pruned[:, 0], self.bucket)
+            for what, names, n in places if n_ngrams else ():
+                if not 0 <= names.min() <= names.max() < n:
+                    raise ValueError(f"pruned names {what} that are not in 0 .. {n - 1}")
+                if len(np.unique(names)) < n_ngrams:
+                    raise ValueError(f"pruned names {what} twice")
         if isinstance(self.output, QuantizedMatrix) and not isinstance(self.input, QuantizedMatrix):
             raise ValueError("the output matrix is quantised and the input matrix is not")
         for matrix in (self.input, self.output):
@@ -286,6 +293,18 @@ def read(path: files.PathLike) -> FastTextFile:
         if path.stat().st_size == 0:
             raise ValueError(f"{path} is empty, not a fastText model")
         return _read(_Source(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def decoded(path: files.PathLike, model: FastTextFile, *, stacklevel: int) -> tuple[list[str], list[str]]:
+    """A file's words and labels as text. What is not UTF-8 has its bytes written out, and a warning says so."""
+    raw = model.words + model.labels
+    words = [word.decode(errors="backslashreplace") for word in raw]
+    if broken := [word for word, its in zip(words, raw, strict=True) if word.encode() != its]:
+        warnings.warn(
+            f"{path} has {len(broken)} words that are not UTF-8, such as {broken[0]!r}: their bytes are written so",
+            stacklevel=stacklevel,
+        )
+    return words[: len(model.words)], words[len(model.words) :]
 
 
 def _read(source: _Source) -> FastTextFile:

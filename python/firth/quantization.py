@@ -283,6 +283,11 @@ class QuantizedMatrix:
                 decoded *= self.norm_quantizer.centroids[self.norm_codes[rows], None]
         return decoded
 
+    def first(self, n: int) -> QuantizedMatrix:
+        """The matrix of the first n rows."""
+        norms = None if self.norm_codes is None else self.norm_codes[:n]
+        return QuantizedMatrix(self.codes[:n], self.quantizer, norms, self.norm_quantizer)
+
 
 def _k_means(points: Matrix, rng: np.random.Generator) -> Matrix:
     """256 centroids (256, d) of points (n, d), which stand in random order."""

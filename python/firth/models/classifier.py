@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-import os
 import time
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from firth import _core, corpus, fasttext_format, files
+from firth import _core, corpus, files
 from firth.checks import real_number, whole_number
+from firth.models import classifier_files
 from firth.models.base import Epoch, Learner, _interrupt_deferred, option
-from firth.quantization import CENTROIDS, ProductQuantizer, QuantizedMatrix
+from firth.models.classifier_files import ABSENT, Learnt, finite, padded
+from firth.models.labelled_texts import Labels, Reader, Texts, threads_for
+from firth.quantization import QuantizedMatrix
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
@@ -32,9 +32,7 @@ Bags = tuple[NDArray[np.int64], NDArray[np.int32]]
 Matrix = NDArray[np.float32]
 
 _END = "</s>"  # fastText's word for the end of a line, which every text has
-_ZERO, _ABSENT = -1, -2  # in place of a row: one of zeros, which counts in the mean; none
 _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
-_TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
 _MOST_WEIGHT = 1_000_000
@@ -103,56 +101,6 @@ class ClassifierTest:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Numbered:
-    """Texts as ids of their different words, the most frequent first."""
-
-    packed: NDArray[np.uint8]
-    word_offsets: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, counter: _core.TextCounter) -> _Numbered:
-        counter.merge()
-        packed, word_offsets, counts = counter.select(1, -1)
-        ids = np.empty(counter.kept_tokens, np.int32)
-        offsets = np.empty(counter.documents + 1, np.int64)
-        counter.write(ids, offsets)
-        return cls(packed, word_offsets, counts, ids, offsets)
-
-    @functools.cached_property
-    def words(self) -> list[str]:
-        return files.unpack_words({"words": self.packed, "word_offsets": self.word_offsets})
-
-    def some(self, chosen: NDArray[np.int64]) -> _Numbered:
-        offsets, ids = _lists(self.offsets, self.ids, chosen)
-        return dataclasses.replace(self, ids=ids, offsets=offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Labels:
-    """Labels of texts, end to end, as numbers of those in a list."""
-
-    begins: NDArray[np.int64]
-    numbers: NDArray[np.int32]
-    names: list[Any]
-
-    def renumbered(self, to: NDArray[np.int32], names: list[Any]) -> _Labels:
-        """Under new numbers; those that become negative are left out."""
-        numbers = to[self.numbers] if len(to) else self.numbers
-        kept = numbers >= 0
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return _Labels(before[self.begins], numbers[kept], names)
-
-    def some(self, chosen: NDArray[np.int64]) -> _Labels:
-        return _Labels(*_lists(self.begins, self.numbers, chosen), self.names)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -272,16 +220,7 @@ class FastTextClassifier(Learner):
 
     def _forget(self) -> None:
         self.history: list[ClassifierEpoch] = []  # type: ignore[assignment]
-        self._words: list[str] = []
-        self._counts = np.zeros(0, np.int64)  # of words, then of labels
-        self._n_tokens = 0
-        self._labels: list[Any] = []  # the most frequent first
-        self._rows: Matrix | None = None
-        self._outputs: Matrix | None = None  # a row for each label; along a tree, the last one is not used
-        self._features = np.zeros(0, np.int64)  # of each row: the word's place, or len(words) + bucket
-        self._missing = _ZERO  # what stands for an n-gram that has no row
-        self._quantized: tuple[QuantizedMatrix, QuantizedMatrix | None] | None = None
-        self._caches: dict[str, Any] = {}
+        self._learnt: Learnt | None = None
 
     @property
     def n_threads(self) -> int:
@@ -297,13 +236,13 @@ class FastTextClassifier(Learner):
         AttributeError
             Before `fit`.
         """
-        return self._order()[0]
+        learnt = self._fitted()
+        return learnt.label_array[learnt.order]
 
     @property
     def words(self) -> list[str]:
         """Words that have a vector, the most frequent first; ``</s>`` is the end of a text."""
-        self._fitted()
-        return self._words
+        return self._fitted().words
 
     # ---- scikit-learn
 
@@ -326,7 +265,7 @@ class FastTextClassifier(Learner):
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
-        return self._rows is not None
+        return self._learnt is not None
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
@@ -380,11 +319,11 @@ class FastTextClassifier(Learner):
         KeyboardInterrupt
             At Ctrl-C; what had been learnt by then is kept.
         """
-        numbered, gold = self._read(texts, labels, progress=progress)
+        model = type(self)(**self.options)
+        numbered, gold = model._reader.labelled(texts, labels, progress=progress)
         n = len(numbered)
         weights = _weights("sample_weight", sample_weight, n)
-        model = type(self)(**self.options)
-        other: tuple[_Numbered, _Labels] | None = None
+        other: tuple[Texts, Labels] | None = None
         if validation is None or isinstance(validation, int | float | np.number):
             share = self.validation if validation is None else real_number("validation", validation, low=0)
             if share >= 1:
@@ -396,9 +335,10 @@ class FastTextClassifier(Learner):
                 weights = None if weights is None else weights[here]
         else:
             pair = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-            other = self._read(*pair)
+            other = model._reader.labelled(*pair)
         bags, gold = model._build(numbered, gold)
-        held_out = None if other is None else (model._bags_of(other[0]), _known(other[1], model._labels))
+        labels = model._fitted().labels
+        held_out = None if other is None else (model._bags_of(other[0]), other[1].known(labels))
         if self.patience is not None and held_out is None:
             raise ValueError("patience needs validation: a share of the texts, or texts of their own")
         self._run(model, bags, gold, weights, held_out, progress=progress)
@@ -408,9 +348,9 @@ class FastTextClassifier(Learner):
         self,
         model: FastTextClassifier,
         bags: Bags,
-        gold: _Labels,
+        gold: Labels,
         weights: Matrix | None,
-        held_out: tuple[Bags, _Labels] | None,
+        held_out: tuple[Bags, Labels] | None,
         *,
         progress: bool,
     ) -> None:
@@ -422,75 +362,12 @@ class FastTextClassifier(Learner):
             raise
         self.__dict__.update(model.__dict__)
 
-    def _read(self, texts: Any, labels: Any, *, progress: bool = False) -> tuple[_Numbered, _Labels]:
-        """Texts and labels, whether in memory or in files."""
-        if labels is None:
-            return self._read_files(texts, progress=progress)
-        if isinstance(texts, str | os.PathLike):
-            raise TypeError("texts is one text or path, and labels are given; give a list of texts, or a path alone")
-        numbered = self._numbered(texts, progress=progress)
-        gold = _labels_of(labels)
-        if len(gold.begins) != len(numbered.offsets):
-            raise ValueError(f"{len(numbered)} texts and {len(gold.begins) - 1} labels: there must be one for each")
-        return numbered, gold
+    @property
+    def _reader(self) -> Reader:
+        of_fasttext = self._learnt is not None and self._learnt.of_fasttext
+        return Reader(self.tokenizer, self.label_prefix, self.threads, of_fasttext)
 
-    def _numbered(self, texts: Any, *, progress: bool = False) -> _Numbered:
-        options = corpus._Options(1, None, None, self.tokenizer, "replace", self.threads)
-        try:
-            return _Numbered.of(corpus._count_iterable(texts, options, progress=progress)[0])
-        except TypeError as error:
-            raise TypeError(str(error).replace("documents", "texts")) from None
-
-    def _read_files(self, source: Any, *, progress: bool) -> tuple[_Numbered, _Labels]:
-        options = corpus._Options(1, None, None, self.tokenizer, "replace", self.threads)
-        sources = [source] if isinstance(source, str | os.PathLike) or hasattr(source, "read") else source
-        if not isinstance(sources, list | tuple) or not all(
-            isinstance(one, str | os.PathLike) or hasattr(one, "read") for one in sources
-        ):
-            raise TypeError(
-                "without labels, texts must be the path of a file with labels in it, or a list of paths, "
-                f"not {type(source).__name__}"
-            )
-        for one in sources:
-            if isinstance(one, str) and one != "-" and not os.path.exists(one):
-                hint = "; to learn from texts in memory, give labels" if " " in one or len(sources) > 1 else ""
-                raise FileNotFoundError(2, f"there is no such file{hint}", one[:200])
-        if self.tokenizer != "whitespace":
-            bar = tqdm(disable=True)
-            reader = corpus._Files(corpus._sources(list(sources)), options, bar)
-            texts: list[str] = []
-            marked: list[list[str]] = []
-            for line in reader.lines():
-                words = line.split()
-                marked.append([word for word in words if word.startswith(self.label_prefix)])
-                texts.append(" ".join(word for word in words if not word.startswith(self.label_prefix)))
-            gold = _labels_of([[word[len(self.label_prefix) :] for word in words] for words in marked])
-            numbered, invalid = self._numbered(texts), reader.invalid
-        else:
-            counter, _, invalid = corpus._count_file(list(sources), options, progress=progress)
-            everything = _Numbered.of(counter)
-            names: list[Any] = []
-            label_of = np.full(len(everything.counts), -1, np.int32)
-            for i, word in enumerate(everything.words):
-                if word.startswith(self.label_prefix):
-                    label_of[i] = len(names)
-                    names.append(word[len(self.label_prefix) :])
-            begins, ids = everything.offsets, everything.ids
-            marks = label_of[ids] >= 0
-            before = np.concatenate([[0], np.cumsum(marks)])
-            gold = _Labels(before[begins], label_of[ids[marks]], names)
-            plain = ids[~marks]
-            numbered = dataclasses.replace(everything, ids=plain, offsets=begins - before[begins])
-        for name, n in invalid.items():
-            warnings.warn(f"{name}: {n} invalid UTF-8 sequences were read as U+FFFD", UserWarning, stacklevel=4)
-        if not len(gold.numbers):
-            raise ValueError(
-                f"no line of {', '.join(str(getattr(one, 'name', one)) for one in sources[:3])} has a label: "
-                f"no word begins with {self.label_prefix!r}"
-            )
-        return numbered, gold
-
-    def _build(self, numbered: _Numbered, gold: _Labels) -> tuple[Bags, _Labels]:
+    def _build(self, numbered: Texts, gold: Labels) -> tuple[Bags, Labels]:
         """Choose words, labels and rows, and allocate all; the texts as bags of rows, and their labels."""
         self._forget()
         label_counts = np.bincount(gold.numbers, minlength=len(gold.names))
@@ -504,8 +381,8 @@ class FastTextClassifier(Learner):
             )
         to = np.full(len(gold.names), -1, np.int32)
         to[order] = np.arange(len(order), dtype=np.int32)
-        self._labels = [gold.names[i] for i in order.tolist()]
-        gold = gold.renumbered(to, self._labels)
+        labels = [gold.names[i] for i in order.tolist()]
+        gold = gold.renumbered(to, labels)
 
         different = numbered.words
         counts = np.append(np.bincount(numbered.ids, minlength=len(different)), 0)
@@ -513,55 +390,61 @@ class FastTextClassifier(Learner):
         counts[end] += len(numbered)
         chosen = np.flatnonzero(counts >= self.min_count)
         chosen = chosen[np.argsort(-counts[chosen], kind="stable")]
-        self._words = [different[i] if i < len(different) else _END for i in chosen.tolist()]
+        words = [different[i] if i < len(different) else _END for i in chosen.tolist()]
         word_counts = counts[chosen]
         if self.vectors is not None:
-            known = set(self._words)
+            known = set(words)
             others = [word for word in self.vectors.words if word not in known]
-            self._words = self._words + others
+            words += others
             word_counts = np.append(word_counts, np.zeros(len(others), np.int64))
-        n_words = len(self._words)
+        n_words = len(words)
         if n_words + self._buckets >= 2**31:
             raise ValueError(f"{n_words} words and bucket={self.bucket} together must be fewer than 2^31")
-        self._counts = np.append(word_counts, label_counts[order]).astype(np.int64)
-        self._n_tokens = int(len(numbered.ids) + len(numbered) + len(gold.numbers))
 
-        begins, features = self._features_of(numbered, None)
-        reached = np.bincount(features, minlength=n_words)
-        used = reached > 0
+        index = {word: i for i, word in enumerate(words)}
+        begins, reached = self._features_of(numbered, index, None)
+        times = np.bincount(reached, minlength=n_words)
+        used = times > 0
         used[:n_words] = True
-        self._features = np.flatnonzero(used)
+        features = np.flatnonzero(used)
         # Rows that are often needed stand together: they share the caches.
-        self._features = self._features[np.argsort(-reached[self._features], kind="stable")]
-        self._rows = padded_rows(len(self._features), self.vector_size)
+        features = features[np.argsort(-times[features], kind="stable")]
+        self._learnt = learnt = Learnt(
+            words=words,
+            labels=labels,
+            counts=np.append(word_counts, label_counts[order]).astype(np.int64),
+            n_tokens=int(len(numbered.ids) + len(numbered) + len(gold.numbers)),
+            buckets=self._buckets,
+            features=features,
+            rows=padded_rows(len(features), self.vector_size),
+            outputs=padded_rows(len(labels), self.vector_size),
+        )
         # Words begin with small random numbers; n-grams of words with 0, as all those that no text has. With n-grams of
         # characters, which are most of a text then, that scores worse.
-        random = np.arange(len(self._features)) if self.max_n else self._row_of()[:n_words]
+        random = np.arange(len(features)) if self.max_n else learnt.row_of[:n_words]
         begun = padded_rows(len(random), self.vector_size)
-        numbers = self._features[random]
+        numbers = features[random]
         _core.fill_uniform(begun, scale=1 / self.vector_size, seed=self.seed, numbers=numbers, threads=self.n_threads)
-        self._rows[random] = begun
+        learnt.rows[random] = begun
         if self.vectors is not None:
-            index = {word: i for i, word in enumerate(self._words)}
-            self._rows[self._row_of()[[index[word] for word in self.vectors.words]]] = self.vectors.matrix
-        self._outputs = padded_rows(len(self._labels), self.vector_size)
-        return (begins, self._row_of()[features]), gold
+            learnt.rows[learnt.row_of[[index[word] for word in self.vectors.words]]] = self.vectors.matrix
+        return (begins, learnt.row_of[reached]), gold
 
     def _train(
         self,
         bags: Bags,
-        gold: _Labels,
+        gold: Labels,
         weights: Matrix | None,
-        held_out: tuple[Bags, _Labels] | None,
+        held_out: tuple[Bags, Labels] | None,
         *,
         progress: bool,
     ) -> None:
-        rows, outputs = self._fitted()
+        learnt = self._fitted()
+        rows, outputs = learnt.rows, learnt.outputs
         n = len(gold.begins) - 1
-        label_counts = self._counts[len(self._words) :]
         noise = None
         if self.loss == "ns":
-            noise = _core.alias_table(np.maximum(label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
+            noise = _core.alias_table(np.maximum(learnt.label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
         label_weights = self._label_weights(gold)
         best: tuple[float, int, Matrix, Matrix] | None = None
         chunk, since_best = 1000, 0
@@ -626,19 +509,20 @@ class FastTextClassifier(Learner):
                     break
         for name, matrix in (("words'", rows), ("labels'", outputs)):
             # What the last steps left: no later product has looked at it.
-            if not _finite(matrix):
+            if not finite(matrix):
                 raise _diverged(len(self.history) - 1, f"a number among the {name} vectors")
         if best is not None and best[1] + 1 < len(self.history):
             rows[:], outputs[:] = best[2], best[3]
 
-    def _label_weights(self, gold: _Labels) -> Matrix | None:
+    def _label_weights(self, gold: Labels) -> Matrix | None:
         if self.class_weight is None:
             return None
+        labels = self._fitted().labels
         if isinstance(self.class_weight, Mapping):
-            if unknown := [label for label in self.class_weight if label not in set(self._labels)]:
+            if unknown := [label for label in self.class_weight if label not in set(labels)]:
                 raise ValueError(f"class_weight names {unknown[0]!r}, which is no label of the texts")
-            return np.array([self.class_weight.get(label, 1.0) for label in self._labels], np.float32)
-        counts = np.bincount(gold.numbers, minlength=len(self._labels))
+            return np.array([self.class_weight.get(label, 1.0) for label in labels], np.float32)
+        counts = np.bincount(gold.numbers, minlength=len(labels))
         return (len(gold.numbers) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
 
     # ---- texts to bags
@@ -648,9 +532,8 @@ class FastTextClassifier(Learner):
         """Buckets there are: none without n-grams, as in fastText."""
         return self.bucket if self.word_ngrams > 1 or self.max_n > 0 else 0
 
-    def _features_of(self, numbered: _Numbered, rows: NDArray[np.int32] | None) -> Bags:
-        """Features of texts, or what `rows` has for each."""
-        index = self._cached("index", lambda: {word: i for i, word in enumerate(self._words)})
+    def _features_of(self, numbered: Texts, index: dict[str, int], rows: NDArray[np.int32] | None) -> Bags:
+        """Features of texts in words at these places, or what `rows` has for each."""
         features = np.fromiter((index.get(word, -1) for word in numbered.words), np.int32, len(numbered.counts))
         pieces = None
         if self.max_n:
@@ -660,7 +543,7 @@ class FastTextClassifier(Learner):
                 min_n=self.min_n,
                 max_n=self.max_n,
                 buckets=self._buckets,
-                threads=self._threads_for(len(numbered)),
+                threads=threads_for(len(numbered), self.threads),
             )
         end = files.pack_words([_END])
         return _core.bags_of_features(
@@ -671,77 +554,52 @@ class FastTextClassifier(Learner):
             pieces=pieces,
             end_hash=int(_core.hash_words(end["words"], end["word_offsets"])[0]),
             end_feature=index.get(_END, -1),
-            n_words=len(self._words),
+            n_words=len(index),
             buckets=self._buckets,
             word_ngrams=self.word_ngrams,
             rows=rows,
-            threads=self._threads_for(len(numbered)),
+            threads=threads_for(len(numbered), self.threads),
         )
 
-    def _bags_of(self, numbered: _Numbered) -> Bags:
-        return self._features_of(numbered, self._row_of())
-
-    def _row_of(self) -> NDArray[np.int32]:
-        """The row of each feature."""
-
-        def build() -> NDArray[np.int32]:
-            places = np.full(len(self._words) + self._buckets, self._missing, np.int32)
-            places[self._features] = np.arange(len(self._features), dtype=np.int32)
-            return places
-
-        return typing.cast("NDArray[np.int32]", self._cached("row_of", build))
-
-    def _threads_for(self, texts: int) -> int:
-        return max(1, min(self.n_threads, texts // _TEXTS_PER_THREAD))
-
-    def _cached(self, name: str, build: Callable[[], Any]) -> Any:
-        if name not in self._caches:
-            self._caches[name] = build()
-        return self._caches[name]
+    def _bags_of(self, numbered: Texts) -> Bags:
+        learnt = self._fitted()
+        if learnt.of_fasttext:
+            numbered = numbered.until(_END)
+        if self.label_prefix.encode() in numbered.packed.tobytes():
+            strays = [word.startswith(self.label_prefix) and word not in learnt.index for word in numbered.words]
+            numbered = numbered.tokens(~np.array(strays)[numbered.ids])
+        return self._features_of(numbered, learnt.index, learnt.row_of)
 
     def _paths(self) -> Any:
-        if self.loss != "hs":
-            return None
-        return self._cached("paths", lambda: _core.huffman(self._counts[len(self._words) :]))
+        return self._fitted().paths if self.loss == "hs" else None
 
-    def _fitted(self) -> tuple[Matrix, Matrix]:
-        if self._rows is None or self._outputs is None:
+    def _fitted(self) -> Learnt:
+        if self._learnt is None:
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(texts, labels) first")
-        return self._rows, self._outputs
-
-    def _order(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """The labels sorted, and the number of each in the order of their counts."""
-        self._fitted()
-
-        def build() -> tuple[NDArray[Any], NDArray[np.int64]]:
-            labels = np.array(self._labels)
-            order = np.argsort(labels, kind="stable")
-            return labels[order], order
-
-        return typing.cast("tuple[NDArray[Any], NDArray[np.int64]]", self._cached("order", build))
+        return self._learnt
 
     # ---- prediction
 
     def _probabilities(self, bags: Bags, begin: int, end: int) -> Matrix:
         """(end - begin, labels) of texts [begin, end), labels by their counts."""
-        rows, outputs = self._fitted()
+        learnt = self._fitted()
         begins, places = bags
         first, last = begins[begin], begins[end]
-        out = np.empty((end - begin, len(self._labels)), np.float32)
+        out = np.empty((end - begin, len(learnt.labels)), np.float32)
         _core.predict_classifier(
             out,
-            rows,
-            outputs,
+            learnt.rows,
+            learnt.outputs,
             bags=(begins[begin : end + 1] - first, places[first:last]),
             paths=self._paths(),
             loss=self.loss,
-            threads=self._threads_for(end - begin),
+            threads=threads_for(end - begin, self.threads),
         )
         return out
 
     def _blocks(self, bags: Bags) -> Iterator[tuple[int, Matrix]]:
         n = len(bags[0]) - 1
-        step = max(1, _PROBABILITIES // len(self._labels))
+        step = max(1, _PROBABILITIES // len(self._fitted().labels))
         for begin in range(0, n, step):
             yield begin, self._probabilities(bags, begin, min(n, begin + step))
 
@@ -754,7 +612,7 @@ class FastTextClassifier(Learner):
 
     def _best(self, bags: Bags, k: int, threshold: float) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
         """Of each text up to k labels, likeliest first, of a probability of at least `threshold`."""
-        n_labels = len(self._labels)
+        n_labels = len(self._fitted().labels)
         most = n_labels if k == -1 else min(k, n_labels)
         for _, block in self._blocks(bags):
             if most < n_labels:
@@ -772,7 +630,7 @@ class FastTextClassifier(Learner):
         self._fitted()
         if isinstance(texts, str | bytes):
             raise TypeError("texts is one text; give a list of texts, as in predict([text])")
-        return self._bags_of(self._numbered(texts))
+        return self._bags_of(self._reader.texts(texts))
 
     def predict(self, texts: Any, k: int = 1, threshold: float = 0.0) -> Any:
         """Tell the labels of texts.
@@ -780,7 +638,8 @@ class FastTextClassifier(Learner):
         Parameters
         ----------
         texts
-            A list of strings, or of lists of tokens. A line end is white space.
+            A list of strings, or of lists of tokens. A line end is white space. Words that begin with `label_prefix`
+            are labels, not part of the text, unless `fit` had them among its words.
         k
             Labels of each text at the most; -1: all.
         threshold
@@ -801,7 +660,7 @@ class FastTextClassifier(Learner):
         """
         k, threshold = _k(k), real_number("threshold", threshold)
         bags = self._texts(texts)
-        names = self._cached("names", lambda: np.array(self._labels))
+        names = self._fitted().label_array
         if k == 1 and threshold <= 0:
             return names[self._first(bags)]
         return [
@@ -829,9 +688,9 @@ class FastTextClassifier(Learner):
             As for `predict`.
         """
         bags = self._texts(texts)
-        return self._probabilities(bags, 0, len(bags[0]) - 1)[:, self._order()[1]]
+        return self._probabilities(bags, 0, len(bags[0]) - 1)[:, self._fitted().order]
 
-    def score(self, texts: Any, labels: Any, sample_weight: Any = None) -> float:
+    def score(self, texts: Any, labels: Any = None, sample_weight: Any = None) -> float:
         """Share of texts whose likeliest label is right, that is theirs or one of theirs.
 
         Parameters
@@ -846,18 +705,18 @@ class FastTextClassifier(Learner):
         float
         """
         self._fitted()
-        numbered, gold = self._read(texts, labels)
+        numbered, gold = self._reader.labelled(texts, labels)
         weights = _weights("sample_weight", sample_weight, len(numbered))
-        right = self._right(self._bags_of(numbered), _known(gold, self._labels))
+        right = self._right(self._bags_of(numbered), gold.known(self._fitted().labels))
         return float(np.average(right, weights=weights))
 
-    def _right(self, bags: Bags, gold: _Labels) -> NDArray[np.bool_]:
+    def _right(self, bags: Bags, gold: Labels) -> NDArray[np.bool_]:
         """Whether each text's likeliest label is one of its own."""
         owners = np.repeat(np.arange(len(gold.begins) - 1), np.diff(gold.begins))
         hit = gold.numbers == self._first(bags)[owners]
         return np.bincount(owners[hit], minlength=len(gold.begins) - 1) > 0
 
-    def _precision(self, bags: Bags, gold: _Labels) -> float:
+    def _precision(self, bags: Bags, gold: Labels) -> float:
         return float(self._right(bags, gold).mean())
 
     def test(self, texts: Any, labels: Any = None, *, k: int = 1, threshold: float = 0.0) -> ClassifierTest:
@@ -875,10 +734,10 @@ class FastTextClassifier(Learner):
         ClassifierTest
         """
         k, threshold = _k(k), real_number("threshold", threshold)
-        self._fitted()
-        numbered, gold = self._read(texts, labels)
-        known = _known(gold, self._labels)
-        n_labels = len(self._labels)
+        learnt = self._fitted()
+        numbered, gold = self._reader.labelled(texts, labels)
+        known = gold.known(learnt.labels)
+        n_labels = len(learnt.labels)
         n_gold = np.diff(gold.begins)
         predicted, right = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
         for text, (found, _) in enumerate(self._best(self._bags_of(numbered), k, threshold)):
@@ -887,14 +746,13 @@ class FastTextClassifier(Learner):
                 own = known.numbers[known.begins[text] : known.begins[text + 1]]
                 right[np.intersect1d(found, own)] += 1
         have = np.bincount(known.numbers, minlength=n_labels)
-        classes, order = self._order()
         return ClassifierTest(
             texts=int((n_gold > 0).sum()),
             precision=_share(int(right.sum()), int(predicted.sum())),
             recall=_share(int(right.sum()), len(gold.numbers)),
             labels=[
                 LabelScore(label, int(have[i]), int(predicted[i]), int(right[i]))
-                for label, i in zip(classes.tolist(), order.tolist(), strict=True)
+                for label, i in zip(self.classes_.tolist(), learnt.order.tolist(), strict=True)
             ],
         )
 
@@ -912,33 +770,17 @@ class FastTextClassifier(Learner):
         ValueError
             If the tokenizer is a function, which no file can hold.
         """
-        rows, outputs = self._fitted()
+        learnt = self._fitted()
         if not isinstance(self.tokenizer, str):
             raise ValueError("a classifier whose tokenizer is a function cannot be saved: a file cannot hold it")
-        tensors: dict[str, NDArray[Any]] = {
-            "features": self._features,
-            "counts": self._counts,
-            **files.pack_words(self._words),
-        }
-        if self._quantized is None:
-            tensors |= {"rows": rows, "outputs": outputs}
-        else:
-            small, small_outputs = self._quantized
-            tensors |= _codes("rows", small)
-            tensors |= {"outputs": outputs} if small_outputs is None else _codes("outputs", small_outputs)
-        files.write_own(path, "model", tensors, self._description())
+        tensors, metadata = classifier_files.to_tensors(learnt)
+        files.write_own(path, "model", tensors, {**self._description(), **metadata})
 
     def _description(self) -> dict[str, Any]:
         options = {**self.options, "vectors": None}
         if isinstance(self.class_weight, Mapping):
             options["class_weight"] = {"labels": list(self.class_weight), "weights": list(self.class_weight.values())}
-        return {
-            **super()._description(),
-            "options": options,
-            "labels": self._labels,
-            "missing": self._missing,
-            "n_tokens": self._n_tokens,
-        }
+        return {**super()._description(), "options": options}
 
     @classmethod
     def _from_options(cls, options: dict[str, Any]) -> FastTextClassifier:
@@ -948,48 +790,18 @@ class FastTextClassifier(Learner):
         return cls(**options)
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        self._words = files.unpack_words(tensors)
-        self._labels = metadata["labels"]
-        self._missing = metadata["missing"]
-        self._n_tokens = metadata["n_tokens"]
-        self._features, self._counts = np.array(tensors["features"]), np.array(tensors["counts"])
-        if "rows" in tensors:
-            rows: Matrix = tensors["rows"]
-        else:
-            self._quantized = (
-                _decoded("rows", tensors),
-                _decoded("outputs", tensors) if "outputs" not in tensors else None,
-            )
-            rows = self._quantized[0].rows(slice(None))
-        outputs = tensors["outputs"] if "outputs" in tensors else _decoded("outputs", tensors).rows(slice(None))
-        n_words, n_labels = len(self._words), len(self._labels)
-        if (
-            self._features.shape != (len(rows),)
-            or self._counts.shape != (n_words + n_labels,)
-            or rows.shape[1:] != (self.vector_size,)
-            or outputs.shape != (n_labels, self.vector_size)
-            or not (np.sort(self._features)[:n_words] == np.arange(n_words)).all()
-            or (len(self._features) and self._features.max() >= n_words + self._buckets)
-        ):
-            raise TypeError("its arrays do not fit together")
-        self._rows, self._outputs = _padded(rows), _padded(outputs)
+        self._learnt = classifier_files.from_tensors(
+            tensors, metadata, loss=self.loss, buckets=self._buckets, vector_size=self.vector_size
+        )
         self.history = [ClassifierEpoch(**epoch) for epoch in metadata["history"]]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_caches": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._rows is not None and self._outputs is not None:
-            # Arrays come back without what pads their rows.
-            self._rows, self._outputs = _padded(self._rows), _padded(self._outputs)
 
     def to_fasttext(self, path: files.PathLike) -> None:
         """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantised, .ftz.
 
         fastText gives such a model's predictions (with the losses "ova" and "ns" from a table of sigmoids, three digits
-        exact), of texts whose tokens are parted by white space: the file has no place for another `tokenizer`, and
-        there is a warning if the model has one.
+        exact), of texts whose tokens are parted by white space of ASCII and that do not hold ``</s>``, which ends them
+        there: the file has no place for another `tokenizer`, and there is a warning if the model has one. Labels that
+        are numbers are strings in the file and come back as such.
 
         Parameters
         ----------
@@ -1006,65 +818,22 @@ class FastTextClassifier(Learner):
         OSError
             If it cannot be written.
         """
-        rows, outputs = self._fitted()
+        learnt = self._fitted()
         if self.tokenizer != "whitespace":
             warnings.warn(
                 f"{path} cannot say how texts are tokenised: give it texts as the model's tokenizer leaves them, or "
                 "save() the model",
                 stacklevel=2,
             )
-        n_words = len(self._words)
-        pruned = None
-        matrix: Any
-        output: Any = outputs
-        if self._quantized is not None:
-            matrix = self._quantized[0]
-            output = outputs if self._quantized[1] is None else self._quantized[1]
-            if self._missing == _ABSENT:
-                places = np.arange(len(self._features) - n_words)
-                pruned = np.stack([self._features[n_words:] - n_words, places], axis=1).astype(np.int32)
-        else:
-            if self._missing == _ABSENT:
-                raise ValueError("n-grams were pruned, which fastText reads in quantised models alone: quantize() it")
-            matrix = fasttext_format.RowBlocks((n_words + self._buckets, self.vector_size), self._full_blocks(rows))
-        fasttext_format.write(
-            path,
-            fasttext_format.FastTextFile(
-                model="supervised",
-                loss=self.loss,
-                vector_size=self.vector_size,
-                window=5,
-                epochs=self.epochs,
-                min_count=min(self.min_count, 2**31 - 1),
-                negative=self.negative,
-                word_ngrams=self.word_ngrams,
-                bucket=self._buckets,
-                min_n=self.min_n if self.max_n else 0,
-                max_n=self.max_n,
-                update_rate=100,
-                sample=1e-4,
-                words=[word.encode() for word in self._words],
-                labels=[f"{self.label_prefix}{label}".encode() for label in self._labels],
-                counts=self._counts,
-                n_tokens=self._n_tokens,
-                pruned=pruned,
-                input=matrix,
-                output=output,
-            ),
-        )
-
-    def _full_blocks(self, rows: Matrix) -> Iterator[Matrix]:
-        """A row for every word and bucket, zeros for those that were not trained."""
-        places, step = self._row_of(), 1 << 16
-        for begin in range(0, len(places), step):
-            some = places[begin : begin + step]
-            block = rows[np.maximum(some, 0)]
-            block[some < 0] = 0
-            yield block
+        classifier_files.write_fasttext(path, learnt, self.options)
 
     @classmethod
     def from_fasttext(cls, path: files.PathLike, *, label_prefix: str = "__label__") -> FastTextClassifier:
         """Read a classifier that fastText's programs wrote, .bin or .ftz.
+
+        It reads texts as fastText does: ``</s>`` ends a text, NUL is white space, and white space beyond ASCII (a
+        no-break space, U+3000) is part of a word. Its labels are strings, as in every file, and those given to `score`
+        and `test` must be strings too.
 
         Parameters
         ----------
@@ -1086,56 +855,12 @@ class FastTextClassifier(Learner):
         ValueError
             If it is no classifier, or damaged.
         """
-        stored = fasttext_format.read(path)
-        if stored.model != "supervised":
-            raise ValueError(f"{path} holds vectors of words, not a classifier: firth.FastText.from_fasttext reads it")
-        model = cls(
-            loss=stored.loss,
-            vector_size=stored.vector_size,
-            epochs=max(stored.epochs, 1),
-            word_ngrams=max(stored.word_ngrams, 1),
-            min_count=max(stored.min_count, 1),
-            negative=max(stored.negative, 1),
-            bucket=max(stored.bucket, 1),
-            min_n=stored.min_n if stored.max_n > 0 else 0,
-            max_n=max(stored.max_n, 0),
-            label_prefix=label_prefix,
-        )
+        options, learnt = classifier_files.read_fasttext(path, label_prefix)
         try:
-            model._words = [word.decode() for word in stored.words]
-            labels = [label.decode() for label in stored.labels]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} holds a word that is not UTF-8: {error}") from None
-        model._labels = [label.removeprefix(label_prefix) for label in labels]
-        model._counts = np.array(stored.counts)
-        model._n_tokens = stored.n_tokens
-        n_words = len(model._words)
-        if isinstance(stored.input, QuantizedMatrix):
-            small = stored.output if isinstance(stored.output, QuantizedMatrix) else None
-            model._quantized = stored.input, small
-            model._rows = _padded(stored.input.rows(slice(None)))
-            model._features = np.arange(len(model._rows))
-            if stored.pruned is not None:
-                model._missing = _ABSENT
-                buckets = np.zeros(len(stored.pruned), np.int64)
-                buckets[stored.pruned[:, 1]] = stored.pruned[:, 0]
-                model._features[n_words:] = n_words + buckets
-        else:
-            assert isinstance(stored.input, np.ndarray)
-            # A row of zeros among the buckets is one that was never trained: to_fasttext's.
-            step = 1 << 16
-            used = [
-                begin + np.flatnonzero(stored.input[begin : begin + step].any(axis=1))
-                for begin in range(n_words, len(stored.input), step)
-            ]
-            model._features = np.concatenate([np.arange(n_words), *used])
-            model._rows = padded_rows(len(model._features), stored.vector_size)
-            for begin in range(0, len(model._features), step):
-                some = slice(begin, begin + step)
-                model._rows[some] = stored.input[model._features[some]]
-        output = stored.output.rows(slice(None)) if isinstance(stored.output, QuantizedMatrix) else stored.output
-        assert isinstance(output, np.ndarray)
-        model._outputs = _padded(output)
+            model = cls(**options)
+        except ValueError as error:
+            raise ValueError(f"{path} has options that firth's classifier does not take: {error}") from None
+        model._learnt = learnt
         return model
 
     def quantize(
@@ -1182,47 +907,50 @@ class FastTextClassifier(Learner):
         ----------
         Joulin et al. (2016): "FastText.zip: compressing text classification models".
         """
-        rows, outputs = self._fitted()
-        if self._quantized is not None:
+        learnt = self._fitted()
+        if learnt.quantized is not None:
             raise ValueError("this classifier is quantised already")
         if labels is not None and texts is None:
             raise ValueError("labels without texts")
-        n_words = len(self._words)
-        kept = np.arange(len(rows))
+        n_words = len(learnt.words)
+        kept = np.arange(len(learnt.rows))
         if cutoff is not None:
             cutoff = whole_number("cutoff", cutoff, low=1)
-            lengths = np.linalg.norm(rows, axis=1)
-            if _END in self._words:  # in every text: it must not go
-                lengths[self._row_of()[self._words.index(_END)]] = np.inf
+            lengths = np.linalg.norm(learnt.rows, axis=1)
+            if _END in learnt.index:  # in every text: it must not go
+                lengths[learnt.row_of[learnt.index[_END]]] = np.inf
             kept = np.argsort(-lengths, kind="stable")[:cutoff]
         # In a file words come first, and places follow the order of features.
-        kept = kept[np.argsort(self._features[kept], kind="stable")]
-        features = self._features[kept]
+        kept = kept[np.argsort(learnt.features[kept], kind="stable")]
+        features = learnt.features[kept]
         own = features[features < n_words]
-        small = type(self)(**{**self.options, "vectors": None})
-        small._words = [self._words[i] for i in own.tolist()]
-        small._counts = np.append(self._counts[own], self._counts[n_words:])
-        small._labels, small._n_tokens, small._missing = list(self._labels), self._n_tokens, _ABSENT
-        small._features = np.concatenate([np.arange(len(own)), features[len(own) :] - n_words + len(own)])
-        small._rows, small._outputs = _padded(rows[kept]), _padded(outputs)
-        small.history = list(self.history)
+        model = type(self)(**{**self.options, "vectors": None})
+        model._learnt = small = dataclasses.replace(
+            learnt,
+            words=[learnt.words[i] for i in own.tolist()],
+            counts=np.append(learnt.counts[own], learnt.label_counts),
+            features=np.concatenate([np.arange(len(own)), features[len(own) :] - n_words + len(own)]),
+            rows=padded(learnt.rows[kept]),
+            outputs=padded(learnt.outputs),
+            missing=ABSENT,
+        )
+        model.history = list(self.history)
         if texts is not None:
-            numbered, gold = self._read(texts, labels, progress=progress)
-            begins, places = small._bags_of(numbered)
+            numbered, gold = self._reader.labelled(texts, labels, progress=progress)
+            begins, places = model._bags_of(numbered)
             here = places >= 0
             before = np.concatenate([[0], np.cumsum(here)])
-            small._train((before[begins], places[here]), _known(gold, small._labels), None, None, progress=progress)
+            model._train((before[begins], places[here]), gold.known(small.labels), None, None, progress=progress)
         arguments: dict[str, Any] = {"seed": self.seed, "threads": self.n_threads}
-        given, given_outputs = map(np.ascontiguousarray, small._fitted())
-        coded = QuantizedMatrix.of(given, part_size, norms=norms, **arguments)
+        coded = QuantizedMatrix.of(np.ascontiguousarray(small.rows), part_size, norms=norms, **arguments)
         coded_outputs = None
         if output:
             # fastText cuts labels' vectors into parts of 2 numbers, whatever those of words and n-grams are.
-            coded_outputs = QuantizedMatrix.of(given_outputs, 2, norms=norms, **arguments)
-            small._outputs = _padded(coded_outputs.rows(slice(None)))
-        small._quantized = coded, coded_outputs
-        small._rows = _padded(coded.rows(slice(None)))
-        return small
+            coded_outputs = QuantizedMatrix.of(np.ascontiguousarray(small.outputs), 2, norms=norms, **arguments)
+            small.outputs = padded(coded_outputs.rows(slice(None)))
+        small.quantized = coded, coded_outputs
+        small.rows = padded(coded.rows(slice(None)))
+        return model
 
 
 def _k(k: object) -> int:
@@ -1233,24 +961,6 @@ def _diverged(epoch: int, what: str) -> FloatingPointError:
     return FloatingPointError(
         f"training diverged in epoch {epoch + 1}, at {what}: not finite. A lower learning rate helps."
     )
-
-
-def _finite(matrix: Matrix) -> bool:
-    # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
-    # not wide enough.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.add.reduce(matrix, axis=None)):
-            return True
-    return bool(np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)))
-
-
-def _padded(matrix: Matrix) -> Matrix:
-    """The matrix with rows as the kernels want them."""
-    if matrix.dtype != np.float32 or matrix.ndim != 2:
-        raise TypeError(f"a matrix must be float32 of two dimensions, not {matrix.dtype} {matrix.shape}")
-    padded = padded_rows(*matrix.shape)
-    padded[:] = matrix
-    return padded
 
 
 def _weights(name: str, values: Any, n: int) -> Matrix | None:
@@ -1268,65 +978,6 @@ def _weights(name: str, values: Any, n: int) -> Matrix | None:
     return weights
 
 
-def _labels_of(labels: Any) -> _Labels:
-    """Labels in memory: one for each text, or a list for each."""
-    if isinstance(labels, str | bytes | Mapping):
-        raise TypeError(
-            f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}"
-        )
-    if getattr(labels, "ndim", 1) > 1 and getattr(labels, "dtype", np.dtype(object)).kind in "biuf":
-        raise TypeError(
-            "labels are a matrix of indicators: give a list of labels for each text, "
-            "[[name for name, has in zip(names, row) if has] for row in labels]"
-        )
-    items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    several = (list, tuple, set, frozenset, np.ndarray)
-    if any(isinstance(item, several) for item in items):
-        for i, item in enumerate(items):
-            if not isinstance(item, several):
-                raise TypeError(f"labels[{i}] is a {type(item).__name__}, and others are lists of labels")
-        lists = [item.tolist() if isinstance(item, np.ndarray) else list(item) for item in items]
-        lengths = np.array([len(item) for item in lists], np.int64)
-        flat = [label for item in lists for label in item]
-    else:
-        flat = items
-        lengths = np.ones(len(items), np.int64)
-    numbers = np.empty(len(flat), np.int32)
-    index: dict[Any, int] = {}
-    kinds: set[type] = set()
-    for i, label in enumerate(flat):
-        if isinstance(label, np.generic):
-            label = label.item()
-        if type(label) not in (str, int, bool, float) or label != label:
-            kind = "NaN" if label != label else type(label).__name__
-            at = int(np.searchsorted(np.cumsum(lengths), i, side="right"))
-            raise TypeError(f"the label of texts[{at}] is {label!r}, a {kind}; labels are strings or whole numbers")
-        kinds.add(type(label))
-        numbers[i] = index.setdefault(label, len(index))
-    if len(kinds) > 1:
-        raise TypeError(f"labels must be of one type, not {' and '.join(sorted(kind.__name__ for kind in kinds))}")
-    names = sorted(index)
-    to = np.empty(len(names), np.int32)
-    to[[index[name] for name in names]] = np.arange(len(names), dtype=np.int32)
-    begins = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=begins[1:])
-    return _Labels(begins, to[numbers] if len(names) else numbers, names)
-
-
-def _known(gold: _Labels, labels: list[Any]) -> _Labels:
-    """The labels of texts as numbers of `labels`, without others."""
-    index = {label: i for i, label in enumerate(labels)}
-    return gold.renumbered(np.array([index.get(name, -1) for name in gold.names], np.int32), labels)
-
-
-def _lists(begins: NDArray[np.int64], items: NDArray[Any], chosen: NDArray[np.int64]) -> tuple[Any, Any]:
-    """Some of the lists that stand end to end."""
-    lengths = np.diff(begins)[chosen]
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.arange(ends[-1]) - np.repeat(ends[:-1] - begins[:-1][chosen], lengths)
-    return ends, items[places]
-
-
 def _parted(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Texts to learn from, and a random share of them to look at."""
     aside = round(share * n)
@@ -1334,24 +985,3 @@ def _parted(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray
         raise ValueError(f"validation={share} of {n} texts leaves {n - aside} to learn from and {aside} to look at")
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[aside:]), np.sort(order[:aside])
-
-
-def _codes(name: str, matrix: QuantizedMatrix) -> dict[str, NDArray[Any]]:
-    tensors: dict[str, NDArray[Any]] = {
-        f"{name}.codes": matrix.codes,
-        f"{name}.centroids": matrix.quantizer.centroids,
-        f"{name}.part_size": np.array([matrix.quantizer.part_size]),
-    }
-    if matrix.norm_codes is not None and matrix.norm_quantizer is not None:
-        tensors |= {f"{name}.norm_codes": matrix.norm_codes, f"{name}.norm_centroids": matrix.norm_quantizer.centroids}
-    return tensors
-
-
-def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
-    """The matrix that `_codes` took apart."""
-    codes, centroids = np.array(tensors[f"{name}.codes"]), np.array(tensors[f"{name}.centroids"])
-    quantizer = ProductQuantizer(len(centroids) // CENTROIDS, int(tensors[f"{name}.part_size"][0]), centroids)
-    if f"{name}.norm_codes" not in tensors:
-        return QuantizedMatrix(codes, quantizer)
-    lengths = ProductQuantizer(1, 1, np.array(tensors[f"{name}.norm_centroids"]))
-    return QuantizedMatrix(codes, quantizer, np.array(tensors[f"{name}.norm_codes"]), lengths)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -229,24 +228,22 @@ class FastText(Word2Vec):
             )
         if not isinstance(stored.input, np.ndarray) or not isinstance(stored.output, np.ndarray):
             raise ValueError(f"{path} is quantised: firth.load_vectors(path) gives its words' vectors")
-        words = [word.decode(errors="backslashreplace") for word in stored.words]
-        if broken := [word for word, raw in zip(words, stored.words, strict=True) if word.encode() != raw]:
-            warnings.warn(
-                f"{path} has {len(broken)} words that are not UTF-8, such as {broken[0]!r}: their bytes are written so",
-                stacklevel=2,
+        words, _ = fasttext_format.decoded(path, stored, stacklevel=3)
+        try:
+            model = cls(
+                architecture=stored.model,
+                loss=stored.loss,
+                vector_size=stored.vector_size,
+                window=max(stored.window, 1),
+                negative=max(stored.negative, 1),
+                sample=stored.sample,
+                epochs=max(stored.epochs, 1),
+                min_n=stored.min_n,
+                max_n=stored.max_n,
+                bucket=max(stored.bucket, 1),
             )
-        model = cls(
-            architecture=stored.model,
-            loss=stored.loss,
-            vector_size=stored.vector_size,
-            window=max(stored.window, 1),
-            negative=max(stored.negative, 1),
-            sample=stored.sample,
-            epochs=max(stored.epochs, 1),
-            min_n=stored.min_n,
-            max_n=stored.max_n,
-            bucket=max(stored.bucket, 1),
-        )
+        except ValueError as error:
+            raise ValueError(f"{path} has options that firth.FastText does not take: {error}") from None
         vectors = padded_rows(len(words), stored.vector_size)
         vectors[:] = stored.word_vectors()
         model._words = words

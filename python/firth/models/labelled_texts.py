@@ -1,0 +1,263 @@
+"""Texts and their labels as numbers, from memory or from files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from firth import _core, corpus, files
+from firth.runtime import default_threads
+
+# fastText parts words at these alone, where str.split knows more white space (and no NUL).
+_split_as_fasttext = re.compile("[^ \t\n\v\f\r\0]+").findall
+_OTHER_WHITE = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+
+
+_TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
+
+
+def threads_for(texts: int, threads: int | None) -> int:
+    """How many threads so many texts are worth, of those that may be used."""
+    return max(1, min(threads or default_threads(), texts // _TEXTS_PER_THREAD))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts as ids of their different words, the most frequent first."""
+
+    packed: NDArray[np.uint8]
+    word_offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counter: _core.TextCounter) -> Texts:
+        """All that a counter was fed."""
+        counter.merge()
+        packed, word_offsets, counts = counter.select(1, -1)
+        ids = np.empty(counter.kept_tokens, np.int32)
+        offsets = np.empty(counter.documents + 1, np.int64)
+        counter.write(ids, offsets)
+        return cls(packed, word_offsets, counts, ids, offsets)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The different words."""
+        return files.unpack_words({"words": self.packed, "word_offsets": self.word_offsets})
+
+    def some(self, chosen: NDArray[np.int64]) -> Texts:
+        """Some of the texts."""
+        offsets, ids = _lists(self.offsets, self.ids, chosen)
+        return dataclasses.replace(self, ids=ids, offsets=offsets)
+
+    def tokens(self, kept: NDArray[np.bool_]) -> Texts:
+        """Without tokens that are not kept."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return dataclasses.replace(self, ids=self.ids[kept], offsets=before[self.offsets])
+
+    def until(self, word: str) -> Texts:
+        """Each text up to where this word first stands."""
+        if word not in self.words:
+            return self
+        seen = np.concatenate([[0], np.cumsum(self.ids == self.words.index(word))])
+        return self.tokens(seen[1:] == np.repeat(seen[self.offsets[:-1]], np.diff(self.offsets)))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels of texts, end to end, as numbers of those in a list."""
+
+    begins: NDArray[np.int64]
+    numbers: NDArray[np.int32]
+    names: list[Any]
+    of_file: bool = False
+
+    def renumbered(self, to: NDArray[np.int32], names: list[Any]) -> Labels:
+        """Under new numbers; those that become negative are left out."""
+        numbers = to[self.numbers] if len(to) else self.numbers
+        kept = numbers >= 0
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Labels(before[self.begins], numbers[kept], names, self.of_file)
+
+    def some(self, chosen: NDArray[np.int64]) -> Labels:
+        """Those of some of the texts."""
+        return Labels(*_lists(self.begins, self.numbers, chosen), self.names, self.of_file)
+
+    def known(self, names: list[Any]) -> Labels:
+        """As numbers of these names, without others.
+
+        A file's labels are strings, whatever they were before they were written: there "1" stands for 1 as well.
+
+        Raises
+        ------
+        TypeError
+            If none can be among these names, since the ones are strings and the others are not.
+        """
+        if self.names and not self.of_file and isinstance(self.names[0], str) != isinstance(names[0], str):
+            given, own = (type(some[0]).__name__ for some in (self.names, names))
+            raise TypeError(
+                f"labels are of type {given}, such as {self.names[0]!r}, and this classifier's classes_ of type {own}, "
+                f"such as {names[0]!r}: none would ever be right. Give them as {own}"
+            )
+        index = {str(name) if self.of_file else name: i for i, name in enumerate(names)}
+        return self.renumbered(np.array([index.get(name, -1) for name in self.names], np.int32), names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Reads texts under the options of a classifier."""
+
+    tokenizer: str | Callable[[str], Sequence[str]] | Any
+    label_prefix: str
+    threads: int | None
+    as_fasttext: bool = False  # part words as fastText does, where the tokenizer is "whitespace"
+
+    def texts(self, texts: Any, *, progress: bool = False) -> Texts:
+        """Texts in memory."""
+        options = self._options
+        if hasattr(texts, "__len__"):
+            options = dataclasses.replace(options, threads=threads_for(len(texts), self.threads))
+        if self.as_fasttext and isinstance(texts, Iterable):
+            texts = list(texts) if hasattr(texts, "__next__") else texts
+            if any(map(_parted_otherwise, texts)):
+                options = dataclasses.replace(options, tokenizer=_split_as_fasttext)
+        try:
+            return Texts.of(corpus._count_iterable(texts, options, progress=progress)[0])
+        except TypeError as error:
+            raise TypeError(str(error).replace("documents", "texts")) from None
+
+    def labelled(self, texts: Any, labels: Any, *, progress: bool = False) -> tuple[Texts, Labels]:
+        """Texts and labels, whether in memory or in files."""
+        if labels is None:
+            return self._files(texts, progress=progress)
+        if isinstance(texts, str | os.PathLike):
+            raise TypeError("texts is one text or path, and labels are given; give a list of texts, or a path alone")
+        numbered = self.texts(texts, progress=progress)
+        gold = labels_of(labels)
+        if len(gold.begins) != len(numbered.offsets):
+            raise ValueError(f"{len(numbered)} texts and {len(gold.begins) - 1} labels: there must be one for each")
+        return numbered, gold
+
+    def _files(self, source: Any, *, progress: bool) -> tuple[Texts, Labels]:
+        sources = [source] if isinstance(source, str | os.PathLike) or hasattr(source, "read") else source
+        if not isinstance(sources, list | tuple) or not all(
+            isinstance(one, str | os.PathLike) or hasattr(one, "read") for one in sources
+        ):
+            raise TypeError(
+                "without labels, texts must be the path of a file with labels in it, or a list of paths, "
+                f"not {type(source).__name__}"
+            )
+        for one in sources:
+            if isinstance(one, str) and one != "-" and not os.path.exists(one):
+                hint = "; to learn from texts in memory, give labels" if " " in one or len(sources) > 1 else ""
+                raise FileNotFoundError(2, f"there is no such file{hint}", one[:200])
+        if self.tokenizer != "whitespace" or self.as_fasttext:
+            split = _split_as_fasttext if self.as_fasttext else str.split
+            bar = tqdm(disable=True)
+            reader = corpus._Files(corpus._sources(list(sources)), self._options, bar)
+            texts: list[str] = []
+            marked: list[list[str]] = []
+            for line in reader.lines():
+                words = split(line)
+                marked.append([word for word in words if word.startswith(self.label_prefix)])
+                texts.append(" ".join(word for word in words if not word.startswith(self.label_prefix)))
+            gold = labels_of([[word[len(self.label_prefix) :] for word in words] for words in marked])
+            gold = dataclasses.replace(gold, of_file=True)
+            numbered, invalid = self.texts(texts), reader.invalid
+        else:
+            counter, _, invalid = corpus._count_file(list(sources), self._options, progress=progress)
+            everything = Texts.of(counter)
+            names: list[Any] = []
+            label_of = np.full(len(everything.counts), -1, np.int32)
+            for i, word in enumerate(everything.words):
+                if word.startswith(self.label_prefix):
+                    label_of[i] = len(names)
+                    names.append(word[len(self.label_prefix) :])
+            marks = label_of[everything.ids] >= 0
+            marked_tokens = everything.tokens(marks)
+            gold = Labels(marked_tokens.offsets, label_of[marked_tokens.ids], names, of_file=True)
+            numbered = everything.tokens(~marks)
+        for name, n in invalid.items():
+            warnings.warn(f"{name}: {n} invalid UTF-8 sequences were read as U+FFFD", UserWarning, stacklevel=4)
+        if not len(gold.numbers):
+            raise ValueError(
+                f"no line of {', '.join(str(getattr(one, 'name', one)) for one in sources[:3])} has a label: "
+                f"no word begins with {self.label_prefix!r}"
+            )
+        return numbered, gold
+
+    @property
+    def _options(self) -> corpus._Options:
+        return corpus._Options(1, None, None, self.tokenizer, "replace", self.threads)
+
+
+def _parted_otherwise(text: Any) -> bool:
+    """Whether fastText may part a text at other places than `str.split`."""
+    # What is printable has none of these, and is told twice as fast.
+    return isinstance(text, str) and not text.isprintable() and _OTHER_WHITE.search(text) is not None
+
+
+def labels_of(labels: Any) -> Labels:
+    """Labels in memory: one for each text, or a list for each."""
+    if isinstance(labels, str | bytes | Mapping):
+        raise TypeError(
+            f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}"
+        )
+    if getattr(labels, "ndim", 1) > 1 and getattr(labels, "dtype", np.dtype(object)).kind in "biuf":
+        raise TypeError(
+            "labels are a matrix of indicators: give a list of labels for each text, "
+            "[[name for name, has in zip(names, row) if has] for row in labels]"
+        )
+    items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    several = (list, tuple, set, frozenset, np.ndarray)
+    if any(isinstance(item, several) for item in items):
+        for i, item in enumerate(items):
+            if not isinstance(item, several):
+                raise TypeError(f"labels[{i}] is a {type(item).__name__}, and others are lists of labels")
+        lists = [item.tolist() if isinstance(item, np.ndarray) else list(item) for item in items]
+        lengths = np.array([len(item) for item in lists], np.int64)
+        flat = [label for item in lists for label in item]
+    else:
+        flat = items
+        lengths = np.ones(len(items), np.int64)
+    numbers = np.empty(len(flat), np.int32)
+    index: dict[Any, int] = {}
+    kinds: set[type] = set()
+    for i, label in enumerate(flat):
+        if isinstance(label, np.generic):
+            label = label.item()
+        if type(label) not in (str, int, bool, float) or label != label:
+            kind = "NaN" if label != label else type(label).__name__
+            at = int(np.searchsorted(np.cumsum(lengths), i, side="right"))
+            raise TypeError(f"the label of texts[{at}] is {label!r}, a {kind}; labels are strings or whole numbers")
+        kinds.add(type(label))
+        numbers[i] = index.setdefault(label, len(index))
+    if len(kinds) > 1:
+        raise TypeError(f"labels must be of one type, not {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+    names = sorted(index)
+    to = np.empty(len(names), np.int32)
+    to[[index[name] for name in names]] = np.arange(len(names), dtype=np.int32)
+    begins = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=begins[1:])
+    return Labels(begins, to[numbers] if len(names) else numbers, names)
+
+
+def _lists(begins: NDArray[np.int64], items: NDArray[Any], chosen: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Some of the lists that stand end to end."""
+    lengths = np.diff(begins)[chosen]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    places = np.arange(ends[-1]) - np.repeat(ends[:-1] - begins[:-1][chosen], lengths)
+    return ends, items[places]
