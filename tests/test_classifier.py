@@ -861,7 +861,7 @@ def test_fasttext_reads_ours(fasttext, tmp_path, loss, word_ngrams, max_n, texts
     )
     model.to_fasttext(tmp_path / "m.bin")
     theirs = fasttext.load_model(str(tmp_path / "m.bin"))
-    other = [*planted(seed=3)[0], "never seen before", "naïve 日本語 o1"]
+    other = [*planted(seed=3)[0], "never seen before", "naïve 日本語 o1", "o1 __label__x o2", "__label__"]
     expected = model.predict_proba(other)
     np.testing.assert_allclose(ask(theirs, other, model.classes_.tolist()), expected, atol=TOLERANCE[loss])
     small = model.quantize(cutoff=150)
