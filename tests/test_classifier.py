@@ -14,7 +14,7 @@ import pytest
 
 import firth
 import reference
-from firth import _core, fasttext_format, files
+from firth import _core, corpus, fasttext_format, files
 from firth.quantization import QuantizedMatrix
 from firth.runtime import padded_rows
 
@@ -861,7 +861,7 @@ def test_fasttext_reads_ours(fasttext, tmp_path, loss, word_ngrams, max_n, texts
     )
     model.to_fasttext(tmp_path / "m.bin")
     theirs = fasttext.load_model(str(tmp_path / "m.bin"))
-    other = [*planted(seed=3)[0], "never seen before", "naïve 日本語 o1"]
+    other = [*planted(seed=3)[0], "never seen before", "naïve 日本語 o1", "o1 __label__x o2", "__label__"]
     expected = model.predict_proba(other)
     np.testing.assert_allclose(ask(theirs, other, model.classes_.tolist()), expected, atol=TOLERANCE[loss])
     small = model.quantize(cutoff=150)
@@ -979,6 +979,25 @@ def test_labels_of_another_type_are_told(texts, tmp_path):
         with pytest.raises(TypeError, match=said):
             make().fit(lines, model.predict(lines), validation=(lines, given))
     assert make().fit(lines, [label == labels[0] for label in labels]).score(lines, [0] * len(lines)) < 1  # 0 is False
+
+
+def test_a_label_that_no_file_can_hold(tmp_path):
+    for label, said in (("a\0b", "holds a NUL"), ("\ud800", "the label .* is not valid Unicode")):
+        with pytest.raises(ValueError, match=rf"cannot write .*m\.bin.*{said}"):
+            make().fit(["a b", "c d"] * 4, [label, "x"] * 4).to_fasttext(tmp_path / "m.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_few_texts_take_one_thread(monkeypatch, texts):
+    """Waking others costs more than reading a text."""
+    model, taken = make(threads=4).fit(*texts), []
+    count = corpus._count_iterable
+    monkeypatch.setattr(
+        corpus, "_count_iterable", lambda texts, options, **_: taken.append(options.threads) or count(texts, options)
+    )
+    model.predict(texts[0][:1])
+    model.predict(texts[0])
+    assert taken == [1, len(texts[0]) // 256]
 
 
 def test_words_that_are_labels_are_no_words(texts):

@@ -248,6 +248,10 @@ def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
 def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, Any]) -> None:
     """Write a .bin or, if the matrices are in codes, a .ftz; see `FastTextClassifier.to_fasttext`."""
     n_words, size = len(learnt.words), options["vector_size"]
+    try:
+        labels = [f"{options['label_prefix']}{label}".encode() for label in learnt.labels]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"cannot write {path}: the label {error.object!r} is not valid Unicode") from None
     pruned = None
     matrix: Any
     output: Any = learnt.outputs
@@ -278,7 +282,7 @@ def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, A
             update_rate=100,
             sample=1e-4,
             words=[word.encode() for word in learnt.words],
-            labels=[f"{options['label_prefix']}{label}".encode() for label in learnt.labels],
+            labels=labels,
             counts=learnt.counts,
             n_tokens=learnt.n_tokens,
             pruned=pruned,
