@@ -315,6 +315,10 @@ def test_load_refuses_other_files(make, corpus, tmp_path):
     files.write_tensors(tmp_path / "m", tensors, {**metadata, "model": "Nonesuch"})
     with pytest.raises(ValueError, match="Nonesuch"):
         firth.load(tmp_path / "m")
+    for options in ([1], None, {**metadata["options"], "vector_size": -1}, {**metadata["options"], "nonesuch": 1}):
+        files.write_tensors(tmp_path / "m", tensors, {**metadata, "options": options})
+        with pytest.raises(ValueError, match="m is a damaged model"):
+            firth.load(tmp_path / "m")
 
 
 # --- models trained in epochs -------------------------------------------------------------------------------------

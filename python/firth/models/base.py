@@ -280,13 +280,13 @@ def load(path: files.PathLike) -> Any:
         If it is not a model of firth's, is damaged, or was written by a newer version.
     """
     tensors, metadata = files.read_own(path, "model", mmap=True)
+    name = metadata.get("model")
+    if isinstance(name, str) and name not in Learner.registry:
+        raise ValueError(f"{path} holds a {name}, which this version of firth does not know")
     try:
-        kind = Learner.registry.get(metadata["model"])
-        if kind is None:
-            raise ValueError(f"{path} holds a {metadata['model']}, which this version of firth does not know")
-        model = kind._from_options(metadata["options"])
+        model = Learner.registry[metadata["model"]]._from_options(metadata["options"])
         model._restore(tensors, metadata)
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged model, or one of another version of firth: {error}") from None
     return model
 
