@@ -264,6 +264,17 @@ def test_callbacks_see_the_model_and_leave_dropout_on(texts: list[str]) -> None:
     assert (watched.vectors.matrix == GPT(**options).fit(texts).vectors.matrix).all()
 
 
+def test_only_the_first_process_shows_bars(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elmo = ELMo(hidden=4, projection=2, character_dim=2, filters=((1, 2),), steps=1, threads=1)
+    for rank, shown in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        for model in (GPT(**SMALL, vocabulary_size=300, steps=1), elmo):
+            model.fit(texts[:20], progress=True)
+            assert bool(capsys.readouterr().err) == shown
+
+
 def test_a_failed_fit_changes_nothing(gpt: GPT, texts: list[str]) -> None:
     before, history = gpt.vectors.matrix, list(gpt.history)
     for wrong, kind in ((5, TypeError), ([], ValueError), ([7], TypeError), (iter(texts), TypeError)):

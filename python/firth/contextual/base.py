@@ -126,7 +126,7 @@ class TrainedModel(Learner):
             module.train(learning)
 
     def _place(self) -> torch.device:
-        return _device(self.device)
+        return training.device_of(self.device)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -525,7 +525,7 @@ class ContextualModel(TrainedModel):
         if options:
             history, model = model.history, dataclasses.replace(model, **options)
             model.history = history
-        model._transformer = transformer.to(_device(device)).eval()
+        model._transformer = transformer.to(model._place()).eval()
         model._from_folder = True
         return model
 
@@ -760,25 +760,6 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of length 1; those of no length stay."""
     lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True)
     return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device must be one of torch's, such as 'cpu' or 'cuda', not {name!r}") from None
-    there = device.type == "cpu"
-    if device.type == "cuda":
-        there = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    elif device.type == "mps":
-        there = torch.backends.mps.is_available()
-    elif not there and device.type != "meta":
-        with contextlib.suppress(Exception):  # torch without the device's part raises this or that
-            torch.empty(0, device=device)
-            there = True
-    if not there:
-        raise ValueError(f"device={name!r}, and torch sees no such device here")
-    return device
 
 
 def _loss(transformer: Transformer, batch: training.Batch) -> tuple[Tensor, Tensor]:

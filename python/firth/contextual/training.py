@@ -739,7 +739,7 @@ def train(
             raise TypeError(f"callbacks[{i}] must be a function of an Evaluation, not a {type(callback).__name__}")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the folder to continue from")
-    place = torch.device(device)
+    place = device_of(device)
     if str(place) == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     processes = _processes(place)
@@ -799,6 +799,26 @@ class _Processes:
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
+
+
+def device_of(name: str | torch.device) -> torch.device:
+    """A device of torch's; ValueError if there is none of this name, or none that torch sees here."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be one of torch's, such as 'cpu' or 'cuda', not {str(name)!r}") from None
+    there = device.type == "cpu"
+    if device.type == "cuda":
+        there = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    elif device.type == "mps":
+        there = torch.backends.mps.is_available()
+    elif not there and device.type != "meta":
+        with contextlib.suppress(Exception):  # torch without the device's part raises this or that
+            torch.empty(0, device=device)
+            there = True
+    if not there:
+        raise ValueError(f"device={str(name)!r}, and torch sees no such device here")
+    return device
 
 
 def is_first_process() -> bool:
