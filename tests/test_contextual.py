@@ -20,6 +20,7 @@ pytest.importorskip("tokenizers")
 from firth.contextual import (  # noqa: E402
     BERT,
     GPT,
+    ELMo,
     TokenIds,
     Tokenizer,
     generation,
@@ -158,6 +159,95 @@ def test_a_killed_run_goes_on_along_the_same_curve(texts: list[str], tmp_path: P
     assert (resumed.vectors.matrix == whole.vectors.matrix).all()
 
 
+def test_what_is_resumed_has_the_options_of_its_beginning(texts: list[str], tmp_path: Path) -> None:
+    options = {**SMALL, "steps": 4, "vocabulary_size": 300, "kind": "wordpiece"}
+    folder = tmp_path / "state"
+    BERT(**options).fit(texts, checkpoint=folder, callbacks=[lambda _: True])
+    for name, value in {"vocabulary_size": 200, "lowercase": True, "min_count": 3, "kind": "words"}.items():
+        with pytest.raises(ValueError, match=f"{name} was {options.get(name, getattr(BERT(), name))!r}, is {value!r}"):
+            BERT(**{**options, name: value}).fit(texts, checkpoint=folder, resume=True)
+    resumed = BERT(**options).fit(texts, checkpoint=folder, resume=True)
+    with pytest.raises(ValueError, match="pretrained was False, is True"):
+        resumed.fit(texts, checkpoint=folder, resume=True, pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert"])
+def test_fit_goes_on_with_the_weights_of_a_folder(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    model.save(tmp_path / "model")
+    more = planted(100, 9) if name == "gpt" else topics(100, 9)
+    last = model.history[-1].held_out
+    read = type(model).from_pretrained(tmp_path / "model", learning_rate=1e-5, steps=2, threads=1)
+    assert (read.learning_rate, read.steps, read.batch_size) == (1e-5, 2, model.batch_size)
+    assert read.history == model.history
+    pieces = read.tokenizer.pieces
+    read.fit([*more, "words that nobody has seen"], pretrained=True)
+    assert read.tokenizer.pieces == pieces
+    assert [one.step for one in read.history] == [1, 2]
+    assert read.history[0].held_out < last + 0.2
+    np.testing.assert_allclose(read.vectors.matrix, model.vectors.matrix, atol=1e-4)
+    assert (read.vectors.matrix != model.vectors.matrix).any()
+    before = read.vectors.matrix
+    read.fit(more, pretrained=True)  # and on from there
+    np.testing.assert_allclose(read.vectors.matrix, before, atol=1e-4)
+    with pytest.raises(TypeError):
+        read.fit([7], pretrained=True)
+    with pytest.warns(UserWarning, match=r"pretrained=True\) goes on with them"):
+        read.fit(more)
+    assert np.abs(read.vectors.matrix - model.vectors.matrix).max() > 0.1
+
+
+def test_what_going_on_refuses(gpt: GPT, bert: BERT, texts: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no weights yet"):
+        GPT(**SMALL, kind="words").fit(texts, pretrained=True)
+    gpt.save(tmp_path / "gpt")
+    for name in ("dim", "vocabulary_size", "tokenizer", "attention", "colour"):
+        with pytest.raises(TypeError, match=f"{name} is no option of training"):
+            GPT.from_pretrained(tmp_path / "gpt", **{name: 3})
+    with pytest.raises(ValueError, match="learning_rate must be above 0"):
+        GPT.load(tmp_path / "gpt", learning_rate=0.0)
+    bert.save(tmp_path / "bert")
+    encoder = BERT.load(tmp_path / "bert")
+    encoder.transformer.masked_head = None
+    with pytest.raises(ValueError, match="an encoder alone"):
+        encoder.fit(texts, pretrained=True)
+
+
+def test_numbers_of_the_tokenizer_that_was_learnt(texts: list[str]) -> None:
+    model = GPT(**SMALL, kind="words", steps=2).fit(texts)
+    before = model.vectors.matrix
+    model.fit(TokenIds.build(texts, model.tokenizer, held_out=0.05, seed=1))
+    assert (model.vectors.matrix == before).all()
+    with pytest.raises(ValueError, match="give tokenizer="):
+        GPT(**SMALL).fit(TokenIds.build(texts, model.tokenizer))
+
+
+def test_names_of_files_are_no_texts(texts: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(texts))
+    for model in (GPT(**SMALL), BERT(**SMALL), ELMo()):
+        with pytest.raises(ValueError, match=r"these name files: give \[Path\("):
+            model.fit([str(path)])
+
+
+def test_a_model_may_have_more_rows_than_its_tokenizer_pieces(gpt: GPT, tmp_path: Path) -> None:
+    gpt.save(tmp_path / "model")
+    n = len(gpt.tokenizer)
+    few = Tokenizer.train(["k1 v1 k2 v2"] * 5, kind="words", vocabulary_size=8)
+    few.save(tmp_path / "model")
+    padded = GPT.load(tmp_path / "model", steps=1, threads=1)
+    assert padded.vectors.words == few.pieces
+    assert padded.vectors.matrix.shape == (8, 32)
+    assert padded.logits(["k1 v1"]).shape == (1, 2, 8)
+    assert len(padded.next_tokens("k1", 100)) == 8
+    padded.fit(planted(20, 1), pretrained=True)
+    assert padded.transformer.architecture.vocabulary_size == n
+    words = " ".join(f"x{i}" for i in range(n))
+    Tokenizer.train([words] * 5, kind="words", vocabulary_size=500).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"has {n + 5} pieces and the model rows for {n}"):
+        GPT.load(tmp_path / "model")
+
+
 def test_callbacks_see_the_model_and_leave_dropout_on(texts: list[str]) -> None:
     seen = []
 
@@ -170,6 +260,17 @@ def test_callbacks_see_the_model_and_leave_dropout_on(texts: list[str]) -> None:
     assert seen == [(2, True), (4, True), (6, True)]
     assert not watched.transformer.training
     assert (watched.vectors.matrix == GPT(**options).fit(texts).vectors.matrix).all()
+
+
+def test_only_the_first_process_shows_bars(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elmo = ELMo(hidden=4, projection=2, character_dim=2, filters=((1, 2),), steps=1, threads=1)
+    for rank, shown in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        for model in (GPT(**SMALL, vocabulary_size=300, steps=1), elmo):
+            model.fit(texts[:20], progress=True)
+            assert bool(capsys.readouterr().err) == shown
 
 
 def test_a_failed_fit_changes_nothing(gpt: GPT, texts: list[str]) -> None:
@@ -361,6 +462,11 @@ def test_empty_sentences_and_long_ones(gpt: GPT, bert: BERT) -> None:
     assert gpt.encode([""])[0].shape == (0, 32)
     assert (gpt.encode(["", "k1"], pooling="mean")[0] == 0).all()
     assert gpt.encode([]) == []
+    for model in (gpt, bert):
+        for given in ([[""]], [["", ""], ["k1", "", "k2"], []]):
+            found = model.encode(given, words="mean")
+            assert [len(one) for one in found] == [len(words) for words in given]
+            assert (found[0] == 0).all()
     assert bert.encode([""])[0].shape == (2, 32)  # what stands around every sentence
     long = "k1 v1 a1 " * 20
     for model in (gpt, bert):
@@ -597,13 +703,18 @@ def test_folders_of_the_other_kind(gpt: GPT, bert: BERT, tmp_path: Path) -> None
         ({"attention": "flash"}, ValueError, "'firth' or 'torch'"),
         ({"device": "abacus"}, ValueError, "device"),
         ({"tokenizer": "bert-base"}, TypeError, "tokenizer must be a firth.contextual.Tokenizer"),
+        ({"device": "cuda:99"}, ValueError, "torch sees no such device"),
+        ({"device": "meta"}, ValueError, "torch sees no such device"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate must be above 0"),
+        ({"steps": 5, "warmup": 6}, ValueError, r"warmup \(6\) must not be above steps \(5\)"),
         ({"learning_rate": 1e-3, "min_learning_rate": 1.0}, ValueError, "must not be above learning_rate"),
     ],
 )
 def test_options_are_checked(options: dict[str, object], kind: type[Exception], said: str) -> None:
-    for model in (GPT, BERT):
-        with pytest.raises(kind, match=said):
-            model(**options)
+    for model in (GPT, BERT, ELMo):
+        if options.keys() <= {field.name for field in dataclasses.fields(model)}:
+            with pytest.raises(kind, match=said):
+                model(**options)
 
 
 def test_options_are_fixed() -> None:

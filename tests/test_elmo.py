@@ -396,7 +396,7 @@ def test_a_resumed_training_is_an_uninterrupted_one(tmp_path):
     ]
     with pytest.raises(ValueError, match="other"):
         ELMo(**QUICK).fit(chain(61), checkpoint=tmp_path / "state", resume=True)
-    with pytest.raises(ValueError, match="other"):
+    with pytest.raises(ValueError, match=r"dropout was 0\.2, is 0\.3"):
         ELMo(**{**QUICK, "dropout": 0.3}).fit(chain(60), checkpoint=tmp_path / "state", resume=True)
 
 
@@ -558,12 +558,41 @@ def test_mixture_is_refused_what_does_not_fit():
         model.fit_mixture(TEXTS, [["x"] * 6, ["x"], ["x"] * 7])
     with pytest.raises(ValueError, match="two different labels"):
         model.fit_mixture(TEXTS, [["x"] * 6, ["x"] * 2, ["x"] * 7])
+    labels = [[word[0] for word in text] for text in TEXTS]
+    for wrong, said in (
+        ({"held_out": 0.99}, "held_out=0.99 leaves sentences"),
+        ({"held_out": 1.0}, "held_out must be below 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"penalty": -1.0}, "penalty must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.fit_mixture(TEXTS, labels, **wrong)
     with pytest.raises(AttributeError, match="fit_mixture"):
         model.predict(TEXTS)
     assert model.score is None
 
 
 # ---- files
+
+
+def test_fit_goes_on_with_the_weights_of_a_folder(tmp_path):
+    model = ELMo(**QUICK).fit(chain(60))
+    model.save(tmp_path / "elmo")
+    read = ELMo.load(tmp_path / "elmo", learning_rate=1e-5, steps=2)
+    assert (read.learning_rate, read.steps, read.batch_size) == (1e-5, 2, model.batch_size)
+    texts = [*chain(60, seed=1), ["never", "seen"]]
+    before = read.perplexity(texts)
+    read.fit(texts, pretrained=True)
+    assert read.vectors.words == model.vectors.words
+    assert read.perplexity(texts) == pytest.approx(before, rel=1e-2)
+    assert not same(read, model)
+    with pytest.warns(UserWarning, match=r"pretrained=True\) goes on with them"):
+        read.fit(texts)
+    assert "never" in read.vectors.words
+    with pytest.raises(ValueError, match="has no weights yet"):
+        ELMo(**QUICK).fit(texts, pretrained=True)
+    with pytest.raises(TypeError, match="hidden is no option of training"):
+        ELMo.load(tmp_path / "elmo", hidden=3)
 
 
 def test_a_saved_folder_is_the_model(tmp_path):
@@ -593,7 +622,7 @@ def test_folders_that_are_none_are_named(tmp_path):
     config = tmp_path / "elmo" / "config.json"
     described = json.loads(config.read_text())
     config.write_text("{")
-    with pytest.raises(ValueError, match="not the JSON"):
+    with pytest.raises(ValueError, match="it is not JSON"):
         ELMo.load(tmp_path / "elmo")
     config.write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="no ELMo of firth's, but a bert"):
@@ -666,6 +695,9 @@ def test_encode_is_refused_what_it_does_not_take():
 def test_strings_are_split_as_the_option_says():
     assert ELMo()._split_all(["The cat's tail."]) == [["The", "cat's", "tail."]]
     assert ELMo(split="words")._split_all(["The cat's tail."]) == [["the", "cat", "s", "tail"]]
+    strange = "İstanbul ΌΣΟΣ Straẞe ǅ_9 \U0003abcd \ud800x"  # lower cases of two characters, or that depend on others
+    fitted = ELMo(split="words")._corpus([strange.replace("\ud800", " ")], progress=False).vocabulary.words
+    assert sorted(ELMo(split="words")._split_all([strange])[0]) == sorted(fitted)
     strings, lists = ["The cat's", "A cat"], [["The", "cat's"], ["A", "cat"]]
     assert ELMo(split="words")._corpus(strings, progress=False).vocabulary.words == ["cat", "a", "s", "the"]
     assert set(ELMo(split="words")._corpus(lists, progress=False).vocabulary.words) == {"The", "cat's", "A", "cat"}

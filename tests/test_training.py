@@ -381,6 +381,13 @@ def test_learning_rate():
     assert Schedule(steps=1, warmup=1, learning_rate=1.0).rate(0) == 1.0
 
 
+def test_devices_that_are_not_there_are_refused(ids):
+    batches = NextTokenBatches(ids, length=16)
+    for device, said in (("banana", "one of torch's"), ("cuda:99", "no such device"), ("meta", "no such device")):
+        with pytest.raises(ValueError, match=said):
+            train(bigrams(), batches, loss, SCHEDULE, device=device)
+
+
 def test_schedule_refuses():
     for wrong, said in (
         ({"steps": 0}, "steps must be at least 1"),

@@ -621,6 +621,30 @@ def test_old_names_shards_and_bf16_are_read(folder):
     assert all(torch.equal(a, b.bfloat16()) for a, b in zip(found.parameters(), wanted.parameters(), strict=True))
 
 
+def test_positions_of_roberta_whose_padding_has_no_number(folder):
+    def rename(tensors):
+        for name in list(tensors):
+            tensor = tensors.pop(name)
+            if name.startswith("bert."):
+                tensors["roberta." + name.removeprefix("bert.")] = tensor
+
+    change(folder, rename)
+    found = []
+    for padding in (None, 1):
+        describe(folder, model_type="roberta", pad_token_id=padding)
+        found.append(checkpoints.read(folder)[0])
+    assert found[0].architecture.length == found[1].architecture.length
+    assert torch.equal(found[0].positions.weight, found[1].positions.weight)
+
+
+def test_an_index_that_names_nothing_is_damaged(folder):
+    (folder / "model.safetensors").unlink()
+    for wrong in ("{}", '{"weight_map": {"a": 3}}', "[]", "{"):
+        (folder / "model.safetensors.index.json").write_text(wrong)
+        with pytest.raises(ValueError, match=r"index\.json is damaged"):
+            checkpoints.read(folder)
+
+
 def test_errors_name_the_tensor(folder, tmp_path):
     name = "bert.encoder.layer.1.attention.self.key.bias"
     shutil.copytree(folder, folder / "spare")

@@ -1,8 +1,9 @@
-"""What GPT and BERT share: options, `fit`, `encode`, attention maps, folders."""
+"""What GPT, BERT and ELMo share of training; what GPT and BERT do: `fit`, `encode`, attention maps, folders."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import math
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import files
@@ -40,12 +41,97 @@ Sentence = str | Sequence[str]
 DESCRIPTION = "firth.json"  # beside the checkpoint's own files: options and history
 HEAD = "head.safetensors"  # where there is one, the folder is a classifier's
 _CHECKED_HERE = {"checked_by_class": True}
+_OF_ARCHITECTURE = ("layers", "heads", "dim", "length", "mlp_dim", "tied", "dropout", "attention_dropout")
+_OF_TOKENIZER = ("tokenizer", "kind", "vocabulary_size", "min_count", "lowercase")
+_OF_EMBEDDING = ("embedding", "embedding_mode", "embedding_steps", "embedding_project", "embedding_std")
+_OF_FOLDER = {"attention", *_OF_ARCHITECTURE, *_OF_TOKENIZER, *_OF_EMBEDDING}  # what no option of training decides
 _BATCH_PIECES = 4096  # of a batch of sentences, padding included, when nothing is learnt
 _FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class ContextualModel(Learner):
+class TrainedModel(Learner):
+    """A module of torch that is trained on texts: the options of that, and how it is run."""
+
+    epochs: float = option(1.0, above=0, high=1_000_000)
+    steps: int | None = option(None, low=1, high=2**62)
+    batch_size: int = option(32, low=1, high=1_000_000)
+    accumulate: int = option(1, low=1, high=1_000_000)
+    learning_rate: float = option(1e-3, above=0, high=1e3)
+    min_learning_rate: float | None = option(None, low=0, high=1e3)
+    warmup: int | None = option(None, low=0, high=2**62)
+    weight_decay: float = option(0.1, low=0, high=1e3)
+    clip: float | None = option(1.0, above=0, high=3e38)
+    held_out: float = option(0.05, low=0, high=0.99)
+    evaluate_every: int | None = option(None, low=1, high=2**62)
+    evaluate_batches: int = option(16, low=0, high=2**62)
+    device: str = "cpu"
+    seed: int = option(1, low=0, high=2**63 - 1)
+    threads: int | None = option(None, low=1, high=4096)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
+            )
+        if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must not be above steps ({self.steps})")
+        self._place()
+        self.history: list[training.Evaluation] = []  # type: ignore[assignment]
+        self._from_folder = False  # whether the weights were read
+
+    def _module(self) -> nn.Module:
+        """What was trained; AttributeError before `fit`."""
+        raise NotImplementedError
+
+    def _schedule(self, epoch: float, **others: Any) -> training.Schedule:
+        """The options as a schedule; `epoch` is how many examples are one, `others` are no options here."""
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            processes = torch.distributed.get_world_size()
+        each = self.batch_size * self.accumulate * processes
+        options = self.options | {"steps": self.steps or max(1, round(self.epochs * epoch / each))} | others
+        names = {field.name for field in dataclasses.fields(training.Schedule)}
+        return training.Schedule(**{name: value for name, value in options.items() if name in names})
+
+    def _begins_anew(self, pretrained: bool) -> None:
+        """Tell whoever may think that weights that were read are gone on with."""
+        if self._from_folder and not pretrained:
+            warnings.warn(
+                f"{type(self).__name__}.fit begins anew, with random weights: those that were read are not used. "
+                "fit(..., pretrained=True) goes on with them",
+                stacklevel=3,
+            )
+
+    @contextlib.contextmanager
+    def _threaded(self) -> Iterator[None]:
+        """The threads that were asked for."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Neither gradients nor dropout, also when a callback asks in the midst of training."""
+        module = self._module()
+        learning = module.training
+        module.eval()
+        try:
+            with self._threaded(), torch.inference_mode():
+                yield
+        finally:
+            module.train(learning)
+
+    def _place(self) -> torch.device:
+        return training.device_of(self.device)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ContextualModel(TrainedModel):
     """A transformer over a tokenizer's pieces: what GPT and BERT share."""
 
     causal: ClassVar[bool]  # reads from the left alone
@@ -70,32 +156,13 @@ class ContextualModel(Learner):
     embedding_steps: int = option(1000, low=1, high=2**62)
     embedding_project: bool = False
     embedding_std: float | None = option(None, above=0, high=1e6)
-    epochs: float = option(1.0, above=0, high=1_000_000)
-    steps: int | None = option(None, low=1, high=2**62)
-    batch_size: int = option(32, low=1, high=1_000_000)
-    accumulate: int = option(1, low=1, high=1_000_000)
-    learning_rate: float = option(1e-3, above=0, high=1e3)
-    min_learning_rate: float | None = option(None, low=0, high=1e3)
-    warmup: int | None = option(None, low=0, high=2**62)
-    weight_decay: float = option(0.1, low=0, high=1e3)
-    clip: float | None = option(1.0, above=0, high=3e38)
     bf16: bool | None = None
     documents: Literal["lines", "blank_lines"] = "lines"
-    held_out: float = option(0.05, low=0, high=0.99)
-    evaluate_every: int | None = option(None, low=1, high=2**62)
-    evaluate_batches: int = option(16, low=0, high=2**62)
-    device: str = "cpu"
-    seed: int = option(1, low=0, high=2**63 - 1)
-    threads: int | None = option(None, low=1, high=4096)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dim % self.heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
-        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
-            )
         if self.tokenizer is not None and not isinstance(self.tokenizer, Tokenizer):
             raise TypeError(
                 f"tokenizer must be a firth.contextual.Tokenizer, not {type(self.tokenizer).__name__}; "
@@ -111,11 +178,8 @@ class ContextualModel(Learner):
                 )
         elif self.embedding_mode != "tuned":
             raise ValueError(f"embedding_mode={self.embedding_mode!r} needs embedding, the vectors to begin with")
-        _device(self.device)
-        self.history: list[training.Evaluation] = []  # type: ignore[assignment]
         self.static_start: StaticStart | None = None
         self._transformer: Transformer | None = None
-        self._from_folder = False  # whether the weights were read
         self._learnt_tokenizer = False  # by `fit`, not given
 
     # ---- what was learnt
@@ -133,6 +197,9 @@ class ContextualModel(Learner):
             raise AttributeError(f"this {type(self).__name__} has not been fitted: {_FIRST_MODEL}")
         return self._transformer
 
+    def _module(self) -> Transformer:
+        return self.transformer
+
     @property
     def vectors(self) -> Vectors:
         """The rows of W_E, a static vector for each piece (a copy).
@@ -142,8 +209,10 @@ class ContextualModel(Learner):
         AttributeError
             Before `fit`.
         """
-        weights = self.transformer.embedding.weight
-        return Vectors(self._pieces().pieces, weights.detach().float().cpu().numpy().copy())
+        weights = self.transformer.embedding.weight.detach().float().cpu().numpy()
+        # The model may have rows beyond the tokenizer's pieces, and the tokenizer numbers that no piece has.
+        rows = {piece: row for row, piece in enumerate(self._pieces().pieces) if piece}
+        return Vectors(list(rows), weights[list(rows.values())])
 
     def _pieces(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -166,8 +235,9 @@ class ContextualModel(Learner):
         callbacks: Iterable[Callable[[Any], object]] = (),
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
+        pretrained: bool = False,
     ) -> Self:
-        """Learn from texts, from the beginning: weights that were read from a folder are not gone on with.
+        """Learn from texts: from the beginning, or from the weights that there are.
 
         Parameters
         ----------
@@ -185,6 +255,10 @@ class ContextualModel(Learner):
             minutes, and at Ctrl-C.
         resume
             Continue from the checkpoint where there is one, along the same loss curve as if nothing had happened.
+        pretrained
+            Begin with the weights, the architecture and the tokenizer that were read from a folder, or that an earlier
+            `fit` has left, instead of random ones: to go on in the language of a field, say. The options of training
+            are the model's; ``from_pretrained(folder, learning_rate=5e-5, epochs=1)`` sets others than the folder's.
 
         Returns
         -------
@@ -204,13 +278,13 @@ class ContextualModel(Learner):
         Notes
         -----
         Under ``torchrun --nproc-per-node 2`` two processes learn together from `batch_size` sequences each.
+        Each cuts the texts into pieces for itself, to the same ones; the first one shows bars and writes checkpoints.
+        `threads` is about torch's: cutting texts takes all processors, or RAYON_NUM_THREADS of the environment.
         """
-        if self._from_folder:
-            warnings.warn(
-                f"{type(self).__name__}.fit begins anew, with random weights: those that were read are not used. For a "
-                "task of one's own there are SentenceClassifier and TokenClassifier",
-                stacklevel=2,
-            )
+        progress = progress and training.is_first_process()
+        self._begins_anew(pretrained)
+        if pretrained:
+            self._can_go_on()
         called = list(callbacks)
         for i, callback in enumerate(called):
             if not callable(callback):
@@ -221,21 +295,25 @@ class ContextualModel(Learner):
         kept = None if checkpoint is None else Path(checkpoint)
         with self._threaded(), torch.random.fork_rng(devices=[]):
             try:
-                tokenizer = self._tokenizer_for(data, kept if resume else None, progress=progress)
+                tokenizer = self._tokenizer_for(data, kept if resume else None, pretrained, progress=progress)
                 ids = self._ids_of(data, tokenizer, progress=progress)
                 torch.manual_seed(self.seed)
-                transformer = Transformer(self._architecture(tokenizer), self.attention)
-                start = self._start_from_vectors(transformer, tokenizer)
+                if pretrained:
+                    transformer, start = copy.deepcopy(self.transformer), self.static_start
+                else:
+                    transformer = Transformer(self._architecture(tokenizer), self.attention)
+                    start = self._start_from_vectors(transformer, tokenizer)
                 batches = self._batches(ids, tokenizer)
-                schedule = self._schedule(ids)
+                schedule = self._schedule(len(ids.train) / self.length)
+                learnt = self._learnt_tokenizer or self.tokenizer is None
                 self.__dict__.update(
                     tokenizer=tokenizer,
-                    _learnt_tokenizer=self._learnt_tokenizer or self.tokenizer is None,
+                    _learnt_tokenizer=learnt,
                     _transformer=transformer,
                     static_start=start,
                     history=[],
                 )
-                if kept is not None and not (kept / CHECKPOINT).exists() and os.environ.get("RANK", "0") == "0":
+                if kept is not None and not (kept / CHECKPOINT).exists() and training.is_first_process():
                     kept.mkdir(parents=True, exist_ok=True)
                     tokenizer.save(kept / TOKENIZER)
                 training.train(
@@ -250,6 +328,7 @@ class ContextualModel(Learner):
                     checkpoint=kept,
                     resume=resume,
                     history=self.history,
+                    options=self._shared(learnt and not pretrained, pretrained),
                 )
             except (KeyboardInterrupt, FloatingPointError):
                 raise  # what had been learnt by then is kept
@@ -267,9 +346,22 @@ class ContextualModel(Learner):
     def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
         raise NotImplementedError
 
-    def _tokenizer_for(self, data: Any, kept: Path | None, *, progress: bool) -> Tokenizer:
+    def _can_go_on(self) -> None:
+        """Refuse a training of weights that are not there."""
+        if self._transformer is None:
+            raise ValueError(f"pretrained=True, and this {type(self).__name__} has no weights yet: {_FIRST_MODEL}")
+
+    def _shared(self, learnt: bool, pretrained: bool) -> dict[str, Any]:
+        """What a training that is resumed must share, beside its schedule, its architecture and its data."""
+        names = ["embedding_mode", "embedding_steps"]
+        if learnt:
+            names += ["kind", "vocabulary_size", "min_count", "lowercase"]
+        return {"pretrained": pretrained, **{name: getattr(self, name) for name in names}}
+
+    def _tokenizer_for(self, data: Any, kept: Path | None, pretrained: bool, *, progress: bool) -> Tokenizer:
         """The one that was given, that a training to be continued began with, or one learnt from the texts."""
-        if self.tokenizer is not None and not self._learnt_tokenizer:
+        own = pretrained or not self._learnt_tokenizer or isinstance(data, training.TokenIds)
+        if self.tokenizer is not None and own:
             return self.tokenizer
         if isinstance(data, training.TokenIds):
             raise ValueError("numbers of pieces need the tokenizer that made them: give tokenizer=")
@@ -300,32 +392,6 @@ class ContextualModel(Learner):
         _texts(data, self.documents)
         return training.TokenIds.build(
             data, tokenizer, held_out=self.held_out, seed=self.seed, documents=self.documents, progress=progress
-        )
-
-    def _schedule(self, ids: training.TokenIds) -> training.Schedule:
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            processes = torch.distributed.get_world_size()
-        each = self.batch_size * self.accumulate * self.length * processes
-        return training.Schedule(
-            steps=self.steps or max(1, round(self.epochs * len(ids.train) / each)),
-            **{
-                name: getattr(self, name)
-                for name in (
-                    "batch_size",
-                    "length",
-                    "accumulate",
-                    "learning_rate",
-                    "min_learning_rate",
-                    "warmup",
-                    "weight_decay",
-                    "clip",
-                    "bf16",
-                    "evaluate_every",
-                    "evaluate_batches",
-                    "seed",
-                )
-            },
         )
 
     def _start_from_vectors(self, transformer: Transformer, tokenizer: Tokenizer) -> StaticStart | None:
@@ -403,12 +469,12 @@ class ContextualModel(Learner):
         return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
 
     @classmethod
-    def load(cls, path: files.PathLike, *, device: str = "cpu") -> Self:
+    def load(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
         """Read a folder that `save` wrote, or another of the same layout: another name for `from_pretrained`."""
-        return cls.from_pretrained(path, device=device)
+        return cls.from_pretrained(path, device=device, **options)
 
     @classmethod
-    def from_pretrained(cls, path: files.PathLike, *, device: str = "cpu") -> Self:
+    def from_pretrained(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
         """Read a folder of the Hugging Face layout: config.json, model.safetensors, tokenizer.json.
 
         Parameters
@@ -417,15 +483,25 @@ class ContextualModel(Learner):
             The folder: of a model that `save` wrote, or of a published one of this family.
         device
             Where the model shall run.
+        options
+            Options of training for ``fit(..., pretrained=True)``, such as `learning_rate` or `epochs`, instead of those
+            that the folder was saved with. What the weights and the tokenizer decide is no such option.
 
         Raises
         ------
         OSError
             If a file is not there.
+        TypeError
+            If an option is none of training.
         ValueError
-            If the folder holds a model of another family, or a tensor is missing, naming it.
+            If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer has more
+            pieces than its model rows.
         """
         folder = Path(path)
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in options:
+            if name not in known or name in _OF_FOLDER:
+                raise TypeError(f"{name} is no option of training: the folder says what a model is")
         if not folder.is_dir():
             raise NotADirectoryError(f"{folder} is no folder with config.json and model.safetensors in it")
         transformer, config = checkpoints.read(folder)
@@ -434,18 +510,24 @@ class ContextualModel(Learner):
             other = "GPT" if architecture.causal else "BERT"
             raise ValueError(f"{folder} holds a {config.get('model_type')}: {other}.from_pretrained reads it")
         tokenizer = Tokenizer.load(folder)
+        if len(tokenizer) > architecture.vocabulary_size:
+            raise ValueError(
+                f"the tokenizer in {folder} has {len(tokenizer)} pieces and the model rows for "
+                f"{architecture.vocabulary_size}: they are not of one model"
+            )
         described = _described(folder, cls.__name__)
-        known = {field.name for field in dataclasses.fields(cls)}
-        options = {name: value for name, value in described.get("options", {}).items() if name in known}
-        options["attention"] = "firth"
-        options |= {name: getattr(architecture, name) for name in ("layers", "heads", "dim", "length", "tied")}
-        options |= {"mlp_dim": architecture.mlp_dim, "device": device, "tokenizer": tokenizer}
+        saved = {name: value for name, value in described.get("options", {}).items() if name in known}
+        saved |= {name: getattr(architecture, name) for name in _OF_ARCHITECTURE}
+        saved |= {"attention": "firth", "device": device, "tokenizer": tokenizer}
         try:
-            model = cls(**options)
+            model = cls(**saved)
             model._restore({}, described)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder / DESCRIPTION} is damaged, or of another version of firth: {error}") from None
-        model._transformer = transformer.to(_device(device)).eval()
+        if options:
+            history, model = model.history, dataclasses.replace(model, **options)
+            model.history = history
+        model._transformer = transformer.to(model._place()).eval()
         model._from_folder = True
         return model
 
@@ -518,7 +600,8 @@ class ContextualModel(Learner):
             if pooling is not None:
                 raise ValueError("pooling and words exclude each other: one vector for a sentence, or one for a word")
         encodings = self._encoded(sentences, truncate)
-        found: list[NDArray[np.float32]] = [np.zeros((0, self.dim), np.float32)] * len(encodings)
+        # Of a sentence without a piece nothing is computed, and its words, if it has any, are zeros.
+        found = [np.zeros((0 if words is None else one.n_words, self.dim), np.float32) for one in encodings]
         pooled = np.zeros((len(encodings), self.dim), np.float32)
         for rows, states, lengths in self._states(encodings, layer, bf16=bf16, progress=progress):
             if pooling is not None:
@@ -596,11 +679,7 @@ class ContextualModel(Learner):
     def _encoded(self, sentences: Sequence[Sentence], truncate: int | None) -> list[Encoding]:
         """Pieces of sentences, looked at before anything is computed."""
         tokenizer, positions = self._pieces(), self.transformer.architecture.length
-        if isinstance(sentences, str | bytes):
-            raise TypeError(
-                "sentences must be a list of strings or of lists of words; for one sentence give [sentence]"
-            )
-        given = [one if isinstance(one, str) else _word_list(i, one) for i, one in enumerate(sentences)]
+        given = checked_sentences(sentences)
         if truncate is not None:
             whole_number("truncate", truncate, low=3 if self._special else 1, high=positions)
         encodings = tokenizer.encode_batch(given, special=self._special, length=truncate)
@@ -633,31 +712,6 @@ class ContextualModel(Learner):
                 else:
                     states = transformer(ids, lengths=told, all_layers=True)[layer]
             yield rows, states.float(), lengths
-
-    @contextlib.contextmanager
-    def _threaded(self) -> Iterator[None]:
-        """The threads that were asked for."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """Neither gradients nor dropout, also when a callback asks in the midst of training."""
-        transformer = self.transformer
-        learning = transformer.training
-        transformer.eval()
-        try:
-            with self._threaded(), torch.inference_mode():
-                yield
-        finally:
-            transformer.train(learning)
-
-    def _place(self) -> torch.device:
-        return _device(self.device)
 
     def _padding(self) -> int:
         return self._pieces().padding or 0
@@ -710,16 +764,6 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device must be one of torch's, such as 'cpu' or 'cuda', not {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', and torch sees no such device here")
-    return device
-
-
 def _loss(transformer: Transformer, batch: training.Batch) -> tuple[Tensor, Tensor]:
     """Summed loss of a batch's targets in nats, and their number."""
     targets = (batch.targets != IGNORED).sum()
@@ -731,6 +775,13 @@ def _texts(data: Any, documents: Literal["lines", "blank_lines"], *, progress: b
     if isinstance(data, bytes) or not isinstance(data, str | os.PathLike | Iterable):
         raise TypeError(f"fit takes texts, the path of a file, a firth.Corpus or TokenIds, not {type(data).__name__}")
     return training.read_texts(data, documents=documents, progress=progress)
+
+
+def checked_sentences(sentences: Any) -> list[str | list[str]]:
+    """Sentences, each a string or a list of words; TypeError naming what is neither."""
+    if isinstance(sentences, str | bytes):
+        raise TypeError("sentences must be a list of strings or of lists of words; for one sentence give [sentence]")
+    return [one if isinstance(one, str) else _word_list(i, one) for i, one in enumerate(sentences)]
 
 
 def _word_list(i: int, words: Any) -> list[str]:
@@ -756,16 +807,15 @@ def _counted(name: str, given: Sequence[int] | None, n: int) -> list[int]:
 def _described(folder: Path, kind: str) -> dict[str, Any]:
     """What `save` wrote beside a checkpoint; nothing, if the checkpoint is somebody else's."""
     place = folder / DESCRIPTION
-    if not place.exists():
-        return {}
-    try:
-        described = json.loads(place.read_text(encoding="utf-8"))
-        if described["format"] != "firth contextual":
-            raise ValueError("it is of another kind")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{place} is damaged: {error}") from None
+    return read_description(place, kind) if place.exists() else {}
+
+
+def read_description(place: Path, kind: str) -> dict[str, Any]:
+    """What `save` of a model of this kind wrote of it; ValueError if that is something else."""
+    described = checkpoints.read_json(place)
+    if described.get("format") != "firth contextual" or described.get("model") != kind:
+        other = described.get("model") or described.get("model_type")
+        raise ValueError(f"{place} holds no {kind} of firth's, but a {other}")
     if described.get("version") != files.VERSION:
         raise ValueError(f"{place} has version {described.get('version')}; this firth reads {files.VERSION}")
-    if described.get("model") != kind:
-        raise ValueError(f"{place} describes a {described.get('model')}, not a {kind}")
-    return typing.cast("dict[str, Any]", described)
+    return described

@@ -222,7 +222,7 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
         If the model is of another family, or the files do not hold what config.json says: with the tensor's name.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_json(folder / CONFIG)
     kind = config.get("model_type")
     family = _FAMILIES.get(str(kind))
     if family is None:
@@ -230,9 +230,10 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     tensors = _read_weights(folder)
     # Old checkpoints call a norm's weight gamma and its bias beta.
     tensors = {name.replace(".gamma", ".weight").replace(".beta", ".bias"): t for name, t in tensors.items()}
-    skipped = (
-        int(config.get("pad_token_id", 1)) + 1 if family is _ROBERTA else 0
-    )  # its positions begin behind padding's
+    skipped = 0
+    if family is _ROBERTA:  # its positions begin behind padding's
+        padding = config.get("pad_token_id")
+        skipped = (1 if padding is None else int(padding)) + 1
     architecture = _architecture(folder, config, family, tensors, skipped)
     with torch.device("meta"):  # weights that are replaced at once need no memory, and no random numbers
         transformer = Transformer(architecture)
@@ -318,24 +319,26 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
         tokenizer.save(folder)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    place = folder / CONFIG
+def read_json(place: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; ValueError naming the file if it holds anything else."""
     try:
-        config = json.loads(place.read_text(encoding="utf-8"))
+        found = json.loads(place.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{place} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{place} is not a JSON object")
-    return config
+        raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{place} is damaged: it is not JSON of the kind it should be, an object")
+    return found
 
 
 def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     if (folder / WEIGHTS).exists():
         return files.read_tensors(folder / WEIGHTS)[0]
     if (folder / _INDEX).exists():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        parts = read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+            raise ValueError(f"{folder / _INDEX} is damaged: its weight_map does not name the files of the tensors")
         tensors: dict[str, NDArray[Any]] = {}
-        for name in sorted(set(index["weight_map"].values())):
+        for name in sorted(set(parts.values())):
             tensors |= files.read_tensors(folder / Path(name).name)[0]
         return tensors
     pickled = (folder / "pytorch_model.bin").exists()

@@ -11,14 +11,11 @@ loop over time serves them both.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import dataclasses
 import itertools
 import json
-import math
 import os
-import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -30,11 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from firth import corpus as corpora
 from firth import files
-from firth.checks import whole_number
-from firth.contextual.training import Evaluation, Schedule, train
+from firth.checks import real_number, whole_number
+from firth.contextual.base import TrainedModel, checked_sentences, read_description
+from firth.contextual.training import Evaluation, is_first_process, paths_of, train
 from firth.corpus import Corpus
-from firth.models.base import Learner, fingerprint, option
+from firth.models.base import fingerprint, option
 from firth.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -508,8 +507,6 @@ class TextBatches:
         Texts in a batch, and the most words in one.
     seed
         Of their order.
-    options
-        What else a training that is resumed must share.
     """
 
     def __init__(
@@ -523,9 +520,7 @@ class TextBatches:
         batch_size: int,
         length: int,
         seed: int,
-        options: str = "",
     ) -> None:
-        self.options = options
         self.corpus, self.speller = corpus, speller
         self.targets = np.concatenate([[_BEGIN, _END], targets])
         self.batch_size, self.length, self.seed = batch_size, length, seed
@@ -554,7 +549,7 @@ class TextBatches:
     def fingerprint(self) -> list[int]:
         """What tells these texts from others. Reads the corpus once."""
         held = 0 if self._held is None else len(self._held)
-        own = [len(self), held, self.batch_size, self.length, self.seed, zlib.crc32(self.options.encode())]
+        own = [len(self), held, self.batch_size, self.length, self.seed]
         return [*fingerprint(self.corpus), *own]
 
     def __call__(self, first: int, count: int) -> Batch:
@@ -632,8 +627,8 @@ CONFIG, TENSORS = "config.json", "model.safetensors"  # the files of a folder
 _CLASSES_SEED = 7919  # so that what is held out of labels is not what is held out of texts
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
-class ELMo(Learner):
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class ELMo(TrainedModel):
     """A state for each occurrence of a word, from language models of LSTMs that read from both ends.
 
     Peters, Neumann, Iyyer, Gardner, Clark, Lee & Zettlemoyer (2018). A word's vector comes from its characters, so that
@@ -710,31 +705,14 @@ class ELMo(Learner):
     softmax: Literal["adaptive", "sampled"] = "adaptive"
     negatives: int = option(4096, low=1, high=10_000_000)
     epochs: float = option(5.0, above=0, high=1_000_000)
-    steps: int | None = option(None, low=1, high=2**62)
-    batch_size: int = option(32, low=1, high=1_000_000)
     length: int = option(64, low=1, high=1_000_000)
-    accumulate: int = option(1, low=1, high=1_000_000)
     learning_rate: float = option(2e-3, above=0, high=1e3)
-    min_learning_rate: float | None = option(None, low=0, high=1e3)
-    warmup: int | None = option(None, low=0, high=2**62)
     weight_decay: float = option(0.0, low=0, high=1e3)
-    clip: float | None = option(1.0, above=0, high=3e38)
     held_out: float = option(0.02, low=0, high=0.99)
-    evaluate_every: int | None = option(None, low=1, high=2**62)
-    evaluate_batches: int = option(16, low=0, high=2**62)
-    device: str = "cpu"
-    seed: int = option(1, low=0, high=2**63 - 1)
-    threads: int | None = option(None, low=1, high=4096)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.__dict__["filters"] = _filters(self.filters)
-        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
-            )
-        torch.device(self.device)
-        self.history: list[Evaluation] = []  # type: ignore[assignment]
         self._network: BidirectionalLanguageModel | None = None
         self._words: list[str] = []
         self._counts = np.zeros(0, np.int64)
@@ -758,6 +736,9 @@ class ELMo(Learner):
             raise AttributeError("this ELMo has not been fitted: call fit(texts) first, or ELMo.load(folder)")
         return self._network
 
+    def _module(self) -> BidirectionalLanguageModel:
+        return self.network
+
     @property
     def vectors(self) -> Vectors:
         """Layer 0 of the words that are predicted: what a word's characters tell, the same in every sentence.
@@ -767,7 +748,7 @@ class ELMo(Learner):
         AttributeError
             Before `fit`.
         """
-        network, speller = self.network.eval(), Speller(self._words, self.max_characters)
+        network, speller = self.network, Speller(self._words, self.max_characters)
         rows = np.arange(2, len(self._words) + 2)
         with self._running():
             parts = [
@@ -790,8 +771,9 @@ class ELMo(Learner):
         callbacks: Iterable[Callable[[Any], object]] = (),
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
+        pretrained: bool = False,
     ) -> Self:
-        """Learn both language models.
+        """Learn both language models: from the beginning, or from the weights that there are.
 
         Parameters
         ----------
@@ -807,6 +789,10 @@ class ELMo(Learner):
             A folder for the state of the training, made if it is not there.
         resume
             Continue from the checkpoint where there is one, as if the training had not been interrupted.
+        pretrained
+            Begin with the weights that were read from a folder, or that an earlier `fit` has left, and predict the
+            words that they do; ``ELMo.load(folder, learning_rate=1e-4, epochs=1)`` sets other options of training than
+            the folder's.
 
         Returns
         -------
@@ -824,10 +810,17 @@ class ELMo(Learner):
         FloatingPointError
             If the loss stops being finite, naming the step; the weights are then the last good ones.
         """
+        progress = progress and is_first_process()
+        self._begins_anew(pretrained)
+        if pretrained and self._network is None:
+            raise ValueError("pretrained=True, and this ELMo has no weights yet: ELMo.load(folder) reads some")
         corpus = self._corpus(data, progress=progress)
         if corpus.n_tokens == 0:
             raise ValueError("there is no word in these texts")
-        words, counts, targets = self._targets(corpus)
+        if pretrained:
+            words, counts, targets = self._words, self._counts, self._own_targets(corpus)
+        else:
+            words, counts, targets = self._targets(corpus)
         learnt, held = self._split(corpus)
         speller = Speller(corpus.vocabulary.words, self.max_characters)
 
@@ -840,45 +833,20 @@ class ELMo(Learner):
             batch_size=self.batch_size,
             length=self.length,
             seed=self.seed,
-            options=json.dumps({**self.options, "device": None, "threads": None}),
         )
-        per_step = self.batch_size * self.accumulate * int(os.environ.get("WORLD_SIZE", "1"))
-        schedule = Schedule(
-            steps=self.steps or max(1, math.ceil(self.epochs * len(batches) / per_step)),
-            batch_size=self.batch_size,
-            length=batches.words_per_text,
-            accumulate=self.accumulate,
-            learning_rate=self.learning_rate,
-            min_learning_rate=self.min_learning_rate,
-            warmup=self.warmup,
-            weight_decay=self.weight_decay,
-            betas=(0.9, 0.99),
-            clip=self.clip,
-            bf16=False,
-            evaluate_every=self.evaluate_every,
-            evaluate_batches=self.evaluate_batches,
-            seed=self.seed,
-        )
+        schedule = self._schedule(len(batches), length=batches.words_per_text, betas=(0.9, 0.99), bf16=False)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = self._new_network(counts)
+            network = copy.deepcopy(self.network) if pretrained else self._new_network(counts)
             mixture = Mixture(self.layers + 1).to(self.device)
         before = self.__dict__.copy()
         self._network, self._words, self._counts = network, words, counts
         self.mixture, self.classifier, self.labels, self.score = mixture, None, [], None
         self.history = []
 
-        def calling(callback: Callable[[Any], object]) -> Callable[[Evaluation], object]:
-            def call(_: Evaluation) -> object:
-                answer = callback(self)
-                network.train()  # what looks at states has turned dropout off
-                return answer
-
-            return call
-
         try:
             given: list[Any] = list(callbacks)
-            with self._threads():
+            with self._threaded():
                 train(
                     network,
                     batches,
@@ -886,10 +854,14 @@ class ELMo(Learner):
                     schedule,
                     device=self.device,
                     progress=progress,
-                    callbacks=[calling(one) if callable(one) else one for one in given],
+                    callbacks=[
+                        (lambda _, one=one: one(self)) if callable(one) else one  # type: ignore[misc]
+                        for one in given
+                    ],
                     checkpoint=checkpoint,
                     resume=resume,
                     history=self.history,
+                    options={**self.options, "device": None, "threads": None, "pretrained": pretrained},
                 )
         except (KeyboardInterrupt, FloatingPointError):
             raise  # what was learnt is kept
@@ -905,9 +877,9 @@ class ELMo(Learner):
         if isinstance(data, Corpus):
             return data
         options: dict[str, Any] = {"min_count": 1, "tokenizer": self.split, "threads": self.threads}
-        paths = isinstance(data, list | tuple) and len(data) > 0 and isinstance(data[0], os.PathLike)
-        if paths or isinstance(data, str | os.PathLike):
-            return Corpus.from_file(data, progress=progress, **options)
+        paths = paths_of(data)
+        if paths is not None:
+            return Corpus.from_file(paths, progress=progress, **options)
         if not isinstance(data, Iterable):
             raise TypeError(f"fit takes strings, lists of words, a path or a firth.Corpus, not {type(data).__name__}")
         # Lists of words need no splitting.
@@ -927,6 +899,11 @@ class ELMo(Learner):
         texts = int((np.diff(corpus.offsets) > 0).sum())
         predicted = np.concatenate([[texts, texts, counts[order[n:]].sum()], counts[order[:n]]])
         return [corpus.vocabulary.words[i] for i in order[:n].tolist()], predicted, targets
+
+    def _own_targets(self, corpus: Corpus) -> NDArray[np.int64]:
+        """What each word of any corpus is predicted as by the model as it is."""
+        ids = {word: i for i, word in enumerate(self._words, _SPECIAL)}
+        return np.array([ids.get(word, _RARE) for word in corpus.vocabulary.words], np.int64)
 
     def _split(self, corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Documents to learn from, and those held out."""
@@ -967,18 +944,16 @@ class ELMo(Learner):
         corpus = self._corpus(texts, progress=False)
         if corpus.n_tokens == 0:
             raise ValueError("there is no word in these texts")
-        ids = {word: i for i, word in enumerate(self._words, _SPECIAL)}
-        targets = np.array([ids.get(word, _RARE) for word in corpus.vocabulary.words], np.int64)
         batches = TextBatches(
             corpus,
             Speller(corpus.vocabulary.words, self.max_characters),
-            targets,
+            self._own_targets(corpus),
             np.arange(len(corpus)),
             batch_size=self.batch_size,
             length=self.length,
             seed=0,
         )
-        network, nats, predicted = self.network.eval(), 0.0, 0
+        network, nats, predicted = self.network, 0.0, 0
         with self._running():
             for batch in batches.in_order():
                 total, n = network.loss(batch.to(self.device))
@@ -1095,8 +1070,10 @@ class ELMo(Learner):
         names = sorted({label for own in labels for label in own if label is not None})
         if len(names) < 2:
             raise ValueError(f"there must be two different labels at least, not {len(names)}")
-        if not 0 <= held_out < 1:
-            raise ValueError(f"held_out must be at least 0 and below 1, not {held_out}")
+        whole_number("steps", steps, low=1)
+        real_number("penalty", penalty, low=0)
+        if real_number("held_out", held_out, low=0) >= 1:
+            raise ValueError(f"held_out must be below 1, not {held_out}")
         ids = {name: i for i, name in enumerate(names)}
         order = np.random.default_rng((self.seed, _CLASSES_SEED)).permutation(len(words))
         held = set(order[: round(held_out * len(words))].tolist())
@@ -1113,6 +1090,8 @@ class ELMo(Learner):
                     layer.append(state[i, at])
         x = [torch.cat(layer) for layer in collected]
         y, test = torch.tensor(classes, device=x[0].device), torch.tensor(testing, device=x[0].device)
+        if len(set(y[~test].tolist())) < 2:
+            raise ValueError(f"held_out={held_out} leaves sentences of a single label, or of none, to learn from")
         mixture = Mixture(self.layers + 1, layer_norm=layer_norm).to(x[0].device)
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
@@ -1144,27 +1123,14 @@ class ELMo(Learner):
         return [[self.labels[i] for i in (state @ weight.T + bias).argmax(1)] for state in self.encode(sentences)]
 
     def _split_all(self, sentences: Sequence[str | Sequence[str]]) -> list[list[str]]:
-        if isinstance(sentences, str | bytes):
-            raise TypeError(
-                "sentences must be a list of strings or of lists of words; for one sentence give [sentence]"
-            )
-        found = []
-        for i, sentence in enumerate(sentences):
-            if isinstance(sentence, str):
-                words = re.findall(r"\w+", sentence.lower()) if self.split == "words" else sentence.split()
-            else:
-                words = list(sentence)
-                for k, word in enumerate(words):
-                    if not isinstance(word, str):
-                        raise TypeError(f"sentences[{i}][{k}] is of type {type(word).__name__}, not a string")
-            found.append(words)
-        return found
+        split = _runs_of_letters if self.split == "words" else str.split
+        return [split(one) if isinstance(one, str) else one for one in checked_sentences(sentences)]
 
     def _states(
         self, words: Sequence[Sequence[str]], *, progress: bool = False
     ) -> Iterator[tuple[list[int], list[Tensor]]]:
         """Sentences of like length at a time: which ones, and the states of each layer with begin and end."""
-        network = self.network.eval()
+        network = self.network
         order = [row for row in sorted(range(len(words)), key=lambda row: len(words[row])) if words[row]]
         with tqdm(total=len(order), desc="encode", unit=" sentences", disable=not progress) as bar:
             while order:
@@ -1175,22 +1141,6 @@ class ELMo(Learner):
                     states = network(self.batch([words[row] for row in rows]))
                 yield rows, states
                 bar.update(len(rows))
-
-    @contextlib.contextmanager
-    def _threads(self) -> Iterator[None]:
-        """The threads that were asked for."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """No gradients, and the threads that were asked for."""
-        with self._threads(), torch.no_grad():
-            yield
 
     # ---- files
 
@@ -1238,7 +1188,7 @@ class ELMo(Learner):
         }
 
     @classmethod
-    def load(cls, path: files.PathLike, *, device: str = "cpu") -> Self:
+    def load(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
         """Read a folder that `save` wrote.
 
         Parameters
@@ -1247,29 +1197,31 @@ class ELMo(Learner):
             The folder.
         device
             Where the model shall run.
+        options
+            Options of training for ``fit(..., pretrained=True)``, such as `learning_rate` or `epochs`, instead of those
+            that the folder was saved with.
 
         Raises
         ------
         OSError
             If a file is not there.
+        TypeError
+            If an option is none of training.
         ValueError
             If the folder holds something else, is damaged, or was written by a newer version.
         """
         folder = Path(path)
         if not folder.is_dir():
             raise NotADirectoryError(f"{folder} is no folder with {CONFIG} and {TENSORS} in it")
-        try:
-            described = json.loads((folder / CONFIG).read_bytes())
-            kind = described.get("model")
-        except (AttributeError, UnicodeDecodeError, json.JSONDecodeError):
-            raise ValueError(f"{folder / CONFIG} is not the JSON it should be") from None
-        if described.get("format") != "firth contextual" or kind != cls.__name__:
-            raise ValueError(f"{folder} holds no ELMo of firth's, but a {kind or described.get('model_type')}")
-        if described.get("version") != files.VERSION:
-            raise ValueError(f"{folder} has version {described.get('version')}; this firth reads {files.VERSION}")
+        training = {field.name for field in dataclasses.fields(TrainedModel)} | {"length"}
+        for name in options:
+            if name not in training:
+                raise TypeError(f"{name} is no option of training: the folder says what a model is")
+        described = read_description(folder / CONFIG, cls.__name__)
         tensors, _ = files.read_tensors(folder / TENSORS)
         try:
-            model = cls(**{**described["options"], "device": device})
+            cls(**described["options"])
+            model = cls(**{**described["options"], "device": device, **options})
             model._restore(tensors, described)
         except (KeyError, TypeError, RuntimeError, UnicodeDecodeError) as error:
             raise ValueError(f"{folder} is damaged, or of another version of firth: {error}") from None
@@ -1290,6 +1242,7 @@ class ELMo(Learner):
         network = self._new_network(self._counts)
         network.load_state_dict(own("network"))
         self._network = network.to(self.device).eval()
+        self._from_folder = True
         self.mixture = Mixture(self.layers + 1, layer_norm=metadata["layer_norm"])
         self.mixture.load_state_dict(own("mixture"))
         self.mixture.to(self.device)
@@ -1297,6 +1250,14 @@ class ELMo(Learner):
         if self.labels:
             self.classifier = nn.Linear(2 * self.projection, len(self.labels), device=self.device)
             self.classifier.load_state_dict(own("classifier"))
+
+
+def _runs_of_letters(text: str) -> list[str]:
+    """The words of a string as `Corpus` finds them for tokenizer="words"."""
+    table = corpora._lower_table()
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    lower = np.where(codes < len(table), table[np.minimum(codes, len(table) - 1)], 0)
+    return np.where(lower > 0, lower, ord(" ")).astype("<u4").tobytes().decode("utf-32-le").split()
 
 
 def _filters(given: Any) -> tuple[tuple[int, int], ...]:

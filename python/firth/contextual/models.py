@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -96,7 +95,8 @@ class GPT(ContextualModel):
     seed
         Same seed, same number of threads: the same model.
     threads
-        None: as many as torch uses.
+        Of torch; None: as many as torch uses. Cutting texts into pieces takes all processors, or as many as
+        RAYON_NUM_THREADS of the environment says.
 
     Attributes
     ----------
@@ -404,6 +404,11 @@ class BERT(ContextualModel):
             padding=tokenizer.padding,
         )
 
+    def _can_go_on(self) -> None:
+        super()._can_go_on()
+        if self.transformer.masked_head is None:
+            raise ValueError("this model has no head for masks, by which BERT learns: it was saved as an encoder alone")
+
     def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
         return training.MaskedBatches(
             ids, tokenizer, length=self.length, probability=self.masked, whole_words=self.whole_word, seed=self.seed
@@ -473,10 +478,4 @@ def read_config(path: files.PathLike) -> dict[str, Any]:
     folder = Path(path)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder with {checkpoints.CONFIG} in it")
-    try:
-        config = json.loads((folder / checkpoints.CONFIG).read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"{folder / checkpoints.CONFIG} is not the JSON it should be") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder / checkpoints.CONFIG} is not the JSON it should be")
-    return config
+    return checkpoints.read_json(folder / checkpoints.CONFIG)

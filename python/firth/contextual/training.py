@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import dataclasses
 import itertools
+import json
 import math
 import os
 import signal
@@ -21,7 +22,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -82,16 +83,29 @@ def read_texts(
         If something is neither a text nor a list of words.
     """
     one_of("documents", documents, ("lines", "blank_lines"))
-    if isinstance(source, str | os.PathLike):
-        paths: list[Any] = [source]
-    elif isinstance(source, list | tuple) and source and isinstance(source[0], os.PathLike):
-        paths = list(source)
-    else:
+    paths = paths_of(source)
+    if paths is None:
         return iter(source)  # type: ignore[arg-type]
     # The reader of Corpus.from_file: it names file, line and byte of what is wrong.
     options = corpus._Options(1, None, None, "whitespace", "replace", None)
     sources = corpus._sources(paths)
     return _documents(sources, options, documents, progress)
+
+
+def paths_of(source: Any) -> list[Any] | None:
+    """The files that a source names: a path, or a list of `Path` objects; None if it is texts itself.
+
+    A string in a list is a text. ValueError if all of them are names of files, which is hardly what was meant.
+    """
+    if isinstance(source, str | os.PathLike):
+        return [source]
+    if not isinstance(source, list | tuple) or not source:
+        return None
+    if isinstance(source[0], os.PathLike):
+        return list(source)
+    if all(isinstance(one, str) and len(one) < 1024 and "\0" not in one and os.path.isfile(one) for one in source):
+        raise ValueError(f"strings in a list are texts, and these name files: give [Path({source[0]!r}), ...]")
+    return None
 
 
 def _documents(sources: list[Any], options: corpus._Options, documents: str, progress: bool) -> Iterator[str]:
@@ -663,6 +677,7 @@ def train(
     checkpoint: files.PathLike | None = None,
     resume: bool = False,
     history: list[Evaluation] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Evaluation]:
     """Train a module by AdamW.
 
@@ -698,6 +713,8 @@ def train(
         Continue from the checkpoint where there is one.
     history
         A list that is emptied and takes the evaluations as they are made, so that they are at hand after an error.
+    options
+        What else a run that is resumed must share with the one it continues, such as JSON can hold.
 
     Returns
     -------
@@ -721,7 +738,7 @@ def train(
             raise TypeError(f"callbacks[{i}] must be a function of an Evaluation, not a {type(callback).__name__}")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the folder to continue from")
-    place = torch.device(device)
+    place = device_of(device)
     if str(place) == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     processes = _processes(place)
@@ -730,7 +747,15 @@ def train(
         stack.callback(module.train, was_training)
         stack.enter_context(torch.random.fork_rng([place.index] if place.type == "cuda" else []))
         run = _Run(
-            module, batches, loss, schedule, place, processes, None if checkpoint is None else Path(checkpoint), resume
+            module,
+            batches,
+            loss,
+            schedule,
+            place,
+            processes,
+            None if checkpoint is None else Path(checkpoint),
+            resume,
+            {} if options is None else json.loads(json.dumps(dict(options))),
         )
         if history is not None:
             history[:] = run.history
@@ -773,6 +798,33 @@ class _Processes:
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
+
+
+def device_of(name: str | torch.device) -> torch.device:
+    """A device of torch's; ValueError if there is none of this name, or none that torch sees here."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be one of torch's, such as 'cpu' or 'cuda', not {str(name)!r}") from None
+    there = device.type == "cpu"
+    if device.type == "cuda":
+        there = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    elif device.type == "mps":
+        there = torch.backends.mps.is_available()
+    elif not there and device.type != "meta":
+        with contextlib.suppress(Exception):  # torch without the device's part raises this or that
+            torch.empty(0, device=device)
+            there = True
+    if not there:
+        raise ValueError(f"device={str(name)!r}, and torch sees no such device here")
+    return device
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and shows something, of those that train together."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _processes(device: torch.device) -> _Processes:
@@ -851,7 +903,9 @@ class _Run:
         processes: _Processes,
         folder: Path | None,
         resume: bool,
+        options: dict[str, Any],
     ) -> None:
+        self.options = options
         self.module = module
         self.batches = batches
         self.loss = loss
@@ -911,6 +965,7 @@ class _Run:
                 answers = [
                     callback(evaluation) for callback in callbacks
                 ]  # all of them, also when one asks for the end
+                self.module.train()  # who looked at states may have turned dropout off
                 wanted = float(any(answer is True for answer in answers))
                 # One process alone must not leave the others waiting for it.
                 end, pressed = self.processes.total([wanted, float(interrupt.pressed is not None)], self.device)
@@ -1042,14 +1097,14 @@ class _Run:
 
     def description(self) -> dict[str, Any]:
         """What a run must share with the one it continues: however its examples are spread over processes."""
-        options = dataclasses.asdict(self.schedule)
+        schedule = dataclasses.asdict(self.schedule)
         for name in ("batch_size", "accumulate", "bf16"):
-            del options[name]
-        options["betas"] = list(self.schedule.betas)
+            del schedule[name]
+        schedule["betas"] = list(self.schedule.betas)
         # Weights of the same shapes may be used otherwise: by other heads, with other dropout.
         architecture = getattr(self.module, "architecture", None)
         own = dataclasses.asdict(architecture) if isinstance(architecture, Architecture) else {}
-        return {**options, **own, "examples of a step": self.examples_per_step}
+        return {**schedule, **own, **self.options, "examples of a step": self.examples_per_step}
 
     def write_checkpoint(self) -> None:
         self.last_checkpoint = time.monotonic()
