@@ -1161,6 +1161,8 @@ def test_generate_prints_the_prompt_and_what_follows(folders: dict[str, Path]) -
     refused(run("generate", folders["gpt"], "w3", "--top-p", 7), 2, "--top-p must be at most 1")
     refused(run("generate", folders["bert"], "w3"), 1, "holds a BERT: this takes a GPT")
     refused(run("generate", folders["text"], "w3"), 1, "no folder")
+    refused(run("generate", folders["gpt"], "w3", "--stop", ""), 2, "--stop must be")
+    refused(run("generate", folders["gpt"], "w3", "--device", "abacus"), 2, "--device must be one of torch's")
 
 
 @needs_torch
@@ -1174,6 +1176,7 @@ def test_fill_mask_shows_pieces_and_probabilities(folders: dict[str, Path]) -> N
     assert len(lines) == 3
     assert run("fill-mask", folders["bert"], "-k", 2, stdin=f"{text}\n\n").stdout == told.stdout
     refused(run("fill-mask", folders["gpt"], text), 1, "holds a GPT: this takes a BERT")
+    refused(run("fill-mask", folders["bert"], "w3"), 1, "no [MASK]: 'w3'")
 
 
 @needs_torch
@@ -1228,6 +1231,8 @@ def test_elmo_is_trained_and_encodes(folders: dict[str, Path], tmp_path: Path) -
         np.testing.assert_array_equal(np.load(out), [expected, np.zeros(8)])
     refused(run("attention-map", folder, "w1", "-o", tmp_path / "map.npz"), 1, "holds an ELMo: this takes a GPT or")
     refused(run("encode", folder, "-o", out, "--pooling", "cls", stdin="w1"), 2, "this is an ELMo")
+    refused(run("encode", folder, "-o", out, "--device", "abacus", stdin="w1"), 2, "--device must be one of torch's")
+    refused(run("train", "elmo", folders["text"], "-o", folder, "--device", "abacus"), 2, "--device must be")
 
 
 @needs_torch
@@ -1255,6 +1260,7 @@ def test_contextual_training_is_checked_first(folders: dict[str, Path], tmp_path
     refused(run("train", "gpt", tmp_path / "none.txt", "-o", out), 1, "none.txt")
     refused(run("train", "gpt", text, "-o", out, "--resume"), 2, "--resume needs --checkpoint")
     refused(run("train", "bert", text, "-o", out, "--kind", "bpe"), 2, "no [MASK] piece")
+    refused(run("train", "gpt", "-", "-o", out, stdin="\n \n"), 1, "there is no text in standard input")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "checkpoint.safetensors").touch()
     left = run("train", "gpt", text, "-o", out, "--checkpoint", tmp_path / "state")

@@ -1375,6 +1375,7 @@ class _TrainContextual(click.Command):
             options["tokenizer"] = contextual.Tokenizer.load(tokenizer)
         if embedding is not None:
             options["embedding"] = load_vectors(embedding)
+        _check_device(options["device"])
         with _as_flags(options):
             model = getattr(contextual, self.kind)(**options)
         _check_folder(path)
@@ -1393,6 +1394,9 @@ class _TrainContextual(click.Command):
                 with kept.open("wb") as file:
                     shutil.copyfileobj(sys.stdin.buffer, file)
                 data = [kept if one == "-" else Path(one) for one in inputs]
+            if next(contextual.training.read_texts(data), None) is None:
+                names = ", ".join("standard input" if one == "-" else one for one in inputs)
+                raise click.ClickException(f"there is no text in {names}")
             try:
                 model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
             except KeyboardInterrupt:
@@ -1476,6 +1480,7 @@ _DEVICE = click.option("--device", default="cpu", help="Where to compute, as tor
 
 def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
     """A model's folder, of a classifier the transformer; `able` names what the model must be able to do."""
+    _check_device(device)
     model = _contextual().load(path, device=device)
     model = getattr(model, "encoder", model)
     if able is not None and not hasattr(model, able):
@@ -1483,6 +1488,14 @@ def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
         kind = type(model).__name__
         raise click.ClickException(f"{path} holds {'an' if kind == 'ELMo' else 'a'} {kind}: this takes {kinds[able]}")
     return model
+
+
+def _check_device(device: str) -> None:
+    """For all models alike, and before their files are read."""
+    try:
+        _contextual().base._device(device)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
 
 
 def _lines(path: str) -> list[str]:
@@ -1526,7 +1539,7 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
     """
     model = _load_contextual(path, device, "generate")
     text = "\n".join(_lines("-")) if prompt == "-" else prompt
-    with _as_flags(options):
+    with _as_flags(["stop", *options]):
         parts = model.stream(text, stop=stop, **options)
     click.echo(text, nl=False)
     for part in parts:
@@ -1555,8 +1568,9 @@ def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
     """
     model = _load_contextual(path, device, "fill_mask")
     for text in texts or [line for line in _lines("-") if line.strip()]:
+        masks = model.fill_mask(text, k)
         click.echo(text)
-        for i, answers in enumerate(model.fill_mask(text, k)):
+        for i, answers in enumerate(masks):
             if i:
                 click.echo()
             for line in _aligned([(f"  {piece}", f"{chance:7.4f}") for piece, chance in answers]):
@@ -1627,7 +1641,7 @@ def encode(
     if layer is None:
         layer = "mixture" if elmo else -1
     try:
-        with _as_flags(["layer", *options]):
+        with _as_flags(["layer", "pooling", *options]):
             if elmo:
                 rows = _encoded_by_elmo(model, lines, pooling, bars, layer=layer, **options)
             else:
