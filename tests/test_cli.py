@@ -1211,6 +1211,8 @@ def test_generate_prints_the_prompt_and_what_follows(folders: dict[str, Path]) -
     refused(run("generate", folders["gpt"], "w3", "--top-p", 7), 2, "--top-p must be at most 1")
     refused(run("generate", folders["bert"], "w3"), 1, "holds a BERT: this takes a GPT")
     refused(run("generate", folders["text"], "w3"), 1, "no folder")
+    refused(run("generate", folders["gpt"], "w3", "--stop", ""), 2, "--stop must be")
+    refused(run("generate", folders["gpt"], "w3", "--device", "abacus"), 2, "--device must be one of torch's")
 
 
 @needs_torch
@@ -1224,6 +1226,7 @@ def test_fill_mask_shows_pieces_and_probabilities(folders: dict[str, Path]) -> N
     assert len(lines) == 3
     assert run("fill-mask", folders["bert"], "-k", 2, stdin=f"{text}\n\n").stdout == told.stdout
     refused(run("fill-mask", folders["gpt"], text), 1, "holds a GPT: this takes a BERT")
+    refused(run("fill-mask", folders["bert"], "w3"), 1, "no [MASK]: 'w3'")
 
 
 @needs_torch
@@ -1239,10 +1242,47 @@ def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) ->
         expected = load(folders[name]).encode(lines, pooling="mean", normalize=True, layer=0)
         np.testing.assert_array_equal(np.load(out), expected)
     long = run("encode", folders["gpt"], "-o", out, stdin="w1 " * 50)
-    refused(long, 2, "50 pieces", "--truncate")
+    refused(long, 2, "standard input, line 1 has 50 pieces", "--truncate=16")
     assert run("encode", folders["gpt"], "-o", out, "--truncate", 16, stdin="w1 " * 50).exit_code == 0
     refused(run("encode", folders["gpt"], "-o", tmp_path / "x.txt", stdin="w1"), 2, ".npy")
     refused(run("encode", folders["gpt"], "-o", out, "--layer", 9, stdin="w1"), 2, "--layer must be at most 1")
+    refused(run("encode", folders["gpt"], "-o", out, "--layer", "last", stdin="w1"), 2, "neither a whole number")
+    refused(run("encode", folders["gpt"], "-o", out, "--layer", "mixture", stdin="w1"), 2, "for an ELMo", "a GPT")
+    (tmp_path / "odd.txt").write_bytes(b"w1\nw\xff2\nw3 w3\n")
+    with pytest.warns(UserWarning, match=r"odd\.txt: 1 invalid UTF-8 sequence was read as U\+FFFD"):
+        cli._lines(str(tmp_path / "odd.txt"))
+
+
+@needs_torch
+def test_a_classifier_s_folder_is_its_transformer_s(folders: dict[str, Path], tmp_path: Path) -> None:
+    from firth.contextual import SentenceClassifier
+
+    model = SentenceClassifier(encoder=firth.load(folders["gpt"]), epochs=1, learning_rate=1e-2)
+    model.fit(["w1 w1", "w2 w2"] * 4, ["a", "b"] * 4).save(tmp_path / "tuned")
+    assert run("encode", tmp_path / "tuned", "-o", tmp_path / "x.npy", stdin="w1 w3\nw2").exit_code == 0
+    expected = firth.load(tmp_path / "tuned").encoder.encode(["w1 w3", "w2"], pooling="mean")
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
+    assert not np.array_equal(expected, firth.load(folders["gpt"]).encode(["w1 w3", "w2"], pooling="mean"))
+
+
+@needs_torch
+def test_elmo_is_trained_and_encodes(folders: dict[str, Path], tmp_path: Path) -> None:
+    tiny = ["--hidden=8", "--projection=4", "--character-dim=4", "--max-characters=8", "--steps=3", "--threads=1"]
+    folder = tmp_path / "elmo"
+    result = run("train", "elmo", folders["text"], "-o", folder, *tiny, "--softmax", "sampled", "--split", "words")
+    assert result.exit_code == 0, result.output
+    assert " words/s" in result.stderr
+    model = firth.load(folder)
+    assert (model.hidden, model.projection, model.softmax, model.split) == (8, 4, "sampled", "words")
+    out = tmp_path / "states.npy"
+    for layer, asked in ((), "mixture"), (("--layer", "mixture"), "mixture"), (("--layer", 1), 1):
+        assert run("encode", folder, "-o", out, *layer, stdin="W1 w2, w3\n\n").exit_code == 0
+        expected = model.encode(["W1 w2, w3"], layer=asked)[0].mean(0)
+        np.testing.assert_array_equal(np.load(out), [expected, np.zeros(8)])
+    refused(run("attention-map", folder, "w1", "-o", tmp_path / "map.npz"), 1, "holds an ELMo: this takes a GPT or")
+    refused(run("encode", folder, "-o", out, "--pooling", "cls", stdin="w1"), 2, "this is an ELMo")
+    refused(run("encode", folder, "-o", out, "--device", "abacus", stdin="w1"), 2, "--device must be one of torch's")
+    refused(run("train", "elmo", folders["text"], "-o", folder, "--device", "abacus"), 2, "--device must be")
 
 
 @needs_torch
@@ -1270,7 +1310,42 @@ def test_contextual_training_is_checked_first(folders: dict[str, Path], tmp_path
     refused(run("train", "gpt", tmp_path / "none.txt", "-o", out), 1, "none.txt")
     refused(run("train", "gpt", text, "-o", out, "--resume"), 2, "--resume needs --checkpoint")
     refused(run("train", "bert", text, "-o", out, "--kind", "bpe"), 2, "no [MASK] piece")
+    refused(run("train", "gpt", "-", "-o", out, stdin="\n \n"), 1, "there is no text in standard input")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "checkpoint.safetensors").touch()
+    left = run("train", "gpt", text, "-o", out, "--checkpoint", tmp_path / "state")
+    refused(left, 1, "checkpoint.safetensors is left from an earlier run: add --resume")
     assert not out.exists()
+
+
+@needs_torch
+def test_contextual_options_are_all_there() -> None:
+    """Those that are left out are made of more than a number, a choice or a flag, or compare implementations."""
+    from firth import contextual
+
+    left_out = {"tokenizer", "embedding", "attention", "tied", "filters", "highway", "cell_clip", "projection_clip"}
+    for name in CONTEXTUAL:
+        kind = getattr(contextual, {"elmo": "ELMo"}.get(name, name.upper()))
+        fields = {field.name for field in dataclasses.fields(kind)}
+        offered = {option.name for option in cli.train.commands[name].params}
+        assert fields - left_out <= offered, fields - left_out - offered
+    told = " ".join(run("train", "gpt", "--help").stdout.split())
+    assert "step size grows. [default: (a twentieth of the steps)]" in told
+    assert "[default: (a tenth of --learning-rate)]" in told
+
+
+@needs_torch
+def test_documents_end_at_blank_lines(tmp_path: Path) -> None:
+    """With a state for lines, and with one for documents: they differ, and standard input is as the file."""
+    text = tmp_path / "text.txt"
+    text.write_text("w1 w2\nw3 w4\n\n" * 40)
+    begin = ["train", "gpt", *TINY, "--steps", 2, "--documents"]
+    for name, where, how in (("a", text, "blank_lines"), ("b", "-", "blank_lines"), ("c", text, "lines")):
+        result = run(*begin, how, where, "-o", tmp_path / name, stdin=text.read_bytes())
+        assert result.exit_code == 0, result.output
+    rows = {name: firth.load(tmp_path / name).vectors.matrix for name in "abc"}
+    assert (rows["a"] == rows["b"]).all()
+    assert not np.array_equal(rows["a"], rows["c"])
 
 
 @needs_torch

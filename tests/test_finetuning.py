@@ -211,6 +211,12 @@ def test_an_epoch_is_one_permutation(gpt: GPT, monkeypatch: pytest.MonkeyPatch) 
     assert again(16, 4).targets.tolist() == steps[4]
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_a_training_of_one_step_learns(gpt: GPT, warmup: float) -> None:
+    model = SentenceClassifier(encoder=gpt, epochs=1, warmup=warmup).fit(["k1", "k2"], ["a", "b"])
+    assert not torch.equal(model.transformer.embedding.weight, gpt.transformer.embedding.weight)
+
+
 def test_nothing_to_tell(gpt: GPT, spelling: GPT) -> None:
     sentences = SentenceClassifier(encoder=gpt, epochs=1, batch_size=1).fit(["k1", "", "k2"], ["a", "a", "b"])
     assert sentences.predict([]).tolist() == []

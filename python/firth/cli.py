@@ -12,6 +12,7 @@ import lzma
 import math
 import re
 import select
+import shutil
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import click
 import numpy as np
+from tqdm import tqdm
 
 import firth.corpus
 import firth.evaluate
@@ -454,16 +456,7 @@ def _train(
             probe.touch()
     firth.corpus._sources(list(inputs))
     saved: Corpus | Cooccurrences | None = _saved_input(inputs, kind.learns_from)
-    state = None if checkpoint is None else checkpoint / CHECKPOINT
-    if state is not None:
-        if state.exists() and not resume:
-            raise click.ClickException(
-                f"{state} is left from an earlier run: add --resume to go on from it, or remove it"
-            )
-        state.parent.mkdir(parents=True, exist_ok=True)
-        with _tried(state) as probe:
-            probe.touch()
-
+    _check_state(checkpoint, resume)
     say, bars = _voice(quiet)
     data: Corpus | Cooccurrences
     if isinstance(saved, Cooccurrences):
@@ -522,12 +515,29 @@ def _fit_in_epochs(
     try:
         model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
     except KeyboardInterrupt:
-        kept = "No vectors were written."
-        if checkpoint is None:
-            kept += " With --checkpoint FOLDER a run can be resumed."
-        elif (checkpoint / CHECKPOINT).exists():
-            kept += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume goes on from there."
-        raise _Interrupted(f"Interrupted in epoch {len(model.history) + 1} of {model.epochs}. {kept}") from None
+        where = f"Interrupted in epoch {len(model.history) + 1} of {model.epochs}."
+        raise _interrupted(f"{where} No vectors were written.", checkpoint) from None
+
+
+def _interrupted(said: str, checkpoint: Path | None) -> _Interrupted:
+    """Ctrl-C in a training, and how to go on."""
+    if checkpoint is None:
+        said += " With --checkpoint FOLDER a run can be resumed."
+    elif (checkpoint / CHECKPOINT).exists():
+        said += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume goes on from there."
+    return _Interrupted(said)
+
+
+def _check_state(checkpoint: Path | None, resume: bool) -> None:
+    """Find out before the work whether a training's state can be kept here, and whether another one's is."""
+    if checkpoint is None:
+        return
+    state = checkpoint / CHECKPOINT
+    if state.exists() and not resume:
+        raise click.ClickException(f"{state} is left from an earlier run: add --resume to go on from it, or remove it")
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    with _tried(state) as probe:
+        probe.touch()
 
 
 def _saved(vectors: Vectors, path: Path) -> str:
@@ -1283,24 +1293,32 @@ _CONTEXTUAL = {
     "layers": "Blocks of the transformer.",
     "heads": "Attention heads in a block.",
     "dim": "Numbers in a state.",
+    "hidden": "Numbers in the memory cell of an LSTM.",
+    "projection": "Numbers in a state of one direction.",
     "length": "Positions: pieces that are read at once.",
     "mlp_dim": "Numbers in the middle of a block's MLP.",
+    "character_dim": "Numbers for a character.",
+    "max_characters": "Bytes of a word that are seen, and two for its begin and end.",
     "dropout": "Share of numbers dropped in training.",
     "attention_dropout": "Share of attention weights dropped in training.",
+    "documents": "A document of a file ends with its line, or at the next blank line.",
+    "split": "Split at white space alone; or lower-case, and split at whatever is no letter or digit.",
     "kind": "Pieces: byte-level BPE, WordPiece, or whole words.",
-    "vocabulary_size": "Pieces, or words, at the most.",
-    "min_count": "Leave out pieces, or words, that are rarer.",
+    "vocabulary_size": "Pieces, at the most.",
+    "min_count": "Make no piece of what is rarer.",
     "lowercase": "Fold case.",
     "masked": "Share of pieces to be told from the others.",
     "whole_word": "Mask all pieces of a word, or each by itself.",
+    "softmax": "Predict exactly, rare words in clusters; or tell words from random ones in training.",
+    "negatives": "With --softmax sampled: so many random words.",
     "embedding_mode": "With --embedding: learn on from the vectors, keep them, or keep them for the first steps.",
     "embedding_steps": "With --embedding-mode frozen_first: so many steps.",
     "embedding_project": "With --embedding: map vectors of another size to --dim linearly.",
     "embedding_std": "With --embedding: scale the vectors' numbers to this standard deviation.",
     "epochs": "Passes over the text, where --steps does not say otherwise.",
     "steps": "Steps of training.",
-    "batch_size": "Sequences in a step.",
-    "accumulate": "Parts that a step is computed in, one after another.",
+    "batch_size": "Sequences in a batch.",
+    "accumulate": "Batches whose gradients make one step.",
     "learning_rate": "Step size after the warm-up.",
     "min_learning_rate": "Step size at the last step.",
     "warmup": "Steps in which the step size grows.",
@@ -1309,19 +1327,29 @@ _CONTEXTUAL = {
     "bf16": "Multiply matrices in bf16, or in float32.",
     "held_out": "Share of the documents that is not learnt from, to see how well they are told.",
     "evaluate_every": "Steps between two looks at what is held out.",
-    "evaluate_batches": "Batches in such a look.",
+    "evaluate_batches": "Batches in such a look, at the most.",
     "device": "Where to compute, as torch names it: cpu, cuda.",
     "seed": "Where random numbers start.",
     "threads": "Threads to run on.",
 }
+# Where an ELMo means something else by an option's name.
+_CONTEXTUAL_OF = {
+    ("ELMo", "layers"): "LSTM layers in each direction.",
+    ("ELMo", "length"): "Words that are read at once in training: longer texts are cut.",
+    ("ELMo", "vocabulary_size"): "Words that are predicted each by itself, at the most; all words are read.",
+    ("ELMo", "min_count"): "Predict words that are rarer as if they were one.",
+    ("ELMo", "batch_size"): "Texts in a batch.",
+    ("ELMo", "held_out"): "Share of the texts that is not learnt from, to see how well they are told.",
+}
 _UNSET = {
     "mlp_dim": "4 times --dim",
     "steps": "as --epochs say",
-    "warmup": "a hundredth of the steps",
+    "min_learning_rate": "a tenth of --learning-rate",
+    "warmup": "a twentieth of the steps",
     "evaluate_every": "a twentieth of the steps",
     "bf16": "where it pays",
     "embedding_std": "as they are",
-    "threads": "all processors",
+    "threads": "as many as torch takes",
 }
 
 
@@ -1353,7 +1381,13 @@ class _TrainContextual(click.Command):
         ]
         if "tokenizer" in fields:
             decorators.append(
-                click.option("--tokenizer", type=_PATH, metavar="FILE", help="A tokenizer.json to take, or its folder.")
+                click.option(
+                    "--tokenizer",
+                    type=_PATH,
+                    metavar="FILE",
+                    help="A tokenizer.json to take, or its folder; without it one is learnt from the text, as --kind, "
+                    "--vocabulary-size, --min-count and --lowercase say.",
+                )
             )
         if "embedding" in fields:
             decorators.append(
@@ -1373,7 +1407,7 @@ class _TrainContextual(click.Command):
                     type=click.Choice(choices(value)) if choices(value) else value,
                     default=fields[name].default,
                     show_default=_UNSET.get(name, True) if fields[name].default is None else True,
-                    help=meaning,
+                    help=_CONTEXTUAL_OF.get((self.kind, name), meaning),
                 )
             )
         decorators += [
@@ -1406,27 +1440,32 @@ class _TrainContextual(click.Command):
             options["tokenizer"] = contextual.Tokenizer.load(tokenizer)
         if embedding is not None:
             options["embedding"] = load_vectors(embedding)
+        _check_device(options["device"])
         with _as_flags(options):
             model = getattr(contextual, self.kind)(**options)
         _check_folder(path)
         firth.corpus._sources(list(inputs))
-        if "-" in inputs and len(inputs) > 1:
-            raise click.UsageError("- stands alone: standard input is read as a whole")
-        # Standard input is kept: a tokenizer is learnt from the text before the model is.
-        data = _lines("-") if "-" in inputs else [Path(one) for one in inputs]
+        _check_state(checkpoint, resume)
         say, bars = _voice(quiet)
 
         def report(model: Any) -> None:
             if not bars:
-                say(_evaluated(model.history[-1]))
+                say(_evaluated(model.history[-1], "words" if self.kind == "ELMo" else "pieces"))
 
-        try:
-            model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
-        except KeyboardInterrupt:
-            kept = " With --checkpoint FOLDER a run can be resumed."
-            if checkpoint is not None:
-                kept = f" {checkpoint} holds the state: the same command with --resume goes on from there."
-            raise _Interrupted(f"Interrupted. No model was written.{kept}") from None
+        with contextlib.ExitStack() as stack:
+            data = [Path(one) for one in inputs]
+            if "-" in inputs:  # it is read twice: for the tokenizer, and to learn from
+                kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="firth-")), "standard input")
+                with kept.open("wb") as file:
+                    shutil.copyfileobj(sys.stdin.buffer, file)
+                data = [kept if one == "-" else Path(one) for one in inputs]
+            if next(contextual.training.read_texts(data), None) is None:
+                names = ", ".join("standard input" if one == "-" else one for one in inputs)
+                raise click.ClickException(f"there is no text in {names}")
+            try:
+                model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
+            except KeyboardInterrupt:
+                raise _interrupted("Interrupted. No model was written.", checkpoint) from None
         model.save(path)
         say(f"Saved {model!r} in {path}")
 
@@ -1437,11 +1476,9 @@ def _contextual() -> Any:
     return firth.contextual
 
 
-def _evaluated(one: Any) -> str:
-    return (
-        f"step {one.step:,}: loss {one.loss:.4f}, held out {one.held_out:.4f} (perplexity {one.perplexity:,.1f}), "
-        f"{one.tokens_per_second:,.0f} pieces/s"
-    )
+def _evaluated(one: Any, unit: str) -> str:
+    told = "" if math.isnan(one.held_out) else f"held out {one.held_out:.4f} (perplexity {one.perplexity:,.1f}), "
+    return f"step {one.step:,}: loss {one.loss:.4f}, {told}{one.tokens_per_second:,.0f} {unit}/s"
 
 
 def _check_folder(path: Path) -> None:
@@ -1459,8 +1496,8 @@ train.add_command(
         "GPT",
         """Learn to tell the next piece of text from those before (GPT).
 
-        The model is a transformer that reads from the left. INPUT is text, one document a line; plain, .gz, .bz2, .xz
-        or .zst.
+        The model is a transformer that reads from the left. INPUT is text, one document a line unless --documents says
+        otherwise; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is standard input.
 
         \b
         Examples:
@@ -1474,8 +1511,8 @@ train.add_command(
         "BERT",
         """Learn to tell masked pieces of text from those around (BERT).
 
-        The model is a transformer that reads from both sides. INPUT is text, one document a line; plain, .gz, .bz2, .xz
-        or .zst.
+        The model is a transformer that reads from both sides. INPUT is text, one document a line unless --documents
+        says otherwise; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is standard input.
 
         \b
         Examples:
@@ -1489,8 +1526,9 @@ train.add_command(
         "ELMo",
         """Learn to tell the next word from either side (ELMo).
 
-        The model is a bidirectional LSTM language model of words spelt in characters. INPUT is text, one sentence a
-        line; plain, .gz, .bz2, .xz or .zst.
+        The model is two language models of LSTMs, one for each direction, over words spelt in characters. INPUT is
+        text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is
+        standard input.
 
         \b
         Examples:
@@ -1506,23 +1544,36 @@ _DEVICE = click.option("--device", default="cpu", help="Where to compute, as tor
 
 
 def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
-    """A model's folder; `able` names what it must be able to do."""
+    """A model's folder, of a classifier the transformer; `able` names what the model must be able to do."""
+    _check_device(device)
     model = _contextual().load(path, device=device)
+    model = getattr(model, "encoder", model)
     if able is not None and not hasattr(model, able):
-        kinds = {"generate": "a GPT", "fill_mask": "a BERT", "attention_maps": "a transformer"}
-        raise click.ClickException(f"{path} holds a {type(model).__name__}: this takes {kinds[able]}")
+        kinds = {"generate": "a GPT", "fill_mask": "a BERT", "attention_maps": "a GPT or a BERT"}
+        kind = type(model).__name__
+        raise click.ClickException(f"{path} holds {'an' if kind == 'ELMo' else 'a'} {kind}: this takes {kinds[able]}")
     return model
+
+
+def _check_device(device: str) -> None:
+    """For all models alike, and before their files are read."""
+    try:
+        _contextual().base._device(device)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
 
 
 def _lines(path: str) -> list[str]:
     """The lines of a file, or of standard input."""
-    with contextlib.ExitStack() as stack:
-        if path == "-":
-            source: Any = sys.stdin.buffer
-        else:
-            stack.enter_context(files.unpacking(path))
-            source = stack.enter_context(files.open_binary(path))
-        return [line.decode(errors="replace").rstrip("\r\n") for line in source]
+    with tqdm(disable=True) as bar:
+        read = firth.corpus._Files(
+            firth.corpus._sources([path]), firth.corpus._Options(1, None, None, "whitespace", "replace", None), bar
+        )
+        lines = list(read.lines())
+    for name, n in read.invalid.items():
+        sequences = counted(n, "invalid UTF-8 sequence was", "invalid UTF-8 sequences were")
+        warnings.warn(f"{name}: {sequences} read as U+FFFD", stacklevel=2)
+    return lines
 
 
 @main.command()
@@ -1553,7 +1604,7 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
     """
     model = _load_contextual(path, device, "generate")
     text = "\n".join(_lines("-")) if prompt == "-" else prompt
-    with _as_flags(options):
+    with _as_flags(["stop", *options]):
         parts = model.stream(text, stop=stop, **options)
     click.echo(text, nl=False)
     for part in parts:
@@ -1582,12 +1633,22 @@ def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
     """
     model = _load_contextual(path, device, "fill_mask")
     for text in texts or [line for line in _lines("-") if line.strip()]:
+        masks = model.fill_mask(text, k)
         click.echo(text)
-        for i, answers in enumerate(model.fill_mask(text, k)):
+        for i, answers in enumerate(masks):
             if i:
                 click.echo()
             for line in _aligned([(f"  {piece}", f"{chance:7.4f}") for piece, chance in answers]):
                 click.echo(line)
+
+
+def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == "mixture":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a whole number nor mixture") from None
 
 
 @main.command()
@@ -1599,7 +1660,13 @@ def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
         click.option(
             "--pooling", type=click.Choice(["mean", "cls", "max"]), default="mean", help="What of a text's states."
         ),
-        click.option("--layer", type=int, metavar="N", default=-1, help="0: the embeddings; -1: the last."),
+        click.option(
+            "--layer",
+            metavar="N|mixture",
+            callback=_layer,
+            show_default="-1; an ELMo's mixture",
+            help="0: the embeddings; -1: the last; mixture: all of an ELMo, weighed as it has learnt.",
+        ),
         click.option("--normalize", is_flag=True, help="Scale vectors to length 1."),
         click.option("--truncate", type=int, metavar="N", show_default="never", help="Cut texts to so many pieces."),
         click.option("--bf16", is_flag=True, help="Multiply matrices in bf16."),
@@ -1607,11 +1674,20 @@ def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
         _QUIET,
     ]
 )
-def encode(path: Path, texts: str, output: Path, pooling: str, device: str, quiet: bool, **options: Any) -> None:
+def encode(
+    path: Path,
+    texts: str,
+    output: Path,
+    pooling: str,
+    layer: int | str | None,
+    device: str,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Write a vector for each line of text.
 
-    The vectors are a GPT's, a BERT's or an ELMo's. MODEL is a folder that firth train wrote, or a published model. FILE
-    has a text a line; without it, or for -, texts are read from standard input.
+    The vectors are a GPT's, a BERT's or an ELMo's. MODEL is a folder that firth train wrote, or that of a classifier
+    or a published model. FILE has a text a line; without it, or for -, texts are read from standard input.
 
     \b
     Example:
@@ -1624,11 +1700,21 @@ def encode(path: Path, texts: str, output: Path, pooling: str, device: str, quie
         probe.touch()
     model = _load_contextual(path, device)
     lines = _lines(texts)
-    with _as_flags(options):
-        if isinstance(model, _contextual().ELMo):
-            rows = _encoded_by_elmo(model, lines, pooling, bars, **options)
-        else:
-            rows = model.encode(lines, pooling=pooling, progress=bars, **options)
+    elmo = isinstance(model, _contextual().ELMo)
+    if layer == "mixture" and not elmo:
+        raise click.UsageError(f"--layer mixture is for an ELMo, and this is a {type(model).__name__}")
+    if layer is None:
+        layer = "mixture" if elmo else -1
+    try:
+        with _as_flags(["layer", "pooling", *options]):
+            if elmo:
+                rows = _encoded_by_elmo(model, lines, pooling, bars, layer=layer, **options)
+            else:
+                rows = model.encode(lines, pooling=pooling, layer=layer, progress=bars, **options)
+    except click.UsageError as error:
+        name = "standard input" if texts == "-" else texts
+        said = re.sub(r"\bsentences\[(\d+)\]", lambda at: f"{name}, line {int(at[1]) + 1}", error.message)
+        raise click.UsageError(said) from None
     with files.replacing(output) as file:
         np.save(file, rows)
     say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[1], 'number')} in {output}")
@@ -1640,7 +1726,7 @@ def _encoded_by_elmo(
     pooling: str,
     bars: bool,
     *,
-    layer: int,
+    layer: int | str,
     normalize: bool,
     truncate: int | None,
     bf16: bool,

@@ -316,7 +316,7 @@ class _FineTuned(Learner):
             length=max(len(one.ids) for one in examples),
             learning_rate=self.learning_rate,
             min_learning_rate=0.0,
-            warmup=round(self.warmup * steps),
+            warmup=max(1, round(self.warmup * steps)),  # or a training of one step would be over, its rate 0
             weight_decay=self.weight_decay,
             betas=(0.9, 0.999),
             clip=self.clip,
