@@ -559,7 +559,8 @@ def words(n: int, size: int) -> firth.Vectors:
 
 def test_static_start_takes_the_very_rows(texts: list[str]) -> None:
     vectors = words(5, 32)
-    frozen = GPT(**SMALL, kind="words", steps=10, embedding=vectors, embedding_mode="frozen").fit(texts)
+    given = {"kind": "words", "embedding": vectors, "embedding_std": None}
+    frozen = GPT(**SMALL, **given, steps=10, embedding_mode="frozen").fit(texts)
     assert frozen.static_start is not None
     assert (frozen.static_start.words, frozen.static_start.composed) == (5, 0)
     assert "5 pieces are words" in repr(frozen.static_start)
@@ -568,9 +569,13 @@ def test_static_start_takes_the_very_rows(texts: list[str]) -> None:
     begun = GPT(**{**SMALL, "learning_rate": 1e-30}, kind="words", steps=1).fit(texts).vectors
     for word in ("k6", "v1"):  # without a vector they learn
         assert np.abs(frozen.vectors[word] - begun[word]).max() > 1e-3
-    tuned = GPT(**SMALL, kind="words", steps=10, embedding=vectors).fit(texts)
+    tuned = GPT(**SMALL, **given, steps=10).fit(texts)
     assert (tuned.vectors["k1"] != vectors["k1"]).any()
     assert np.abs(tuned.vectors["k1"] - vectors["k1"]).max() < 0.3
+    scaled = GPT(**SMALL, kind="words", embedding=vectors, steps=1, embedding_mode="frozen").fit(texts)
+    rows = np.stack([scaled.vectors[word] for word in vectors.words])
+    assert rows.std() == pytest.approx(0.02)
+    np.testing.assert_allclose(rows / rows.std(), vectors.matrix / vectors.matrix.std(), rtol=1e-5)
 
 
 def test_frozen_first_thaws(texts: list[str]) -> None:
@@ -580,7 +585,7 @@ def test_frozen_first_thaws(texts: list[str]) -> None:
     def look(model: GPT) -> None:
         still[model.history[-1].step] = bool((model.vectors["k1"] == vectors["k1"]).all())
 
-    options = {**SMALL, "kind": "words", "steps": 6, "evaluate_every": 1, "embedding": vectors}
+    options = {**SMALL, "kind": "words", "steps": 6, "evaluate_every": 1, "embedding": vectors, "embedding_std": None}
     GPT(**options, embedding_mode="frozen_first", embedding_steps=4).fit(texts, callbacks=[look])
     assert still == {1: True, 2: True, 3: True, 4: True, 5: False, 6: False}
 

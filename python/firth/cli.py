@@ -1348,7 +1348,6 @@ _UNSET = {
     "warmup": "a twentieth of the steps",
     "evaluate_every": "a twentieth of the steps",
     "bf16": "where it pays",
-    "embedding_std": "as they are",
     "threads": "as many as torch takes",
 }
 

@@ -155,7 +155,7 @@ class ContextualModel(TrainedModel):
     embedding_mode: Literal["tuned", "frozen", "frozen_first"] = "tuned"
     embedding_steps: int = option(1000, low=1, high=2**62)
     embedding_project: bool = False
-    embedding_std: float | None = option(None, above=0, high=1e6)
+    embedding_std: float | None = option(0.02, above=0, high=1e6)
     bf16: bool | None = None
     documents: Literal["lines", "blank_lines"] = "lines"
 

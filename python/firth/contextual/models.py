@@ -68,7 +68,7 @@ class GPT(ContextualModel):
     kind, vocabulary_size, min_count, lowercase
         Of a tokenizer that is learnt, see `Tokenizer.train`.
     embedding
-        `firth.Vectors` from which the rows of W_E start: a piece that is a word takes its row as it is; other pieces
+        `firth.Vectors` from which the rows of W_E start: a piece that is a word takes its row; other pieces
         are composed of n-grams of characters where the vectors can do that (`FastText`), or start at random.
         `static_start` then tells how many are which.
     embedding_mode
@@ -79,7 +79,8 @@ class GPT(ContextualModel):
     embedding_project
         Whether vectors of another size are mapped to `dim` linearly, see `static_start.static_rows`; an error, if not.
     embedding_std
-        Scale the rows by one number to this standard deviation. The other weights start with 0.02.
+        Scale the rows by one number to this standard deviation, which is that of the other weights at the start; None:
+        as they are, which begins several nats worse than at random where word2vec's rows are also the unembedding.
     epochs, steps
         Passes over the texts; or, if given, steps.
     batch_size, accumulate
