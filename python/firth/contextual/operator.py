@@ -170,7 +170,8 @@ def _attend(
     rest = (causal, window, lengths, mask, bias, alibi, scale, dropout, chance)
     if plain:
         return _forward(given, *rest)[0]
-    if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(one).tangent is not None for one in given):
+    unpack: Any = forward_ad.unpack_dual
+    if not torch.compiler.is_compiling() and any(unpack(one).tangent is not None for one in given):
         # torch would go on, with a derivative of zero.
         raise NotImplementedError("the fused attention has no derivatives taken forward (jvp), only backward")
     out: Tensor = torch.ops.firth.attention(given, *rest)[0]
