@@ -1356,7 +1356,8 @@ def test_contextual_training_starts_from_vectors_and_resumes(folders: dict[str, 
     state = ["--checkpoint", tmp_path / "state"]
     assert run(*begin, "-o", tmp_path / "a", "--embedding-mode", "frozen", *state, "-q").stderr == ""
     model = firth.load(tmp_path / "a")
-    np.testing.assert_allclose(model.vectors["w1"], firth.load_vectors(tmp_path / "vectors.txt")["w1"])
+    one, given = model.vectors["w1"], vectors["w1"]
+    np.testing.assert_allclose(one / np.linalg.norm(one), given / np.linalg.norm(given), rtol=1e-5)
     again = run(*begin, "-o", tmp_path / "b", "--embedding-mode", "frozen", *state)
     refused(again, 1, "state")
     resumed = run(*begin, "-o", tmp_path / "b", "--embedding-mode", "frozen", *state, "--resume", "-q")

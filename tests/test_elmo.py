@@ -293,10 +293,10 @@ def test_gradients_reach_every_parameter(softmax, words):
 # ---- the softmax
 
 
-def softmax_of(kind, words=3000, negatives=1000):
+def softmax_of(kind, words=3000, negatives=1000, dim=8):
     torch.manual_seed(4)
     counts = (1e6 / np.arange(1, words + 1)).astype(np.int64)
-    return elmo.WordSoftmax(words, 8, kind=kind, negatives=negatives, counts=counts)
+    return elmo.WordSoftmax(words, dim, kind=kind, negatives=negatives, counts=counts)
 
 
 @pytest.mark.parametrize(("kind", "words"), [("adaptive", 3000), ("adaptive", 50), ("sampled", 50)])
@@ -305,6 +305,32 @@ def test_chances_add_up_to_one(kind, words):
     states = torch.randn(1, 8).expand(words, 8)
     with torch.no_grad():
         assert float(torch.exp(-softmax(states, torch.arange(words))).sum()) == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("dim", [2, 8])
+def test_no_cluster_of_rare_words_has_vectors_of_no_number(dim):
+    softmax = softmax_of("adaptive", 12_000, dim=dim).eval()
+    assert all(parameter.numel() for parameter in softmax.parameters())
+    nats = softmax(torch.randn(4, dim), torch.tensor([1, 5_000, 11_000, 11_999]))
+    assert nats.shape == (4,)
+
+
+def test_the_sampled_softmax_is_the_formula_s(monkeypatch):
+    """Jean, Cho, Memisevic & Bengio (2015), equation 8: scores less the logarithm of how often each is drawn."""
+    counts, drawn = np.array([8.0, 4.0, 2.0, 1.0, 1.0]), [3, 0, 1]
+    torch.manual_seed(1)
+    softmax = elmo.WordSoftmax(5, 2, kind="sampled", negatives=3, counts=counts).train()
+    states, words = torch.randn(2, 2), torch.tensor([0, 4])
+    share = counts / counts.sum()
+    before = np.cumsum(share) - share
+    uniform = torch.from_numpy(before[drawn] + share[drawn] / 2)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: uniform)
+    found = softmax(states, words).tolist()
+    softmax.requires_grad_(False)
+    for state, word, nats in zip(states, words.tolist(), found, strict=True):
+        kept = [word, *(other for other in drawn if other != word)]
+        scores = [float(state @ softmax.weight[one] + softmax.bias[one]) - math.log(3 * share[one]) for one in kept]
+        assert nats == pytest.approx(math.log(sum(map(math.exp, scores))) - scores[0], rel=1e-5)
 
 
 def test_sampled_softmax_learns_what_the_whole_one_would():
@@ -558,6 +584,9 @@ def test_mixture_is_refused_what_does_not_fit():
         model.fit_mixture(TEXTS, [["x"] * 6, ["x"], ["x"] * 7])
     with pytest.raises(ValueError, match="two different labels"):
         model.fit_mixture(TEXTS, [["x"] * 6, ["x"] * 2, ["x"] * 7])
+    for label in (7, np.int64(7)):  # a folder could not hold it
+        with pytest.raises(TypeError, match=r"labels\[1\] holds .*7.*: a label must be a str"):
+            model.fit_mixture(TEXTS, [["x"] * 6, ["x", label], ["x"] * 7])
     labels = [[word[0] for word in text] for text in TEXTS]
     for wrong, said in (
         ({"held_out": 0.99}, "held_out=0.99 leaves sentences"),

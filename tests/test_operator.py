@@ -120,6 +120,30 @@ def test_finite_differences():
             assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(given.grad[place].item(), abs=5e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, of dual numbers
+def test_other_derivatives_are_refused():
+    """Taken forward torch would call them zero."""
+    q, k, v = (random(1, 2, 5, 4, seed=i) for i in range(3))
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda q: operator.attention(q, k, v), (q,), (torch.ones_like(q),))
+    given = [x.requires_grad_() for x in (q, k, v)]
+    (first,) = torch.autograd.grad(operator.attention(*given).sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second ones"):
+        first.sum().backward()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_autocast_casts_as_for_torch_s_own(packed):
+    qkv = random(2, 6, 3, 4, 8)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    low = [x.bfloat16() for x in (q, k, v)]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = operator.self_attention(qkv) if packed else operator.attention(q, low[1], v)
+        double = operator.attention(*(x.double() for x in (q, k, v)))
+    torch.testing.assert_close(ours, operator.attention(*low), rtol=0, atol=0)
+    assert double.dtype == torch.float64
+
+
 def test_bf16():
     qkv = random(2, 70, 3, 4, 32).to(torch.bfloat16).requires_grad_()
     out = operator.self_attention(qkv, causal=True)

@@ -275,6 +275,34 @@ def test_lone_surrogates_do_no_harm(tokenizer):
     Tokenizer.train(["a \udc80 b"] * 3, kind="wordpiece", vocabulary_size=40)
 
 
+def test_offsets_of_odd_characters_lie_in_their_words(tokenizer):
+    """Marks of their own, characters joined, or longer in lower case, halves of pairs, and none that is seen."""
+    odd = [
+        "İ",
+        "e\u0301",
+        "\u0307x",
+        "👩\u200d👩\u200d👧",
+        "🇩🇪",
+        "a\x00b",
+        "\ud83d\ude00",
+        "ﷺ",
+        "ŉ",
+        "\ufeffa",
+        "\u00a0",
+        "",
+        "한",
+    ]
+    for words in ([one, "the", other] for one in odd for other in odd):
+        encoding = tokenizer.encode(words)
+        owners = [word for word in encoding.words if word is not None]
+        assert encoding.n_words == 3
+        assert owners == sorted(owners)
+        for (begin, end), word in zip(encoding.offsets, encoding.words, strict=True):
+            assert 0 <= begin <= end <= (0 if word is None else len(words[word]))
+        whole = tokenizer.encode(" ".join(words))
+        assert all(0 <= begin <= end <= len(" ".join(words)) for begin, end in whole.offsets)
+
+
 def test_save_and_load(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "folder")
     tokenizer.save(tmp_path / "one.json")
@@ -309,6 +337,14 @@ def test_older_folders(trained, tmp_path):
     loaded = Tokenizer.load(tmp_path)
     assert loaded.encode_batch(TEXTS) == one.encode_batch(TEXTS)
     assert loaded.special.tolist() == one.special.tolist()
+    # What its tokenizer_config.json says else decides numbers, too.
+    (tmp_path / "vocab.txt").write_text(
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncafé\ncafe\n日本\n日\n本\n", encoding="utf-8"
+    )
+    for accents, chinese, pieces in ((False, False, [5, 7]), (None, True, [6, 8, 9])):
+        said = {"do_lower_case": True, "strip_accents": accents, "tokenize_chinese_chars": chinese}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+        assert Tokenizer.load(tmp_path).encode("Café 日本", special=False).ids == pieces
     one = trained["bpe"]
     folder = tmp_path / "gpt2"
     folder.mkdir()
@@ -377,6 +413,12 @@ def test_refusals(trained, tmp_path):
         trained["bpe"].encode_batch("a text")
     with pytest.raises(TypeError, match=r"texts\[1\]"):
         trained["bpe"].encode_batch(["a", ["b", 3]])
+    with pytest.raises(TypeError, match="one text"):
+        trained["bpe"].encode_ids("a text")
+    with pytest.raises(TypeError, match=r"texts\[1\] is a int"):
+        trained["bpe"].encode_ids(["a", 3])
+    with pytest.raises(TypeError, match="float"):
+        trained["bpe"].decode([1.5])
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
     with pytest.raises(FileNotFoundError):

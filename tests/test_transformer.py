@@ -206,6 +206,15 @@ def test_a_cache_s_errors():
             transformer(some_ids(GPT, 2, 18), cache=cache)
         with pytest.raises(ValueError, match="length"):
             cache.truncate(15)
+        # Another model's keys, or room that no key was ever written to, would be attended to.
+        with pytest.raises(ValueError, match="a model with fewer layers"):
+            made(GPT, layers=4)(ids, cache=cache)
+        with pytest.raises(ValueError, match="another model"):
+            made(GPT, heads=6)(ids, cache=cache)
+        with pytest.raises(ValueError, match="another model"):
+            made(GPT).double()(ids, cache=cache)
+        with pytest.raises(ValueError, match="for causal models"):
+            made(GPT, causal=False)(ids, cache=Cache())
     assert len(cache) == 14
 
 
@@ -226,6 +235,8 @@ def test_cross_attention():
     cache = Cache()
     with torch.no_grad():
         parts = [transformer(x, memory=memory, memory_lengths=lengths, cache=cache) for x in ids.split(2, 1)]
+        with pytest.raises(ValueError, match="another memory"):
+            transformer(ids, memory=memory + 1, cache=cache)
     assert_near(torch.cat(parts, 1), ours)
     with pytest.raises(ValueError, match="need one"):
         transformer(ids)
@@ -268,6 +279,30 @@ def test_a_loss_of_what_seems_impossible():
     wanted = F.cross_entropy(transformer.double().logits(hidden.double()), targets)
     assert wanted > 110
     assert transformer.float().loss(hidden, targets).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_a_loss_takes_a_target_for_each_state():
+    """Fewer would be compared with the first states, which are of other tokens."""
+    transformer, ids = made(GPT), some_ids(GPT, 2, 5)
+    with pytest.raises(ValueError, match=r"want targets \(2, 5\), not \(2, 4\)"):
+        transformer.loss(transformer(ids), ids[:, 1:])
+
+
+def test_a_loss_without_gradients_makes_none(monkeypatch):
+    transformer, ids = made(GPT), some_ids(GPT, 2, 5)
+    hidden, products = transformer(ids), []
+    wanted = transformer.loss(hidden, ids)
+    product = operator.product
+    monkeypatch.setattr(operator, "product", lambda *given: products.append(given) or product(*given))
+    with torch.no_grad():
+        assert transformer.loss(hidden, ids) == wanted
+    assert len(products) == 1  # the logits
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+@pytest.mark.parametrize("options", [GPT, BERT])
+def test_no_text_and_no_token(options, shape):
+    assert made(options)(some_ids(options, *shape)).shape == (*shape, options["dim"])
 
 
 def test_a_loss_of_nothing_is_zero():

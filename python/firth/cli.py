@@ -1556,8 +1556,10 @@ def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
 
 def _check_device(device: str) -> None:
     """For all models alike, and before their files are read."""
+    from firth.contextual.training import device_of
+
     try:
-        _contextual().base._device(device)
+        device_of(device)
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
 

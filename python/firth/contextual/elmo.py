@@ -310,7 +310,8 @@ class WordSoftmax(nn.Module):
     ) -> None:
         super().__init__()
         self.negatives = negatives
-        cutoffs = [cutoff for cutoff in _CUTOFFS if cutoff < words]
+        # A cluster's vectors have a quarter of the numbers of those before: no cluster, where none would be left.
+        cutoffs = [cutoff for i, cutoff in enumerate(_CUTOFFS, 1) if cutoff < words and dim >= 4**i]
         self.adaptive: nn.AdaptiveLogSoftmaxWithLoss | None = None
         if kind == "adaptive" and cutoffs:
             self.adaptive = nn.AdaptiveLogSoftmaxWithLoss(dim, words, cutoffs)
@@ -1058,6 +1059,8 @@ class ELMo(TrainedModel):
 
         Raises
         ------
+        TypeError
+            If a label is neither a string nor None.
         ValueError
             If labels and words differ in number, naming the sentence, or fewer than two labels are different.
         """
@@ -1067,6 +1070,9 @@ class ELMo(TrainedModel):
         for i, (sentence, own) in enumerate(zip(words, labels, strict=True)):
             if len(sentence) != len(own):
                 raise ValueError(f"sentences[{i}] has {len(sentence)} words and {len(own)} labels")
+            for label in own:
+                if label is not None and not isinstance(label, str):
+                    raise TypeError(f"labels[{i}] holds {label!r}: a label must be a str, or None")
         names = sorted({label for own in labels for label in own if label is not None})
         if len(names) < 2:
             raise ValueError(f"there must be two different labels at least, not {len(names)}")
@@ -1220,7 +1226,7 @@ class ELMo(TrainedModel):
         described = read_description(folder / CONFIG, cls.__name__)
         tensors, _ = files.read_tensors(folder / TENSORS)
         try:
-            cls(**described["options"])
+            cls(**described["options"])  # what is wrong here is the folder's fault, what is wrong below the caller's
             model = cls(**{**described["options"], "device": device, **options})
             model._restore(tensors, described)
         except (KeyError, TypeError, RuntimeError, UnicodeDecodeError) as error:

@@ -1,7 +1,8 @@
 """The fused attention of `firth.attention` as an operator of PyTorch, `torch.ops.firth.attention`; matrix products.
 
 Autograd, ``torch.compile`` and ``torch.export`` know it as they know torch's own. It reaches the kernels by way of
-NumPy's views of the tensors' memory, so that one build serves every torch.
+NumPy's views of the tensors' memory, so that one build serves every torch. Derivatives are first ones, taken backward;
+``torch.func``'s transformations do not know it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from firth import _core
 from firth.attention import _NO_DROPOUT, _Call, _numpy
@@ -73,6 +75,8 @@ def attention(
     ------
     TypeError, ValueError
         If tensors are of another type, or do not fit together; if `mask` or `alibi` asks for a gradient.
+    NotImplementedError
+        If a derivative is taken forward, or a second one.
     """
     return _attend([q, k, v], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
 
@@ -130,6 +134,10 @@ def _attend(
         if term is not None and term.requires_grad and name != "bias":
             _numpy(name, term)  # says what to do
     first = given[0]
+    if first.device.type != "meta" and torch.is_autocast_enabled(first.device.type):
+        low = torch.get_autocast_dtype(first.device.type)
+        given = [one if one.dtype == torch.float64 else one.to(low) for one in given]
+        first = given[0]
     if any(one.dtype != first.dtype for one in given):
         raise TypeError(f"q, k and v must be of one type, not {', '.join(str(one.dtype) for one in given)}")
     fused = first.device.type in ("cpu", "meta") and first.dtype in _FUSED_TYPES
@@ -162,6 +170,10 @@ def _attend(
     rest = (causal, window, lengths, mask, bias, alibi, scale, dropout, chance)
     if plain:
         return _forward(given, *rest)[0]
+    unpack: Any = forward_ad.unpack_dual
+    if not torch.compiler.is_compiling() and any(unpack(one).tangent is not None for one in given):
+        # torch would go on, with a derivative of zero.
+        raise NotImplementedError("the fused attention has no derivatives taken forward (jvp), only backward")
     out: Tensor = torch.ops.firth.attention(given, *rest)[0]
     return out
 
@@ -328,6 +340,13 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any
 
 
 _attention.register_autograd(_differentiate, setup_context=_remember)
+
+
+def _second(*_: Any) -> Any:
+    raise NotImplementedError("the fused attention has first derivatives alone: no second ones")
+
+
+_attention_backward.register_autograd(_second)
 
 
 def torch_attention(

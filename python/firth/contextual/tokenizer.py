@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import operator
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -234,6 +235,11 @@ class Tokenizer:
         -------
         list of Encoding
             One for each text.
+
+        Raises
+        ------
+        TypeError
+            If something in `texts` is neither a text nor a list of words.
         """
         if isinstance(texts, str):
             raise TypeError("texts is one text; give a list, or call encode")
@@ -260,8 +266,25 @@ class Tokenizer:
         """The pieces' numbers alone, of texts to learn from: nothing is added, and nothing in them is special.
 
         What reads "[MASK]" or "<|endoftext|>" in such a text is characters like all others.
+
+        Parameters
+        ----------
+        texts
+            Each a text, or a list of words, which is read as a text: with a space between words.
+
+        Returns
+        -------
+        list of ndarray
+            For each text int32 (pieces,).
+
+        Raises
+        ------
+        TypeError
+            If something in `texts` is neither a text nor a list of words.
         """
-        joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
+        if isinstance(texts, str):
+            raise TypeError("texts is one text; give a list of texts")
+        joined = list(_joined(texts))
         found = [np.array(raw.ids, np.int32) for raw in self._encoded(self._plain, joined, False, False)]
         if self.unknown is not None:  # a whole word may be spelt like a special piece
             for ids in found:
@@ -285,10 +308,12 @@ class Tokenizer:
 
         Raises
         ------
+        TypeError
+            If something in `ids` is no whole number.
         IndexError
             If a number is not one of the vocabulary's.
         """
-        numbers = [int(number) for number in ids]
+        numbers = [operator.index(number) for number in ids]
         for number in numbers:
             if not 0 <= number < len(self):
                 raise IndexError(f"there is no piece {number}: the vocabulary has {len(self)}")
@@ -582,7 +607,12 @@ def _old_bert(folder: Path) -> tokenizers.Tokenizer:
     options = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
     vocabulary = {line: number for number, line in enumerate(lines) if line}
-    tokenizer: Any = _untrained("wordpiece", bool(options.get("do_lower_case", True)))
+    tokenizer: Any = _untrained("wordpiece", False)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=bool(options.get("do_lower_case", True)),
+        strip_accents=options.get("strip_accents"),
+        handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
+    )
     tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
     tokenizer.add_special_tokens([name for name in _SPECIAL if name in vocabulary])
     tokenizer.post_processor = _around(vocabulary)

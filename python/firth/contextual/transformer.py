@@ -114,12 +114,13 @@ class Cache:
     """Keys and values of what was read already, layer by layer, so that the next token costs one step.
 
     Hand the same cache to `Transformer.forward` again and again, each time with the tokens that follow. It is for use
-    without gradients, and all its texts are of one length.
+    without gradients, of one causal model, and all its texts are of one length; so is the memory always the same one.
     """
 
     def __init__(self) -> None:
         self._length = 0
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}  # (B, H, room, D) each
+        self._memory: Tensor | None = None  # what is attended to, and its keys and values
         self._memories: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -136,28 +137,37 @@ class Cache:
             raise ValueError("a cache is for use under torch.no_grad()")
         begin, end = self._length, self._length + k.shape[2]
         pair = self._pairs.get(layer)
+        if pair is None:
+            if begin:
+                raise ValueError("the cache is of a model with fewer layers")
+        elif pair[0].shape[0] != k.shape[0]:
+            raise ValueError(f"the cache is of {pair[0].shape[0]} texts, not {k.shape[0]}")
+        elif (pair[0].shape[1::2], pair[0].dtype, pair[0].device) != (k.shape[1::2], k.dtype, k.device):
+            raise ValueError("the cache is of another model, type or device: its keys are unlike these")
         if pair is None or pair[0].shape[2] < end:
             pair = (self._grown(k, pair and pair[0], end), self._grown(v, pair and pair[1], end))
             self._pairs[layer] = pair
-        elif pair[0].shape[0] != k.shape[0]:
-            raise ValueError(f"the cache is of {pair[0].shape[0]} texts, not {k.shape[0]}")
         for kept, new in zip(pair, (k, v), strict=True):
             kept[:, :, begin:end] = new
         return pair[0][:, :, :end], pair[1][:, :, :end]
 
     def _grown(self, new: Tensor, old: Tensor | None, length: int) -> Tensor:
         """A tensor with room for more than length, and what the old one holds."""
-        if old is not None and old.shape[0] != new.shape[0]:
-            raise ValueError(f"the cache is of {old.shape[0]} texts, not {new.shape[0]}")
         grown = new.new_empty((*new.shape[:2], max(64, length + length // 2), new.shape[3]))
         if old is not None:
             grown[:, :, : self._length] = old[:, :, : self._length]
         return grown
 
-    def memory(self, layer: int, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Keys and values of a memory, made once."""
+    def memory(
+        self, layer: int, memory: Tensor, project: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values that `project` makes of a memory, made once."""
+        if self._memory is None:
+            self._memory = memory
+        elif self._memory is not memory:
+            raise ValueError("the cache is of another memory, whose keys and values it holds: begin a new cache")
         if layer not in self._memories:
-            self._memories[layer] = make()
+            self._memories[layer] = project(memory)
         return self._memories[layer]
 
     def advance(self, tokens: int) -> None:
@@ -226,12 +236,13 @@ class Attention(nn.Module):
             q, k, v = self._split(self.qkv(x), 3).permute(2, 0, 3, 1, 4).unbind(0)
             return (q, k, v) if cache is None else (q, *cache.append(layer, k, v))
 
-        def remember() -> tuple[Tensor, Tensor]:
-            k, v = self._split(self.kv(memory), 2).permute(2, 0, 3, 1, 4).unbind(0)
+        def remember(states: Tensor) -> tuple[Tensor, Tensor]:
+            k, v = self._split(self.kv(states), 2).permute(2, 0, 3, 1, 4).unbind(0)
             return k, v
 
+        assert memory is not None
         q = self._split(self.q(x), 1).squeeze(2).transpose(1, 2)
-        return (q, *(remember() if cache is None else cache.memory(layer, remember)))
+        return (q, *(remember(memory) if cache is None else cache.memory(layer, memory, remember)))
 
     def weights(
         self, x: Tensor, lengths: Tensor | None, heads: Sequence[int] | None, rows: Sequence[int] | None
@@ -245,7 +256,7 @@ class Attention(nn.Module):
 
     def _split(self, projected: Tensor, parts: int) -> Tensor:
         """(B, T, parts, H, D)."""
-        return projected.view(*projected.shape[:2], parts, self.heads, -1)
+        return projected.view(*projected.shape[:2], parts, self.heads, projected.shape[2] // (parts * self.heads))
 
 
 class Block(nn.Module):
@@ -389,6 +400,8 @@ class Transformer(nn.Module):
         x = self._embed(ids, token_types, 0 if cache is None else len(cache))
         if cache is not None and lengths is not None:
             raise ValueError("texts that share a cache are of one length: give no lengths")
+        if cache is not None and not self.architecture.causal:
+            raise ValueError("a cache is for causal models: without a mask, earlier states change with later tokens")
         if self.architecture.cross != (memory is not None):
             raise ValueError(
                 "blocks that attend to a memory need one" if memory is None else "no block attends to a memory"
@@ -452,14 +465,25 @@ class Transformer(nn.Module):
         -------
         Tensor
             A number; 0 where all is ignored.
+
+        Raises
+        ------
+        ValueError
+            If there is not one target for each state.
         """
+        if hidden.shape[:-1] != targets.shape:
+            raise ValueError(
+                f"states {tuple(hidden.shape)} want targets {tuple(hidden.shape[:-1])}, not {tuple(targets.shape)}"
+            )
         hidden, targets = hidden.flatten(0, -2), targets.flatten()
         kept = targets != IGNORED
         if not bool(kept.all()):
             hidden, targets = hidden[kept], targets[kept]
         if self.way == "torch":
             return F.cross_entropy(self.logits(hidden).float(), targets, reduction="sum") / max(1, len(targets))
-        loss: Tensor = _LinearCrossEntropy.apply(*self._unembed(hidden), targets)  # type: ignore[no-untyped-call]
+        # Within, torch tells which tensors could have gradients, but not whether any are wanted.
+        given = (*self._unembed(hidden), targets, torch.is_grad_enabled())
+        loss: Tensor = _LinearCrossEntropy.apply(*given)  # type: ignore[no-untyped-call]
         return loss
 
     @torch.no_grad()
@@ -520,10 +544,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, learning: bool
+    ) -> Tensor:
         kind = hidden.device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        needed = ctx.needs_input_grad[:3]
+        needed = [learning and one for one in ctx.needs_input_grad[:3]]
         with torch.autocast(kind, enabled=False):
             h, w, b = hidden.to(low), weight.to(low), None if bias is None else bias.to(low)
             dh = torch.empty_like(h) if needed[0] else None
@@ -540,6 +566,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     total -= chosen.log().sum()
                 else:  # too small to take the logarithm of
                     total -= torch.log_softmax(logits, -1).gather(1, wanted).sum()
+                if not any(needed):
+                    continue
                 # The gradient of the logits is the chances, less one for what was there.
                 moved = chances.scatter_(1, wanted, chosen - 1)
                 if db is not None:
@@ -565,4 +593,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
             dw = torch.mul(dw.T, scale, out=dw.new_empty(dw.shape[::-1])).to(weight.dtype)
         if db is not None:
             db = (db * scale).to(weight.dtype)
-        return dh, dw, db, None
+        return dh, dw, db, None, None
