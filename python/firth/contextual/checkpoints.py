@@ -241,8 +241,9 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
         architecture = _architecture(folder, config, family, tensors, skipped)
     except TypeError as error:
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
-    if not any(name.startswith(f"{blocks}{architecture.layers - 1}.") for name in tensors):
-        raise ValueError(f"{folder} has no tensor '{blocks}{architecture.layers - 1}...', which config.json says there is")
+    last = f"{blocks}{architecture.layers - 1}."
+    if not any(name.startswith(last) for name in tensors):
+        raise ValueError(f"{folder} has no tensor '{last}...', which config.json says there is")
     with torch.device("meta"):  # weights that are replaced at once need no memory, and no random numbers
         transformer = Transformer(architecture)
     state, used = {}, set()
