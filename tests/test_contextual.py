@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 import firth
+from firth import files
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
@@ -517,6 +520,9 @@ def test_attention_maps(gpt: GPT, bert: BERT) -> None:
     for wrong in ((1, 1), (0, 0)):
         with pytest.raises(KeyError):
             some[wrong]
+    for unclear in (0, (0, 1, 0), "01", (0, slice(None))):
+        with pytest.raises(TypeError, match=r"maps\[layer, head\] takes two whole numbers"):
+            some[unclear]
     with pytest.raises(ValueError, match="no piece"):
         gpt.attention_maps("")
     with pytest.raises(ValueError, match="layers"):
@@ -754,6 +760,12 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.generate("k1", stop=""), ValueError, "stop"),
         (lambda: gpt.generate([{"role": "user"}]), TypeError, r"prompt\[0\]"),
         (lambda: gpt.generate([]), ValueError, "no message"),
+        (lambda: gpt.generate({"role": "a", "content": "b"}), TypeError, "prompt must be a str or a list of dicts"),
+        (lambda: gpt.generate("k1", stop=None), TypeError, "stop must be"),
+        (lambda: gpt.encode(None), TypeError, "sentences must be a list .*, not NoneType"),
+        (lambda: gpt.encode({"k1"}), TypeError, "not set"),
+        (lambda: gpt.score([3]), TypeError, r"texts\[0\]"),
+        (lambda: gpt.attention_maps("k1", layers=0), TypeError, "layers must be a list of whole numbers"),
         (lambda: gpt.generate([{"role": "a", "content": "b"}], template="{role}"), ValueError, "template"),
         (lambda: gpt.next_tokens("k1", 0), ValueError, "k must be at least 1"),
         (lambda: gpt.score("k1"), TypeError, "list"),
@@ -767,6 +779,99 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
     ):
         with pytest.raises(kind, match=said):
             call()
+
+
+def test_a_failed_save_leaves_what_was_there(gpt: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it fails late, at the tokenizer: no file of the new model beside those of the old one."""
+    gpt.save(tmp_path)
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    (tmp_path / "head.safetensors").write_bytes(b"of a classifier")
+    other = GPT(**{**SMALL, "steps": 1, "vocabulary_size": 300}).fit(planted(20, 3))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            other.save(tmp_path)
+    assert (tmp_path / "head.safetensors").read_bytes() == b"of a classifier"
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir() if one.name != "head.safetensors"} == before
+    other.save(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == set(before)
+    assert len(GPT.from_pretrained(tmp_path).tokenizer) == len(other.tokenizer)
+
+
+def test_a_folder_of_a_model_is_no_checkpoint(gpt: GPT, tmp_path: Path) -> None:
+    gpt.save(tmp_path)
+    before = (tmp_path / "tokenizer.json").read_bytes()
+    new = GPT(**{**SMALL, "steps": 1, "vocabulary_size": 300})
+    with pytest.raises(ValueError, match="holds a saved model: give checkpoint= a folder of its own"):
+        new.fit(planted(20, 3), checkpoint=tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == before
+    GPT.from_pretrained(tmp_path, steps=1).fit(planted(20, 3), pretrained=True, checkpoint=tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == before
+
+
+def edited(folder: Path, name: str, **changes: object) -> None:
+    held = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**held, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("config.json", "n_layer", 10**12),  # which would be built, one by one
+        ("config.json", "n_layer", "2"),
+        ("config.json", "n_embd", -1),
+        ("config.json", "n_positions", [1]),
+        ("config.json", "activation_function", ["gelu"]),
+        ("config.json", "resid_pdrop", "x"),
+        ("config.json", "tie_word_embeddings", "yes"),
+        ("firth.json", "options", None),
+        ("firth.json", "options", ["epochs"]),
+        ("firth.json", "options", {"batch_size": 0}),
+    ],
+)
+def test_a_damaged_description_is_named(gpt: GPT, name: str, key: str, value: object, tmp_path: Path) -> None:
+    gpt.save(tmp_path)
+    edited(tmp_path, name, **{key: value})
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_damaged_tensors_are_named(gpt: GPT, bert: BERT, tmp_path: Path) -> None:
+    bert.save(tmp_path)
+    tensors, _ = files.read_tensors(tmp_path / "model.safetensors")
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    whole = tensors[name]
+    broken = whole.copy()
+    broken[3, 5] = np.nan
+    for wrong, said in (
+        (whole[:, :7], r"of shape \(32, 7\) should make shape \(32, 32\)"),
+        (whole.ravel(), r"of shape \(1024,\) should"),
+        (whole.astype(np.int64), "whole numbers"),
+        (broken, "not finite"),
+    ):
+        files.write_tensors(tmp_path / "model.safetensors", {**tensors, name: wrong}, {})
+        with pytest.raises(ValueError, match=f"{name}.*{said}"):
+            BERT.from_pretrained(tmp_path)
+
+
+def test_invalid_text_in_a_file_is_told_of(texts: list[str], tmp_path: Path) -> None:
+    place = tmp_path / "texts.txt"
+    place.write_bytes("\n".join(texts).encode() + b"\nk1 \xff v1\nv2 \xff\xff\n")
+    said = rf"texts.txt: 3 invalid UTF-8 sequences were read as U\+FFFD, the first in line {len(texts) + 1}$"
+    with pytest.warns(UserWarning, match=said):
+        GPT(**{**SMALL, "steps": 1, "vocabulary_size": 300}).fit(place)
+
+
+def test_what_was_begun_anew_is_no_folder_s_any_more(gpt: GPT, texts: list[str], tmp_path: Path) -> None:
+    gpt.save(tmp_path)
+    model = GPT.from_pretrained(tmp_path, steps=1)
+    with pytest.warns(UserWarning, match="begins anew"):
+        model.fit(texts)
+    model.fit(texts)  # warnings are errors here
 
 
 def test_firth_does_not_import_torch() -> None:

@@ -211,6 +211,33 @@ def test_an_epoch_is_one_permutation(gpt: GPT, monkeypatch: pytest.MonkeyPatch) 
     assert again(16, 4).targets.tolist() == steps[4]
 
 
+@pytest.mark.parametrize("n", [10, 13])
+def test_processes_share_the_steps_of_one(n: int) -> None:
+    """Three with batches of 2 see in each step what one with batches of 6 sees, and none sees nothing."""
+    examples = [finetuning._Example([i], [0], [0], [i]) for i in range(n)]
+    one, three = finetuning._Batches(examples, 0, seed=1), finetuning._Batches(examples, 0, seed=1, processes=3)
+    for step in range(2 * -(-n // 6)):
+        own = [three(2 * (3 * step + process), 2).targets.tolist() for process in range(3)]
+        assert all(own)
+        assert {i for part in own for i in part} == set(one(6 * step, 6).targets.tolist())
+
+
+def test_steps_are_counted_for_all_processes(gpt: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        finetuning.training, "train", lambda module, batches, loss, schedule, **_: steps.append(schedule)
+    )
+    SentenceClassifier(encoder=gpt, epochs=3, batch_size=4, validation=0).fit(["k1", "k2"] * 10, ["a", "b"] * 10)
+    assert [(one.steps, one.evaluate_every) for one in steps] == [(9, 3)]
+
+
+def test_a_model_without_a_head_is_named(gpt: GPT, tmp_path: Path) -> None:
+    gpt.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"holds a gpt2 without the head of a SentenceClassifier.*fit a"):
+        SentenceClassifier.load(tmp_path)
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
 def test_a_training_of_one_step_learns(gpt: GPT, warmup: float) -> None:
     model = SentenceClassifier(encoder=gpt, epochs=1, warmup=warmup).fit(["k1", "k2"], ["a", "b"])

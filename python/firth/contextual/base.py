@@ -8,9 +8,10 @@ import dataclasses
 import json
 import math
 import os
+import tempfile
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -87,10 +88,7 @@ class TrainedModel(Learner):
 
     def _schedule(self, epoch: float, **others: Any) -> training.Schedule:
         """The options as a schedule; `epoch` is how many examples are one, `others` are no options here."""
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            processes = torch.distributed.get_world_size()
-        each = self.batch_size * self.accumulate * processes
+        each = self.batch_size * self.accumulate * training.process_count()
         options = self.options | {"steps": self.steps or max(1, round(self.epochs * epoch / each))} | others
         names = {field.name for field in dataclasses.fields(training.Schedule)}
         return training.Schedule(**{name: value for name, value in options.items() if name in names})
@@ -306,16 +304,23 @@ class ContextualModel(TrainedModel):
                 batches = self._batches(ids, tokenizer)
                 schedule = self._schedule(len(ids.train) / self.length)
                 learnt = self._learnt_tokenizer or self.tokenizer is None
+                # A tokenizer that was learnt here is kept for `resume`; one that was given is at hand then, too.
+                keep = kept if learnt and not pretrained else None
+                if keep is not None and (keep / CHECKPOINT).exists():
+                    keep = None
+                elif keep is not None and (keep / checkpoints.CONFIG).exists():
+                    raise ValueError(f"{keep} holds a saved model: give checkpoint= a folder of its own")
                 self.__dict__.update(
                     tokenizer=tokenizer,
                     _learnt_tokenizer=learnt,
                     _transformer=transformer,
                     static_start=start,
                     history=[],
+                    _from_folder=pretrained and self._from_folder,
                 )
-                if kept is not None and not (kept / CHECKPOINT).exists() and training.is_first_process():
-                    kept.mkdir(parents=True, exist_ok=True)
-                    tokenizer.save(kept / TOKENIZER)
+                if keep is not None and training.is_first_process():
+                    keep.mkdir(parents=True, exist_ok=True)
+                    tokenizer.save(keep / TOKENIZER)
                 training.train(
                     transformer,
                     batches,
@@ -438,8 +443,9 @@ class ContextualModel(TrainedModel):
     def save(self, path: files.PathLike) -> None:
         """Write a folder in the layout of Hugging Face, which `firth.load` reads and `transformers` opens.
 
-        It holds config.json, model.safetensors and tokenizer.json, each written whole or not at all, and firth.json
-        with the options and the history. The vectors of `embedding` are not in it: what became of them is.
+        It holds config.json, model.safetensors and tokenizer.json, and firth.json with the options and the history. A
+        model that was saved there before is replaced when all is written; an error leaves it as it was. The vectors of
+        `embedding` are not in the folder: what became of them is.
 
         Parameters
         ----------
@@ -453,15 +459,24 @@ class ContextualModel(TrainedModel):
         OSError
             If it cannot be written.
         """
+        self._save(path)
+
+    def _save(self, path: files.PathLike, write_head: Callable[[Path], object] | None = None) -> None:
+        """`save`, with what a classifier has beside its transformer."""
         transformer, tokenizer = self.transformer, self._pieces()
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"{folder} is a file: a {type(self).__name__} is saved as a folder")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / HEAD).unlink(missing_ok=True)  # of a classifier that was saved here before
-        checkpoints.write(folder, transformer, tokenizer)
-        with files.replacing(folder / DESCRIPTION) as file:
-            file.write((json.dumps(self._description(), indent=1) + "\n").encode())
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
+            checkpoints.write(name, transformer, tokenizer)
+            with files.replacing(Path(name, DESCRIPTION)) as file:
+                file.write((json.dumps(self._description(), indent=1) + "\n").encode())
+            if write_head is not None:
+                write_head(Path(name, HEAD))
+            (folder / HEAD).unlink(missing_ok=True)  # of a classifier that was saved here before
+            for one in sorted(Path(name).iterdir()):
+                os.replace(one, folder / one.name)
 
     def _description(self) -> dict[str, Any]:
         # What the weights were before they were learnt is no part of what was learnt.
@@ -504,6 +519,7 @@ class ContextualModel(TrainedModel):
                 raise TypeError(f"{name} is no option of training: the folder says what a model is")
         if not folder.is_dir():
             raise NotADirectoryError(f"{folder} is no folder with config.json and model.safetensors in it")
+        training.device_of(device)
         transformer, config = checkpoints.read(folder)
         architecture = transformer.architecture
         if architecture.causal != cls.causal:
@@ -516,7 +532,10 @@ class ContextualModel(TrainedModel):
                 f"{architecture.vocabulary_size}: they are not of one model"
             )
         described = _described(folder, cls.__name__)
-        saved = {name: value for name, value in described.get("options", {}).items() if name in known}
+        saved = described.get("options", {})
+        if not isinstance(saved, dict):
+            raise ValueError(f"{folder / DESCRIPTION} is damaged: its options are no object")
+        saved = {name: value for name, value in saved.items() if name in known}
         saved |= {name: getattr(architecture, name) for name in _OF_ARCHITECTURE}
         saved |= {"attention": "firth", "device": device, "tokenizer": tokenizer}
         try:
@@ -524,6 +543,8 @@ class ContextualModel(TrainedModel):
             model._restore({}, described)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder / DESCRIPTION} is damaged, or of another version of firth: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
         if options:
             history, model = model.history, dataclasses.replace(model, **options)
             model.history = history
@@ -777,20 +798,24 @@ def _texts(data: Any, documents: Literal["lines", "blank_lines"], *, progress: b
     return training.read_texts(data, documents=documents, progress=progress)
 
 
-def checked_sentences(sentences: Any) -> list[str | list[str]]:
+def checked_sentences(sentences: Any, name: str = "sentences") -> list[str | list[str]]:
     """Sentences, each a string or a list of words; TypeError naming what is neither."""
-    if isinstance(sentences, str | bytes):
-        raise TypeError("sentences must be a list of strings or of lists of words; for one sentence give [sentence]")
-    return [one if isinstance(one, str) else _word_list(i, one) for i, one in enumerate(sentences)]
+    if isinstance(sentences, str | bytes | Mapping | Set) or not isinstance(sentences, Iterable):
+        one = name.removesuffix("s")
+        advice = f"; for one {one} give [{one}]" if isinstance(sentences, str | bytes) else ""
+        raise TypeError(
+            f"{name} must be a list of strings or of lists of words, not {type(sentences).__name__}{advice}"
+        )
+    return [one if isinstance(one, str) else _word_list(f"{name}[{i}]", one) for i, one in enumerate(sentences)]
 
 
-def _word_list(i: int, words: Any) -> list[str]:
+def _word_list(name: str, words: Any) -> list[str]:
     if isinstance(words, bytes) or not isinstance(words, Iterable):
-        raise TypeError(f"sentences[{i}] must be a str or a list of str, not {type(words).__name__}")
+        raise TypeError(f"{name} must be a str or a list of str, not {type(words).__name__}")
     found = list(words)
     for j, word in enumerate(found):
         if not isinstance(word, str):
-            raise TypeError(f"sentences[{i}][{j}] is of type {type(word).__name__}, not a string")
+            raise TypeError(f"{name}[{j}] is of type {type(word).__name__}, not a string")
     return found
 
 
@@ -798,6 +823,8 @@ def _counted(name: str, given: Sequence[int] | None, n: int) -> list[int]:
     """Some of the numbers 0 .. n - 1, which may be counted from the end."""
     if given is None:
         return list(range(n))
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list of whole numbers, not {given!r}")
     chosen = [whole_number(name, one, low=-n, high=n - 1) % n for one in given]
     if not chosen:
         raise ValueError(f"{name} must name at least one")

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from firth import files
+from firth.checks import whole_number
 from firth.contextual.transformer import Architecture, Transformer
 
 if TYPE_CHECKING:
@@ -230,14 +231,21 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     tensors = _read_weights(folder)
     # Old checkpoints call a norm's weight gamma and its bias beta.
     tensors = {name.replace(".gamma", ".weight").replace(".beta", ".bias"): t for name, t in tensors.items()}
+    prefix = family.prefix if any(name.startswith(family.prefix) for name in tensors) else ""
+    blocks = prefix + family.blocks
     skipped = 0
-    if family is _ROBERTA:  # its positions begin behind padding's
-        padding = config.get("pad_token_id")
-        skipped = (1 if padding is None else int(padding)) + 1
-    architecture = _architecture(folder, config, family, tensors, skipped)
+    try:
+        if family is _ROBERTA:  # its positions begin behind padding's
+            padding = config.get("pad_token_id")
+            skipped = (1 if padding is None else whole_number("pad_token_id", padding)) + 1
+        architecture = _architecture(folder, config, family, tensors, skipped)
+    except TypeError as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
+    last = f"{blocks}{architecture.layers - 1}."
+    if not any(name.startswith(last) for name in tensors):
+        raise ValueError(f"{folder} has no tensor '{last}...', which config.json says there is")
     with torch.device("meta"):  # weights that are replaced at once need no memory, and no random numbers
         transformer = Transformer(architecture)
-    prefix = family.prefix if any(name.startswith(family.prefix) for name in tensors) else ""
     state, used = {}, set()
     for name, parameter in transformer.state_dict().items():
         theirs, transposed = _their_names(family, prefix, name)
@@ -246,19 +254,22 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
             if their not in tensors:
                 raise ValueError(f"{folder} has no tensor {their!r}, which config.json says there is")
             part = torch.from_numpy(tensors[their])
+            wanted = [parameter.shape[0] // len(theirs), *parameter.shape[1:]]
+            wanted[0] += skipped if name == "positions.weight" else 0
+            wanted = wanted[::-1] if transposed else wanted
+            if list(part.shape) != wanted:
+                raise ValueError(
+                    f"{folder}: tensor {their!r} of shape {tuple(part.shape)} should make shape {tuple(wanted)}"
+                )
+            if not part.is_floating_point() or not bool(torch.isfinite(part.sum(dtype=torch.float64))):
+                raise ValueError(f"{folder}: tensor {their!r} holds whole numbers, or some that are not finite")
             parts.append(part.T if transposed else part)
             used.add(their)
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
         if name == "positions.weight":
             whole = whole[skipped:]
-        if whole.shape != parameter.shape:
-            wanted = tuple(parameter.T.shape if transposed else parameter.shape)
-            found = tuple(tensors[theirs[0]].shape)
-            of = f" together with {len(parts) - 1} others" if len(parts) > 1 else ""
-            raise ValueError(f"{folder}: tensor {theirs[0]!r} of shape {found} should make shape {wanted}{of}")
         # Into memory of torch's own, which is aligned as its matrix products like it.
         state[name] = torch.empty(whole.shape).copy_(whole)
-    blocks = prefix + family.blocks
     for name in tensors:
         if name.startswith(blocks) and name not in used and not name.endswith(family.buffers or ("?",)):
             raise ValueError(f"{folder}: config.json does not speak of the tensor {name!r}")
@@ -361,13 +372,16 @@ def _architecture(
             raise ValueError(f"{folder / CONFIG} does not say {family.options[name]!r}")
     defaults = {"activation": "gelu_new", "epsilon": 1e-5} if family is _GPT2 else {"activation": "gelu"}
     given = {"epsilon": 1e-12, "causal": False, **defaults, **given}
-    if given["activation"] not in _ACTIVATIONS:
+    if str(given["activation"]) not in _ACTIVATIONS:
         raise ValueError(
             f"{folder / CONFIG}: firth does not know the activation {given['activation']!r}, "
             f"only {', '.join(_ACTIVATIONS)}"
         )
     given["activation"] = _ACTIVATIONS[given["activation"]]
-    given["length"] -= skipped
+    for name in ("causal", "cross", "tied"):
+        if not isinstance(given.get(name, True), bool):
+            raise TypeError(f"{family.options[name]} must be true or false, not {given[name]!r}")
+    given["length"] = whole_number(family.options["length"], given["length"]) - skipped
     names = {name.removeprefix(family.prefix) for name in tensors}
     kinds = tensors.get(family.prefix + "embeddings.token_type_embeddings.weight")
     if kinds is None:
@@ -379,7 +393,10 @@ def _architecture(
         given["masked_head"] = f"{family.head['masked_head.dense']}.weight" in names
     if not given.get("tied", True) and f"{family.unembedding}.weight" not in names:
         given["tied"] = True  # a model without its head
-    return Architecture(**given)
+    try:
+        return Architecture(**given)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from None
 
 
 def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bool]:

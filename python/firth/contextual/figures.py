@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,10 +44,17 @@ class AttentionMaps:
 
         Raises
         ------
+        TypeError
+            If it is not a layer and a head.
         KeyError
             If they were not asked for.
         """
-        layer, head = place
+        try:
+            layer, head = (operator.index(one) for one in place)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"maps[layer, head] takes two whole numbers, not {place!r}; weights[layer] has all heads"
+            ) from None
         if layer not in self.weights:
             raise KeyError(f"layer {layer} is not among {sorted(self.weights)}")
         if head not in self.heads:

@@ -25,7 +25,7 @@ from firth import files
 from firth.checks import real_number
 from firth.contextual import training
 from firth.contextual.base import HEAD, ContextualModel, Sentence, by_length
-from firth.contextual.models import load_transformer
+from firth.contextual.models import load_transformer, read_config
 from firth.contextual.tokenizer import Encoding
 from firth.contextual.transformer import Transformer
 from firth.models.base import Learner, option
@@ -113,10 +113,11 @@ class _Batch(NamedTuple):
 
 
 class _Batches:
-    """Examples in an order of chance, another one in each epoch."""
+    """Examples in an order of chance, another one in each epoch; each step's are shared out over the processes."""
 
-    def __init__(self, examples: list[_Example], padding: int, seed: int) -> None:
+    def __init__(self, examples: list[_Example], padding: int, seed: int, processes: int = 1) -> None:
         self.examples = examples
+        self.processes = processes
         self.padding = padding
         self.seed = seed
         self._epoch, self._order = -1, np.zeros(0, np.int64)
@@ -129,12 +130,15 @@ class _Batches:
 
     def __call__(self, first: int, count: int) -> _Batch:
         """A step's examples. Those of an epoch end with it: its last step has fewer."""
-        n = len(self.examples)
-        each = -(-n // count)
-        epoch, step = divmod(first // count, each)
+        n, together = len(self.examples), count * self.processes
+        step, process = divmod(first // count, self.processes)
+        epoch, step = divmod(step, -(-n // together))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(n)
-        return _Batch.of([self.examples[i] for i in self._order[step * count : (step + 1) * count]], self.padding)
+        chosen = self._order[step * together : (step + 1) * together]
+        # Where fewer are left than there are processes, some see one that another sees, too: none may have nothing.
+        own = chosen[process :: self.processes] if process < len(chosen) else chosen[:1]
+        return _Batch.of([self.examples[i] for i in own], self.padding)
 
     def held_out(self, first: int, count: int) -> None:
         """Those held out are looked at by `_FineTuned`, which counts right answers too."""
@@ -307,8 +311,9 @@ class _FineTuned(Learner):
         callbacks: Sequence[Callable[[Any], object]],
         progress: bool,
     ) -> None:
-        batches = _Batches(examples, self.encoder._padding(), self.seed)
-        each = -(-len(examples) // self.batch_size)
+        processes = training.process_count()
+        batches = _Batches(examples, self.encoder._padding(), self.seed, processes)
+        each = -(-len(examples) // (self.batch_size * processes))
         steps = each * self.epochs
         schedule = training.Schedule(
             steps=steps,
@@ -407,12 +412,11 @@ class _FineTuned(Learner):
             Before `fit`.
         """
         head = self._fitted()
-        folder = Path(path)
         holder = copy.copy(self.encoder)
         holder.__dict__["_transformer"] = self.transformer
-        holder.save(folder)
         tensors = {name: value.detach().float().cpu().numpy() for name, value in head.state_dict().items()}
-        files.write_own(folder / HEAD, "head", tensors, {**self._description(), "classes": self._classes})
+        description = {**self._description(), "classes": self._classes}
+        holder._save(path, lambda place: files.write_own(place, "head", tensors, description))
 
     def _description(self) -> dict[str, Any]:
         return {**super()._description(), "options": {**self.options, "encoder": None}}
@@ -429,6 +433,12 @@ class _FineTuned(Learner):
             If one is damaged, or the folder holds something else.
         """
         folder = Path(path)
+        if not (folder / HEAD).exists():
+            kind = read_config(folder).get("model_type", "model")
+            raise FileNotFoundError(
+                f"{folder} holds a {kind} without the head of a {cls.__name__}, {HEAD}: read the model by "
+                f"load_transformer(folder), and fit a {cls.__name__}(encoder=...) on it"
+            )
         tensors, metadata = files.read_own(folder / HEAD, "head")
         if metadata.get("model") != cls.__name__:
             raise ValueError(f"{folder} holds a {metadata.get('model')}, not a {cls.__name__}")
@@ -466,7 +476,7 @@ class SentenceClassifier(_FineTuned):
     epochs
         Passes over the sentences.
     batch_size
-        Sentences in a step.
+        Sentences in a step; under ``torchrun`` in that of each process.
     learning_rate
         The highest step size (AdamW); it rises to it linearly and falls to 0 along half a cosine.
     warmup

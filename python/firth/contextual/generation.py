@@ -161,6 +161,10 @@ def roles_prompt(
     TypeError, ValueError
         If a message is not what it should be, naming its place, or the template lacks a part.
     """
+    if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
+        raise TypeError(f"prompt must be a str or a list of dicts, not {type(messages).__name__}")
+    if not isinstance(template, str):
+        raise TypeError(f"template must be a str, not {type(template).__name__}")
     for name in ("{role}", "{content}"):
         if template.count(name) != 1:
             raise ValueError(f"template must hold {name} once, not {template.count(name)} times: {template!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from firth import files
 from firth.checks import real_number, whole_number
 from firth.contextual import checkpoints, generation, training
-from firth.contextual.base import ContextualModel, Sentence
+from firth.contextual.base import ContextualModel, Sentence, checked_sentences
 from firth.contextual.tokenizer import Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture
 from firth.models.base import option
@@ -155,9 +155,7 @@ class GPT(ContextualModel):
         """
         tokenizer, length = self._pieces(), self.transformer.architecture.length
         stride = max(length // 2, 1) if stride is None else whole_number("stride", stride, low=1, high=length)
-        if isinstance(texts, str):
-            raise TypeError("texts must be a list of strings or of lists of words; for one text give [text]")
-        given = list(texts)
+        given = checked_sentences(texts, "texts")
         ends = [] if tokenizer.end is None else [tokenizer.end]
         stream = [*ends]
         for pieces in tokenizer.encode_ids(given):
@@ -294,6 +292,8 @@ class GPT(ContextualModel):
             whole_number("top_k", top_k, low=1)
         if top_p is not None and real_number("top_p", top_p, above=0) > 1:
             raise ValueError(f"top_p must be at most 1, not {top_p}")
+        if not isinstance(stop, Iterable):
+            raise TypeError(f"stop must be a string or a list of strings, not {type(stop).__name__}")
         stops: list[Any] = [stop] if isinstance(stop, str) else list(stop)
         for one in stops:
             if not isinstance(one, str) or not one:

@@ -75,6 +75,11 @@ def read_texts(
     progress
         Show a bar on stderr while files are read.
 
+    Warns
+    -----
+    UserWarning
+        If a file holds invalid UTF-8, which is read as U+FFFD, with its name and line.
+
     Raises
     ------
     OSError
@@ -110,13 +115,31 @@ def paths_of(source: Any) -> list[Any] | None:
 
 def _documents(sources: list[Any], options: corpus._Options, documents: str, progress: bool) -> Iterator[str]:
     with tqdm(desc="reading", unit="B", unit_scale=True, disable=not progress) as bar:
-        lines = corpus._Files(sources, options, bar).lines()
+        reader = _Lines(sources, options, bar)
+        lines = reader.lines()
         if documents == "lines":
             yield from (line for line in lines if line and not line.isspace())
-            return
-        for blank, group in itertools.groupby(lines, key=lambda line: not line or line.isspace()):
-            if not blank:
-                yield "\n".join(group)
+        else:
+            for blank, group in itertools.groupby(lines, key=lambda line: not line or line.isspace()):
+                if not blank:
+                    yield "\n".join(group)
+    for name, n in reader.invalid.items():
+        sequences = "1 invalid UTF-8 sequence was" if n == 1 else f"{n} invalid UTF-8 sequences were"
+        where = f"{'' if n == 1 else 'the first '}in line {reader.first[name]}"
+        warnings.warn(f"{name}: {sequences} read as U+FFFD, {where}", UserWarning, stacklevel=2)
+
+
+@dataclasses.dataclass
+class _Lines(corpus._Files):
+    """Lines of files, and of each file the first line that held invalid text."""
+
+    first: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def _decoded(self, raw: bytes, name: str, line: int, byte: int) -> str:
+        text = super()._decoded(raw, name, line, byte)
+        if name in self.invalid:
+            self.first.setdefault(name, line + 1)
+        return text
 
 
 class TokenIds:
@@ -827,9 +850,16 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """How many processes train together."""
+    if not dist.is_available():
+        return 1
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _processes(device: torch.device) -> _Processes:
     """The processes that train together: those of the caller's group, or those that torchrun has begun, or this one."""
-    if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) < 2):
+    if not dist.is_available() or (not dist.is_initialized() and process_count() < 2):
         return _Processes()
     if not dist.is_initialized():
         if device.type == "cuda":
