@@ -128,6 +128,32 @@ def test_tensors_come_back(tmp_path, mmap):
         assert not tensors["floats"].flags.writeable
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_file_that_is_replaced_meanwhile_is_read_whole(tmp_path, mmap):
+    path, stop = tmp_path / "a", threading.Event()
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            size = number % 5 * 100 + 1
+            files.write_tensors(path, {str(i): np.full(size, number) for i in range(5)}, {"pad": "x" * size})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not path.exists():
+            pass
+        for _ in range(200):
+            tensors, metadata = files.read_tensors(path, mmap=mmap)
+            numbers = {int(one) for tensor in tensors.values() for one in tensor}
+            assert len(numbers) == 1
+            assert len(metadata["pad"]) == len(tensors["0"])
+    finally:
+        stop.set()
+        writer.join()
+
+
 def test_the_safetensors_library_reads_ours_and_we_read_its(tmp_path):
     library = pytest.importorskip("safetensors.numpy")
     files.write_tensors(tmp_path / "ours", ARRAYS, METADATA)

@@ -197,8 +197,8 @@ def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArr
         If the file is not a whole safetensors file of types that firth knows.
     """
     path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # and from here on the file itself: under its name another may appear meanwhile
+        size = os.fstat(file.fileno()).st_size
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > size - 8:
@@ -261,7 +261,7 @@ def _read_tensor(
     if begin == end:
         return np.empty(shape, dtype)
     if mmap:
-        return np.memmap(path, dtype, "r", start + begin, shape)
+        return np.memmap(file, dtype, "r", start + begin, shape)
     file.seek(start + begin)
     return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
 
