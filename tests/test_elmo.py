@@ -640,6 +640,22 @@ def test_a_saved_folder_is_the_model(tmp_path):
     assert sorted(path.name for path in (tmp_path / "elmo").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
+    model = untrained(TEXTS)
+    model.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    model.fit_mixture(TEXTS, [[word[0] for word in text] for text in TEXTS], steps=5)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ELMo, "_description", full)  # written last
+        with pytest.raises(OSError, match="No space left"):
+            model.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_folders_that_are_none_are_named(tmp_path):
     model = untrained(TEXTS)
     with pytest.raises(NotADirectoryError, match="no folder"):

@@ -127,6 +127,23 @@ class TrainedModel(Learner):
     def _place(self) -> torch.device:
         return training.device_of(self.device)
 
+    @contextlib.contextmanager
+    def _saving(self, path: files.PathLike, *, stale: str | None = None) -> Iterator[Path]:
+        """A new folder, whose files take the places of those in `path` when all of them are written.
+
+        `stale` is a file that another kind of model may have left there.
+        """
+        folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file: a {type(self).__name__} is saved as a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
+            yield Path(name)
+            if stale is not None:
+                (folder / stale).unlink(missing_ok=True)
+            for one in sorted(Path(name).iterdir()):
+                os.replace(one, folder / one.name)
+
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class ContextualModel(TrainedModel):
@@ -464,19 +481,11 @@ class ContextualModel(TrainedModel):
     def _save(self, path: files.PathLike, write_head: Callable[[Path], object] | None = None) -> None:
         """`save`, with what a classifier has beside its transformer."""
         transformer, tokenizer = self.transformer, self._pieces()
-        folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is a file: a {type(self).__name__} is saved as a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
-            checkpoints.write(name, transformer, tokenizer)
-            with files.replacing(Path(name, DESCRIPTION)) as file:
-                file.write((json.dumps(self._description(), indent=1) + "\n").encode())
+        with self._saving(path, stale=HEAD) as folder:
+            checkpoints.write(folder, transformer, tokenizer)
+            (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=1) + "\n", encoding="utf-8")
             if write_head is not None:
-                write_head(Path(name, HEAD))
-            (folder / HEAD).unlink(missing_ok=True)  # of a classifier that was saved here before
-            for one in sorted(Path(name).iterdir()):
-                os.replace(one, folder / one.name)
+                write_head(folder / HEAD)
 
     def _description(self) -> dict[str, Any]:
         # What the weights were before they were learnt is no part of what was learnt.

@@ -1151,7 +1151,7 @@ class ELMo(TrainedModel):
     # ---- files
 
     def save(self, path: files.PathLike) -> None:
-        """Write a folder, which `ELMo.load` reads: config.json and model.safetensors, each whole or not at all.
+        """Write a folder, which `ELMo.load` reads: config.json and model.safetensors, whole or not at all.
 
         Parameters
         ----------
@@ -1173,15 +1173,10 @@ class ELMo(TrainedModel):
             for name, module in modules.items()
             for key, tensor in module.state_dict().items()
         }
-        folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is a file: an ELMo is saved as a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_tensors(
-            folder / TENSORS, {**tensors, **files.pack_words(self._words), "counts": self._counts}, {"format": "pt"}
-        )
-        with files.replacing(folder / CONFIG) as file:
-            file.write((json.dumps(self._description(), indent=1) + "\n").encode())
+        tensors |= {**files.pack_words(self._words), "counts": self._counts}
+        with self._saving(path) as folder:
+            files.write_tensors(folder / TENSORS, tensors, {"format": "pt"})
+            (folder / CONFIG).write_text(json.dumps(self._description(), indent=1) + "\n", encoding="utf-8")
 
     def _description(self) -> dict[str, Any]:
         return {
