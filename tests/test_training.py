@@ -174,6 +174,8 @@ def test_documents_end_at_blank_lines(tmp_path):
         read_texts(path, documents="pages")
     with pytest.raises(FileNotFoundError):
         read_texts(tmp_path / "none.txt")
+    with pytest.raises(FileNotFoundError, match=r"no file 'a text .*given in a list: \[text\]"):
+        TokenIds.build("a text " * 100, tokenizer)
 
 
 def test_ids_on_disk(tokenizer, tmp_path):

@@ -100,9 +100,12 @@ def read_texts(
 def paths_of(source: Any) -> list[Any] | None:
     """The files that a source names: a path, or a list of `Path` objects; None if it is texts itself.
 
-    A string in a list is a text. ValueError if all of them are names of files, which is hardly what was meant.
+    A string in a list is a text. ValueError if all of them are names of files, which is hardly what was meant;
+    FileNotFoundError if a string by itself is none.
     """
     if isinstance(source, str | os.PathLike):
+        if isinstance(source, str) and source != "-" and not os.path.exists(source):
+            raise FileNotFoundError(f"there is no file {source[:200]!r}; a text is given in a list: [text]")
         return [source]
     if not isinstance(source, list | tuple) or not source:
         return None
