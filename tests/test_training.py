@@ -175,7 +175,7 @@ def test_documents_end_at_blank_lines(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_texts(tmp_path / "none.txt")
     with pytest.raises(FileNotFoundError, match=r"no file 'a text .*given in a list: \[text\]"):
-        TokenIds.build("a text " * 100, tokenizer)
+        read_texts("a text " * 100)
 
 
 def test_ids_on_disk(tokenizer, tmp_path):
