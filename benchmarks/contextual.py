@@ -568,7 +568,7 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
     # The rate falls along a cosine whose end must be known: how many steps fit, from a few steps before.
     trial = GPT(**options, steps=5 if settings.quick else 60, evaluate_batches=0).fit(ids).history
     each = options["batch_size"] * options["length"]
-    steps = max(20, int(0.97 * 60 * minutes * trial[-1].tokens_per_second / each))
+    steps = max(20, int(0.92 * 60 * minutes * trial[-1].tokens_per_second / each))
     begin = time.perf_counter()
 
     def over(gpt: Any) -> bool:
