@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import random
+import pickle
 import re
 import subprocess
 import sys
@@ -31,31 +31,7 @@ from firth.contextual import (  # noqa: E402
     static_start,
 )
 from firth.contextual.base import by_length  # noqa: E402
-
-SMALL = {
-    "layers": 2,
-    "heads": 2,
-    "dim": 32,
-    "length": 32,
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-    "batch_size": 16,
-    "learning_rate": 5e-3,
-    "evaluate_batches": 4,
-    "threads": 1,
-}
-
-
-def planted(n: int, seed: int) -> list[str]:
-    """Sentences in which every key k is followed by its value v, whatever came before."""
-    draw = random.Random(seed)
-    return [" ".join(f"k{i} v{i} ." for i in draw.choices(range(8), k=6)) for _ in range(n)]
-
-
-def topics(n: int, seed: int) -> list[str]:
-    """Texts that hold words of one topic alone, a or b or c."""
-    draw = random.Random(seed)
-    return [" ".join(f"{letter}{i}" for i in draw.choices(range(4), k=60)) for letter in draw.choices("abc", k=n)]
+from planted import SMALL, planted, topics  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -578,6 +554,11 @@ def test_static_start_takes_the_very_rows(texts: list[str]) -> None:
     tuned = GPT(**SMALL, **given, steps=10).fit(texts)
     assert (tuned.vectors["k1"] != vectors["k1"]).any()
     assert np.abs(tuned.vectors["k1"] - vectors["k1"]).max() < 0.3
+    # What held them is gone with the training: whoever trains the module by other means can move them.
+    weight = frozen.transformer.embedding.weight
+    (weight * 2).sum().backward()
+    assert bool((weight.grad == 2).all())
+    frozen.transformer.zero_grad()
     scaled = GPT(**SMALL, kind="words", embedding=vectors, steps=1, embedding_mode="frozen").fit(texts)
     rows = np.stack([scaled.vectors[word] for word in vectors.words])
     assert rows.std() == pytest.approx(0.02)
@@ -779,6 +760,13 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
     ):
         with pytest.raises(kind, match=said):
             call()
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert"])
+def test_models_can_be_pickled(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.encode(["k1 a1 ."])[0], model.encode(["k1 a1 ."])[0])
 
 
 def test_a_failed_save_leaves_what_was_there(gpt: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,20 +338,21 @@ class ContextualModel(TrainedModel):
                 if keep is not None and training.is_first_process():
                     keep.mkdir(parents=True, exist_ok=True)
                     tokenizer.save(keep / TOKENIZER)
-                training.train(
-                    transformer,
-                    batches,
-                    _loss,
-                    schedule,
-                    device=self._place(),
-                    progress=progress,
-                    callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
-                    before_step=self._freezing(transformer, start),
-                    checkpoint=kept,
-                    resume=resume,
-                    history=self.history,
-                    options=self._shared(learnt and not pretrained, pretrained),
-                )
+                with self._freezing(transformer, start) as before_step:
+                    training.train(
+                        transformer,
+                        batches,
+                        _loss,
+                        schedule,
+                        device=self._place(),
+                        progress=progress,
+                        callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
+                        before_step=before_step,
+                        checkpoint=kept,
+                        resume=resume,
+                        history=self.history,
+                        options=self._shared(learnt and not pretrained, pretrained),
+                    )
             except (KeyboardInterrupt, FloatingPointError):
                 raise  # what had been learnt by then is kept
             except BaseException:
@@ -433,10 +434,14 @@ class ContextualModel(TrainedModel):
             transformer.embedding.weight[found] = torch.from_numpy(start.rows)[found]
         return start
 
-    def _freezing(self, transformer: Transformer, start: StaticStart | None) -> Callable[[int], object] | None:
+    @contextlib.contextmanager
+    def _freezing(
+        self, transformer: Transformer, start: StaticStart | None
+    ) -> Iterator[Callable[[int], object] | None]:
         """What holds the rows of `embedding` still, told of each step. Rows of pieces without a vector learn."""
         if start is None or self.embedding_mode == "tuned":
-            return None
+            yield None
+            return
         still = torch.from_numpy(start.found)[:, None]
         until = math.inf if self.embedding_mode == "frozen" else self.embedding_steps
         frozen = True
@@ -445,15 +450,15 @@ class ContextualModel(TrainedModel):
             # AdamW moves nothing whose gradients were all zero, and embeddings do not decay.
             return gradient.masked_fill(still.to(gradient.device), 0) if frozen else gradient
 
-        handle = transformer.embedding.weight.register_hook(hold)  # type: ignore[no-untyped-call]
-
         def note(step: int) -> None:
             nonlocal frozen
             frozen = step < until
-            if not frozen:
-                handle.remove()
 
-        return note
+        handle = transformer.embedding.weight.register_hook(hold)  # type: ignore[no-untyped-call]
+        try:
+            yield note
+        finally:
+            handle.remove()  # whoever trains the module by other means finds it as torch makes it
 
     # ---- files
 
