@@ -41,6 +41,20 @@ def test_firth_isa_forces_one(isa):
     assert python("import firth; print(firth.cpu_info()['isa'])", FIRTH_ISA=isa).stdout.strip() == isa
 
 
+@pytest.mark.skipif("x86-64-v4+amx" not in _core.available_isas(), reason="no AMX here")
+def test_without_leave_to_use_tiles_there_are_none():
+    # Linux refuses where a thread's stack for signals has no room for what tiles hold.
+    script = """
+import ctypes
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+room = ctypes.create_string_buffer(4096)
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(room), 0, 4096)), None) == 0
+import firth
+print(firth.cpu_info()["isa"])"""
+    assert python(script, FIRTH_ISA="").stdout.strip() == "x86-64-v4"
+
+
 def test_an_unavailable_instruction_set_is_an_error_that_lists_the_available():
     result = python("import firth", FIRTH_ISA="sse9")
     assert result.returncode != 0

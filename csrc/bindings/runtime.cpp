@@ -65,7 +65,7 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
 }  // namespace
 
 void bind_runtime(py::module_& m) {
-    m.def("current_isa", [] { return built_isas()[static_cast<std::size_t>(current_isa())]; });
+    m.def("current_isa", &current_isa_name);
     m.def("built_isas", &built_isas);
     m.def("available_isas", &available_isas);
     m.def("use_isa", &use_isa, py::arg("name"));

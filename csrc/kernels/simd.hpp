@@ -9,7 +9,8 @@
 #include <immintrin.h>
 #endif
 
-#define FIRTH_INLINE static inline __attribute__((always_inline))
+#define FIRTH_INLINE static FIRTH_INLINE_MEMBER
+#define FIRTH_INLINE_MEMBER inline __attribute__((always_inline))
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)

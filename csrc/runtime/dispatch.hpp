@@ -17,14 +17,31 @@
     result name(__VA_ARGS__);                   \
     }
 #define FIRTH_KERNEL(name) firth::pick(&firth::x86_64_v2::name, &firth::x86_64_v3::name, &firth::x86_64_v4::name)
-// For kernels that multiply bf16 there is one more, x86-64-v4 with AVX512-BF16: FIRTH_BF16_KERNEL(wanted, name).
+// For kernels that multiply bf16 there are more, which FIRTH_BF16_KERNEL(wanted, name) takes where bf16 is wanted:
+// x86-64-v4 with AVX512-BF16, the same with AMX and, for tests, a model of AMX on x86-64-v2.
+#if defined(FIRTH_TILE_MODEL)
+#define FIRTH_DECLARE_MODEL_KERNEL(result, name, ...) \
+    namespace x86_64_v2_tiles {                       \
+    result name(__VA_ARGS__);                         \
+    }
+#define FIRTH_MODEL_KERNEL(name) , &firth::x86_64_v2_tiles::name
+#else
+#define FIRTH_DECLARE_MODEL_KERNEL(result, name, ...)
+#define FIRTH_MODEL_KERNEL(name)
+#endif
 #define FIRTH_DECLARE_BF16_KERNEL(result, name, ...) \
     FIRTH_DECLARE_KERNEL(result, name, __VA_ARGS__)  \
     namespace x86_64_v4_bf16 {                       \
     result name(__VA_ARGS__);                        \
-    }
-#define FIRTH_BF16_KERNEL(wanted, name) \
-    ((wanted) && firth::current_bf16() ? &firth::x86_64_v4_bf16::name : FIRTH_KERNEL(name))
+    }                                                \
+    namespace x86_64_v4_amx {                        \
+    result name(__VA_ARGS__);                        \
+    }                                                \
+    FIRTH_DECLARE_MODEL_KERNEL(result, name, __VA_ARGS__)
+#define FIRTH_BF16_KERNEL(wanted, name)                                                \
+    ((wanted) ? firth::pick_bf16(FIRTH_KERNEL(name), &firth::x86_64_v4_bf16::name,     \
+                                 &firth::x86_64_v4_amx::name FIRTH_MODEL_KERNEL(name)) \
+              : FIRTH_KERNEL(name))
 #else
 #define FIRTH_DECLARE_BF16_KERNEL FIRTH_DECLARE_KERNEL
 #define FIRTH_BF16_KERNEL(wanted, name) FIRTH_KERNEL(name)
@@ -39,14 +56,20 @@ namespace firth {
 
 // Position, oldest first, of the instruction set in use.
 int current_isa();
-// Whether the one in use is x86-64-v4 and the processor has AVX512-BF16.
-bool current_bf16();
+// What multiplies bf16 along with it: 0 nothing, 1 AVX512-BF16, 2 AMX, 3 the model of it.
+int current_bf16();
 
 // The function of the instruction set in use, of those given oldest first.
 template <class F, class... Same>
 F pick(F oldest, Same... newer) {
     const F table[] = {oldest, newer...};
     return table[current_isa()];
+}
+// That of what multiplies bf16, of those given in its order.
+template <class F, class... Same>
+F pick_bf16(F nothing, Same... others) {
+    const F table[] = {nothing, others...};
+    return table[current_bf16()];
 }
 
 }  // namespace firth

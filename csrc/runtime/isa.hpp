@@ -12,6 +12,9 @@ namespace firth {
 std::vector<std::string> built_isas();
 std::vector<std::string> available_isas();
 
+// The name of the one in use.
+const char* current_isa_name();
+
 // Selects an instruction set by name for all later kernel calls. Throws std::invalid_argument with the available ones.
 void use_isa(const std::string& name);
 // Selects the newest available one.

@@ -1,0 +1,106 @@
+// Matrix tiles, of 16 rows of 64 bytes: eight of them, and what Intel's AMX does with them; or, where
+// FIRTH_SOFTWARE_TILES is defined, a model of it in plain C++, so that kernels written for tiles can be tested on any
+// processor.
+//
+//   load<T>(p, stride)    rows of 64 bytes, `stride` bytes apart
+//   store<T>(p, stride)
+//   zero<T>()
+//   multiply<C, A, B>()   C += A B, where C is 16 x 16 floats, A is 16 x 32 numbers in bf16 and B, 32 x 16 numbers, has
+//                         rows 2p and 2p + 1 in row p: in each lane of 32 bits a number of both
+//
+// A thread's tiles are there as long as its object of this type is.
+#pragma once
+
+#include "kernels/simd.hpp"
+
+#if defined(__AMX_BF16__) || defined(FIRTH_SOFTWARE_TILES)
+#define FIRTH_TILES
+
+namespace firth::FIRTH_ISA {
+
+#if defined(FIRTH_SOFTWARE_TILES)
+
+class Tiles {
+  public:
+    template <int T>
+    FIRTH_INLINE_MEMBER void load(const void* p, std::int64_t stride) {
+        for (int i = 0; i < 16; ++i) __builtin_memcpy(tiles_[T][i], static_cast<const char*>(p) + i * stride, 64);
+    }
+    template <int T>
+    FIRTH_INLINE_MEMBER void store(void* p, std::int64_t stride) const {
+        for (int i = 0; i < 16; ++i) __builtin_memcpy(static_cast<char*>(p) + i * stride, tiles_[T][i], 64);
+    }
+    template <int T>
+    FIRTH_INLINE_MEMBER void zero() {
+        __builtin_memset(tiles_[T], 0, sizeof tiles_[T]);
+    }
+    // As the processor does it: numbers of even and of odd place are summed by themselves, without rounding a product,
+    // and denormal numbers are taken and given as zeros.
+    template <int C, int A, int B>
+    FIRTH_INLINE_MEMBER void multiply() {
+        for (int i = 0; i < 16; ++i) {
+            float even[16] = {}, odd[16] = {};
+            for (int p = 0; p < 16; ++p) {
+                const float a = number(tiles_[A][i][p] << 16), b = number(tiles_[A][i][p] & 0xFFFF0000u);
+                for (int j = 0; j < 16; ++j) {
+                    even[j] = normal(even[j] + a * number(tiles_[B][p][j] << 16));
+                    odd[j] = normal(odd[j] + b * number(tiles_[B][p][j] & 0xFFFF0000u));
+                }
+            }
+            for (int j = 0; j < 16; ++j) {
+                const float sum = normal(number(tiles_[C][i][j]) + normal(even[j] + odd[j]));
+                tiles_[C][i][j] = __builtin_bit_cast(std::uint32_t, sum);
+            }
+        }
+    }
+
+  private:
+    FIRTH_INLINE float normal(float x) {
+        const auto bits = __builtin_bit_cast(std::uint32_t, x);
+        return __builtin_bit_cast(float, bits & 0x7F800000u ? bits : bits & 0x80000000u);
+    }
+    FIRTH_INLINE float number(std::uint32_t bits) { return normal(__builtin_bit_cast(float, bits)); }
+
+    std::uint32_t tiles_[8][16][16];
+};
+
+#else
+
+// Assembly rather than the compilers' intrinsics, which do not say that memory is read and written.
+class Tiles {
+  public:
+    FIRTH_INLINE_MEMBER Tiles() {
+        alignas(64) unsigned char shape[64] = {1};  // palette 1; then bytes of a row, of eight tiles, and rows
+        for (int t = 0; t < 8; ++t) {
+            shape[16 + 2 * t] = 64;
+            shape[48 + t] = 16;
+        }
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+    }
+    FIRTH_INLINE_MEMBER ~Tiles() { asm volatile("tilerelease"); }
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
+
+    template <int T>
+    FIRTH_INLINE_MEMBER void load(const void* p, std::int64_t stride) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(T) : "memory");
+    }
+    template <int T>
+    FIRTH_INLINE_MEMBER void store(void* p, std::int64_t stride) const {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(T) : "memory");
+    }
+    template <int T>
+    FIRTH_INLINE_MEMBER void zero() {
+        asm volatile("tilezero %%tmm%c0" : : "i"(T));
+    }
+    template <int C, int A, int B>
+    FIRTH_INLINE_MEMBER void multiply() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+    }
+};
+
+#endif
+
+}  // namespace firth::FIRTH_ISA
+
+#endif
