@@ -8,6 +8,8 @@
 // and become weights. Rows' greatest scores and sums are carried along from chunk to chunk (Milakov & Gimelshein 2018;
 // Dao et al. 2022), one sum a lane.
 //
+// In bf16 on AMX both are products of tiles, 32 rows by two tiles of columns; the rest is the same (see "in tiles").
+//
 // What is hidden must not be felt, whatever it is: its weight is exactly zero, and where a zero would meet a NaN or an
 // infinity in a product, that product is done one visible pair at a time.
 
@@ -15,6 +17,7 @@
 
 #include "kernels/arena.hpp"
 #include "kernels/simd.hpp"
+#include "kernels/tiles.hpp"
 #include "runtime/random.hpp"
 
 namespace firth::FIRTH_ISA {
@@ -49,14 +52,23 @@ FIRTH_INLINE Vec exp2_of(Vec x) {
 }
 
 FIRTH_INLINE float lanes_sum(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(reinterpret_cast<__m512>(x));
+#else
     float sum = 0;
     for (int lane = 0; lane < kWidth; ++lane) sum += x[lane];
     return sum;
+#endif
 }
+// Of numbers of which none is NaN.
 FIRTH_INLINE float lanes_max(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(reinterpret_cast<__m512>(x));
+#else
     float most = x[0];
     for (int lane = 1; lane < kWidth; ++lane) most = x[lane] > most ? x[lane] : most;
     return most;
+#endif
 }
 FIRTH_INLINE VecInt lane_numbers() {
     VecInt n;
@@ -83,6 +95,15 @@ FIRTH_INLINE std::uint16_t narrowed(float x) {
     const auto bits = __builtin_bit_cast(std::uint32_t, x);
     if (x != x) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
     return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+FIRTH_INLINE void store_bf16(std::uint16_t* p, Vec x) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x))));
+#else
+    for (int lane = 0; lane < kWidth; ++lane) p[lane] = narrowed(x[lane]);
+#endif
 }
 
 // Rows of floats.
@@ -132,7 +153,11 @@ FIRTH_INLINE void write_row(const Attention& task, const AttentionArray& array, 
     const std::int64_t at = batch * array.batch + head * array.head + i * array.time;
     if (task.bf16) {
         auto* const to = static_cast<std::uint16_t*>(array.data) + at;
-        for (int d = 0; d < width; ++d) to[d * array.column] = narrowed(row[d]);
+        int d = 0;
+        if (array.column == 1) {
+            for (; d + kWidth <= width; d += kWidth) store_bf16(to + d, load(row + d));
+        }
+        for (; d < width; ++d) to[d * array.column] = narrowed(row[d]);
     } else {
         auto* const to = static_cast<float*>(array.data) + at;
         if (array.column == 1) {
@@ -403,9 +428,14 @@ struct Query {
 };
 
 FIRTH_INLINE bool any(VecInt mask) {
+#if defined(__AVX512F__)
+    const auto lanes = reinterpret_cast<__m512i>(mask);
+    return _mm512_test_epi32_mask(lanes, lanes) != 0;
+#else
     std::int32_t found = 0;
     for (int lane = 0; lane < kWidth; ++lane) found |= mask[lane];
     return found != 0;
+#endif
 }
 
 // Scores of the keys [first, last), of which the first stands at scores[0].
@@ -540,8 +570,8 @@ FIRTH_INLINE void weights_of(const Attention& task, const Dropout& dropout, cons
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
         const float* const s = scores + r * stride;
-        Vec greatest = load(s);
-        for (std::int64_t j = kWidth; j < end - begin; j += kWidth) greatest = max(load(s + j), greatest);
+        Vec greatest = splat(-kInfinity);  // and never NaN
+        for (std::int64_t j = 0; j < end - begin; j += kWidth) greatest = max(load(s + j), greatest);
         const float found = lanes_max(greatest), earlier = rows.most[first + r];
         most[r] = found > earlier ? found : earlier;
         rows.most[first + r] = most[r];
@@ -791,17 +821,6 @@ void add_bias(const AttentionTerm<float>& bias, const Query& query, std::int64_t
     }
 }
 
-}  // namespace
-
-std::int64_t attention_scratch_bytes(const Attention& task) {
-    Arena forward{nullptr}, backward{nullptr};
-    ForwardRoom(forward, task, kAttentionQueries);
-    BackwardRoom(backward, task);
-    return forward.used > backward.used ? forward.used : backward.used;
-}
-
-namespace {
-
 // Walks over the keys that the queries [begin, end) see, chunk by chunk, and calls meet(R, queries, low, high, first,
 // values, skip) for up to kRows of them with the keys [low, high): their scores stand in room.scores, the first of the
 // queries is number `first`, and the first of the keys number `skip` of `values`.
@@ -876,11 +895,775 @@ FIRTH_INLINE void forward(const Attention& task, std::int64_t batch, std::int64_
     }
 }
 
+#if defined(FIRTH_TILES)
+
+// --- Forward, in tiles ----------------------------------------------------------------------------------------------
+
+// bf16 where there are tiles: scores of kPair queries by a chunk of keys are computed, turned into weights, in half
+// their room, and multiplied with the values. Widths are padded to multiples of kPair, with zeros, so that any array of
+// bf16 comes this way.
+constexpr int kTile = 16;                 // rows of a tile, and floats in a row; it has twice as many numbers in bf16
+constexpr int kPair = 32;                 // of two tiles side by side: all products are made of two by two
+constexpr int kTileLanes = 256;           // lanes of 32 bits in a tile
+constexpr std::int64_t kTileChunk = 256;  // keys between two looks at the greatest score
+
+FIRTH_INLINE std::int64_t in_pairs_of_tiles(std::int64_t n) { return (n + kPair - 1) / kPair * kPair; }
+
+// Rows of numbers in bf16.
+struct HalfRows {
+    const std::uint16_t* data;
+    std::int64_t stride;
+    const std::uint16_t* operator[](std::int64_t i) const { return data + i * stride; }
+};
+
+// Rows [begin, begin + n) of an array, as they lie if whole tiles can be read of them, otherwise copied to `room`, with
+// zeros behind them.
+FIRTH_INLINE HalfRows half_rows_of(const AttentionArray& array, std::int64_t batch, std::int64_t head,
+                                   std::int64_t begin, std::int64_t n, int width, bool copy, std::uint16_t* room) {
+    const auto* const from =
+        static_cast<const std::uint16_t*>(array.data) + batch * array.batch + head * array.head + begin * array.time;
+    const std::int64_t stride = in_pairs_of_tiles(width);
+    if (!copy && array.column == 1 && width == stride) return {from, array.time};
+    for (std::int64_t i = 0; i < n; ++i) {
+        const std::uint16_t* const row = from + i * array.time;
+        std::uint16_t* const to = room + i * stride;
+        if (array.column == 1) {
+            __builtin_memcpy(to, row, 2 * static_cast<std::size_t>(width));
+        } else {
+            for (int d = 0; d < width; ++d) to[d] = row[d * array.column];
+        }
+        for (std::int64_t d = width; d < stride; ++d) to[d] = 0;
+    }
+    return {room, stride};
+}
+
+// 16 rows of 16 lanes become 16 of their columns, to_stride lanes apart; zeros in the place of rows beyond n.
+FIRTH_INLINE void transpose_tile(const std::uint16_t* rows, std::int64_t stride, std::int64_t n, std::uint32_t* to,
+                                 std::int64_t to_stride) {
+#if defined(__AVX512F__)
+    Vec block[kWidth];
+    if (n >= kTile) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kTile; ++i) block[i] = reinterpret_cast<Vec>(_mm512_loadu_si512(rows + i * stride));
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < kTile; ++i) {
+            block[i] = i < n ? reinterpret_cast<Vec>(_mm512_loadu_si512(rows + i * stride)) : Vec{};
+        }
+    }
+    transpose(block);
+#pragma GCC unroll 16
+    for (int i = 0; i < kTile; ++i) _mm512_store_si512(to + i * to_stride, reinterpret_cast<__m512i>(block[i]));
+#else
+    for (int i = 0; i < kTile; ++i) {
+        const std::uint16_t* const row = rows + i * stride;
+        for (int l = 0; l < kTile; ++l) {
+            to[l * to_stride + i] = i < n ? row[2 * l] | static_cast<std::uint32_t>(row[2 * l + 1]) << 16 : 0;
+        }
+    }
+#endif
+}
+
+// What rows are multiplied with to meet these n: tiles of their columns, (n / 16, width / 32).
+FIRTH_INLINE void pack_columns(const HalfRows& rows, std::int64_t n, int width, std::uint32_t* to) {
+    for (std::int64_t i = 0; i < in_pairs_of_tiles(n); i += kTile) {
+        for (int d = 0; d < width; d += kPair, to += kTileLanes) {
+            transpose_tile(rows[i] + d, rows.stride, n - i, to, kTile);
+        }
+    }
+}
+
+// What weights are multiplied with to weigh n rows: tiles of two rows a row, (n / 32, width / 16). Zeros in the place
+// of rows beyond n.
+FIRTH_INLINE void pack_rows(const HalfRows& rows, std::int64_t n, int width, std::uint32_t* to) {
+    const int across = width / kTile;
+    for (std::int64_t i = 0; i < in_pairs_of_tiles(n); i += 2) {
+        const std::uint16_t *const a = rows[i], *const b = rows[i + 1];
+        std::uint32_t* at = to + i / kPair * across * kTileLanes + i % kPair / 2 * kTile;
+        for (int d = 0; d < width; d += kTile, at += kTileLanes) {
+#if defined(__AVX512F__)
+            __m512i low{}, high{};
+            if (i < n) low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + d)));
+            if (i + 1 < n) high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + d)));
+            _mm512_store_si512(at, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+#else
+            for (int l = 0; l < kTile; ++l) {
+                at[l] = (i < n ? a[d + l] : 0u) | (i + 1 < n ? static_cast<std::uint32_t>(b[d + l]) << 16 : 0u);
+            }
+#endif
+        }
+    }
+}
+
+// The same of n lanes of two numbers each.
+bool all_finite(const std::uint32_t* pairs, std::int64_t n) {
+    typedef std::int32_t Bits __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+    VecInt bad{};
+    for (std::int64_t j = 0; j < n; j += kWidth) {
+        const VecInt x = *reinterpret_cast<const Bits*>(pairs + j);
+        bad |= ((x & 0x7F80) == 0x7F80) | ((x & 0x7F800000) == 0x7F800000);
+    }
+    return !any(bad);
+}
+
+// (16 R, 32) of a product, added to `to` or in its place: of rows of 32 n numbers, `stride` bytes apart, and of n tiles
+// twice, `next` lanes apart from each other and `beside` from the second ones.
+template <int R, bool Add>
+FIRTH_INLINE void multiply(Tiles& tiles, const void* rows, std::int64_t stride, const std::uint32_t* columns,
+                           std::int64_t next, std::int64_t beside, std::int64_t n, float* to, std::int64_t to_stride) {
+    const std::int64_t bytes = 4 * to_stride;
+    float* const below = to + kTile * to_stride;
+    if constexpr (Add) {
+        tiles.load<0>(to, bytes);
+        tiles.load<1>(to + kTile, bytes);
+        if constexpr (R == 2) tiles.load<2>(below, bytes);
+        if constexpr (R == 2) tiles.load<3>(below + kTile, bytes);
+    } else {
+        tiles.zero<0>();
+        tiles.zero<1>();
+        if constexpr (R == 2) tiles.zero<2>();
+        if constexpr (R == 2) tiles.zero<3>();
+    }
+    const char* row = static_cast<const char*>(rows);
+    for (std::int64_t i = 0; i < n; ++i, row += 64, columns += next) {
+        tiles.load<4>(row, stride);
+        tiles.load<6>(columns, 64);
+        tiles.multiply<0, 4, 6>();
+        tiles.load<7>(columns + beside, 64);
+        tiles.multiply<1, 4, 7>();
+        if constexpr (R == 2) {
+            tiles.load<5>(row + kTile * stride, stride);
+            tiles.multiply<2, 5, 6>();
+            tiles.multiply<3, 5, 7>();
+        }
+    }
+    tiles.store<0>(to, bytes);
+    tiles.store<1>(to + kTile, bytes);
+    if constexpr (R == 2) tiles.store<2>(below, bytes);
+    if constexpr (R == 2) tiles.store<3>(below + kTile, bytes);
+}
+
+// 2^x for x up to 126, within 3e-6, which weights in bf16 do not show; NaN for NaN. Zero below -100: beside a weight of
+// 1 that is nothing, and products with denormal numbers would take the processor forty times as long. The polynomial is
+// that of [0, 1), exactly 1 at 0.
+FIRTH_INLINE Vec weight_of(Vec x) {
+    const auto power = [](Vec r) __attribute__((always_inline)) {
+        Vec p = splat(1.342668553e-2f);
+        p = p * r + 5.224247220e-2f;
+        p = p * r + 2.412802057e-1f;
+        p = p * r + 6.930448448e-1f;
+        return p * r + 1.0f;
+    };
+#if defined(__AVX512F__)
+    const auto wide = reinterpret_cast<__m512>(x);
+    const Vec r = reinterpret_cast<Vec>(_mm512_reduce_ps(wide, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    const __mmask16 there = _mm512_cmp_ps_mask(wide, _mm512_set1_ps(-100.0f), _CMP_NLT_UQ);
+    return reinterpret_cast<Vec>(_mm512_maskz_scalef_ps(there, reinterpret_cast<__m512>(power(r)), wide));
+#else
+    const VecInt under = x < -100.0f;
+    x = select(under, Vec{}, x);
+    VecInt floor = __builtin_convertvector(select(x != x, Vec{}, x), VecInt);
+    floor += __builtin_convertvector(floor, Vec) > x;
+    const Vec p = power(x - __builtin_convertvector(floor, Vec));
+    return select(under, Vec{}, p * reinterpret_cast<Vec>((floor + 127) << 23));
+#endif
+}
+
+// A row's scores, in units of `unit`, turn into weights of n keys, in floats or, in half their room, in bf16. The sum
+// is of all that are not dropped before they are rounded.
+template <bool Drop, bool Wide>
+FIRTH_INLINE Vec weights_of_row(float* scores, std::int64_t n, float unit, float most, const Dropout& dropout,
+                                std::uint32_t key, std::int64_t begin) {
+    Vec sums[2] = {};
+    for (std::int64_t j = 0; j < n; j += 2 * kWidth) {
+        Vec weights[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+            // In this order the greatest score's weight is 1, however huge it is.
+            weights[v] = weight_of((load(scores + j + v * kWidth) - most) * unit);
+            sums[v] += weights[v];
+            if constexpr (Drop) {
+                const Vec kept = dropout.at(key, begin + j + v * kWidth);
+                // A dropped weight is zero even if it is not a number: it is not part of the sum of values.
+                weights[v] = select(kept == 0.0f, Vec{}, weights[v] * kept);
+            }
+        }
+        if constexpr (Wide) {
+            store(scores + j, weights[0]);
+            store(scores + j + kWidth, weights[1]);
+        } else {
+            auto* const to = reinterpret_cast<std::uint16_t*>(scores) + j;
+#if defined(__AVX512BF16__)
+            _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(
+                                        reinterpret_cast<__m512>(weights[1]), reinterpret_cast<__m512>(weights[0]))));
+#else
+            store_bf16(to, weights[0]);
+            store_bf16(to + kWidth, weights[1]);
+#endif
+        }
+    }
+    return sums[0] + sums[1];
+}
+
+struct TileRoom {
+    std::uint16_t *queries, *copies;
+    std::uint32_t *keys, *values;
+    float *scores, *wide;
+    Gathered rows;
+
+    TileRoom(Arena& arena, const Attention& task) {
+        const std::int64_t key = in_pairs_of_tiles(task.width), value = in_pairs_of_tiles(task.value_width);
+        const std::int64_t n = in_pairs_of_tiles(kAttentionQueries);
+        queries = arena.take<std::uint16_t>(n * key);
+        copies = arena.take<std::uint16_t>(kTileChunk * (key > value ? key : value));
+        keys = arena.take<std::uint32_t>(kTileChunk * key / 2);
+        values = arena.take<std::uint32_t>(kTileChunk * value / 2);
+        scores = arena.take<float>(kPair * kTileChunk);
+        wide = arena.take<float>(kTileChunk * value);
+        rows.values = arena.take<float>(n * value);
+        rows.stride = value;
+        rows.sums = arena.take<float>(n * kWidth);
+        rows.most = arena.take<float>(n);
+    }
+};
+
+// Values of a chunk, and of each kPair of them whether a zero may meet them: not known until somebody asks.
+struct TileValues {
+    const std::uint32_t* tiles;
+    std::int64_t numbers;  // lanes of a pair of tiles' rows
+    signed char finite[kTileChunk / kPair];
+
+    bool all_finite(std::int64_t first, std::int64_t last) {
+        bool all = true;
+        for (std::int64_t i = first / kPair; i * kPair < last; ++i) {
+            if (finite[i] < 0) finite[i] = FIRTH_ISA::all_finite(tiles + i * numbers, numbers) ? 1 : 0;
+            all = all && finite[i];
+        }
+        return all;
+    }
+};
+
+FIRTH_INLINE bool has_terms(const Attention& task) {
+    return task.added.data || task.bias.data || task.slopes || task.visible.data;
+}
+// What scores are in units of, until they become weights: 1 if they are moved to units of log 2 before, for the terms.
+FIRTH_INLINE float unit_of(const Attention& task) {
+    const float unit = task.scale * kLog2e;
+    return has_terms(task) || !(unit > 0) ? 1.0f : unit;
+}
+
+// Up to kPair queries from query i on, the first one number `first` of the rows, meet the keys [low, high) of the chunk
+// that begins with key `from`; their scores stand in room.scores, as they were multiplied.
+FIRTH_INLINE void gather_in_tiles(Tiles& tiles, const Attention& task, const Dropout& dropout, const Query& query,
+                                  int some, std::int64_t low, std::int64_t high, std::int64_t from, std::int64_t first,
+                                  const TileRoom& room, TileValues& values) {
+    const std::int64_t n = in_pairs_of_tiles(high - low), end = low + n;
+    const bool terms = has_terms(task);
+    const float unit = unit_of(task);
+    bool partial = false;
+    float most[kPair];
+    alignas(64) float before[kPair] = {};
+    for (int r = 0; r < some; ++r) {
+        float* const s = room.scores + r * kTileChunk;
+        const Query of{query.batch, query.head, query.i + r};
+        const KeyRange seen = attention_keys(task, of.batch, of.i, of.i + 1);
+        if (unit == 1) {
+            for (std::int64_t j = 0; j < n; j += kWidth) store(s + j, load(s + j) * (task.scale * kLog2e));
+        }
+        if (terms || seen.begin > low || seen.end < end) partial |= settle(task, of, low, end, s);
+        Vec greatest[2] = {splat(-kInfinity), splat(-kInfinity)};
+        for (std::int64_t j = 0; j < n; j += 2 * kWidth) {
+            greatest[0] = max(load(s + j), greatest[0]);
+            greatest[1] = max(load(s + j + kWidth), greatest[1]);
+        }
+        const float found = lanes_max(max(greatest[0], greatest[1])), earlier = room.rows.most[first + r];
+        most[r] = found > earlier ? found : earlier;
+        room.rows.most[first + r] = most[r];
+        if (most[r] == -kInfinity) most[r] = 0;  // no key seen so far: every weight is 0
+        before[r] = (earlier - most[r]) * unit;
+    }
+    bool change = false;
+    for (int r = 0; r < kPair; r += kWidth) {
+        const Vec x = weight_of(load(before + r));
+        store(before + r, x);
+    }
+    const bool wide = (partial || task.dropout > 0) && !values.all_finite(low - from, high - from);
+    const std::int64_t stride = room.rows.stride;
+    float* const to = room.rows.values + first * stride;
+    const auto weigh_row = [&](int r) __attribute__((always_inline)) {
+        float* const s = room.scores + r * kTileChunk;
+        if (task.dropout > 0) {
+            const std::uint32_t key = dropout.row_key(task, {query.batch, query.head, query.i + r});
+            return wide ? weights_of_row<true, true>(s, n, unit, most[r], dropout, key, low)
+                        : weights_of_row<true, false>(s, n, unit, most[r], dropout, key, low);
+        }
+        return wide ? weights_of_row<false, true>(s, n, unit, most[r], dropout, 0, low)
+                    : weights_of_row<false, false>(s, n, unit, most[r], dropout, 0, low);
+    };
+    for (int r = 0; r < some; ++r) {
+        float* const sums = room.rows.sums + (first + r) * kWidth;
+        store(sums, load(sums) * before[r] + weigh_row(r));
+        change |= before[r] != 1;
+    }
+    if (wide) {
+        const Rows floats = rows_of(task, task.v, query.batch, query.head / (task.n_heads / task.n_key_heads), low,
+                                    high - low, task.value_width, true, room.wide);
+        weigh_pairs(some, room.scores, kTileChunk, 1, floats, high - low, before, 1, to, stride,
+                    static_cast<int>(padded(task.value_width) / kWidth));
+        return;
+    }
+    if (change) {
+        for (int r = 0; r < some; ++r) {
+            for (std::int64_t d = 0; d < stride; d += kWidth) {
+                store(to + r * stride + d, load(to + r * stride + d) * before[r]);
+            }
+        }
+    }
+    const std::int64_t next = stride / kTile * kTileLanes;
+    const std::uint32_t* columns = values.tiles + (low - from) / kPair * next;
+    for (std::int64_t d = 0; d < stride; d += kPair, columns += 2 * kTileLanes) {
+        if (some > kTile) {
+            multiply<2, true>(tiles, room.scores, 4 * kTileChunk, columns, next, kTileLanes, n / kPair, to + d, stride);
+        } else {
+            multiply<1, true>(tiles, room.scores, 4 * kTileChunk, columns, next, kTileLanes, n / kPair, to + d, stride);
+        }
+    }
+}
+
+void forward_in_tiles(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t begin,
+                      std::int64_t end, const TileRoom& room) {
+    Tiles tiles;
+    const Dropout dropout(task);
+    const std::int64_t key_head = head / (task.n_heads / task.n_key_heads);
+    const auto width = static_cast<int>(in_pairs_of_tiles(task.width));
+    const auto value_width = static_cast<int>(in_pairs_of_tiles(task.value_width));
+    room.rows.clear(in_pairs_of_tiles(end - begin));
+    half_rows_of(task.q, batch, head, begin, end - begin, task.width, true, room.queries);
+    const KeyRange all = attention_keys(task, batch, begin, end);
+    for (std::int64_t chunk = all.begin / kTileChunk * kTileChunk; chunk < all.end; chunk += kTileChunk) {
+        const std::int64_t from = chunk > all.begin ? chunk : all.begin / kPair * kPair;
+        const std::int64_t to = chunk + kTileChunk < all.end ? chunk + kTileChunk : all.end;
+        pack_columns(half_rows_of(task.k, batch, key_head, from, to - from, task.width, false, room.copies), to - from,
+                     width, room.keys);
+        pack_rows(half_rows_of(task.v, batch, key_head, from, to - from, task.value_width, false, room.copies),
+                  to - from, value_width, room.values);
+        TileValues values{room.values, value_width / kTile * kTileLanes, {}};
+        for (auto& finite : values.finite) finite = -1;
+        for (std::int64_t i = begin; i < end; i += kPair) {
+            const int some = end - i < kPair ? static_cast<int>(end - i) : kPair;
+            const KeyRange seen = attention_keys(task, batch, i, i + some);
+            const std::int64_t low = seen.begin > from ? from + (seen.begin - from) / kPair * kPair : from;
+            const std::int64_t high = seen.end < to ? seen.end : to;
+            if (low >= high) continue;
+            const std::int64_t blocks = width / kPair;
+            const std::uint16_t* const queries = room.queries + (i - begin) * width;
+            for (std::int64_t j = low; j < high; j += kPair) {
+                const std::uint32_t* const columns = room.keys + (j - from) / kTile * blocks * kTileLanes;
+                float* const scores = room.scores + (j - low);
+                if (some > kTile) {
+                    multiply<2, false>(tiles, queries, 2 * width, columns, kTileLanes, blocks * kTileLanes, blocks,
+                                       scores, kTileChunk);
+                } else {
+                    multiply<1, false>(tiles, queries, 2 * width, columns, kTileLanes, blocks * kTileLanes, blocks,
+                                       scores, kTileChunk);
+                }
+            }
+            gather_in_tiles(tiles, task, dropout, {batch, head, i}, some, low, high, from, i - begin, room, values);
+        }
+    }
+    for (std::int64_t i = 0; i < end - begin; ++i) {
+        finish(task, {batch, head, begin + i}, lanes_sum(load(room.rows.sums + i * kWidth)),
+               room.rows.most[i] * unit_of(task), room.rows.values + i * room.rows.stride);
+    }
+}
+
+// --- Backward, in tiles ---------------------------------------------------------------------------------------------
+
+// Of the five products, three have weights or slopes on the side where rows lie as they are computed (scores, dP, and
+// the queries' gradients, dS K). The other two, sums over queries, are computed turned: of their gradients' columns,
+// with queries and gradients of outs turned once for all blocks of keys that meet them, and weights two queries a lane.
+
+// What is packed of a block of queries beforehand.
+struct PackedQueries {
+    std::uint16_t *queries, *outs;  // (width, kAttentionBlock) turned
+    std::int32_t* finite;
+
+    PackedQueries(Arena& arena, const Attention& task) {
+        finite = arena.take<std::int32_t>(1);
+        queries = arena.take<std::uint16_t>(in_pairs_of_tiles(task.width) * kAttentionBlock);
+        outs = arena.take<std::uint16_t>(in_pairs_of_tiles(task.value_width) * kAttentionBlock);
+    }
+};
+
+PackedQueries packed_queries(const Attention& task, void* packed, std::int64_t head, std::int64_t begin) {
+    Arena size{nullptr};
+    PackedQueries(size, task);
+    const std::int64_t blocks = (task.n_queries + kAttentionBlock - 1) / kAttentionBlock;
+    Arena arena{static_cast<char*>(packed) + (head * blocks + begin / kAttentionBlock) * size.used};
+    return PackedQueries(arena, task);
+}
+
+struct TileBackwardRoom {
+    struct State {
+        std::int64_t batch, key_head, begin;
+        int n;  // keys
+        std::int64_t head, first;
+        int n_queries;
+        bool zeros;  // there are zeros among the weights that must not meet what is not finite
+    };
+    State* state;
+    std::uint32_t *key_columns, *value_columns, *key_rows, *weight_pairs, *slope_pairs;
+    std::uint16_t *slope_rows, *queries, *outs, *copies;
+    float *weights, *slopes;       // (kAttentionBlock, kAttentionBlock) of the block in hand: P, and dS
+    float *key_sums, *value_sums;  // (width, kAttentionBlock): turned
+    float *query_sums, *wide, *rows;
+
+    TileBackwardRoom(Arena& arena, const Attention& task) {
+        const std::int64_t key = in_pairs_of_tiles(task.width), value = in_pairs_of_tiles(task.value_width);
+        const std::int64_t most = key > value ? key : value, n = kAttentionBlock;
+        state = arena.take<State>(1);
+        key_columns = arena.take<std::uint32_t>(n * key / 2);
+        value_columns = arena.take<std::uint32_t>(n * value / 2);
+        key_rows = arena.take<std::uint32_t>(n * key / 2);
+        weight_pairs = arena.take<std::uint32_t>(n * n / 2);
+        slope_pairs = arena.take<std::uint32_t>(n * n / 2);
+        slope_rows = arena.take<std::uint16_t>(n * n);
+        queries = arena.take<std::uint16_t>(n * key);
+        outs = arena.take<std::uint16_t>(n * value);
+        copies = arena.take<std::uint16_t>(n * most);
+        weights = arena.take<float>(n * n);
+        slopes = arena.take<float>(n * n);
+        key_sums = arena.take<float>(n * key);
+        value_sums = arena.take<float>(n * value);
+        query_sums = arena.take<float>(n * key);
+        wide = arena.take<float>(n * most);
+        rows = arena.take<float>(kTile * most);
+    }
+};
+
+TileBackwardRoom tile_backward_room(const Attention& task, void* scratch) {
+    Arena arena{static_cast<char*>(scratch)};
+    return TileBackwardRoom(arena, task);
+}
+
+// Columns of n rows, of which a block has room: (width, kAttentionBlock). `tiles` is room for as many. False if there
+// are numbers that are not finite.
+bool turn(const HalfRows& rows, int n, int width, std::uint32_t* tiles, std::uint16_t* to) {
+    pack_rows(rows, n, width, tiles);
+    const bool finite = all_finite(tiles, in_pairs_of_tiles(n) / 2 * width);
+    for (std::int64_t i = 0; i < in_pairs_of_tiles(n); i += kPair) {
+        for (int d = 0; d < width; d += kTile, tiles += kTileLanes) {
+            transpose_tile(reinterpret_cast<const std::uint16_t*>(tiles), 2 * kTile, kTile,
+                           reinterpret_cast<std::uint32_t*>(to + d * kAttentionBlock + i), kAttentionBlock / 2);
+        }
+    }
+    return finite;
+}
+
+void pack_queries(const Attention& task, const AttentionArray& gradient, std::int64_t batch, std::int64_t head,
+                  std::int64_t begin, std::int64_t end, void* packed, const TileBackwardRoom& room) {
+    const PackedQueries to = packed_queries(task, packed, batch * task.n_heads + head, begin);
+    const auto n = static_cast<int>(end - begin);
+    const auto width = static_cast<int>(in_pairs_of_tiles(task.width));
+    const auto value_width = static_cast<int>(in_pairs_of_tiles(task.value_width));
+    const HalfRows queries = half_rows_of(task.q, batch, head, begin, n, task.width, false, room.queries);
+    const HalfRows outs = half_rows_of(gradient, batch, head, begin, n, task.value_width, false, room.outs);
+    const bool finite = turn(queries, n, width, room.key_columns, to.queries);
+    *to.finite = turn(outs, n, value_width, room.value_columns, to.outs) && finite ? 1 : 0;
+}
+
+void begin_keys_in_tiles(const Attention& task, std::int64_t batch, std::int64_t key_head, std::int64_t begin, int n,
+                         const TileBackwardRoom& room) {
+    const auto width = static_cast<int>(in_pairs_of_tiles(task.width));
+    const auto value_width = static_cast<int>(in_pairs_of_tiles(task.value_width));
+    *room.state = {batch, key_head, begin, n, 0, 0, 0, false};
+    const HalfRows keys = half_rows_of(task.k, batch, key_head, begin, n, task.width, false, room.copies);
+    pack_columns(keys, n, width, room.key_columns);
+    pack_rows(keys, n, width, room.key_rows);
+    pack_columns(half_rows_of(task.v, batch, key_head, begin, n, task.value_width, false, room.copies), n, value_width,
+                 room.value_columns);
+    for (int i = 0; i < width * kAttentionBlock; ++i) room.key_sums[i] = 0;
+    for (int i = 0; i < value_width * kAttentionBlock; ++i) room.value_sums[i] = 0;
+}
+
+// Lanes of two numbers each, rounded.
+FIRTH_INLINE void store_pairs(std::uint32_t* to, Vec low, Vec high) {
+#if defined(__AVX512BF16__)
+    alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                             21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                             11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const auto both =
+        reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
+    _mm512_store_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both));
+#else
+    for (int l = 0; l < kWidth; ++l) {
+        to[l] = narrowed(low[l]) | static_cast<std::uint32_t>(narrowed(high[l])) << 16;
+    }
+#endif
+}
+
+// P and dS of two queries, from their scores and dP. Where some keys are hidden or dropped, or others want them
+// (`Rest`), they are left in room.weights and room.slopes, too.
+template <bool Rest>
+FIRTH_INLINE bool slopes_in_tiles(const Attention& task, const AttentionGradients& gradients, const Dropout& dropout,
+                                  std::int64_t begin, int i, int n, const TileBackwardRoom& room) {
+    const TileBackwardRoom::State& state = *room.state;
+    const int whole = static_cast<int>(in_pairs_of_tiles(state.n));
+    const bool terms = has_terms(task);
+    float scale[2], lse[2] = {}, delta[2] = {};
+    std::uint32_t key[2] = {};
+    bool hidden = false;
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+        float* const p = room.weights + (i + h) * kAttentionBlock;
+        float* const s = room.slopes + (i + h) * kAttentionBlock;
+        scale[h] = task.scale * kLog2e;
+        if (i + h >= n) {  // no query
+            scale[h] = 1;
+            for (int j = 0; j < whole; j += kWidth) store(p + j, splat(-kInfinity)), store(s + j, Vec{});
+            continue;
+        }
+        const Query query{state.batch, state.head, begin + i + h};
+        const std::int64_t row = (query.batch * task.n_heads + query.head) * task.n_queries + query.i;
+        lse[h] = task.lse[row] == -kInfinity ? 0.0f : task.lse[row] * kLog2e;
+        delta[h] = gradients.delta[row];
+        if constexpr (Rest) {
+            if (task.dropout > 0) key[h] = dropout.row_key(task, query);
+            const KeyRange seen = attention_keys(task, query.batch, query.i, query.i + 1);
+            if (terms || seen.begin > state.begin || seen.end < state.begin + whole) {
+                if (terms || scale[h] <= 0) {
+                    for (int j = 0; j < whole; j += kWidth) store(p + j, load(p + j) * scale[h]);
+                    scale[h] = 1;
+                }
+                hidden |= settle(task, query, state.begin, state.begin + whole, p);
+            }
+        }
+    }
+    const int pair = i / 2;
+    const std::int64_t at = pair / kTile * (kAttentionBlock / kTile) * kTileLanes + pair % kTile * kTile;
+    for (int j = 0; j < whole; j += kWidth) {
+        Vec weights[2], slopes[2];
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+            float* const p = room.weights + (i + h) * kAttentionBlock + j;
+            float* const s = room.slopes + (i + h) * kAttentionBlock + j;
+            const Vec score = load(p);
+            Vec gradient = load(s);
+            // At most 1, also where scores are so huge that lse has lost their differences.
+            Vec weight = weight_of(min(Vec{}, score * scale[h] - lse[h]));
+            const VecInt out = score == -kInfinity;
+            if constexpr (Rest) weight = select(out, Vec{}, weight);
+            weights[h] = weight;
+            if constexpr (Rest) {
+                if (task.dropout > 0) {
+                    const Vec kept = dropout.at(key[h], state.begin + j);
+                    gradient = select(kept == 0.0f, Vec{}, gradient * kept);
+                    weights[h] = select(kept == 0.0f, Vec{}, weight * kept);
+                }
+                Vec slope = weight * (gradient - delta[h]);
+                slope = select(out, Vec{}, slope);
+                store(p, weights[h]);
+                store(s, slope);
+                slopes[h] = slope * task.scale;
+            } else {
+                slopes[h] = weight * (gradient * task.scale - delta[h] * task.scale);
+            }
+            store_bf16(room.slope_rows + (i + h) * kAttentionBlock + j, slopes[h]);
+        }
+        const std::int64_t to = at + j / kTile * kTileLanes + j % kTile;
+        store_pairs(room.weight_pairs + to, weights[0], weights[1]);
+        store_pairs(room.slope_pairs + to, slopes[0], slopes[1]);
+    }
+    return hidden;
+}
+
+// sums += scale * rows^T weights, turned, one visible pair at a time: for what a zero must not meet.
+void add_pairs_turned(const float* weights, const Rows& rows, int n, float scale, int n_keys, int width, float* sums) {
+    for (int i = 0; i < n; ++i) {
+        for (int j = 0; j < n_keys; ++j) {
+            const float weight = weights[i * kAttentionBlock + j] * scale;
+            if (weight == 0) continue;
+            for (int d = 0; d < width; ++d) sums[d * kAttentionBlock + j] += weight * rows[i][d];
+        }
+    }
+}
+
+void meet_in_tiles(const Attention& task, const AttentionGradients& gradients, std::int64_t head, std::int64_t begin,
+                   int n, const TileBackwardRoom& room) {
+    TileBackwardRoom::State& state = *room.state;
+    state.head = head;
+    state.first = begin;
+    state.n_queries = n;
+    const Dropout dropout(task);
+    const auto width = static_cast<int>(in_pairs_of_tiles(task.width));
+    const auto value_width = static_cast<int>(in_pairs_of_tiles(task.value_width));
+    const auto queries = static_cast<int>(in_pairs_of_tiles(n)), keys = static_cast<int>(in_pairs_of_tiles(state.n));
+    const HalfRows q = half_rows_of(task.q, state.batch, head, begin, n, task.width, n < queries, room.queries);
+    const HalfRows out =
+        half_rows_of(gradients.out, state.batch, head, begin, n, task.value_width, n < queries, room.outs);
+    const PackedQueries packed = packed_queries(task, gradients.packed, state.batch * task.n_heads + head, begin);
+    Tiles tiles;
+    for (int i = 0; i < queries; i += kPair) {
+        for (int j = 0; j < keys; j += kPair) {
+            const std::int64_t blocks = width / kPair, value_blocks = value_width / kPair;
+            multiply<2, false>(tiles, q[i], 2 * q.stride, room.key_columns + j / kTile * blocks * kTileLanes,
+                               kTileLanes, blocks * kTileLanes, blocks, room.weights + i * kAttentionBlock + j,
+                               kAttentionBlock);
+            multiply<2, false>(
+                tiles, out[i], 2 * out.stride, room.value_columns + j / kTile * value_blocks * kTileLanes, kTileLanes,
+                value_blocks * kTileLanes, value_blocks, room.slopes + i * kAttentionBlock + j, kAttentionBlock);
+        }
+    }
+    const KeyRange first = attention_keys(task, state.batch, begin, begin + 1);
+    const KeyRange last = attention_keys(task, state.batch, begin + n - 1, begin + n);
+    const bool rest = has_terms(task) || task.dropout > 0 || gradients.bias.data || last.begin > state.begin ||
+                      first.end < state.begin + keys;
+    state.zeros = task.dropout > 0;
+    if (rest) {
+        for (int i = 0; i < queries; i += 2) {
+            state.zeros |= slopes_in_tiles<true>(task, gradients, dropout, begin, i, n, room);
+        }
+        if (gradients.bias.data != nullptr) {
+            for (int i = 0; i < n; ++i) {
+                add_bias(gradients.bias, {state.batch, head, begin + i}, state.begin, state.n,
+                         room.slopes + i * kAttentionBlock);
+            }
+        }
+        if (state.zeros && *packed.finite == 0) {
+            const Rows outs =
+                rows_of(task, gradients.out, state.batch, head, begin, n, task.value_width, false, room.wide);
+            add_pairs_turned(room.weights, outs, n, 1, state.n, task.value_width, room.value_sums);
+            const Rows wide = rows_of(task, task.q, state.batch, head, begin, n, task.width, false, room.wide);
+            add_pairs_turned(room.slopes, wide, n, task.scale, state.n, task.width, room.key_sums);
+            return;
+        }
+    } else {
+        for (int i = 0; i < queries; i += 2) slopes_in_tiles<false>(task, gradients, dropout, begin, i, n, room);
+    }
+    constexpr std::int64_t kNext = kAttentionBlock / kTile * kTileLanes;
+    for (int j = 0; j < keys; j += kPair) {
+        const std::int64_t at = j / kTile * kTileLanes;
+        for (int d = 0; d < value_width; d += kPair) {
+            multiply<2, true>(tiles, packed.outs + d * kAttentionBlock, 2 * kAttentionBlock, room.weight_pairs + at,
+                              kNext, kTileLanes, queries / kPair, room.value_sums + d * kAttentionBlock + j,
+                              kAttentionBlock);
+        }
+        for (int d = 0; d < width; d += kPair) {
+            multiply<2, true>(tiles, packed.queries + d * kAttentionBlock, 2 * kAttentionBlock, room.slope_pairs + at,
+                              kNext, kTileLanes, queries / kPair, room.key_sums + d * kAttentionBlock + j,
+                              kAttentionBlock);
+        }
+    }
+}
+
+void add_queries_in_tiles(const Attention& task, const AttentionGradients& gradients, const TileBackwardRoom& room) {
+    const TileBackwardRoom::State& state = *room.state;
+    const std::int64_t stride = gradients.q_stride, width = in_pairs_of_tiles(task.width);
+    float* const to = gradients.q + ((state.batch * task.n_heads + state.head) * task.n_queries + state.first) * stride;
+    const std::int64_t keys = in_pairs_of_tiles(state.n), queries = in_pairs_of_tiles(state.n_queries);
+    const std::int64_t next = width / kTile * kTileLanes;
+    if (state.zeros && !all_finite(room.key_rows, keys / kPair * next)) {
+        const Rows wide =
+            rows_of(task, task.k, state.batch, state.key_head, state.begin, state.n, task.width, true, room.wide);
+        weigh_pairs(state.n_queries, room.slopes, kAttentionBlock, 1, wide, state.n, nullptr, task.scale, to, stride,
+                    static_cast<int>(padded(task.width) / kWidth));
+        return;
+    }
+    Tiles tiles;
+    if (queries == state.n_queries) {
+        for (std::int64_t i = 0; i < queries; i += kPair) {
+            for (std::int64_t d = 0; d < width; d += kPair) {
+                multiply<2, true>(tiles, room.slope_rows + i * kAttentionBlock, 2 * kAttentionBlock,
+                                  room.key_rows + d / kTile * kTileLanes, next, kTileLanes, keys / kPair,
+                                  to + i * stride + d, stride);
+            }
+        }
+        return;
+    }
+    // Rows beyond the last query belong to somebody else.
+    for (int i = 0; i < state.n_queries; ++i) {
+        for (std::int64_t d = 0; d < width; d += kWidth)
+            store(room.query_sums + i * width + d, load(to + i * stride + d));
+    }
+    for (std::int64_t i = 0; i < queries; i += kPair) {
+        for (std::int64_t d = 0; d < width; d += kPair) {
+            multiply<2, true>(tiles, room.slope_rows + i * kAttentionBlock, 2 * kAttentionBlock,
+                              room.key_rows + d / kTile * kTileLanes, next, kTileLanes, keys / kPair,
+                              room.query_sums + i * width + d, width);
+        }
+    }
+    for (int i = 0; i < state.n_queries; ++i) {
+        for (std::int64_t d = 0; d < width; d += kWidth)
+            store(to + i * stride + d, load(room.query_sums + i * width + d));
+    }
+}
+
+// n rows of an array, from `begin` on, from sums that lie turned.
+void write_turned(const Attention& task, const AttentionArray& array, std::int64_t batch, std::int64_t head,
+                  std::int64_t begin, int n, int width, const float* sums, float* rows) {
+    const std::int64_t stride = in_pairs_of_tiles(width);
+    for (int first = 0; first < n; first += kTile) {
+        for (std::int64_t d = 0; d < stride; d += kTile) {
+            for (int i = 0; i < kTile; i += kWidth) {
+                for (int l = 0; l < kTile; l += kWidth) {
+                    Vec block[kWidth];
+#pragma GCC unroll 16
+                    for (int k = 0; k < kWidth; ++k) block[k] = load(sums + (d + l + k) * kAttentionBlock + first + i);
+                    transpose(block);
+#pragma GCC unroll 16
+                    for (int k = 0; k < kWidth; ++k) store(rows + (i + k) * stride + d + l, block[k]);
+                }
+            }
+        }
+        for (int i = first; i < n && i < first + kTile; ++i) {
+            write_row(task, array, batch, head, begin + i, width, rows + (i - first) * stride);
+        }
+    }
+}
+
+#endif
+
 }  // namespace
+
+std::int64_t attention_scratch_bytes(const Attention& task) {
+    Arena forward{nullptr}, backward{nullptr};
+    ForwardRoom(forward, task, kAttentionQueries);
+    BackwardRoom(backward, task);
+    std::int64_t most = forward.used > backward.used ? forward.used : backward.used;
+#if defined(FIRTH_TILES)
+    Arena tiles{nullptr}, tiles_back{nullptr};
+    TileRoom(tiles, task);
+    TileBackwardRoom(tiles_back, task);
+    most = tiles.used > most ? tiles.used : most;
+    most = tiles_back.used > most ? tiles_back.used : most;
+#endif
+    return most;
+}
+
+std::int64_t attention_packed_bytes([[maybe_unused]] const Attention& task) {
+#if defined(FIRTH_TILES)
+    if (task.bf16) {
+        Arena arena{nullptr};
+        PackedQueries(arena, task);
+        return arena.used;
+    }
+#endif
+    return 0;
+}
+
+std::int64_t attention_rows([[maybe_unused]] const Attention& task) {
+#if defined(FIRTH_TILES)
+    if (task.bf16) return kPair;
+#endif
+    return kRows;
+}
 
 void attention_forward(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t begin,
                        std::int64_t end, void* scratch) {
     Arena arena{static_cast<char*>(scratch)};
+#if defined(FIRTH_TILES)
+    if (task.bf16) return forward_in_tiles(task, batch, head, begin, end, TileRoom(arena, task));
+#endif
     const ForwardRoom room(arena, task, kAttentionQueries);
 #if defined(__AVX512BF16__)
     if (halves(task)) return forward<Halves>(task, batch, head, begin, end, room);
@@ -985,7 +1768,13 @@ void attention_merge(const Attention& task, std::int64_t batch, std::int64_t key
 }
 
 void attention_deltas(const Attention& task, const AttentionArray& gradient, std::int64_t batch, std::int64_t head,
-                      std::int64_t begin, std::int64_t end, float* delta, void* scratch) {
+                      std::int64_t begin, std::int64_t end, float* delta, [[maybe_unused]] void* packed,
+                      void* scratch) {
+#if defined(FIRTH_TILES)
+    if (task.bf16) {
+        pack_queries(task, gradient, batch, head, begin, end, packed, tile_backward_room(task, scratch));
+    }
+#endif
     const BackwardRoom room = backward_room(task, scratch);
     const auto n = static_cast<int>(end - begin), width = task.value_width;
     const Rows outs = rows_of(task, task.out, batch, head, begin, n, width, true, room.values);
@@ -1000,8 +1789,13 @@ void attention_deltas(const Attention& task, const AttentionArray& gradient, std
 void attention_begin_keys(const Attention& task, [[maybe_unused]] const AttentionGradients& gradients,
                           std::int64_t batch, std::int64_t key_head, std::int64_t begin, std::int64_t end,
                           void* scratch) {
-    const BackwardRoom room = backward_room(task, scratch);
     const auto n = static_cast<int>(end - begin);
+#if defined(FIRTH_TILES)
+    if (task.bf16) {
+        return begin_keys_in_tiles(task, batch, key_head, begin, n, tile_backward_room(task, scratch));
+    }
+#endif
+    const BackwardRoom room = backward_room(task, scratch);
     *room.state = {batch, key_head, begin, n, 0, 0, 0, false, false, false};
     for (std::int64_t i = 0; i < n * padded(task.width); ++i) room.key_sums[i] = 0;
     for (std::int64_t i = 0; i < n * padded(task.value_width); ++i) room.value_sums[i] = 0;
@@ -1075,9 +1869,12 @@ FIRTH_INLINE void pair_rows(const float* rows, int n, int columns, float* pairs)
 
 void attention_meet(const Attention& task, const AttentionGradients& gradients, std::int64_t head, std::int64_t begin,
                     std::int64_t end, void* scratch) {
+    const auto n = static_cast<int>(end - begin);
+#if defined(FIRTH_TILES)
+    if (task.bf16) return meet_in_tiles(task, gradients, head, begin, n, tile_backward_room(task, scratch));
+#endif
     const BackwardRoom room = backward_room(task, scratch);
     BackwardRoom::State& state = *room.state;
-    const auto n = static_cast<int>(end - begin);
     state.head = head;
     state.first = begin;
     state.n_queries = n;
@@ -1128,6 +1925,9 @@ void attention_meet(const Attention& task, const AttentionGradients& gradients, 
 }
 
 void attention_add_queries(const Attention& task, const AttentionGradients& gradients, void* scratch) {
+#if defined(FIRTH_TILES)
+    if (task.bf16) return add_queries_in_tiles(task, gradients, tile_backward_room(task, scratch));
+#endif
     const BackwardRoom room = backward_room(task, scratch);
     const BackwardRoom::State& state = *room.state;
     const std::int64_t stride = gradients.q_stride;
@@ -1165,6 +1965,17 @@ void attention_add_queries(const Attention& task, const AttentionGradients& grad
 }
 
 void attention_end_keys(const Attention& task, const AttentionGradients& gradients, void* scratch) {
+#if defined(FIRTH_TILES)
+    if (task.bf16) {
+        const TileBackwardRoom tile_room = tile_backward_room(task, scratch);
+        const TileBackwardRoom::State& at = *tile_room.state;
+        write_turned(task, gradients.k, at.batch, at.key_head, at.begin, at.n, task.width, tile_room.key_sums,
+                     tile_room.rows);
+        write_turned(task, gradients.v, at.batch, at.key_head, at.begin, at.n, task.value_width, tile_room.value_sums,
+                     tile_room.rows);
+        return;
+    }
+#endif
     const BackwardRoom room = backward_room(task, scratch);
     const BackwardRoom::State& state = *room.state;
     for (int j = 0; j < state.n; ++j) {

@@ -52,10 +52,11 @@ struct AttentionGradients {
     AttentionArray out;         // (B, H, Tq, Dv) given
     const float* delta;         // (B, H, Tq) out . gradient of out, see attention_deltas
     float* q;                   // (B, H, Tq, q_stride): sums, which begin at zero
-    std::int64_t q_stride;      // a multiple of 16
+    std::int64_t q_stride;      // a multiple of 32, or of 16 for float32
     AttentionArray k;           // (B, Hk, Tk, D)
     AttentionArray v;           // (B, Hk, Tk, Dv)
     AttentionTerm<float> bias;  // sums, which begin at zero, over all axes but that of keys; or null
+    void* packed;               // for all blocks of kAttentionBlock queries: what attention_deltas leaves there
 };
 
 // Rows of queries that are worked on together, at the most: in attention_forward, and in the backward pass along with
@@ -85,6 +86,9 @@ static inline KeyRange attention_keys(const Attention& task, std::int64_t batch,
 // Bytes of scratch, aligned to 64, that a thread needs for any of what follows.
 FIRTH_DECLARE_BF16_KERNEL(std::int64_t, attention_scratch_bytes, const Attention& task)
 
+// Queries that attention_forward works on at once: of a block of them it is best given a multiple.
+FIRTH_DECLARE_BF16_KERNEL(std::int64_t, attention_rows, const Attention& task)
+
 // out and lse of the queries [begin, end), kAttentionQueries at the most.
 FIRTH_DECLARE_BF16_KERNEL(void, attention_forward, const Attention& task, std::int64_t batch, std::int64_t head,
                           std::int64_t begin, std::int64_t end, void* scratch)
@@ -100,10 +104,14 @@ FIRTH_DECLARE_BF16_KERNEL(void, attention_few, const Attention& task, std::int64
 FIRTH_DECLARE_BF16_KERNEL(void, attention_merge, const Attention& task, std::int64_t batch, std::int64_t key_head,
                           const float* partials, std::int64_t n)
 
-// out . gradient of out for the queries [begin, end), kAttentionBlock at the most.
+// Bytes that are packed of each block of queries for the backward pass, a multiple of 64.
+FIRTH_DECLARE_BF16_KERNEL(std::int64_t, attention_packed_bytes, const Attention& task)
+
+// out . gradient of out for the queries [begin, end), a block of kAttentionBlock of them, or fewer at the end; and
+// what is packed of them.
 FIRTH_DECLARE_BF16_KERNEL(void, attention_deltas, const Attention& task, const AttentionArray& gradient,
                           std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t end, float* delta,
-                          void* scratch)
+                          void* packed, void* scratch)
 
 // Backward: a block of keys [begin, end) of a key head is begun, meets blocks of queries of all the heads that share
 // it, one after the other, and is ended, all with one scratch. Meeting leaves in scratch what the queries' gradients

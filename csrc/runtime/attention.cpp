@@ -114,8 +114,9 @@ void attend(const Attention& task, int n_threads) {
     // Blocks of queries small enough that every thread finds some, and no smaller, since keys are packed for each.
     const std::int64_t heads = task.n_batches * task.n_heads;
     const std::int64_t wanted = (8 * n_threads + heads - 1) / heads;
+    const std::int64_t together = FIRTH_BF16_KERNEL(task.bf16, attention_rows)(task);
     std::int64_t size = std::clamp<std::int64_t>((task.n_queries + wanted - 1) / wanted, 48, kAttentionQueries);
-    size = (size + 5) / 6 * 6;
+    size = (size + together - 1) / together * together;
     const std::int64_t blocks = (task.n_queries + size - 1) / size;
     share_out(task, heads * blocks, n_threads, [&](std::int64_t item, void* scratch) {
         // The last queries see the most keys: they go first, so that short work fills up the end.
@@ -136,8 +137,10 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
     const std::int64_t key_blocks = (task.n_keys + kAttentionBlock - 1) / kAttentionBlock;
     const std::int64_t group = task.n_heads / task.n_key_heads;
     std::vector<float> delta(static_cast<std::size_t>(all_rows));
-    AttentionGradients gradients{out_gradient, delta.data(), nullptr,      (task.width + 15) / 16 * 16,
-                                 k_gradient,   v_gradient,   bias_gradient};
+    const std::int64_t row_of = task.bf16 ? 32 : 16;
+    const AlignedBytes packed(heads * query_blocks * FIRTH_BF16_KERNEL(task.bf16, attention_packed_bytes)(task));
+    AttentionGradients gradients{out_gradient, delta.data(), nullptr,       (task.width + row_of - 1) / row_of * row_of,
+                                 k_gradient,   v_gradient,   bias_gradient, packed.data};
     // Sums for queries' gradients go where those are to be, if these are rows of floats of the right width.
     const bool in_place = !task.bf16 && task.width % 16 == 0 && q_gradient.column == 1 &&
                           q_gradient.time == task.width && q_gradient.head == task.n_queries * task.width &&
@@ -156,7 +159,7 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
         std::fill(gradients.q + (row + begin) * gradients.q_stride, gradients.q + (row + end) * gradients.q_stride,
                   0.0f);
         FIRTH_BF16_KERNEL(task.bf16, attention_deltas)
-        (task, out_gradient, head / task.n_heads, head % task.n_heads, begin, end, delta.data(), scratch);
+        (task, out_gradient, head / task.n_heads, head % task.n_heads, begin, end, delta.data(), packed.data, scratch);
     });
 
     // Each block of keys meets the blocks of queries that see it, in order. What it adds to the queries' gradients
