@@ -3,11 +3,57 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from firth import _core
+
+# A skipped test proves nothing, so where the environment variable CI is set, a skip is a failure, unless its reason
+# matches one of these: what a machine or a Python of CI may lack. All packages are there: the extra `test-contextual`
+# of pyproject.toml asks for them.
+MAY_BE_ABSENT = [
+    r"\bAMX\b",
+    r"\bCUDA\b",
+    r"^no folder .*FIRTH_DATA",
+    r"\bsanitizer\b",
+]
+# Packages without wheels for some Pythons: the markers in the extra `test` say the same.
+if sys.version_info >= (3, 14):
+    MAY_BE_ABSENT.append("could not import 'gensim")
+if sys.version_info >= (3, 13) or sys.platform != "linux":
+    MAY_BE_ABSENT.append("could not import 'fasttext")
+
+
+def skip_fails(reason: str) -> bool:
+    """Whether a skip for this reason is a failure here."""
+    return bool(os.environ.get("CI")) and not any(re.search(allowed, reason) for allowed in MAY_BE_ABSENT)
+
+
+def _judged(report):
+    """A report, failed if it tells of a skip that is not allowed."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        path, line, reason = report.longrepr
+        if skip_fails(reason.removeprefix("Skipped: ")):
+            report.outcome = "failed"
+            report.longrepr = (
+                f"{path}:{line}: skipped in CI, where every test must run: {reason}\n"
+                "Install what the test needs (pyproject.toml, .ci/run), or name in MAY_BE_ABSENT of tests/conftest.py "
+                "what a machine may lack."
+            )
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    return _judged((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(collector):
+    return _judged((yield))
 
 
 # What a name has behind a plus shows in attention alone.
