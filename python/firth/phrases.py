@@ -98,10 +98,10 @@ class Phrases:
 
     Examples
     --------
-    >>> corpus = Corpus.from_file("enwiki.txt", min_count=1)              # doctest: +SKIP
-    >>> phrases = Phrases(passes=2).fit(corpus)                           # doctest: +SKIP
-    >>> corpus = phrases.apply(corpus, min_count=5)                       # doctest: +SKIP
-    >>> phrases.merge("he left new york".split())                         # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", min_count=1)
+    >>> phrases = firth.Phrases(passes=2).fit(corpus)
+    >>> corpus = phrases.apply(corpus, min_count=5)
+    >>> phrases.merge("he left new york".split())
     ['he', 'left', 'new_york']
     """
 
@@ -353,8 +353,11 @@ class Phrases:
 
         Examples
         --------
-        >>> documents = (phrases.merge(text.split()) for text in texts)             # doctest: +SKIP
-        >>> Corpus.from_iterable(documents, vocabulary=corpus.vocabulary)           # doctest: +SKIP
+        >>> corpus = firth.Corpus.from_file("enwiki.txt", min_count=1)
+        >>> phrases = firth.Phrases().fit(corpus)
+        >>> corpus = phrases.apply(corpus, min_count=5)
+        >>> documents = (phrases.merge(text.split()) for text in ["he left new york", "new york grew"])
+        >>> others = firth.Corpus.from_iterable(documents, vocabulary=corpus.vocabulary)
         """
         if isinstance(tokens, str):
             raise TypeError("tokens must be a list of strings, not one string: split it first")

@@ -423,8 +423,12 @@ class Vectors:
 
         Examples
         --------
-        >>> number = vectors.direction([("cat", "cats"), ("dog", "dogs")])      # doctest: +SKIP
-        >>> number.project(["puppy", "puppies"])                                # doctest: +SKIP
+        >>> words = ["cat", "cats", "dog", "dogs", "puppy", "puppies"]
+        >>> vectors = firth.Vectors(words, [[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 1, 0], [1, 1, 1]])
+        >>> number = vectors.direction([("cat", "cats"), ("dog", "dogs")])
+        >>> one, many = number.project(["puppy", "puppies"])
+        >>> bool(one < many)
+        True
         """
         differences = [self._unit(b) - self._unit(a) for a, b in pairs]
         if not differences:

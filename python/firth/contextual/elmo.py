@@ -684,8 +684,10 @@ class ELMo(TrainedModel):
 
     Examples
     --------
-    >>> elmo = ELMo(epochs=3).fit(texts)                                             # doctest: +SKIP
-    >>> river, loan = elmo.encode(["the bank of the river", "a bank lends"], layer=2)  # doctest: +SKIP
+    >>> elmo = ELMo(epochs=3).fit("mine.txt")
+    >>> river, loan = elmo.encode(["the bank of the river", "a bank lends"], layer=2)
+    >>> river.shape, loan.shape
+    ((5, 256), (3, 256))
     """
 
     vocabulary_size: int = option(50_000, low=1, high=10_000_000)

@@ -507,11 +507,11 @@ class SentenceClassifier(_FineTuned):
 
     Examples
     --------
-    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")                                  # doctest: +SKIP
-    >>> texts = ["a film to see twice", "two hours lost", "what a cast", "a bore"]      # doctest: +SKIP
-    >>> labels = ["good", "bad", "good", "bad"]                                         # doctest: +SKIP
-    >>> model = SentenceClassifier(encoder=bert, head_only=True).fit(texts, labels)     # doctest: +SKIP
-    >>> model.predict(["a great cast"])                                                 # doctest: +SKIP
+    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")
+    >>> texts = ["a film to see twice", "two hours lost", "what a cast", "a bore"]
+    >>> labels = ["good", "bad", "good", "bad"]
+    >>> model = SentenceClassifier(encoder=bert, head_only=True).fit(texts, labels)
+    >>> model.predict(["a great cast"])
     array(['good'], dtype='<U4')
     """
 
@@ -598,11 +598,11 @@ class TokenClassifier(_FineTuned):
 
     Examples
     --------
-    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")                                            # doctest: +SKIP
-    >>> sentences = [["Anna", "sings"], ["she", "writes"], ["Peter", "reads", "books"]]           # doctest: +SKIP
-    >>> labels = [["name", "verb"], [None, "verb"], ["name", "verb", "noun"]]                     # doctest: +SKIP
-    >>> model = TokenClassifier(encoder=bert, head_only=True).fit(sentences, labels)              # doctest: +SKIP
-    >>> model.predict([["Otto", "sings"]])                                                        # doctest: +SKIP
+    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")
+    >>> sentences = [["Anna", "sings"], ["she", "writes"], ["Peter", "reads", "books"]]
+    >>> labels = [["name", "verb"], [None, "verb"], ["name", "verb", "noun"]]
+    >>> model = TokenClassifier(encoder=bert, head_only=True).fit(sentences, labels)
+    >>> model.predict([["Otto", "sings"]])
     [['name', 'verb']]
     """
 

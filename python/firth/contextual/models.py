@@ -110,8 +110,8 @@ class GPT(ContextualModel):
 
     Examples
     --------
-    >>> gpt = GPT(layers=4, heads=4, dim=256, epochs=3).fit("wiki.txt")     # doctest: +SKIP
-    >>> gpt.generate("The bank", temperature=0.8, stop="\n")               # doctest: +SKIP
+    >>> gpt = GPT(layers=4, heads=4, dim=256, epochs=3).fit("mine.txt")
+    >>> continuation = gpt.generate("The bank", max_new=20, temperature=0.8, stop="\n")
     """
 
     causal: ClassVar[bool] = True
@@ -365,9 +365,13 @@ class BERT(ContextualModel):
 
     Examples
     --------
-    >>> bert = BERT.from_pretrained("bert-base-uncased")        # doctest: +SKIP
-    >>> bert.fill_mask("she disputed the [MASK] .")             # doctest: +SKIP
-    >>> bert.encode(["the bank of the river"], words="mean")    # doctest: +SKIP
+    >>> bert = BERT.from_pretrained("bert-base-uncased")
+    >>> [candidates] = bert.fill_mask("she disputed the [MASK] .", k=3)
+    >>> len(candidates)
+    3
+    >>> [states] = bert.encode(["the bank of the river"], words="mean")
+    >>> len(states)
+    5
     """
 
     causal: ClassVar[bool] = False

@@ -32,8 +32,9 @@ class OneHot(Model):
 
     Examples
     --------
-    >>> model = OneHot().fit(corpus)                                 # doctest: +SKIP
-    >>> model.vectors.similarity("bank", "river")                    # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
+    >>> model = firth.OneHot().fit(corpus)
+    >>> model.vectors.similarity("bank", "river")
     0.0
     """
 
@@ -93,7 +94,10 @@ class RandomVectors(Model):
 
     Examples
     --------
-    >>> model = RandomVectors(vector_size=100, seed=1).fit(corpus)   # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
+    >>> model = firth.RandomVectors(vector_size=100, seed=1).fit(corpus)
+    >>> model.vectors["bank"].shape
+    (100,)
     """
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)

@@ -169,8 +169,11 @@ class FastTextClassifier(Learner):
 
     Examples
     --------
-    >>> model = firth.FastTextClassifier(word_ngrams=2, epochs=10).fit(texts, labels)    # doctest: +SKIP
-    >>> model.predict(["a film to see twice"])                                          # doctest: +SKIP
+    >>> texts = ["a film to see twice", "two hours lost", "a cast to see", "two dull hours"] * 25
+    >>> labels = ["good", "bad", "good", "bad"] * 25
+    >>> model = firth.FastTextClassifier(word_ngrams=2, epochs=10).fit(texts, labels)
+    >>> model.predict(["to see it twice"])
+    array(['good'], dtype='<U4')
     """
 
     loss: Loss = "softmax"

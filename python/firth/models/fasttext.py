@@ -117,8 +117,14 @@ class FastText(Word2Vec):
 
     Examples
     --------
-    >>> model = FastText(min_n=3, max_n=6).fit(corpus)               # doctest: +SKIP
-    >>> model.vectors["reshipped"], model.subwords("reshipped")      # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
+    >>> model = firth.FastText(min_n=3, max_n=4).fit(corpus)
+    >>> "ships" in model.vectors
+    False
+    >>> model.vectors["ships"].shape
+    (100,)
+    >>> model.subwords("ships")
+    ['<sh', '<shi', 'shi', 'ship', 'hip', 'hips', 'ips', 'ips>', 'ps>']
     """
 
     min_n: int = option(3, low=0, high=1000)

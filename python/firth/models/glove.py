@@ -57,9 +57,10 @@ class GloVe(GradientModel):
 
     Examples
     --------
-    >>> model = GloVe(vector_size=100, x_max=10).fit(corpus)         # doctest: +SKIP
-    >>> counts = firth.count_cooccurrences(corpus, window=10)        # doctest: +SKIP
-    >>> model = GloVe(vector_size=300).fit(counts)                   # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
+    >>> model = firth.GloVe(vector_size=100, x_max=10).fit(corpus)
+    >>> counts = firth.count_cooccurrences(corpus, window=10)
+    >>> model = firth.GloVe(vector_size=300).fit(counts)
     """
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)

@@ -247,8 +247,9 @@ class PPMI(_Spectral):
 
     Examples
     --------
-    >>> model = PPMI(vector_size=100, window=10).fit(corpus)     # doctest: +SKIP
-    >>> model.vectors.most_similar("bank")                       # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
+    >>> model = firth.PPMI(vector_size=100, window=10).fit(corpus)
+    >>> neighbors = model.vectors.most_similar("bank")
     """
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
@@ -383,8 +384,10 @@ class LSA(_Spectral):
 
     Examples
     --------
-    >>> model = LSA(vector_size=100).fit(corpus)      # doctest: +SKIP
-    >>> model.document_vectors[0]                     # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
+    >>> model = firth.LSA(vector_size=20).fit(corpus)
+    >>> model.document_vectors[0].shape
+    (20,)
     """
 
     vector_size: int = option(100, low=1, high=1_000_000)

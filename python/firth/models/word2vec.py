@@ -70,8 +70,9 @@ class Word2Vec(GradientModel):
 
     Examples
     --------
-    >>> model = Word2Vec(vector_size=100, epochs=5).fit(corpus)      # doctest: +SKIP
-    >>> model.vectors.most_similar("bank")                           # doctest: +SKIP
+    >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
+    >>> model = firth.Word2Vec(vector_size=100, epochs=5).fit(corpus)
+    >>> neighbors = model.vectors.most_similar("bank")
     """
 
     architecture: Literal["skipgram", "cbow"] = "skipgram"
