@@ -70,7 +70,7 @@ def plant_files(folder: Path) -> None:
     """Write small files of the names that the README's examples and the docstrings' read."""
     text = "\n".join(encyclopedia()) + "\n"
     (folder / "enwiki.txt").write_text(text)
-    (folder / "mine.txt").write_text("\n".join(encyclopedia()[:80]) + "\n")
+    (folder / "mine.txt").write_text("\n".join(encyclopedia()[:40]) + "\n")
     with lzma.open(folder / "enwiki.txt.xz", "wt") as file:
         file.write(text)
     (folder / "EN-WS-353-ALL.txt").write_text("king queen 8.5\nguitar bass 7.4\nsong river 1.2\ndog horse 6.0\n")
@@ -94,5 +94,5 @@ def plant_pretrained(folder: Path) -> None:
 
 def reviews() -> tuple[list[str], list[str]]:
     """Texts and their labels, pos or neg."""
-    texts = ["a film to see twice", "two dull hours lost", "what a cast to see", "a bore of a film"] * 15
-    return texts, ["pos", "neg", "pos", "neg"] * 15
+    texts = ["a film to see twice", "two dull hours lost", "what a cast to see", "a bore of a film"] * 5
+    return texts, ["pos", "neg", "pos", "neg"] * 5
