@@ -1,8 +1,9 @@
-"""What README.md shows runs, and what it promises is tested."""
+"""What README.md shows runs; what the command line's help shows is understood."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import itertools
 import re
 import shlex
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -171,3 +173,29 @@ def test_contextual_examples_run(folder: Path) -> None:
     planted.plant_pretrained(folder)
     (folder / "enwiki.txt").write_text((folder / "mine.txt").read_text())  # a short one: large models read it
     run((block for block in blocks() if block.section == CONTEXTUAL and not left_out(block)), folder)
+
+
+def shown_by_help(command: click.Command) -> Iterator[str]:
+    """Examples of a command's help and of those under it."""
+    for line in inspect.cleandoc(command.help or "").splitlines():
+        if line.startswith(" ") and line.split()[:1] == ["firth"]:
+            yield re.split(r"\s{3,}", line.strip())[0]  # without what stands beside it
+    for one in getattr(command, "commands", {}).values():
+        yield from shown_by_help(one)
+
+
+def test_examples_of_the_help_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands and options exist, and take such values."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    examples = list(shown_by_help(cli.main))
+    assert len(examples) > 30
+    for example in examples:
+        command: click.Command = cli.main
+        arguments = shlex.split(example.partition(" < ")[0])[1:]
+        while isinstance(command, click.Group):
+            command = command.commands[arguments.pop(0)]
+        for argument in arguments:
+            if not argument.startswith("-"):
+                (tmp_path / argument).touch()
+        command.make_context("firth", arguments)
