@@ -16,6 +16,7 @@ from firth import _core
 # of pyproject.toml asks for them.
 MAY_BE_ABSENT = [
     r"\bAMX\b",
+    r"^one instruction set$",
     r"\bCUDA\b",
     r"^no folder .*FIRTH_DATA",
     r"\bsanitizer\b",

