@@ -41,7 +41,7 @@ PROMISES = {
         "corpus::several_files_end_their_last_lines",
         "cli::train_reads_several_files_and_standard_input",
     ],
-    ".gz, .bz2, .xz and .zst are unpacked as they are read": ["corpus::compressed_files", "files::open_binary_unpacks"],
+    ".gz, .bz2, .xz and .zst are unpacked as they are read": ["corpus::compressed_files"],
     "the plurals lie further along": ["vectors::a_direction_orders_words_along_it"],
     "the correlation with people's scores": ["evaluate::similarity_is_gensims"],
     'everything; firth.load("enwiki.model")': ["models::save_and_load", "classifier::save_and_load"],
