@@ -148,7 +148,7 @@ class FastText(Word2Vec):
         list of str
             The word itself if the model knows it, then its n-grams, ``<`` and ``>`` marking its ends.
         """
-        known = [word] if word in self.vectors else []
+        known = [word] if word in self.vectors.index else []
         return known + (_core.split_subwords(word, min_n=self.min_n, max_n=self.max_n) if self.max_n else [])
 
     def to_fasttext(self, path: files.PathLike) -> None:
@@ -299,6 +299,26 @@ class FastText(Word2Vec):
             dense=self._tensors["rows"],
             threads=self.n_threads,
         )
+
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        return {
+            **super()._layout(n_words),
+            "rows": (np.float32, (None, self.vector_size)),
+            "buckets": (np.int64, (None,)),
+        }
+
+    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        super()._restore(tensors, metadata)
+        if "rows" not in self._tensors:  # a training that diverged has left the words' vectors alone
+            return
+        buckets = self._tensors.get("buckets", np.zeros(0, np.int64))
+        if len(self._tensors["rows"]) != len(self._words) + len(buckets):
+            raise TypeError(
+                f"rows must be {len(self._words)} for the words and {len(buckets)} for the buckets, not "
+                f"{len(self._tensors['rows'])}"
+            )
+        if len(buckets) and (buckets[0] < 0 or buckets[-1] >= self.bucket or (np.diff(buckets) <= 0).any()):
+            raise ValueError(f"buckets must ascend within 0 .. {self.bucket - 1}")
 
     def _pieces(self) -> Subwords:
         return Subwords(
