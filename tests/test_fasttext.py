@@ -54,7 +54,7 @@ def row_of(model, bucket):
 def brute_force(model, word):
     _, buckets = Subwords.hashed([word], model.min_n, model.max_n, model.bucket, 1)
     rows = [row_of(model, bucket) for bucket in buckets.tolist()]
-    if word in model.vectors:
+    if word in model.vectors.index:
         rows.append(model._tensors["rows"][model.vectors.index[word]])
     return np.mean(rows, axis=0)
 
@@ -78,9 +78,19 @@ def test_subwords_tell_the_pieces(model):
 
 def test_unseen_words_are_words_like_others(model):
     vectors = model.vectors
-    assert "reshipping" not in vectors
-    with pytest.raises(KeyError, match="'zz'"):
-        make(min_n=5).fit(firth.Corpus.from_iterable(documents(n=6), min_count=1)).vectors["zz"]
+    assert "reshipping" in vectors
+    assert "reshipping" not in vectors.index
+    assert "reshipping" not in list(vectors)
+    assert list(vectors) == vectors.words
+    longer = make(min_n=5).fit(firth.Corpus.from_iterable(documents(n=6), min_count=1)).vectors
+    for without in ("zz", "", "a \ud800 surrogate"):
+        assert without not in longer
+        assert longer.get(without) is None
+        with pytest.raises(KeyError):
+            longer[without]
+    assert 3 not in vectors
+    assert ["ship"] not in vectors
+    assert vectors.rank("reshipping", vectors.most_similar("reshipping", topn=4)[3][0]) == 4
     unseen = vectors["reshipping"]
     np.testing.assert_array_equal(vectors.get("reshipping"), unseen)
     np.testing.assert_array_equal(vectors[["ship", "reshipping"]], [vectors["ship"], unseen])
@@ -199,7 +209,8 @@ def test_other_models_are_refused_with_a_remedy(tmp_path):
 
 def test_a_word_that_is_not_utf_8_is_read_with_its_bytes_written_out(tmp_path):
     corpus = firth.Corpus.from_iterable([["ship", "shop", "ship", "shop"]] * 20, min_count=1)
-    firth.FastText(vector_size=4, epochs=1, bucket=10, threads=1).fit(corpus).to_fasttext(tmp_path / "m.bin")
+    model = firth.FastText(vector_size=4, epochs=1, bucket=10, sample=0, threads=1).fit(corpus)
+    model.to_fasttext(tmp_path / "m.bin")
     data = (tmp_path / "m.bin").read_bytes()
     (tmp_path / "m.bin").write_bytes(data.replace(b"ship\0", b"sh\xe9p\0"))
     with pytest.warns(UserWarning, match="1 words that are not UTF-8"):

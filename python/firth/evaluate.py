@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,16 @@ class Similarity:
     pairs
         Pairs asked for.
     found
-        Pairs of which both words are known.
+        Pairs of which both words have a vector.
+    composed
+        Those of them of which a word is not in the vocabulary: its vector is composed of its character n-grams, which
+        subword models can.
     """
 
     spearman: float
     pairs: int
     found: int
+    composed: int = 0
 
     @property
     def coverage(self) -> float:
@@ -102,7 +107,8 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
         A file of lines "word word score", apart by tabs, semicolons, commas or blanks (the first of these that the
         line contains), with lines that begin with # and a header left out; or (word, word, score) triples.
     lower
-        Look for a word's lower-cased spelling if its own is unknown.
+        If the vocabulary lacks a word as it is spelled, take its lower-cased spelling, else the first word (the most
+        frequent one, as a rule) that differs in nothing but case.
 
     Returns
     -------
@@ -114,15 +120,22 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
         If the file cannot be read.
     ValueError
         Naming file and line, if a line is not two words and a number.
+
+    Notes
+    -----
+    What a subword model composes counts as found. To judge its vocabulary alone, as gensim does, give
+    ``Vectors(v.words, v.matrix)``.
     """
     triples = list(_read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
-    cosines, scores = [], []
+    spellings = _Spellings(vectors, lower)
+    cosines, scores, composed = [], [], 0
     for a, b, score in triples:
-        row_a, row_b = _row(vectors, a, lower), _row(vectors, b, lower)
-        if row_a is not None and row_b is not None:
-            cosines.append(vectors.similarity(vectors.words[row_a], vectors.words[row_b]))
+        known_a, known_b = spellings.of(a), spellings.of(b)
+        if known_a is not None and known_b is not None:
+            cosines.append(vectors.similarity(known_a, known_b))
             scores.append(float(score))
-    return Similarity(_spearman(cosines, scores), len(triples), len(cosines))
+            composed += known_a not in vectors.index or known_b not in vectors.index
+    return Similarity(_spearman(cosines, scores), len(triples), len(cosines), composed)
 
 
 def analogies(
@@ -146,7 +159,7 @@ def analogies(
     method
         "3cosadd" or "3cosmul"; see `Vectors.most_similar`.
     lower
-        Look for a word's lower-cased spelling if its own is unknown.
+        As for `similarity`.
 
     Returns
     -------
@@ -167,6 +180,7 @@ def analogies(
     """
     check_method(method)
     known = vectors._restricted(restrict_vocab)
+    spellings = _Spellings(vectors, lower, known)
     asked = questions if isinstance(questions, Mapping) else _read_questions(Path(questions))
     names: list[str] = []
     rows: list[list[int]] = []
@@ -176,7 +190,7 @@ def analogies(
         for question in quadruples:
             if len(question) != 4:
                 raise ValueError(f"section {name!r}: a question has four words, not {question!r}")
-            found = [_row(vectors, word, lower, known) for word in question]
+            found = [spellings.row(word) for word in question]
             if None not in found:
                 rows.append([row for row in found if row is not None])
                 section_of.append(section)
@@ -215,13 +229,39 @@ def _answers(vectors: Vectors, triples: NDArray[np.int64], known: int, method: M
     return answers
 
 
-def _row(vectors: Vectors, word: str, lower: bool, known: int | None = None) -> int | None:
-    """Row of a word among the first `known`, as it is spelled or else lower-cased."""
-    for spelling in (word, word.lower()) if lower else (word,):
-        row = vectors.index.get(spelling)
-        if row is not None and (known is None or row < known):
-            return row
-    return None
+class _Spellings:
+    """The spellings under which words are known, among the first so many."""
+
+    def __init__(self, vectors: Vectors, lower: bool, known: int | None = None) -> None:
+        self.vectors = vectors
+        self.lower = lower
+        self.known = len(vectors) if known is None else known
+
+    def row(self, word: str) -> int | None:
+        """Row of a word: as it is spelled, else lower-cased, else in any case."""
+        for spelling in (word, word.lower()) if self.lower else (word,):
+            row = self.vectors.index.get(spelling)
+            if row is not None and row < self.known:
+                return row
+        return self.in_any_case.get(word.casefold()) if self.lower else None
+
+    def of(self, word: str) -> str | None:
+        """The spelling of a word that has a vector, of its own or composed of its n-grams; None if none has."""
+        row = self.row(word)
+        if row is not None:
+            return self.vectors.words[row]
+        # N-grams of capitals tell little where the vocabulary has none.
+        spelling = word if self.has_capitals or not self.lower else word.lower()
+        return spelling if spelling in self.vectors else None
+
+    @cached_property
+    def in_any_case(self) -> dict[str, int]:
+        words = self.vectors.words
+        return {words[row].casefold(): row for row in reversed(range(self.known))}
+
+    @cached_property
+    def has_capitals(self) -> bool:
+        return any(word != word.lower() for word in self.vectors.words)
 
 
 def _spearman(x: list[float], y: list[float]) -> float:

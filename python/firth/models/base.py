@@ -261,7 +261,7 @@ class Model(Learner):
         return self._tensors[name]
 
     def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
-        return Vectors(self._words, matrix)
+        return Vectors(self._words, matrix, self._tensors.get("counts"))
 
     @abc.abstractmethod
     def fit(self, data: Any, *, progress: bool = False) -> Self:
@@ -302,7 +302,10 @@ class Model(Learner):
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
         """Type and shape of each tensor that a file may hold, None for a side of any length."""
-        return {"vectors": (np.float32, (n_words, self.options.get("vector_size")))}
+        return {
+            "vectors": (np.float32, (n_words, self.options.get("vector_size"))),
+            "counts": (np.int64, (n_words,)),
+        }
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._words = Vocabulary(files.unpack_words(tensors)).words

@@ -58,9 +58,16 @@ class Subwords:
         fill_initial(rows, self.n_words + buckets, self.seed, default_threads())
         return rows
 
+    def buckets_of(self, word: str) -> NDArray[np.int64]:
+        """Buckets of a word's n-grams; none for a word that is no valid Unicode."""
+        try:
+            return self.hashed([word], self.min_n, self.max_n, self.bucket, 1)[1]
+        except UnicodeEncodeError:
+            return np.zeros(0, np.int64)
+
     def compose(self, word: str) -> NDArray[np.float32] | None:
-        """Vector of a word that has no row of its own: the mean of its pieces' rows. None if it has no piece."""
-        _, buckets = self.hashed([word], self.min_n, self.max_n, self.bucket, 1)
+        """Vector of a word that has no row of its own: the mean of its n-grams' rows. None if it has no n-gram."""
+        buckets = self.buckets_of(word)
         if len(buckets) == 0:
             return None
         rows = self.initial(buckets)
@@ -74,14 +81,24 @@ class Subwords:
 class SubwordVectors(Vectors):
     """Vectors that also know words they have not seen, by the pieces that these are made of.
 
-    Whatever takes a word (``vectors["reshipped"]``, `similarity`, `most_similar`, ...) takes any word that has a piece;
-    ``word in vectors`` tells whether it is one of the vocabulary. Saved in the formats of plain vectors, the pieces are
-    lost: `FastText.save` and `FastText.to_fasttext` keep them.
+    Whatever takes a word (``vectors["reshipped"]``, `similarity`, `most_similar`, ...) takes any word that has a
+    character n-gram, and ``word in vectors`` is true of all these. ``word in vectors.index`` tells whether a word is in
+    the vocabulary, which is what ``for word in vectors``, `words` and ``len(vectors)`` are about. Saved in the formats
+    of plain vectors, the n-grams are lost: `FastText.save` and `FastText.to_fasttext` keep them.
     """
 
-    def __init__(self, words: Sequence[str], matrix: NDArray[np.float32], subwords: Subwords) -> None:
-        super().__init__(words, matrix)
+    def __init__(
+        self,
+        words: Sequence[str],
+        matrix: NDArray[np.float32],
+        subwords: Subwords,
+        counts: NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(words, matrix, counts)
         self._subwords = subwords
+
+    def __contains__(self, word: object) -> bool:
+        return super().__contains__(word) or (isinstance(word, str) and len(self._subwords.buckets_of(word)) > 0)
 
     def _vector(self, word: str) -> NDArray[np.float32]:
         try:
@@ -337,7 +354,7 @@ class FastText(Word2Vec):
         subwords = self._pieces()
         if self._training:
             subwords = dataclasses.replace(subwords, rows=np.array(subwords.rows))
-        return SubwordVectors(self._words, matrix, subwords)
+        return SubwordVectors(self._words, matrix, subwords, self._tensors.get("counts"))
 
 
 def fill_initial(rows: NDArray[np.float32], numbers: NDArray[np.int64], seed: int, threads: int) -> None:

@@ -144,7 +144,7 @@ class GloVe(GradientModel):
         tiles = _core.GloveTiles(
             csr.indptr.astype(np.int64), csr.indices, csr.data, seed=self.seed, threads=self.n_threads
         )
-        nonzeros = csr.nnz
+        nonzeros, vocabulary = csr.nnz, counts.vocabulary
         del counts, csr, data
         # A row holds numbers and sums of squares, each with two more columns for the bias and the 1 that it meets.
         stride = padded_size(size + 2)
@@ -163,6 +163,8 @@ class GloVe(GradientModel):
                 f"{name}_squares": side[:, stride : stride + size],
                 f"{name}_bias_squares": side[:, stride + bias],
             }
+        if vocabulary.counts.any():
+            self._tensors["counts"] = vocabulary.counts.copy()
         self._settle()
 
         def train(begin: int, end: int, epoch: int) -> Tally:

@@ -212,8 +212,10 @@ class _Spectral(Model):
         scaled[1][empty] = 0
         return scaled[0], s, scaled[1]
 
-    def _fitted(self, words: list[str], tensors: dict[str, NDArray[Any]]) -> Self:
-        self._words, self._tensors, self._view = words, tensors, None
+    def _fitted(self, vocabulary: Vocabulary, tensors: dict[str, NDArray[Any]]) -> Self:
+        if vocabulary.counts.any():
+            tensors["counts"] = vocabulary.counts.copy()
+        self._words, self._tensors, self._view = vocabulary.words, tensors, None
         return self
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
@@ -221,7 +223,7 @@ class _Spectral(Model):
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         super()._restore(tensors, metadata)
-        if missing := self._layout(len(self._words)).keys() - self._tensors.keys():
+        if missing := self._layout(len(self._words)).keys() - {"counts"} - self._tensors.keys():
             raise TypeError(f"it holds no {', '.join(sorted(missing))}")
 
 
@@ -307,10 +309,10 @@ class PPMI(_Spectral):
                 threads=self.n_threads,
                 progress=progress,
             )
-        words = data.vocabulary.words
         matrix = data.pmi(shift=self.shift, context_smoothing=self.context_smoothing, positive=self.positive)
         if self.vector_size is None:
-            return self._fitted(words, {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr})
+            parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+            return self._fitted(data.vocabulary, parts)
         vectors, s, context = self._decompose(
             matrix,
             self.vector_size,
@@ -319,7 +321,7 @@ class PPMI(_Spectral):
             f"no two words occur together more often than by chance (shift={self.shift}, positive={self.positive}), so "
             "there is nothing to learn from. Give more text, of several words",
         )
-        return self._fitted(words, {"vectors": vectors, "context": context, "singular_values": s})
+        return self._fitted(data.vocabulary, {"vectors": vectors, "context": context, "singular_values": s})
 
     @property
     def matrix(self) -> sparse.csr_array[np.float32]:
@@ -364,7 +366,7 @@ class PPMI(_Spectral):
         if self.vector_size is not None:
             super()._restore(tensors, metadata)
             return
-        words = Vocabulary(files.unpack_words(tensors)).words
+        words = Vocabulary(files.unpack_words(tensors), tensors.get("counts"))
         parts = {name: np.array(tensors[name]) for name in ("data", "indices", "indptr")}
         expect("data", parts["data"], np.float32, (None,))
         try:
@@ -447,7 +449,7 @@ class LSA(_Spectral):
             "documents of different words",
         )
         tensors: dict[str, NDArray[Any]] = {"vectors": vectors, "documents": documents, "singular_values": s}
-        return self._fitted(data.vocabulary.words, tensors)
+        return self._fitted(data.vocabulary, tensors)
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
         return {**super()._layout(n_words), "documents": (np.float32, (None, self.vector_size))}

@@ -192,7 +192,6 @@ class Word2Vec(GradientModel):
         return {
             **super()._layout(n_words),
             "context": (np.float32, (rows, self.vector_size)),
-            "counts": (np.int64, (n_words,)),
         }
 
 
