@@ -186,19 +186,14 @@ class _Spectral(Model):
         return self._tensors["singular_values"]
 
     def _decompose(
-        self, matrix: sparse.csr_array[Any], vector_size: int, power: float, progress: bool, nothing: str
+        self, matrix: sparse.csr_array[Any], vector_size: int, power: float, progress: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]:
-        """U S^p, S and V S^p; rows and columns without an entry are zeros, as are dimensions beyond the rank.
-
-        ValueError saying `nothing` if the whole matrix is zero.
-        """
+        """U S^p, S and V S^p; rows and columns without an entry are zeros, as are dimensions beyond the rank."""
         if vector_size > min(matrix.shape):
             raise ValueError(
                 f"vector_size={vector_size} is more than the lesser side of a matrix of {matrix.shape[0]} rows and "
                 f"{matrix.shape[1]} columns; set vector_size={min(matrix.shape)} or less, or give more text"
             )
-        if not matrix.data.any():
-            raise ValueError(nothing)
         u, s, v = truncated_svd(matrix, vector_size, seed=self.seed, threads=self.n_threads, progress=progress)
         known = s > 1e-6 * s[0]  # the others are what float32 makes of 0, and 0 ** 0 would be 1
         scale = np.where(known, np.where(known, s, 1.0) ** power, 0.0).astype(np.float32)
@@ -295,7 +290,7 @@ class PPMI(_Spectral):
         TypeError
             If it is neither a corpus nor counts.
         ValueError
-            If `vector_size` is more than there are words, or there is nothing to count.
+            If `vector_size` is more than there are words, or no two words occur together more often than by chance.
         MemoryError
             If the matrices do not fit.
         """
@@ -310,17 +305,16 @@ class PPMI(_Spectral):
                 progress=progress,
             )
         matrix = data.pmi(shift=self.shift, context_smoothing=self.context_smoothing, positive=self.positive)
+        if not matrix.data.any():
+            raise ValueError(
+                f"no two words occur together more often than by chance, with shift={self.shift} and "
+                f"positive={self.positive}: there is nothing to learn from. Give more text, in documents of several "
+                "different words"
+            )
         if self.vector_size is None:
             parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
             return self._fitted(data.vocabulary, parts)
-        vectors, s, context = self._decompose(
-            matrix,
-            self.vector_size,
-            self.eigenvalue_weighting,
-            progress,
-            f"no two words occur together more often than by chance (shift={self.shift}, positive={self.positive}), so "
-            "there is nothing to learn from. Give more text, of several words",
-        )
+        vectors, s, context = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
         return self._fitted(data.vocabulary, {"vectors": vectors, "context": context, "singular_values": s})
 
     @property
@@ -434,20 +428,18 @@ class LSA(_Spectral):
         TypeError
             If it is no corpus.
         ValueError
-            If `vector_size` is more than there are words or documents, or the corpus has no token.
+            If `vector_size` is more than there are words or documents, the corpus has no token, or all weights are 0.
         MemoryError
             If the matrices do not fit.
         """
         self._check_data(data)
         matrix = _weighted_documents(data, self.weighting)
-        documents, s, vectors = self._decompose(
-            matrix,
-            self.vector_size,
-            self.eigenvalue_weighting,
-            progress,
-            f"every word is in every document alike, so that weighting={self.weighting!r} makes all weights 0. Give "
-            "documents of different words",
-        )
+        if not matrix.data.any():
+            raise ValueError(
+                f"every word is in every document alike, so that weighting={self.weighting!r} makes all weights 0. "
+                "Give documents of different words"
+            )
+        documents, s, vectors = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
         tensors: dict[str, NDArray[Any]] = {"vectors": vectors, "documents": documents, "singular_values": s}
         return self._fitted(data.vocabulary, tensors)
 
