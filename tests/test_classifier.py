@@ -15,6 +15,7 @@ import pytest
 import firth
 import reference
 from firth import _core, corpus, fasttext_format, files
+from firth.models import classifier
 from firth.quantization import QuantizedMatrix
 from firth.runtime import padded_rows
 
@@ -350,6 +351,43 @@ def test_one_thread_gives_the_same_bits(texts):
     assert a._learnt.rows.tobytes() == b._learnt.rows.tobytes()
     assert a._learnt.outputs.tobytes() == b._learnt.outputs.tobytes()
     assert a._learnt.rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._learnt.rows.tobytes()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_cut_of_an_epoch_shows_in_the_history(loss, monkeypatch):
+    """Not in a single bit of the losses."""
+    lines = [f"w{i % 97} w{i % 89} w{i % 83}" if i % 1024 else "" for i in range(5000)]
+    histories = []
+    for seconds in (0.0, 1e9):  # stretches of the least length; as long as the epoch
+        monkeypatch.setattr(classifier, "_CHUNK_SECONDS", seconds)
+        model = make(loss=loss, epochs=3, min_count=2).fit(lines, [f"label {i % 7}" for i in range(5000)])
+        histories.append([epoch.loss for epoch in model.history])
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rows", lambda rows: rows[:1]),
+        ("rows", lambda rows: rows.astype(np.float64)),
+        ("outputs", lambda outputs: outputs * np.float32("nan")),
+        ("options", list),
+        ("history", lambda history: [{**history[0], "loss": float("nan")}]),
+        ("history", lambda history: [{**history[0], "validation": "all"}]),
+        ("history", lambda history: [{**history[0], "epoch": 2}]),
+        ("history", lambda history: [1]),
+        ("history", dict),
+    ],
+)
+def test_a_damaged_classifier_is_refused(name, change, texts, tmp_path):
+    make(epochs=1, validation=0.2).fit(*texts).save(tmp_path / "m.firth")
+    tensors, metadata = files.read_tensors(tmp_path / "m.firth")
+    assert firth.load(tmp_path / "m.firth").history[0].validation > 0
+    held = tensors if name in tensors else metadata
+    held[name] = {} if change is dict else change(held[name])
+    files.write_tensors(tmp_path / "m.firth", tensors, metadata)
+    with pytest.raises(ValueError, match=r"m\.firth is a damaged model"):
+        firth.load(tmp_path / "m.firth")
 
 
 def test_a_file_gives_what_lists_give(tmp_path, texts):

@@ -216,6 +216,38 @@ def test_analogies_are_gensims(tmp_path):
             assert (mine.correct, mine.found) == (len(theirs["correct"]), len(theirs["correct"] + theirs["incorrect"]))
 
 
+@pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
+def test_analogies_in_any_case(tmp_path, method):
+    """A second spelling of a word lies beside it: as an answer it counts as the word, as gensim has it."""
+    rng = np.random.default_rng(3)
+    left, right = rng.standard_normal((6, 12)), rng.standard_normal((6, 12))
+    names, rows = [], []
+    for a, b in itertools.product(range(6), range(6)):
+        row = left[a] + right[b] + 0.4 * rng.standard_normal(12)
+        for spelling in (f"k{a}x{b}", f"K{a}x{b}", f"K{a}X{b}")[: 1 + (a + b) % 3]:
+            names.append(spelling)
+            rows.append(row + 0.1 * rng.standard_normal(12))
+    order = rng.permutation(len(names))
+    vectors = Vectors([names[i] for i in order], np.array(rows)[order])
+    # In the first spelling of each, which is the one that gensim takes.
+    first = {}
+    for word in vectors.words:
+        first.setdefault(word.lower(), word)
+    lines = [": all"]
+    for a, b in itertools.permutations(range(6), 2):
+        asked = [[f"k{a}x{c}", f"k{b}x{c}", f"k{a}x{d}", f"k{b}x{d}"] for c, d in itertools.permutations(range(6), 2)]
+        lines += [" ".join(first[word] for word in question) for question in asked]
+    path = write(tmp_path, "\n".join(lines))
+    result = evaluate.analogies(vectors, path, method=method)
+    assert result.found == result.asked == 900
+    exact = evaluate.analogies(vectors, path, method=method, lower=False)
+    assert exact.correct < 0.7 * result.correct
+    if method == "3cosadd":
+        pytest.importorskip("gensim")
+        score, _ = vectors.to_gensim().evaluate_word_analogies(path)
+        assert result.accuracy == pytest.approx(score)
+
+
 def test_analogies_of_few_or_odd_words():
     vectors = Vectors(["a", "b", "c", "nan", "zero"], [[1, 0], [0, 1], [1, 1], [np.nan, 0], [0, 0]])
     assert evaluate.analogies(vectors, {}).asked == 0

@@ -1248,11 +1248,17 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
       firth evaluate vectors.txt EN-WS-353-ALL.txt questions-words.txt
     """
     read = [_read_gold(file) for file in gold]
-    vectors = load_vectors(path, limit=limit)
+    vectors = _queried(path, limit)
     rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
     for file, asked in zip(gold, read, strict=True):
         if isinstance(asked, list):
             similar = firth.evaluate.similarity(vectors, asked)
+            if similar.composed:
+                click.echo(
+                    f"{file.name}: {similar.composed:,} of the {similar.found:,} known pairs have an out-of-vocabulary "
+                    "word; using the vector composed of its character n-grams",
+                    err=True,
+                )
             rows.append(
                 _score_row(file.name, "rank correlation", similar.pairs, similar.found, similar.spearman, ".3f")
             )

@@ -159,7 +159,8 @@ def analogies(
     method
         "3cosadd" or "3cosmul"; see `Vectors.most_similar`.
     lower
-        As for `similarity`.
+        As for `similarity`. An answer that differs from the expected word in nothing but case is then right, and one
+        that so differs from a word of the question is no answer.
 
     Returns
     -------
@@ -195,7 +196,11 @@ def analogies(
                 rows.append([row for row in found if row is not None])
                 section_of.append(section)
     quads = np.array(rows, np.int64).reshape(-1, 4)
-    right = _answers(vectors, quads[:, :3], known, method) == quads[:, 3]
+    same = spellings.same()
+    answers = _answers(vectors, quads[:, :3], known, method, same)
+    right = np.zeros(len(quads), np.bool_)
+    some = answers >= 0
+    right[some] = same[answers[some]] == same[quads[some, 3]]
     belongs = np.array(section_of, np.int64)
     found_in = np.bincount(belongs, minlength=len(names))
     right_in = np.bincount(belongs[right], minlength=len(names))
@@ -206,25 +211,34 @@ def analogies(
     return Analogies("total", int(right.sum()), len(quads), total, sections)
 
 
-def _answers(vectors: Vectors, triples: NDArray[np.int64], known: int, method: Method) -> NDArray[np.int64]:
-    """Best row for each question (q, 3), -1 where there is none."""
+def _answers(
+    vectors: Vectors, triples: NDArray[np.int64], known: int, method: Method, same: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Best row for each question (q, 3) that is none of its words by `same` (known,), -1 where there is none."""
+    # Of the four best, at most three are the question's own words; of other spellings there may be more.
+    most = 4 if (same == np.arange(known)).all() else 8
     answers = np.full(len(triples), -1, np.int64)
     size = max(1, (_BATCH // max(1, known)) if method == "3cosmul" else 4096)
     for begin in range(0, len(triples), size):
         batch = triples[begin : begin + size]
         a, b, c = (unit_rows(vectors.matrix[batch[:, i]]) for i in range(3))
         if method == "3cosadd":
-            # Of the four best, at most three are the question's own words.
-            rows, _ = vectors.search(b - a + c, 4, restrict_vocab=known)
-            own = (rows[:, :, None] == batch[:, None, :]).any(axis=2)
+            rows, _ = vectors.search(b - a + c, most, restrict_vocab=known)
+            own = (rows < 0) | (same[rows][:, :, None] == same[batch][:, None, :]).any(axis=2)
             first = np.argmin(own, axis=1)
             each = np.arange(len(batch))
             answers[begin : begin + size] = np.where(own[each, first], -1, rows[each, first])
         else:
             scores = vectors._multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
             np.put_along_axis(scores, batch, -np.inf, axis=1)
-            best = np.argmax(scores, axis=1)
-            some = scores[np.arange(len(batch)), best] > -np.inf
+            each = np.arange(len(batch))
+            while True:
+                best = np.argmax(scores, axis=1)
+                some = scores[each, best] > -np.inf
+                own = some & (same[best][:, None] == same[batch]).any(axis=1)
+                if not own.any():
+                    break
+                scores[each[own], best[own]] = -np.inf
             answers[begin : begin + size] = np.where(some, best, -1)
     return answers
 
@@ -253,6 +267,13 @@ class _Spellings:
         # N-grams of capitals tell little where the vocabulary has none.
         spelling = word if self.has_capitals or not self.lower else word.lower()
         return spelling if spelling in self.vectors else None
+
+    def same(self) -> NDArray[np.int64]:
+        """For each row the first one whose word is the same: in any case, if that is asked for."""
+        if not self.lower:
+            return np.arange(self.known)
+        words = self.vectors.words
+        return np.array([self.in_any_case[words[row].casefold()] for row in range(self.known)], np.int64)
 
     @cached_property
     def in_any_case(self) -> dict[str, int]:
