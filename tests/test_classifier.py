@@ -519,12 +519,16 @@ def test_validation_and_patience(texts):
         make().fit(*texts, validation=1.5)
     with pytest.raises(ValueError, match="leaves 600 to learn from and 0"):
         make().fit(*texts, validation=0.0001)
+    with pytest.raises(ValueError, match="validation holds no text"):
+        make().fit(*texts, validation=([], []))
 
 
 def test_pretrained_vectors(texts):
     rng = np.random.default_rng(0)
     words = ["w0-0", "elsewhere"]
     vectors = firth.Vectors(words, rng.normal(size=(2, 16)).astype(np.float32))
+    with pytest.raises(ValueError, match="vectors hold a number that is not finite, in that of 'elsewhere'"):
+        make(vectors=firth.Vectors(words, [[0] * 16, [np.inf] * 16]))
     model = make(vectors=vectors, epochs=1, learning_rate=1e-30).fit(*texts)
     rows = model._learnt.row_of
     for word in words:

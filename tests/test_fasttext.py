@@ -9,7 +9,7 @@ import pytest
 
 import firth
 import reference
-from firth import _core, fasttext_format
+from firth import _core, fasttext_format, files
 from firth.models.fasttext import Subwords
 
 STEMS = ["ship", "berg", "land", "wort", "haus", "wald"]
@@ -62,6 +62,36 @@ def brute_force(model, word):
 @pytest.mark.parametrize("word", ["ship", "unwald", "reshipped", "Schiff", "x", "日本語", "ships"])
 def test_vectors_are_the_means_of_their_pieces(model, word):
     np.testing.assert_allclose(model.vectors[word], brute_force(model, word), rtol=1e-5, atol=1e-7)
+
+
+def test_after_a_divergence_there_is_no_whole_model_to_write(corpus, tmp_path):
+    model = make(learning_rate=1e30)
+    with pytest.raises(FloatingPointError):
+        model.fit(corpus)
+    with pytest.raises(AttributeError, match="call fit"):
+        model.to_fasttext(tmp_path / "m.bin")
+    model.save(tmp_path / "m")
+    assert np.isfinite(firth.load(tmp_path / "m").vectors.matrix).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rows", lambda rows: rows[:-1]),
+        ("buckets", lambda buckets: buckets[::-1].copy()),
+        ("buckets", lambda buckets: buckets + 5000),
+        ("buckets", lambda buckets: buckets - 5000),
+        ("buckets", lambda buckets: buckets.astype(np.int32)),
+        ("counts", lambda counts: counts[1:]),
+    ],
+)
+def test_damaged_rows_of_ngrams_are_refused(model, tmp_path, name, change):
+    model.save(tmp_path / "m")
+    tensors, metadata = files.read_tensors(tmp_path / "m")
+    assert len(firth.load(tmp_path / "m").vectors) == len(model.vectors)
+    files.write_tensors(tmp_path / "m", {**tensors, name: change(tensors[name])}, metadata)
+    with pytest.raises(ValueError, match="m is a damaged model"):
+        firth.load(tmp_path / "m")
 
 
 def test_only_reached_buckets_are_stored(model, corpus):

@@ -290,6 +290,15 @@ class Model(Learner):
         """Write the whole model (options, words, all matrices, history) as one safetensors file.
 
         The file appears whole or not at all. `firth.load` reads it; `firth.load_vectors` reads its vectors alone.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        OSError
+            If it cannot be written.
+        ValueError
+            If a number is not finite: such a model is never saved.
         """
         self._fitted_tensor("vectors")
         self._write(path)

@@ -226,6 +226,9 @@ class FastTextClassifier(Learner):
                 raise ValueError(
                     f"vectors have {self.vectors.matrix.shape[1]} numbers and vector_size is {self.vector_size}"
                 )
+            if not finite(self.vectors.matrix):
+                row = int(np.flatnonzero(~np.isfinite(self.vectors.matrix).all(axis=1))[0])
+                raise ValueError(f"vectors hold a number that is not finite, in that of {self.vectors.words[row]!r}")
         self._forget()
 
     def _forget(self) -> None:
@@ -349,6 +352,8 @@ class FastTextClassifier(Learner):
         else:
             pair = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
             other = model._reader.labelled(*pair)
+            if len(other[0]) == 0:
+                raise ValueError("validation holds no text: give some with their labels, or a share such as 0.1")
         bags, gold = model._build(numbered, gold)
         labels = model._fitted().labels
         held_out = None if other is None else (model._bags_of(other[0]), other[1].known(labels))

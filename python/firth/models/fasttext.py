@@ -184,7 +184,7 @@ class FastText(Word2Vec):
             If it cannot be written.
         """
         words, subwords = self.vectors.words, self._pieces()
-        context = self._tensors["context"]
+        context = self._fitted_tensor("context")
         # Along the tree there is a node less than there are words; fastText has a row for each word all the same.
         output = np.zeros((len(words), self.vector_size), np.float32)
         output[: len(context)] = context[: len(words)]
@@ -344,8 +344,8 @@ class FastText(Word2Vec):
             self.bucket,
             self.seed,
             len(self._words),
-            self._tensors["rows"],
-            self._tensors["buckets"],
+            self._fitted_tensor("rows"),
+            self._fitted_tensor("buckets"),
         )
 
     def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
