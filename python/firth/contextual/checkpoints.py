@@ -27,10 +27,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
-_ACTIVATIONS = {  # theirs: ours; of several names for one thing the first is written
+_ACTIVATIONS = {  # theirs: ours; of several names for one function the first is written
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
     "silu": "silu",
@@ -249,6 +252,8 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     state, used = {}, set()
     for name, parameter in transformer.state_dict().items():
         theirs, transposed = _their_names(family, prefix, name)
+        if name == "masked_head.bias":
+            theirs = [_bias_of_head(family, tensors)]
         parts = []
         for their in theirs:
             if their not in tensors:
@@ -318,7 +323,7 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
             tensors[their] = (part.T if transposed else part).contiguous().numpy()
     if kind == "bert" and not architecture.token_types:  # one kind, which adds nothing
         tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = np.zeros((1, architecture.dim), np.float32)
-    if "cls.predictions.bias" in tensors:  # the same by the decoder's name, as readers of today expect
+    if "cls.predictions.bias" in tensors:  # also by the decoder's name, as readers of today expect
         tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -382,7 +387,8 @@ def _architecture(
         if not isinstance(given.get(name, True), bool):
             raise TypeError(f"{family.options[name]} must be true or false, not {given[name]!r}")
     given["length"] = whole_number(family.options["length"], given["length"]) - skipped
-    names = {name.removeprefix(family.prefix) for name in tensors}
+    names = {name.removeprefix(family.prefix): name for name in tensors}
+    embedding = names.get(f"{family.parts['embedding']}.weight", "")
     kinds = tensors.get(family.prefix + "embeddings.token_type_embeddings.weight")
     if kinds is None:
         kinds = tensors.get("embeddings.token_type_embeddings.weight")
@@ -391,8 +397,17 @@ def _architecture(
     given["pooler"] = "pooler" in family.parts and f"{family.parts['pooler']}.weight" in names
     if family.head:
         given["masked_head"] = f"{family.head['masked_head.dense']}.weight" in names
-    if not given.get("tied", True) and f"{family.unembedding}.weight" not in names:
+    unembedding = tensors.get(f"{family.unembedding}.weight")
+    if unembedding is None and not given.get("masked_head"):
         given["tied"] = True  # a model without its head
+    elif unembedding is not None and given.get("tied", True):
+        # Two different matrices are not tied, whatever config.json says: so does `transformers` 5 take them.
+        given["tied"] = np.array_equal(unembedding, tensors.get(embedding, unembedding))
+    if family is _ROBERTA and given["masked_head"] and given["activation"] != "gelu":
+        raise ValueError(
+            f"{folder / CONFIG}: the head of a RoBERTa computes gelu, its blocks {config.get('hidden_act')!r}; firth "
+            "knows no model with two activations"
+        )
     try:
         return Architecture(**given)
     except ValueError as error:
@@ -411,6 +426,16 @@ def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bo
     _, layer, inner = part.split(".", 2)
     names = [f"{prefix}{family.blocks}{layer}.{their}.{kind}" for their in family.block[inner]]
     return names, family.transposed and kind == "weight" and not inner.endswith("norm")
+
+
+def _bias_of_head(family: _Family, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """The name of the bias that the logits have.
+
+    `transformers` 5 adds the decoder's; the head's own, which it writes too, is another one if the embeddings are not
+    tied. Old files hold only one of them.
+    """
+    own, decoder = f"{family.head['masked_head']}.bias", f"{family.unembedding}.bias"
+    return decoder if decoder in tensors else own
 
 
 def _config(architecture: Architecture, kind: str, headed: bool, tokenizer: Tokenizer | None) -> dict[str, Any]:
