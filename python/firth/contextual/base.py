@@ -25,6 +25,7 @@ from firth import files
 from firth.checks import one_of, whole_number
 from firth.contextual import checkpoints, training
 from firth.contextual.figures import AttentionMaps
+from firth.contextual.hub import local_folder
 from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
@@ -499,18 +500,23 @@ class ContextualModel(TrainedModel):
         return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
 
     @classmethod
-    def load(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
+    def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any) -> Self:
         """Read a folder that `save` wrote, or another of the same layout: another name for `from_pretrained`."""
-        return cls.from_pretrained(path, device=device, **options)
+        return cls.from_pretrained(path, revision=revision, device=device, **options)
 
     @classmethod
-    def from_pretrained(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
-        """Read a folder of the Hugging Face layout: config.json, model.safetensors, tokenizer.json.
+    def from_pretrained(
+        cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any
+    ) -> Self:
+        """Read a pretrained model: config.json, model.safetensors and tokenizer.json, in the Hugging Face layout.
 
         Parameters
         ----------
         path
-            The folder: of a model that `save` wrote, or of a published one of this family.
+            The folder of a model that `save` wrote, or of a published one of this family; or the name of a repository,
+            such as "gpt2", which `huggingface_hub` (the extra `hub`) downloads into its cache.
+        revision
+            A branch, a tag or a commit of the repository; None: its main branch.
         device
             Where the model shall run.
         options
@@ -520,21 +526,19 @@ class ContextualModel(TrainedModel):
         Raises
         ------
         OSError
-            If a file is not there.
+            If a file or a repository is not there, or cannot be reached.
         TypeError
             If an option is none of training.
         ValueError
             If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer has more
             pieces than its model rows.
         """
-        folder = Path(path)
         known = {field.name for field in dataclasses.fields(cls)}
         for name in options:
             if name not in known or name in _OF_FOLDER:
                 raise TypeError(f"{name} is no option of training: the folder says what a model is")
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is no folder with config.json and model.safetensors in it")
         training.device_of(device)
+        folder = local_folder(path, revision)
         transformer, config = checkpoints.read(folder)
         architecture = transformer.architecture
         if architecture.causal != cls.causal:
