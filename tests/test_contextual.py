@@ -727,7 +727,7 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.encode([3]), TypeError, r"sentences\[0\]"),
         (lambda: gpt.encode([["a", 3]]), TypeError, r"sentences\[0\]\[1\]"),
         (lambda: gpt.encode(["a"], layer=3), ValueError, "layer"),
-        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'cls' or 'max'"),
+        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'cls', 'max' or 'tokens'"),
         (lambda: gpt.encode(["a"], pooling="mean", words="mean"), ValueError, "exclude"),
         (lambda: gpt.encode(["a"], truncate=33), ValueError, "truncate must be at most 32"),
         (lambda: gpt.generate(long), ValueError, "40 pieces and the model 32 positions"),

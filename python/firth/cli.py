@@ -1665,7 +1665,10 @@ def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | st
         click.argument("texts", metavar="[FILE]", default="-"),
         click.option("-o", "--output", type=_PATH, required=True, help="An array of NumPy's (.npy), a row a line."),
         click.option(
-            "--pooling", type=click.Choice(["mean", "cls", "max"]), default="mean", help="What of a text's states."
+            "--pooling",
+            type=click.Choice(["mean", "cls", "max"]),
+            show_default="that of a folder of sentence-transformers; else mean",
+            help="How to pool the hidden states into one vector.",
         ),
         click.option(
             "--layer",
@@ -1685,7 +1688,7 @@ def encode(
     path: Path,
     texts: str,
     output: Path,
-    pooling: str,
+    pooling: str | None,
     layer: int | str | None,
     device: str,
     quiet: bool,
@@ -1712,10 +1715,12 @@ def encode(
         raise click.UsageError(f"--layer mixture is for an ELMo, and this is a {type(model).__name__}")
     if layer is None:
         layer = "mixture" if elmo else -1
+    if pooling is None and (elmo or model.sentence_modules is None):
+        pooling = "mean"
     try:
         with _as_flags(["layer", "pooling", *options]):
             if elmo:
-                rows = _encoded_by_elmo(model, lines, pooling, bars, layer=layer, **options)
+                rows = _encoded_by_elmo(model, lines, pooling or "mean", bars, layer=layer, **options)
             else:
                 rows = model.encode(lines, pooling=pooling, layer=layer, progress=bars, **options)
     except click.UsageError as error:

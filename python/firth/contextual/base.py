@@ -26,6 +26,7 @@ from firth.checks import one_of, whole_number
 from firth.contextual import checkpoints, training
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.hub import local_folder
+from firth.contextual.sentences import MODULES, SentenceModules, pooled, sentence_modules, transformer_folder
 from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
@@ -36,7 +37,7 @@ from firth.vectors import Vectors
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-Pooling = Literal["mean", "cls", "max"]
+Pooling = Literal["mean", "cls", "max", "tokens"]
 Joining = Literal["mean", "first", "last"]
 Sentence = str | Sequence[str]
 
@@ -129,10 +130,10 @@ class TrainedModel(Learner):
         return training.device_of(self.device)
 
     @contextlib.contextmanager
-    def _saving(self, path: files.PathLike, *, stale: str | None = None) -> Iterator[Path]:
+    def _saving(self, path: files.PathLike, *, stale: Sequence[str] = ()) -> Iterator[Path]:
         """A new folder, whose files take the places of those in `path` when all of them are written.
 
-        `stale` is a file that another kind of model may have left there.
+        `stale` are files that another kind of model may have left there.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
@@ -140,10 +141,12 @@ class TrainedModel(Learner):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
             yield Path(name)
-            if stale is not None:
-                (folder / stale).unlink(missing_ok=True)
-            for one in sorted(Path(name).iterdir()):
-                os.replace(one, folder / one.name)
+            for one in stale:
+                (folder / one).unlink(missing_ok=True)
+            for place in sorted(one for one in Path(name).rglob("*") if one.is_file()):
+                to = folder / place.relative_to(name)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(place, to)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -195,6 +198,7 @@ class ContextualModel(TrainedModel):
         elif self.embedding_mode != "tuned":
             raise ValueError(f"embedding_mode={self.embedding_mode!r} needs embedding, the vectors to begin with")
         self.static_start: StaticStart | None = None
+        self.sentence_modules: SentenceModules | None = None  # of a folder of sentence-transformers
         self._transformer: Transformer | None = None
         self._learnt_tokenizer = False  # by `fit`, not given
 
@@ -334,6 +338,7 @@ class ContextualModel(TrainedModel):
                     _learnt_tokenizer=learnt,
                     _transformer=transformer,
                     static_start=start,
+                    sentence_modules=self.sentence_modules if pretrained else None,
                     history=[],
                     _from_folder=pretrained and self._from_folder,
                 )
@@ -488,8 +493,10 @@ class ContextualModel(TrainedModel):
     def _save(self, path: files.PathLike, write_head: Callable[[Path], object] | None = None) -> None:
         """`save`, with what a classifier has beside its transformer."""
         transformer, tokenizer = self.transformer, self._pieces()
-        with self._saving(path, stale=HEAD) as folder:
+        with self._saving(path, stale=(HEAD, MODULES)) as folder:
             checkpoints.write(folder, transformer, tokenizer)
+            if self.sentence_modules is not None:
+                self.sentence_modules.write(folder)
             (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=1) + "\n", encoding="utf-8")
             if write_head is not None:
                 write_head(folder / HEAD)
@@ -539,17 +546,19 @@ class ContextualModel(TrainedModel):
                 raise TypeError(f"{name} is no option of training: the folder says what a model is")
         training.device_of(device)
         folder = local_folder(path, revision)
-        transformer, config = checkpoints.read(folder)
+        home = transformer_folder(folder)
+        transformer, config = checkpoints.read(home)
         architecture = transformer.architecture
         if architecture.causal != cls.causal:
             other = "GPT" if architecture.causal else "BERT"
             raise ValueError(f"{folder} holds a {config.get('model_type')}: {other}.from_pretrained reads it")
-        tokenizer = Tokenizer.load(folder)
+        tokenizer = Tokenizer.load(home)
         if len(tokenizer) > architecture.vocabulary_size:
             raise ValueError(
                 f"the tokenizer in {folder} has {len(tokenizer)} pieces and the model rows for "
                 f"{architecture.vocabulary_size}: they are not of one model"
             )
+        modules, tokenizer = sentence_modules(folder, tokenizer, dim=architecture.dim, positions=architecture.length)
         described = _described(folder, cls.__name__)
         saved = described.get("options", {})
         if not isinstance(saved, dict):
@@ -567,6 +576,7 @@ class ContextualModel(TrainedModel):
         if options:
             history, model = model.history, dataclasses.replace(model, **options)
             model.history = history
+        model.sentence_modules = modules
         model._transformer = transformer.to(model._place()).eval()
         model._from_folder = True
         return model
@@ -601,14 +611,16 @@ class ContextualModel(TrainedModel):
             Which states: 0 are the embeddings, `layers` or -1 the last.
         pooling
             One vector for a sentence, of all its pieces, special ones included: their "mean", their "max", or the first
-            one ("cls"), which BERT puts before every sentence.
+            one ("cls"), which BERT puts before every sentence; "tokens": one vector for each piece. None: as the folder
+            says, if it is one of sentence-transformers, with its prompt, `truncate` and modules; "tokens" for others.
         words
             One state for a word, of its pieces: their "mean", the "first" or the "last". Words of a string are what the
             tokenizer takes for words.
         normalize
             Scale every vector to length 1.
         truncate
-            Cut sentences to so many pieces. None: one longer than the model's positions is an error.
+            Cut sentences to so many pieces. None: one longer than the model's positions is an error, unless `pooling`
+            is a folder's of sentence-transformers, which says where sentences are cut.
         bf16
             Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
         progress
@@ -618,7 +630,8 @@ class ContextualModel(TrainedModel):
         -------
         list of ndarray, or ndarray
             For each sentence float32 (pieces, dim), special pieces included, or (words, dim); with `pooling` one array
-            (sentences, dim), with zeros for a sentence that has no piece.
+            (sentences, dim), with zeros for a sentence that has no piece. Modules of sentence-transformers may change
+            the number of dimensions.
 
         Raises
         ------
@@ -641,20 +654,31 @@ class ContextualModel(TrainedModel):
             one_of("words", words, typing.get_args(Joining))
             if pooling is not None:
                 raise ValueError("pooling and words exclude each other: one vector for a sentence, or one for a word")
-        encodings = self._encoded(sentences, truncate)
+        modules = self.sentence_modules if pooling is None and words is None else None
+        pooling = None if pooling == "tokens" else pooling
+        width, skip, special = self.dim, 0, self._special
+        if modules is not None:
+            sentences = modules.prompted(checked_sentences(sentences))
+            truncate = modules.length if truncate is None else truncate
+            width, skip, special = modules.width, modules.skipped(self._pieces()), True
+        encodings = self._encoded(sentences, truncate, special=special)
         # Of a sentence without a piece nothing is computed, and its words, if it has any, are zeros.
         found = [np.zeros((0 if words is None else one.n_words, self.dim), np.float32) for one in encodings]
-        pooled = np.zeros((len(encodings), self.dim), np.float32)
+        vectors = np.zeros((len(encodings), width), np.float32)
         for rows, states, lengths in self._states(encodings, layer, bf16=bf16, progress=progress):
+            if modules is not None:
+                with self._running():
+                    vectors[rows] = modules.vectors(states, lengths, skip).cpu().numpy()
+                continue
             if pooling is not None:
-                pooled[rows] = _pooled(states, lengths, pooling).cpu().numpy()
+                vectors[rows] = pooled(states, lengths, pooling).cpu().numpy()
                 continue
             whole = states.cpu().numpy()
             for i, row in enumerate(rows):
                 own = whole[i, : len(encodings[row].ids)].copy()
                 found[row] = own if words is None else np.asarray(word_means(own, encodings[row], words))
-        if pooling is not None:
-            return _unit(pooled) if normalize else pooled
+        if pooling is not None or modules is not None:
+            return _unit(vectors) if normalize else vectors
         return [_unit(one) for one in found] if normalize else found
 
     def logits(self, texts: str | Sequence[Sentence], *, truncate: int | None = None) -> NDArray[np.float32]:
@@ -718,13 +742,16 @@ class ContextualModel(TrainedModel):
         weights = {layer: np.asarray(maps[layer])[0] for layer in chosen}
         return AttentionMaps([self._shown(one) for one in encoding.ids], weights, some)
 
-    def _encoded(self, sentences: Sequence[Sentence], truncate: int | None) -> list[Encoding]:
+    def _encoded(
+        self, sentences: Sequence[Sentence], truncate: int | None, *, special: bool | None = None
+    ) -> list[Encoding]:
         """Pieces of sentences, looked at before anything is computed."""
+        special = self._special if special is None else special
         tokenizer, positions = self._pieces(), self.transformer.architecture.length
         given = checked_sentences(sentences)
         if truncate is not None:
-            whole_number("truncate", truncate, low=3 if self._special else 1, high=positions)
-        encodings = tokenizer.encode_batch(given, special=self._special, length=truncate)
+            whole_number("truncate", truncate, low=3 if special else 1, high=positions)
+        encodings = tokenizer.encode_batch(given, special=special, length=truncate)
         for i, one in enumerate(encodings):
             if len(one.ids) > positions:
                 raise ValueError(
@@ -789,15 +816,6 @@ def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
-
-
-def _pooled(states: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
-    if how == "cls":
-        return states[:, 0]
-    inside = (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[..., None]
-    if how == "max":
-        return states.masked_fill(~inside, -math.inf).amax(1)
-    return states.masked_fill(~inside, 0).sum(1) / lengths[:, None]
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

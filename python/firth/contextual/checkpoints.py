@@ -337,13 +337,18 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
 
 def read_json(place: Path) -> dict[str, Any]:
     """The object that a JSON file holds; ValueError naming the file if it holds anything else."""
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None
+    found = parse_json(place)
     if not isinstance(found, dict):
         raise ValueError(f"{place} is damaged: it is not JSON of the kind it should be, an object")
     return found
+
+
+def parse_json(place: Path) -> Any:
+    """What a JSON file holds; ValueError naming the file if it is not JSON."""
+    try:
+        return json.loads(place.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None
 
 
 def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:

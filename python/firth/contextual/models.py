@@ -15,6 +15,7 @@ from firth import files
 from firth.checks import real_number, whole_number
 from firth.contextual import checkpoints, generation, training
 from firth.contextual.base import ContextualModel, Sentence, checked_sentences
+from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture
 from firth.models.base import option
@@ -483,4 +484,4 @@ def read_config(path: files.PathLike) -> dict[str, Any]:
     folder = Path(path)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder with {checkpoints.CONFIG} in it")
-    return checkpoints.read_json(folder / checkpoints.CONFIG)
+    return checkpoints.read_json(transformer_folder(folder) / checkpoints.CONFIG)
