@@ -752,6 +752,20 @@ def test_an_index_that_names_nothing_is_damaged(folder):
             checkpoints.read(folder)
 
 
+def test_an_index_names_files_in_its_folder(folder):
+    """No other file of the machine is read, and one that is missing is named."""
+    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    (folder / "elsewhere").mkdir()
+    weights.rename(folder / "elsewhere" / "part.safetensors")
+    for name in ("elsewhere/part.safetensors", "../part.safetensors", str(folder / "elsewhere/part.safetensors"), ".."):
+        index.write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(ValueError, match=r"index\.json names .*, which is not a file in its folder"):
+            checkpoints.read(folder)
+    index.write_text(json.dumps({"weight_map": {"a": "part.safetensors"}}))
+    with pytest.raises(FileNotFoundError, match=r"index\.json names 'part\.safetensors', which is not there"):
+        checkpoints.read(folder)
+
+
 def test_errors_name_the_tensor(folder, tmp_path):
     name = "bert.encoder.layer.1.attention.self.key.bias"
     shutil.copytree(folder, folder / "spare")
@@ -777,12 +791,20 @@ def test_errors_name_the_tensor(folder, tmp_path):
         ({"hidden_act": "mish"}, "activation 'mish'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
         ({"num_attention_heads": 5}, "multiple of heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, not 0"),
+        ({"type_vocab_size": 0}, "embeddings of 3 token types"),
     ],
 )
 def test_errors_of_config(folder, changes, text):
     describe(folder, **changes)
     with pytest.raises(ValueError, match=text):
         checkpoints.read(folder)
+
+
+def test_token_types_that_config_does_not_mention_are_read(folder):
+    wanted, _ = checkpoints.read(folder)
+    describe(folder, type_vocab_size="absent")
+    assert checkpoints.read(folder)[0].architecture == wanted.architecture
 
 
 def test_errors_of_files(folder):

@@ -537,8 +537,8 @@ class ContextualModel(TrainedModel):
         TypeError
             If an option is none of training.
         ValueError
-            If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer has more
-            pieces than its model rows.
+            If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer is not
+            the model's own.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         for name in options:
@@ -552,12 +552,13 @@ class ContextualModel(TrainedModel):
         if architecture.causal != cls.causal:
             other = "GPT" if architecture.causal else "BERT"
             raise ValueError(f"{folder} holds a {config.get('model_type')}: {other}.from_pretrained reads it")
-        tokenizer = Tokenizer.load(home)
-        if len(tokenizer) > architecture.vocabulary_size:
+        if architecture.cross:
             raise ValueError(
-                f"the tokenizer in {folder} has {len(tokenizer)} pieces and the model rows for "
-                f"{architecture.vocabulary_size}: they are not of one model"
+                f"{home / checkpoints.CONFIG} describes the decoder of an encoder-decoder (add_cross_attention), whose "
+                "blocks attend to an encoder's states, which are not here"
             )
+        tokenizer = Tokenizer.load(home)
+        checkpoints.check_tokenizer(home, config, tokenizer, architecture.vocabulary_size)
         modules, tokenizer = sentence_modules(folder, tokenizer, dim=architecture.dim, positions=architecture.length)
         described = _described(folder, cls.__name__)
         saved = described.get("options", {})

@@ -437,7 +437,7 @@ class _FineTuned(Learner):
             kind = read_config(folder).get("model_type", "model")
             raise FileNotFoundError(
                 f"{folder} holds a {kind} without the head of a {cls.__name__}, {HEAD}: read the model by "
-                f"load_transformer(folder), and fit a {cls.__name__}(encoder=...) on it"
+                f"firth.contextual.load(folder), and fit a {cls.__name__}(encoder=...) on it"
             )
         tensors, metadata = files.read_own(folder / HEAD, "head")
         if metadata.get("model") != cls.__name__:

@@ -467,7 +467,8 @@ def load_transformer(path: files.PathLike, *, device: str = "cpu") -> Contextual
     OSError, ValueError
         As from `GPT.from_pretrained`.
     """
-    kind = GPT if read_config(path).get("model_type") == "gpt2" else BERT
+    config = read_config(path)
+    kind = GPT if config.get("model_type") == "gpt2" or config.get("is_decoder") is True else BERT
     return kind.from_pretrained(path, device=device)
 
 

@@ -188,8 +188,15 @@ class Tokenizer:
         except OSError:
             raise
         except Exception as error:  # the library raises bare Exception
+            names = (FILE, "vocab.txt", "vocab.json", "merges.txt")
+            for one in [place / name for name in names] if place.is_dir() else [place]:
+                if one.exists():
+                    files.refuse_pointer(one)
             raise ValueError(f"{place} holds no tokenizer that can be read: {error}") from None
-        raise FileNotFoundError(f"{place} holds no {FILE}, no vocab.txt, and no vocab.json with merges.txt")
+        raise FileNotFoundError(
+            f"{place} holds no {FILE}, no vocab.txt, and no vocab.json with merges.txt: "
+            f"save_pretrained of its tokenizer in transformers writes a {FILE}"
+        )
 
     def save(self, path: files.PathLike) -> None:
         """Write the tokenizer: to a file whose name ends in .json, else into a folder, which is made.
