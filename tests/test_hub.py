@@ -168,6 +168,24 @@ def test_shards_and_revisions_are_downloaded(hub: Hub, bert: BERT, tmp_path: Pat
         BERT.from_pretrained("people/little-bert", revision="older")
 
 
+def test_folders_of_sentence_transformers_are_downloaded(hub: Hub, bert: BERT, tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    bert.save(folder)
+    (folder / "firth.json").unlink()
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [{"name": path, "path": path, "type": f"sentence_transformers.models.{kinds[path]}"} for path in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 4}')
+    needed = sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
+    (folder / "1_Pooling" / "pytorch_model.bin").touch()
+    hub.repositories["people/sentences"] = {"main": folder}
+    found = load("people/sentences").encode(["a1 b2 c1"])
+    assert sorted(hub.asked) == needed
+    np.testing.assert_array_equal(found, bert.encode(["a1 b2"], pooling="cls"))
+
+
 def test_a_folder_of_the_name_is_preferred(hub: Hub, gpt: GPT, tmp_path: Path) -> None:
     gpt.save(tmp_path / "gpt2")
     assert type(load("gpt2")) is GPT

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("tokenizers")
+tokenizers = pytest.importorskip("tokenizers")
 
 from firth import files  # noqa: E402
-from firth.contextual import BERT, GPT, load  # noqa: E402
+from firth.contextual import BERT, GPT, Tokenizer, load  # noqa: E402
 from firth.contextual.sentences import pooled  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
@@ -162,6 +162,42 @@ def test_a_gpt_s_vectors_are_theirs(tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "gpt", tmp_path / "theirs", pooling={"pooling_mode": ["weightedmean", "lasttoken"]})
     texts = [text for text in TEXTS if text]
     found, wanted = load(folder).encode(texts), theirs(folder).encode(texts)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_a_roberta_s_vectors_are_theirs(tmp_path: Path) -> None:
+    """Its first position is behind padding's, its tokenizer is BPE, and firth writes it as a BERT."""
+    pytest.importorskip("safetensors")
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import processors
+
+    tokenizer = tokenizers.Tokenizer.from_str(
+        Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=270)._tokenizer.to_str()
+    )
+    tokenizer.add_special_tokens(["<s>", "</s>", "<pad>", "<mask>"])
+    start, end, padding = (tokenizer.token_to_id(name) for name in ("<s>", "</s>", "<pad>"))
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
+    config = transformers.RobertaConfig(
+        vocab_size=280,
+        max_position_embeddings=34,
+        type_vocab_size=1,
+        bos_token_id=start,
+        eos_token_id=end,
+        pad_token_id=padding,
+        **sizes,
+    )
+    config.max_position_embeddings += padding - 1
+    torch.manual_seed(0)
+    transformers.RobertaModel(config).save_pretrained(tmp_path / "roberta")
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(tmp_path / "roberta")
+    folder = a_folder(tmp_path / "roberta", tmp_path / "theirs", pooling={}, transformer={"max_seq_length": 32})
+    model, wanted = load(folder), theirs(folder).encode(TEXTS)
+    assert model.sentence_modules.length == 32
+    np.testing.assert_allclose(model.encode(TEXTS), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+    model.save(tmp_path / "ours")
+    found = theirs(tmp_path / "ours").encode(TEXTS)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
 
