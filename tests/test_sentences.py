@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 tokenizers = pytest.importorskip("tokenizers")
 
 from firth import files  # noqa: E402
-from firth.contextual import BERT, GPT, Tokenizer, load  # noqa: E402
+from firth.contextual import BERT, GPT, SentenceClassifier, Tokenizer, load  # noqa: E402
 from firth.contextual.sentences import pooled  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
@@ -263,6 +263,16 @@ def test_modules_stay_while_their_weights_do(bert: Path, tmp_path: Path) -> None
     assert load(folder).encode(["a1"])[0].shape == (3, 32)
 
 
+def test_a_classifier_keeps_its_encoder_s_modules(bert: Path, tmp_path: Path) -> None:
+    folder = a_folder(bert, tmp_path / "model", pooling={}, more=[dense(7, 32)])
+    model = SentenceClassifier(encoder=load(folder), head_only=True).fit(["a1 a2", "b1 b2"] * 3, ["a", "b"] * 3)
+    model.save(tmp_path / "tuned")
+    again = load(tmp_path / "tuned")
+    assert type(again) is SentenceClassifier
+    np.testing.assert_array_equal(again.predict_proba(["a1"]), model.predict_proba(["a1"]))
+    np.testing.assert_array_equal(again.encoder.encode(["a1"]), model.encoder.encode(["a1"]))
+
+
 def test_the_transformer_may_lie_in_a_folder_of_its_own(bert: Path, tmp_path: Path) -> None:
     """As in old folders."""
     folder = a_folder(bert, tmp_path / "model", pooling={})
@@ -315,6 +325,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     ),
     "outside": ("modules.json", lambda held: [held[0], {**held[1], "path": "../1_Pooling"}], "inside the folder"),
     "absolute": ("modules.json", lambda held: [{**held[0], "path": "/tmp"}, held[1]], "inside the folder, not '/tmp'"),
+    "in the folder": ("modules.json", lambda held: [held[0], {**held[1], "path": "."}], "inside the folder, not '.'"),
     "no path": ("modules.json", lambda held: [held[0], {"type": held[1]["type"]}], "inside the folder, not None"),
     "no list": ("modules.json", lambda held: {"0": held[0]}, "not a list of modules"),
     "a mode": (

@@ -757,7 +757,13 @@ def test_an_index_names_files_in_its_folder(folder):
     weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     (folder / "elsewhere").mkdir()
     weights.rename(folder / "elsewhere" / "part.safetensors")
-    for name in ("elsewhere/part.safetensors", "../part.safetensors", str(folder / "elsewhere/part.safetensors"), ".."):
+    for name in (
+        "elsewhere/part.safetensors",
+        "../part.safetensors",
+        str(folder / "elsewhere/part.safetensors"),
+        "..",
+        "",
+    ):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
         with pytest.raises(ValueError, match=r"index\.json names .*, which is not a file in its folder"):
             checkpoints.read(folder)

@@ -405,7 +405,7 @@ def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:
             raise ValueError(f"{folder / _INDEX} is damaged: its weight_map does not name the files of the tensors")
         tensors: dict[str, NDArray[Any]] = {}
         for name in sorted(set(parts.values())):
-            if name != PurePath(name).name or name == "..":
+            if name != PurePath(name).name or name in ("", ".."):
                 raise ValueError(f"{folder / _INDEX} names {name!r}, which is not a file in its folder")
             if not (folder / name).exists():
                 raise FileNotFoundError(

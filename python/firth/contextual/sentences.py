@@ -266,9 +266,11 @@ def _modules(folder: Path) -> list[dict[str, Any]] | None:
     modules = parse_json(place)
     if not isinstance(modules, list) or not modules or not all(isinstance(one, dict) for one in modules):
         raise ValueError(f"{place} is damaged: it is not a list of modules")
-    for one in modules:
+    for i, one in enumerate(modules):
         path = one.get("path")
-        if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        parts = PurePosixPath(path).parts if isinstance(path, str) else ("..",)
+        # Only the transformer may lie in the folder itself: the others have a config.json of their own.
+        if (i and not parts) or ".." in parts or parts[:1] == ("/",):
             raise ValueError(
                 f"{place}: the module {one.get('name')!r} must have a path inside the folder, not {path!r}"
             )
