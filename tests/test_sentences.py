@@ -338,6 +338,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         lambda held: {**held, "pooling_mode_cls_token": "yes"},
         "pooling_mode_cls_token must be true or false, not 'yes'",
     ),
+    "no mode": ("1_Pooling/config.json", lambda held: {**held, "pooling_mode": []}, r"pooling mode \[\]"),
     "a mode of another type": ("1_Pooling/config.json", lambda held: {**held, "pooling_mode": 3}, "is damaged"),
     "a width": (
         "1_Pooling/config.json",
@@ -355,6 +356,9 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         "transformer_task 'fill-mask'",
     ),
     "a length": ("sentence_bert_config.json", lambda held: {"max_seq_length": "9"}, "is damaged.*max_seq_length"),
+    "no length": ("sentence_bert_config.json", lambda held: {"max_seq_length": 0}, "damaged: max_seq_length"),
+    "no dimension": ("config_sentence_transformers.json", lambda held: {"truncate_dim": 0}, "damaged: truncate_dim"),
+    "no feature": ("2_Dense/config.json", lambda held: {**held, "out_features": "7"}, "damaged: out_features"),
     "a prompt": (
         "config_sentence_transformers.json",
         lambda held: {"default_prompt_name": "passage"},

@@ -611,17 +611,18 @@ class ContextualModel(TrainedModel):
         layer
             Which states: 0 are the embeddings, `layers` or -1 the last.
         pooling
-            One vector for a sentence, of all its pieces, special ones included: their "mean", their "max", or the first
-            one ("cls"), which BERT puts before every sentence; "tokens": one vector for each piece. None: as the folder
-            says, if it is one of sentence-transformers, with its prompt, `truncate` and modules; "tokens" for others.
+            How to pool the hidden states of all tokens, special ones included, into one vector: their "mean", their
+            "max", or the first one ("cls"), which BERT puts before every sentence. "tokens": one vector for each token.
+            None: if the model was read from a folder of sentence-transformers, the vectors that this library returns,
+            with the folder's pooling, prompt and modules; otherwise "tokens".
         words
             One state for a word, of its pieces: their "mean", the "first" or the "last". Words of a string are what the
             tokenizer takes for words.
         normalize
             Scale every vector to length 1.
         truncate
-            Cut sentences to so many pieces. None: one longer than the model's positions is an error, unless `pooling`
-            is a folder's of sentence-transformers, which says where sentences are cut.
+            Truncate sentences to so many tokens. None: a sentence that is longer than the model's positions is an
+            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length.
         bf16
             Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
         progress
@@ -631,7 +632,7 @@ class ContextualModel(TrainedModel):
         -------
         list of ndarray, or ndarray
             For each sentence float32 (pieces, dim), special pieces included, or (words, dim); with `pooling` one array
-            (sentences, dim), with zeros for a sentence that has no piece. Modules of sentence-transformers may change
+            (sentences, dim), with zeros for a sentence that has no token. Modules of sentence-transformers may change
             the number of dimensions.
 
         Raises

@@ -1,6 +1,6 @@
-"""Folders of sentence-transformers: from the hidden states of a text's tokens to one vector of the text.
+"""Folders of sentence-transformers: from the hidden states of a text's tokens to one vector for the text.
 
-modules.json lists modules: a transformer, a pooling, and what follows it. Pooling in every mode, Dense and Normalize
+modules.json lists modules: a transformer, a pooling, and further modules. Pooling in every mode, Dense and Normalize
 are computed as that library computes them; every other module is refused by name.
 """
 
@@ -65,7 +65,7 @@ def pooled(states: Tensor, lengths: Tensor, mode: str, skip: int = 0) -> Tensor:
     mode
         A pooling mode of sentence-transformers.
     skip
-        So many tokens at the beginning, a prompt's, are left out.
+        How many tokens at the beginning are left out: those of a prompt.
     """
     places = torch.arange(states.shape[1], device=states.device)
     inside = ((places >= skip) & (places < lengths[:, None]))[..., None]
@@ -112,7 +112,7 @@ def _normalized(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SentenceModules:
-    """What sentence-transformers does between texts and vectors, beside the transformer.
+    """The modules of a folder of sentence-transformers, beside the transformer.
 
     Attributes
     ----------
@@ -125,9 +125,9 @@ class SentenceModules:
     width
         Dimensions of the result.
     length
-        Texts are cut to so many tokens.
+        Texts are truncated to this many tokens.
     prompt
-        Put before every text.
+        Prepended to every text.
     written
         The JSON files by their paths in the folder, and the tensors of Dense modules.
     """
@@ -141,13 +141,13 @@ class SentenceModules:
     written: Mapping[str, Any]
 
     def prompted(self, texts: Sequence[str | list[str]]) -> list[str | list[str]]:
-        """The texts, or lists of words, behind the prompt."""
+        """The texts, or lists of words, with the prompt before each."""
         if not self.prompt:
             return list(texts)
         return [self.prompt + one if isinstance(one, str) else [*self.prompt.split(), *one] for one in texts]
 
     def skipped(self, tokenizer: Tokenizer) -> int:
-        """Tokens of the prompt at the beginning of each text that are not pooled."""
+        """How many tokens at the beginning of each text, those of the prompt, are not pooled."""
         if self.include_prompt or not self.prompt:
             return 0
         ids = tokenizer.encode(self.prompt, length=self.length).ids
@@ -180,12 +180,12 @@ def transformer_folder(folder: Path) -> Path:
 def sentence_modules(
     folder: Path, tokenizer: Tokenizer, *, dim: int, positions: int
 ) -> tuple[SentenceModules | None, Tokenizer]:
-    """The modules of a folder, and its tokenizer, which they may have made fold case.
+    """The modules of a folder, None without modules.json; and its tokenizer, which lowercases if the folder says so.
 
     Parameters
     ----------
     folder
-        One with modules.json, or not: then there are no modules.
+        The folder of a model.
     tokenizer
         That of the transformer.
     dim, positions
@@ -246,7 +246,7 @@ def _read(
     written[_PIPELINE] = pipeline
     prompt = _prompt(folder / _PIPELINE, pipeline)
     if pipeline.get("truncate_dim") is not None:
-        width = min(width, whole_number("truncate_dim", pipeline["truncate_dim"], low=1))
+        width = min(width, _count(folder / _PIPELINE, pipeline, "truncate_dim"))
     home = folder / modules[0]["path"]
     length, lower, options = _of_transformer(home, positions)
     written[_TRANSFORMER] = {**options, "max_seq_length": length, "do_lower_case": lower}
@@ -254,7 +254,9 @@ def _read(
         tokenizer = _lowercased(tokenizer)
     found = SentenceModules(modes, include_prompt, tuple(steps), width, length, prompt, written)
     if prompt and len(tokenizer.encode(prompt)) >= length:
-        raise ValueError(f"{folder / _PIPELINE}: the default prompt fills all {length} tokens that texts are cut to")
+        raise ValueError(
+            f"{folder / _PIPELINE}: the default prompt fills all {length} tokens to which texts are truncated"
+        )
     return found, tokenizer
 
 
@@ -302,14 +304,21 @@ def _flag(place: Path, config: Mapping[str, Any], key: str, default: bool) -> bo
     return value
 
 
+def _count(place: Path, config: Mapping[str, Any], key: str, low: int = 1) -> int:
+    try:
+        return whole_number(key, config.get(key), low=low)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place} is damaged: {error}") from None
+
+
 def _modes_of(place: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Pooling modes; older configurations have a flag for each."""
     given = config.get("pooling_mode")
     if given is None:
         given = [mode for mode, flag in _MODES.items() if _flag(place, config, flag, False)] or "mean"
     modes = (given,) if isinstance(given, str) else tuple(given)
-    for mode in modes:
-        if mode not in _MODES:
+    for mode in modes or (given,):
+        if mode not in [*_MODES]:  # a list: what the file holds may not be hashable
             raise ValueError(f"{place}: firth does not know the pooling mode {mode!r}, only {', '.join(_MODES)}")
     return modes
 
@@ -325,10 +334,7 @@ def _dense(place: Path, config: Mapping[str, Any], width: int) -> tuple[Dense, d
     if not weights.exists():
         raise FileNotFoundError(f"{weights} is missing: firth reads no pickled weights, such as pytorch_model.bin")
     tensors = files.read_tensors(weights)[0]
-    out, residual = (
-        whole_number("out_features", config["out_features"], low=1),
-        _flag(place, config, "use_residual", False),
-    )
+    out, residual = _count(place, config, "out_features"), _flag(place, config, "use_residual", False)
     wanted: dict[str, tuple[int, ...]] = {"linear.weight": (out, width)}
     if _flag(place, config, "bias", True):
         wanted["linear.bias"] = (out,)
@@ -348,7 +354,7 @@ def _dense(place: Path, config: Mapping[str, Any], width: int) -> tuple[Dense, d
 
 
 def _prompt(place: Path, pipeline: Mapping[str, Any]) -> str:
-    """What is put before every text unless another prompt is asked for."""
+    """The default prompt; "" if there is none."""
     kind = pipeline.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise ValueError(f"{place} describes a {kind}, and firth knows the SentenceTransformer alone")
@@ -362,7 +368,7 @@ def _prompt(place: Path, pipeline: Mapping[str, Any]) -> str:
 
 
 def _of_transformer(home: Path, positions: int) -> tuple[int, bool, dict[str, Any]]:
-    """How many tokens texts are cut to, whether case is folded, and the whole configuration."""
+    """To how many tokens texts are truncated, whether they are lowercased, and the whole configuration."""
     place = next((home / name for name in _TRANSFORMERS if (home / name).exists()), home / _TRANSFORMER)
     options = read_json(place) if place.exists() else {}
     if options.get("modality_config") is not None:  # what the first module gives: the last hidden states
@@ -378,15 +384,16 @@ def _of_transformer(home: Path, positions: int) -> tuple[int, bool, dict[str, An
             raise ValueError(f"{place}: firth does not know the option {key} = {value!r}")
     longest = positions
     if options.get("max_seq_length") is not None:
-        longest = whole_number("max_seq_length", options["max_seq_length"], low=3)
+        longest = _count(place, options, "max_seq_length", 3)
     elif (home / "tokenizer_config.json").exists():
         limit = read_json(home / "tokenizer_config.json").get("model_max_length")
-        longest = positions if limit is None else max(3, int(limit))
+        if isinstance(limit, int | float) and limit < positions:
+            longest = max(3, int(limit))
     return min(longest, positions), _flag(place, options, "do_lower_case", False), options
 
 
 def _lowercased(tokenizer: Tokenizer) -> Tokenizer:
-    """A tokenizer that folds case before anything else."""
+    """A tokenizer that lowercases before anything else."""
     description = tokenizer._tokenizer.to_str()
     normalizer = json.loads(description).get("normalizer") or {}
     if any(one.get("type") == "Lowercase" for one in (normalizer, *normalizer.get("normalizers", []))):
