@@ -1299,6 +1299,15 @@ def test_encode_pools_as_a_folder_of_sentence_transformers_says(folders: dict[st
 
 
 @needs_torch
+def test_a_model_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no such folder, a name is one of a repository; a path is not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    refused(run("generate", "gpt2", "w3"), 1, "no folder 'gpt2' here", "pip install 'firth[hub]'")
+    refused(run("encode", tmp_path / "gpt2", "-o", "x.npy", stdin="w1"), 1, "gpt2 is no folder with config.json")
+
+
+@needs_torch
 def test_a_classifier_s_folder_is_its_transformer_s(folders: dict[str, Path], tmp_path: Path) -> None:
     from firth.contextual import SentenceClassifier
 

@@ -1551,7 +1551,7 @@ _DEVICE = click.option("--device", default="cpu", help="Where to compute, as tor
 def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
     """A model's folder, of a classifier the transformer; `able` names what the model must be able to do."""
     _check_device(device)
-    model = _contextual().load(path, device=device)
+    model = _contextual().load(str(path), device=device)  # as a string, which may name a repository
     model = getattr(model, "encoder", model)
     if able is not None and not hasattr(model, able):
         kinds = {"generate": "a GPT", "fill_mask": "a BERT", "attention_maps": "a GPT or a BERT"}
@@ -1602,8 +1602,8 @@ def _lines(path: str) -> list[str]:
 def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **options: Any) -> None:
     """Go on with a text.
 
-    MODEL is a folder that firth train gpt wrote, or a published model of GPT-2's family. Without a PROMPT, or for -, it
-    is read from standard input. What is printed begins with the prompt.
+    MODEL is a folder that firth train gpt wrote, or a published model of GPT-2's family: its folder, or its name, such
+    as gpt2. Without a PROMPT, or for -, it is read from standard input. What is printed begins with the prompt.
 
     \b
     Example:
@@ -1631,8 +1631,8 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
 def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
     """Show what may stand where a text has [MASK].
 
-    MODEL is a folder that firth train bert wrote, or a published model of BERT's family. Without a TEXT, texts are read
-    from standard input, one a line.
+    MODEL is a folder that firth train bert wrote, or a published model of BERT's family: its folder, or its name.
+    Without a TEXT, texts are read from standard input, one a line.
 
     \b
     Example:
@@ -1697,7 +1697,8 @@ def encode(
     """Write a vector for each line of text.
 
     The vectors are a GPT's, a BERT's or an ELMo's. MODEL is a folder that firth train wrote, or that of a classifier
-    or a published model. FILE has a text a line; without it, or for -, texts are read from standard input.
+    or a published model, or a published model's name. FILE has a text a line; without it, or for -, texts are read
+    from standard input.
 
     \b
     Example:
