@@ -937,6 +937,19 @@ def test_folders_of_other_models_are_named(gpt: GPT, bert: BERT, tmp_path: Path)
         load(tmp_path / "decoder")
 
 
+def test_a_bert_without_a_mask_token_encodes_but_does_not_train(bert: BERT, tmp_path: Path) -> None:
+    bert.save(tmp_path)
+    held = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(held.replace("[MASK]", "[MARK]"))
+    model = load(tmp_path)
+    np.testing.assert_array_equal(model.encode(["a1"])[0], bert.encode(["a1"])[0])
+    assert model.tokenizer.mask is None
+    with pytest.raises(ValueError, match="tokenizer has no mask"):
+        model.fit(topics(10, 1), pretrained=True)
+    with pytest.raises(ValueError, match="tokenizer has no mask"):
+        model.fill_mask("a1 [MASK]")
+
+
 def test_a_causal_bert_is_a_gpt(bert: BERT, tmp_path: Path) -> None:
     bert.save(tmp_path)
     (tmp_path / "firth.json").unlink()

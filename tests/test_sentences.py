@@ -166,7 +166,7 @@ def test_a_gpt_s_vectors_are_theirs(tmp_path: Path) -> None:
 
 
 def test_a_roberta_s_vectors_are_theirs(tmp_path: Path) -> None:
-    """Its first position is behind padding's, its tokenizer is BPE, and firth writes it as a BERT."""
+    """Its first position is behind padding's, its tokenizer is BPE without a mask, and firth writes it as a BERT."""
     pytest.importorskip("safetensors")
     transformers = pytest.importorskip("transformers")
     from tokenizers import processors
@@ -174,7 +174,7 @@ def test_a_roberta_s_vectors_are_theirs(tmp_path: Path) -> None:
     tokenizer = tokenizers.Tokenizer.from_str(
         Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=270)._tokenizer.to_str()
     )
-    tokenizer.add_special_tokens(["<s>", "</s>", "<pad>", "<mask>"])
+    tokenizer.add_special_tokens(["<s>", "</s>", "<pad>"])
     start, end, padding = (tokenizer.token_to_id(name) for name in ("<s>", "</s>", "<pad>"))
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start))
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
@@ -190,7 +190,7 @@ def test_a_roberta_s_vectors_are_theirs(tmp_path: Path) -> None:
     config.max_position_embeddings += padding - 1
     torch.manual_seed(0)
     transformers.RobertaModel(config).save_pretrained(tmp_path / "roberta")
-    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(tmp_path / "roberta")
     folder = a_folder(tmp_path / "roberta", tmp_path / "theirs", pooling={}, transformer={"max_seq_length": 32})
     model, wanted = load(folder), theirs(folder).encode(TEXTS)

@@ -566,7 +566,7 @@ class ContextualModel(TrainedModel):
             raise ValueError(f"{folder / DESCRIPTION} is damaged: its options are no object")
         saved = {name: value for name, value in saved.items() if name in known}
         saved |= {name: getattr(architecture, name) for name in _OF_ARCHITECTURE}
-        saved |= {"attention": "firth", "device": device, "tokenizer": tokenizer}
+        saved |= {"attention": "firth", "device": device, "tokenizer": None}
         try:
             model = cls(**saved)
             model._restore({}, described)
@@ -577,6 +577,7 @@ class ContextualModel(TrainedModel):
         if options:
             history, model = model.history, dataclasses.replace(model, **options)
             model.history = history
+        model.__dict__["tokenizer"] = tokenizer  # which need not be one to train with: it may have no mask
         model.sentence_modules = modules
         model._transformer = transformer.to(model._place()).eval()
         model._from_folder = True

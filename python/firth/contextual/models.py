@@ -414,6 +414,8 @@ class BERT(ContextualModel):
         super()._can_go_on()
         if self.transformer.masked_head is None:
             raise ValueError("this model has no head for masks, by which BERT learns: it was saved as an encoder alone")
+        if self._pieces().mask is None:
+            raise ValueError("this model's tokenizer has no mask token, which training BERT needs")
 
     def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
         return training.MaskedBatches(
