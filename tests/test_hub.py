@@ -122,8 +122,10 @@ def bert() -> BERT:
     return BERT(**{**SMALL, "layers": 1}, kind="words", steps=1).fit(topics(20, 1))
 
 
-def test_a_model_is_downloaded_by_its_name(hub: Hub, gpt: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, and only the files that are read; later from the cache, also without a network."""
+def test_a_model_is_downloaded_by_its_name(
+    hub: Hub, gpt: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once, and only the files that are read; later from the cache, also without a network; and nothing is printed."""
     folder = tmp_path / "served"
     gpt.save(folder)
     needed = {one.name for one in folder.iterdir()}
@@ -143,6 +145,7 @@ def test_a_model_is_downloaded_by_its_name(hub: Hub, gpt: GPT, tmp_path: Path, m
     np.testing.assert_array_equal(GPT.load("gpt2").encode(["k1 a1"])[0], wanted)
     with pytest.raises(FileNotFoundError, match=r"'org/other' is not whole in the cache.*HF_HUB_OFFLINE"):
         GPT.from_pretrained("org/other")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_shards_and_revisions_are_downloaded(hub: Hub, bert: BERT, tmp_path: Path) -> None:

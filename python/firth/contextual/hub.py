@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from firth import files
 
@@ -17,6 +20,13 @@ _NEEDED = [
     *("modules.json", "sentence_*_config.json", "config_sentence_transformers.json"),
     *("[0-9]_*/*.json", "[0-9]_*/vocab.txt", "[0-9]_*/merges.txt", "[0-9]_*/model.safetensors"),
 ]
+
+
+class _Silent(tqdm):  # type: ignore[misc]
+    """No bar: firth is quiet, and `huggingface_hub` shows bars even for what is in its cache."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
 
 
 def local_folder(path: files.PathLike, revision: str | None = None) -> Path:
@@ -61,7 +71,8 @@ def _downloaded(name: str, revision: str | None) -> Path:
     at = f"{name!r}" if revision is None else f"{name!r}, revision {revision!r},"
     nowhere = f"there is no folder {name!r} here"
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_NEEDED))
+        found = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_NEEDED, tqdm_class=_Silent)
+        folder = Path(found)
     except errors.RevisionNotFoundError:
         raise FileNotFoundError(f"{nowhere}, and the repository of that name has no revision {revision!r}") from None
     except errors.GatedRepoError:
