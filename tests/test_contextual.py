@@ -581,7 +581,7 @@ def test_frozen_first_thaws(texts: list[str]) -> None:
 
 def test_pieces_that_are_no_words_are_composed() -> None:
     lines = ["walking talking walked talked walks talks bank banks", "the bank walks"] * 50
-    fasttext = firth.FastText(vector_size=16, epochs=1, min_n=2, max_n=4, threads=1).fit(
+    fasttext = firth.FastText(vector_size=16, epochs=1, sample=0, min_n=2, max_n=4, threads=1).fit(
         firth.Corpus.from_iterable(lines, min_count=1)
     )
     tokenizer = Tokenizer.train(
