@@ -484,11 +484,16 @@ class ContextualModel(TrainedModel):
         """
         self._save(path)
 
-    def _save(self, path: files.PathLike, write_head: Callable[[Path], object] | None = None) -> None:
+    def _save(
+        self,
+        path: files.PathLike,
+        write_head: Callable[[Path], object] | None = None,
+        head: checkpoints.FamilyHead | None = None,
+    ) -> None:
         """`save`, with what a classifier has beside its transformer."""
         transformer, tokenizer = self.transformer, self._pieces()
         with self._saving(path, stale=HEAD) as folder:
-            checkpoints.write(folder, transformer, tokenizer)
+            checkpoints.write(folder, transformer, tokenizer, head=head)
             (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=1) + "\n", encoding="utf-8")
             if write_head is not None:
                 write_head(folder / HEAD)
@@ -714,17 +719,17 @@ class ContextualModel(TrainedModel):
         weights = {layer: np.asarray(maps[layer])[0] for layer in chosen}
         return AttentionMaps([self._shown(one) for one in encoding.ids], weights, some)
 
-    def _encoded(self, sentences: Sequence[Sentence], truncate: int | None) -> list[Encoding]:
+    def _encoded(self, sentences: Sequence[Sentence], truncate: int | None, name: str = "sentences") -> list[Encoding]:
         """Pieces of sentences, looked at before anything is computed."""
         tokenizer, positions = self._pieces(), self.transformer.architecture.length
-        given = checked_sentences(sentences)
+        given = checked_sentences(sentences, name)
         if truncate is not None:
             whole_number("truncate", truncate, low=3 if self._special else 1, high=positions)
         encodings = tokenizer.encode_batch(given, special=self._special, length=truncate)
         for i, one in enumerate(encodings):
             if len(one.ids) > positions:
                 raise ValueError(
-                    f"sentences[{i}] has {len(one.ids)} pieces and the model {positions} positions: "
+                    f"{name}[{i}] has {len(one.ids)} pieces and the model {positions} positions: "
                     f"split it, or give truncate={positions}"
                 )
         return encodings

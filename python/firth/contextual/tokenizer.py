@@ -249,17 +249,71 @@ class Tokenizer:
         for i, text in enumerate(given):
             if not isinstance(text, str) and not all(isinstance(word, str) for word in text):
                 raise TypeError(f"texts[{i}] is neither a text nor a list of words")
-        # Where a space is part of the piece behind it, words are a text again, or their pieces would be others.
-        joined = [text if isinstance(text, str) else " ".join(text) for text in given] if self._space else None
         found: list[Encoding] = []
-        for lists, group in itertools.groupby(range(len(given)), key=lambda i: not isinstance(given[i], str)):
-            chosen = list(group)
-            inputs = [joined[i] if joined is not None else given[i] for i in chosen]
-            split = lists and joined is None
-            for i, raw in zip(chosen, self._encoded(self._tokenizer, inputs, split, special), strict=True):
-                text = given[i]
-                one = _of_text(raw) if isinstance(text, str) else _of_words(raw, text, joined is not None)
-                found.append(one if length is None else _cut(one, raw.special_tokens_mask, length))
+        for text, raw in zip(given, self._raw(given, special), strict=True):
+            one = _of_text(raw) if isinstance(text, str) else _of_words(raw, text, bool(self._space))
+            found.append(one if length is None else _cut(one, raw.special_tokens_mask, length))
+        return found
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[Text, Text]], *, special: bool = True, length: int | None = None
+    ) -> list[tuple[list[int], list[int]]]:
+        """Cut pairs of texts into tokens.
+
+        Parameters
+        ----------
+        pairs
+            Two texts each, which may be lists of words.
+        special
+            Whether to add what the tokenizer adds around and between two texts, as BERT's [CLS] and [SEP]. Otherwise
+            the end-of-text token, if there is one, stands between them.
+        length
+            At most so many tokens for each pair, those added included: the longer text loses its last ones first.
+
+        Returns
+        -------
+        list of (list of int, list of int)
+            For each pair its tokens' numbers, and the type of each token: 0 for the first text and 1 for the second,
+            where the tokenizer distinguishes them.
+
+        Raises
+        ------
+        ValueError
+            If `length` leaves no room for the tokens that are added.
+        """
+        between = [] if special or self.end is None else [self.end]
+        added = self._tokenizer.num_special_tokens_to_add(True) if special else len(between)
+        if length is not None:
+            whole_number("length", length, low=1)
+            if length < added:
+                raise ValueError(f"a pair of texts takes {added} special tokens, and only {length} tokens are allowed")
+        halves: list[list[str | list[str]]] = [[], []]
+        for pair in pairs:
+            for half, text in zip(halves, pair, strict=True):
+                half.append(text if isinstance(text, str) else list(text))
+        firsts, seconds = halves
+        found = []
+        for first, second in zip(self._raw(firsts, False), self._raw(seconds, False), strict=True):
+            if length is not None:
+                kept = _longest_first(len(first), len(second), length - added)
+                first.truncate(kept[0])
+                second.truncate(kept[1])
+            if special:
+                whole = self._tokenizer.post_process(first, second, True)
+                found.append((whole.ids, whole.type_ids))
+            else:
+                ids = [*first.ids, *between, *second.ids]
+                found.append((ids, [0] * (len(ids) - len(second)) + [1] * len(second)))
+        return found
+
+    def _raw(self, given: Sequence[str | list[str]], special: bool) -> list[Any]:
+        """The library's encodings of texts and lists of words."""
+        found: list[Any] = []
+        for lists, group in itertools.groupby(given, key=lambda text: not isinstance(text, str)):
+            chosen: list[Any] = list(group)
+            # Where a space is part of the piece behind it, words are a text again, or their pieces would be others.
+            inputs = [" ".join(words) for words in chosen] if lists and self._space else chosen
+            found += self._encoded(self._tokenizer, inputs, lists and not self._space, special)
         return found
 
     def encode_ids(self, texts: Sequence[Text]) -> list[NDArray[np.int32]]:
@@ -653,6 +707,13 @@ def _of_words(raw: Any, words: list[str], joined: bool) -> Encoding:
         start = 0 if owner is None else starts[owner]
         offsets.append((0, 0) if owner is None else (max(begin, start) - start, end - start))
     return Encoding(raw.ids, offsets, found, len(words))
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are kept, if the longer text loses its last ones until both fit."""
+    less = min(first, second, room // 2)
+    more = min(max(first, second), room - less)
+    return (less, more) if first <= second else (more, less)
 
 
 def _cut(encoding: Encoding, special: list[int], length: int) -> Encoding:

@@ -674,6 +674,8 @@ class Evaluation:
         Since the last evaluation, by all processes, evaluations left out.
     seconds
         Of training since its beginning, evaluations left out.
+    score
+        What `measure` of `train` returned as the score; None without it.
     """
 
     step: int
@@ -684,6 +686,7 @@ class Evaluation:
     learning_rate: float
     tokens_per_second: float
     seconds: float
+    score: float | None = None
 
 
 # The sum of the targets' losses in nats, and how many targets there are.
@@ -704,6 +707,7 @@ def train(
     resume: bool = False,
     history: list[Evaluation] | None = None,
     options: Mapping[str, Any] | None = None,
+    measure: Callable[[], tuple[float, int, float]] | None = None,
 ) -> list[Evaluation]:
     """Train a module by AdamW.
 
@@ -741,6 +745,9 @@ def train(
         A list that is emptied and takes the evaluations as they are made, so that they are at hand after an error.
     options
         What else a run that is resumed must share with the one it continues, such as JSON can hold.
+    measure
+        Called at each evaluation in place of `Batches.held_out`. Returns the summed loss of the held-out targets in
+        nats, their number, and a score of any kind, such as the accuracy.
 
     Returns
     -------
@@ -782,6 +789,7 @@ def train(
             None if checkpoint is None else Path(checkpoint),
             resume,
             {} if options is None else json.loads(json.dumps(dict(options))),
+            measure,
         )
         if history is not None:
             history[:] = run.history
@@ -937,8 +945,10 @@ class _Run:
         folder: Path | None,
         resume: bool,
         options: dict[str, Any],
+        measure: Callable[[], tuple[float, int, float]] | None,
     ) -> None:
         self.options = options
+        self.measure = measure
         self.module = module
         self.batches = batches
         self.loss = loss
@@ -1078,6 +1088,14 @@ class _Run:
         self.good_step = self.step
 
     @torch.no_grad()
+    def check_finite(self) -> None:
+        """See what the last update left, before anybody keeps it: no loss has been computed of it yet."""
+        # In float64 a sum of finite float32 numbers is finite.
+        sums = [parameter.sum(dtype=torch.float64) for parameter in self.parameters if parameter.is_floating_point()]
+        if not bool(torch.isfinite(torch.stack(sums)).all()):
+            self.give_up(f"update of step {self.step}")
+
+    @torch.no_grad()
     def give_up(self, what: str) -> None:
         for good, parameter in zip(self.good, self.parameters, strict=True):
             parameter.copy_(good)
@@ -1091,9 +1109,13 @@ class _Run:
     def evaluate(self) -> Evaluation:
         """See how it stands, and note it in the history."""
         schedule, processes = self.schedule, self.processes
-        totals = [0.0, 0.0]
+        totals: list[float] = [0.0, 0.0]
+        score = None
         self.module.eval()
-        for i in range(processes.rank, schedule.evaluate_batches, processes.count):
+        if self.measure is not None:  # by each process of all held-out targets, which cancels out in the mean
+            loss, n, score = self.measure()
+            totals = [loss, float(n)]
+        for i in range(processes.rank, 0 if self.measure else schedule.evaluate_batches, processes.count):
             batch = self.batches.held_out(i * schedule.batch_size, schedule.batch_size)
             if batch is None:
                 break
@@ -1106,6 +1128,7 @@ class _Run:
         held_out = total_loss / targets if targets else math.nan
         if targets and not math.isfinite(held_out):
             self.give_up(f"held-out loss after step {self.step}")
+        self.check_finite()
         train_loss, seen, seconds, steps = self.since
         tokens = self.examples_per_step * schedule.length
         evaluation = Evaluation(
@@ -1117,6 +1140,7 @@ class _Run:
             learning_rate=schedule.rate(self.step - 1),
             tokens_per_second=steps * tokens / max(seconds, 1e-9),
             seconds=self.seconds,
+            score=score,
         )
         self.history.append(evaluation)
         self.since = [0.0, 0.0, 0.0, 0.0]
@@ -1143,6 +1167,7 @@ class _Run:
         self.last_checkpoint = time.monotonic()
         if self.folder is None or self.processes.rank > 0:
             return
+        self.check_finite()
         tensors = {f"module.{name}": tensor for name, tensor in _state(self.module).items()}
         steps = {}
         for parameter, state in self.optimizer.state.items():
