@@ -181,6 +181,11 @@ PROMISES = {
     "--documents blank_lines": ["cli::documents_end_at_blank_lines"],
     "MiniLM has no head for that": ["promises::an_encoder_alone_fills_no_masks"],
     "any spelling has a state": ["promises::any_spelling_has_a_state"],
+    "classifiers of both open in both, with the trained head and its labels": [
+        "finetuning::a_classifier_of_transformers_is_opened_and_given_back",
+        "finetuning::transformers_opens_what_firth_has_trained",
+        "finetuning::transformers_opens_a_tagger",
+    ],
     "`transformers` opens them and gives the same states": [
         "transformer::transformers_opens_what_is_written",
         "transformer::published_folders_are_read",
