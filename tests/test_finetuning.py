@@ -78,10 +78,44 @@ def test_tuning_teaches_what_states_do_not_hold(bert: BERT) -> None:
     assert len(set(given)) == 300  # none of the validation split is seen in training
     labels = [int(text[1]) % 2 for text in given]
     alone = SentenceClassifier(encoder=bert, head_only=True, pooling="first").fit(given, labels)
-    tuned = SentenceClassifier(encoder=bert, pooling="first", epochs=8, learning_rate=3e-3).fit(given, labels)
+    tuned = SentenceClassifier(encoder=bert, pooling="first", epochs=14, learning_rate=3e-3).fit(given, labels)
     assert alone.held_out_score < 0.9 < tuned.held_out_score
     losses = [epoch.loss for epoch in tuned.history]
     assert losses[-1] < losses[0] / 2
+
+
+def test_poolings_are_those_of_encode(bert: BERT, gpt: GPT, spelling: GPT) -> None:
+    """The head sees what `encode` gives, whichever of its names is asked for."""
+    given, labels = ["a1 a2 a3", "b1", "b2 b0", "a0"], ["a", "b", "b", "a"]
+    for pooling in ("mean", "max", "cls", "first", "last"):
+        model = SentenceClassifier(encoder=bert, head_only=True, pooling=pooling).fit(given, labels)
+        scores = model.head(torch.from_numpy(bert.encode(given, pooling=pooling))).double().softmax(1)
+        np.testing.assert_allclose(model.predict_proba(given), scores.detach().numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="pooling='first' takes the first token"):
+        SentenceClassifier(encoder=gpt, pooling="cls")
+    words, of_words = [["Zürich", "bank"], ["in", "née"]], [["name", "noun"], ["other", "other"]]
+    for pooling in ("mean", "max", "first", "last"):
+        model = TokenClassifier(encoder=spelling, head_only=True, pooling=pooling).fit(words, of_words)
+        states = np.concatenate(spelling.encode(words, words=pooling))
+        best = model.head(torch.from_numpy(states)).argmax(1)
+        assert model.classes_[best.numpy()].tolist() == [label for row in model.predict(words) for label in row]
+    with pytest.raises(ValueError, match="'first' takes a word's first token"):
+        TokenClassifier(encoder=bert, pooling="cls")
+
+
+def test_the_bar_names_the_class_and_what_there_is(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+    """Held-out loss there is none of here: the score of each epoch is in `history`."""
+    given, labels = ["k1 v1", "k2 v2"] * 4, ["a", "b"] * 4
+    SentenceClassifier(encoder=gpt, epochs=1).fit(given, labels, progress=True)
+    shown = capsys.readouterr().err
+    assert "SentenceClassifier: 100%" in shown
+    assert "loss=" in shown
+    assert "_Tuned" not in shown
+    assert "nan" not in shown
+    GPT(**SMALL, kind="words", steps=1).fit(planted(9, 1), progress=True)
+    shown = capsys.readouterr().err
+    assert "GPT: 100%" in shown
+    assert "held_out=" in shown
 
 
 def tagged() -> tuple[list[list[str]], list[list[str | None]], tuple[list[list[str]], list[list[str | None]]]]:
@@ -93,7 +127,7 @@ def tagged() -> tuple[list[list[str]], list[list[str | None]], tuple[list[list[s
     return every[40:100], labels[40:100], (every[:40], labels[:40])
 
 
-@pytest.mark.parametrize("pooling", [None, "first", "last"])
+@pytest.mark.parametrize("pooling", [None, "max", "first", "last"])
 def test_words_are_classified(spelling: GPT, pooling: Any) -> None:
     given, labels, others = tagged()
     model = TokenClassifier(encoder=spelling, head_only=True, penalty=0.01, pooling=pooling)
@@ -125,7 +159,7 @@ def test_what_fine_tuning_refuses(gpt: GPT) -> None:
         (lambda: sentences.predict(["a"]), AttributeError, "not been fitted"),
         (lambda: sentences.fit(["k1"], ["a", "b"]), ValueError, "1 texts and 2 labels"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "a"]), ValueError, "two different labels"),
-        (lambda: sentences.fit("k1", ["a"]), TypeError, "texts must be a list"),
+        (lambda: sentences.fit("k1", ["a"]), TypeError, "texts is one text; give a list"),
         (lambda: sentences.fit(["k1", "k2"], ["a", None]), TypeError, r"the label of texts\[1\] is None"),
         (lambda: sentences.fit(["k1", "k2"], ["a", math.nan]), TypeError, r"texts\[1\] is nan, a NaN"),
         (lambda: sentences.fit(["k1", 5], ["a", "b"], validation=0), TypeError, r"texts\[1\]"),
@@ -145,7 +179,7 @@ def test_what_fine_tuning_refuses(gpt: GPT) -> None:
         (lambda: sentences.fit([("k1", 5)], ["a"]), TypeError, r"texts\[0\]\[1\]"),
         (lambda: SentenceClassifier(encoder=gpt, pooling="pooler"), ValueError, "a GPT has 'last'"),
         (lambda: SentenceClassifier(encoder=gpt, class_weight="even"), ValueError, "class_weight must be"),
-        (lambda: TokenClassifier(encoder=gpt, pooling="pooler"), ValueError, "a word has"),
+        (lambda: TokenClassifier(encoder=gpt, pooling="pooler"), ValueError, "of whole sentences; 'first'"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "b"], validation=["k1"]), TypeError, "validation must be"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "b"], callbacks=[3]), TypeError, r"callbacks\[0\]"),
         (lambda: words_of.fit(["k1"], [["a"]]), TypeError, r"sentences\[0\] is a string"),
@@ -805,7 +839,7 @@ def test_transformers_opens_a_tagger(
     assert model.predict(words)[0] == [[1, 2, 3][i] for i in best]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "last"])
 def test_what_transformers_cannot_express_is_firth_s_alone(
     transformers: Any, bert: BERT, tmp_path: Path, pooling: Any
 ) -> None:

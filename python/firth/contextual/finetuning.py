@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import real_number, whole_number
+from firth.checks import column, functions, real_number, whole_number
 from firth.contextual import heads, training
 from firth.contextual.base import HEAD, ContextualModel, Sentence, by_length, checked_sentences
 from firth.contextual.heads import Head
 from firth.contextual.models import load_transformer, read_config
-from firth.contextual.tokenizer import Encoding
+from firth.contextual.tokenizer import pooled
 from firth.contextual.transformer import Transformer
 from firth.models.base import one_at_a_time, option, records
 from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
@@ -36,7 +36,7 @@ from firth.models.labelled_texts import check_comparable, check_one_type, checke
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-Pooling = Literal["mean", "first", "last", "pooler"]
+Pooling = Literal["mean", "max", "cls", "first", "last", "pooler"]
 TextOrPair = Sentence | tuple[Sentence, Sentence]
 
 _BATCH_PIECES = 4096  # tokens of a batch when nothing is trained, padding included
@@ -138,12 +138,10 @@ class _Batch(NamedTuple):
         """The same on a device."""
         return _Batch(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
 
-    def features(self, transformer: Transformer) -> Tensor:
-        """The mean hidden state of each unit's tokens, (units, dim)."""
+    def features(self, transformer: Transformer, pooling: Pooling) -> Tensor:
+        """One hidden state for each unit, (units, dim)."""
         states = transformer(self.ids, lengths=self.lengths, token_types=self.types).float().flatten(0, 1)[self.places]
-        sums = states.new_zeros(len(self.targets), states.shape[1]).index_add(0, self.units, states)
-        means: Tensor = sums / torch.bincount(self.units, minlength=len(self.targets)).clamp(min=1)[:, None]
-        return means
+        return pooled(states, self.units, len(self.targets), "first" if pooling == "pooler" else pooling)
 
 
 def _weights(examples: Iterable[_Example]) -> Tensor:
@@ -241,6 +239,8 @@ class _FineTuned(Classifier):
         super().__post_init__()
         if not isinstance(self.encoder, ContextualModel):
             raise TypeError(f"encoder must be a GPT or a BERT, not {type(self.encoder).__name__}")
+        if self.pooling == "cls":
+            self.encoder._check_cls()
         self._transformer: Transformer | None = None  # its own, where the encoder's is not good for it
         self._head: Head | None = None
         self._classes: list[Any] = []
@@ -303,10 +303,7 @@ class _FineTuned(Classifier):
         checkpoint: files.PathLike | None,
         resume: bool,
     ) -> None:
-        callbacks = list(callbacks)
-        for i, callback in enumerate(callbacks):
-            if not callable(callback):
-                raise TypeError(f"callbacks[{i}] must be a function of the model, not a {type(callback).__name__}")
+        callbacks = functions("callbacks", callbacks)
         if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the folder to continue from")
         if self.head_only and checkpoint is not None:
@@ -480,7 +477,7 @@ class _FineTuned(Classifier):
         mean_weight = float(_weights(examples).double().mean())
 
         def loss(tuned: _Tuned, batch: _Batch) -> tuple[Tensor, int]:
-            hidden = tuned.head.hidden(batch.features(tuned.transformer))
+            hidden = tuned.head.hidden(batch.features(tuned.transformer, self._pooling))
             scores = tuned.head.out(F.dropout(hidden, self.dropout, tuned.training))
             return (self._losses(scores, batch.targets) * batch.weights).sum() / mean_weight, len(batch.targets)
 
@@ -509,6 +506,7 @@ class _FineTuned(Classifier):
                 history=seen,
                 options={} if checkpoint is None else self._shared(),
                 measure=lambda: self._measure(held_out),
+                name=type(self).__name__,
             )
         finally:
             take_history()  # a training that is resumed and has no epoch left to note has one, too
@@ -555,7 +553,7 @@ class _FineTuned(Classifier):
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             chosen = [dataclasses.replace(examples[row], targets=[0] * sizes[row], weights=[]) for row in rows]
             with torch.no_grad():
-                found = _Batch.of(chosen, padding).to(device).features(transformer)
+                found = _Batch.of(chosen, padding).to(device).features(transformer, self._pooling)
             at = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
             features[torch.from_numpy(at).to(device)] = found
         return features
@@ -601,6 +599,7 @@ class _FineTuned(Classifier):
             If it cannot be written.
         """
         head = self._fitted()
+        self.encoder._check_finite(head)
         holder = copy.copy(self.encoder)
         holder.__dict__["_transformer"] = self.transformer
         theirs = None
@@ -705,8 +704,8 @@ class SentenceClassifier(_FineTuned):
         Train the head alone, on the encoder's hidden states as they are: logistic regression, with `penalty`, solved by
         L-BFGS. The options of training from `epochs` to `dropout` then have no effect.
     pooling
-        How to pool the hidden states of a text's tokens, special ones included, into one vector: their "mean", the
-        "first" or the "last" of them, or BERT's "pooler", a layer with tanh on the first. None: "mean" with
+        How to pool the hidden states of a text's tokens, special ones included, into one vector: "mean", "max", "cls",
+        "first" or "last", as in `GPT.encode`, or BERT's "pooler", a layer with tanh on the first. None: "mean" with
         `head_only`, otherwise "pooler" for a BERT and "last" for a GPT, as `transformers` classifies with them.
     epochs
         Passes over the texts.
@@ -925,11 +924,8 @@ class SentenceClassifier(_FineTuned):
     def _examples(self, sentences: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[_Example]:
         examples = []
         for i, (ids, types) in enumerate(self._encoded(sentences)):
-            n = len(ids)
-            first = range(min(n, 1))
-            places = {"mean": range(n), "first": first, "pooler": first, "last": range(n)[-1:]}[self._pooling]
             own = [0] if targets is None else list(targets[i])
-            examples.append(_Example(ids, list(places), [0] * len(places), own, types=types))
+            examples.append(_Example(ids, list(range(len(ids))), [0] * len(ids), own, types=types))
         return examples
 
     def _encoded(self, texts: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
@@ -954,9 +950,9 @@ class TokenClassifier(_FineTuned):
     """Predict labels for words, such as parts of speech or names, from a transformer's hidden states.
 
     A linear layer on a word's hidden states scores its labels. The transformer is trained with it, or stays as it is.
-    Options are those of `SentenceClassifier`; `pooling` says which of a word's tokens stand for it: the "mean" of all
-    (None), the "first" or the "last". `cross_val_score`, `GridSearchCV` and a `Pipeline` of scikit-learn take it, with
-    its own `score`: theirs know no lists of labels. Folds are not stratified.
+    Options are those of `SentenceClassifier`; `pooling` is of a word's tokens: "mean" (None), "max", "first" or "last".
+    `cross_val_score`, `GridSearchCV` and a `Pipeline` of scikit-learn take it, with its own `score`: theirs know no
+    lists of labels. Folds are not stratified.
 
     Examples
     --------
@@ -973,8 +969,8 @@ class TokenClassifier(_FineTuned):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pooling == "pooler":
-            raise ValueError("pooling='pooler' is of whole texts: a word has the 'mean', the 'first' or the 'last'")
+        if self.pooling in ("cls", "pooler"):
+            raise ValueError(f"pooling={self.pooling!r} is of whole sentences; 'first' takes a word's first token")
 
     @property
     def _pooling(self) -> Pooling:
@@ -1094,7 +1090,7 @@ class TokenClassifier(_FineTuned):
     def _examples(self, sentences: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[_Example]:
         examples = []
         for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
-            places = _tokens_of_words(encoding, self._pooling)
+            places = [(at, word) for at, word in enumerate(encoding.words) if word is not None]
             own = [0] * len(sentences[i]) if targets is None else targets[i]
             # Only words with a label are units; in use, where nothing is known of labels, all words.
             seen = range(len(own)) if targets is None else sorted({word for _, word in places})
@@ -1128,15 +1124,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(learning)
-
-
-def _tokens_of_words(encoding: Encoding, pooling: str) -> list[tuple[int, int]]:
-    """Which tokens make each word: places and words."""
-    places = [(at, word) for at, word in enumerate(encoding.words) if word is not None]
-    if pooling == "mean":
-        return places
-    ordered = reversed(places) if pooling == "first" else places  # of several, a dict keeps the last
-    return sorted((at, word) for word, at in {word: at for at, word in ordered}.items())
 
 
 def _parted(examples: list[_Example], share: float, seed: int) -> tuple[list[_Example], list[_Example]]:
@@ -1175,9 +1162,7 @@ def _average(right: Sequence[bool], weights: Any) -> float:
 
 
 def _list(name: str, given: Any) -> list[Any]:
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a list, not {type(given).__name__}")
-    return list(given)
+    return list(column(name, given))
 
 
 def _word_lists(sentences: Any) -> list[Sequence[str]]:
