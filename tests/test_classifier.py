@@ -305,25 +305,28 @@ def texts():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_finds_planted_labels(loss, threads, texts):
     model = make(loss=loss, threads=threads).fit(*texts)
-    assert model.score(*planted(seed=1)) > 0.97
+    others = planted(seed=1)
+    assert not {*texts[0]} & {*others[0]}
+    assert model.score(*others) > 0.97
     assert model.history[-1].loss < model.history[0].loss / 2
     assert len(model.history) == 10
 
 
 def test_word_order_is_found_by_ngrams_alone():
     rng = np.random.default_rng(0)
-    texts, labels = [], []
-    for _ in range(400):
+    labels_of = {}
+    while len(labels_of) < 400:  # all different
         first, second = rng.permutation(["yes", "no"])
-        texts.append(" ".join([*rng.choice(list("abcdef"), 3), first, second, *rng.choice(list("abcdef"), 3)]))
-        labels.append(first)
-    assert make(word_ngrams=2).fit(texts, labels).score(texts, labels) > 0.99
+        labels_of[" ".join([*rng.choice(list("abcdef"), 3), first, second, *rng.choice(list("abcdef"), 3)])] = first
+    texts, labels = list(labels_of), list(labels_of.values())
+    assert make(word_ngrams=2).fit(texts[:300], labels[:300]).score(texts[300:], labels[300:]) > 0.99
     assert make(word_ngrams=1, epochs=3).fit(texts[:200], labels[:200]).score(texts[200:], labels[200:]) < 0.7
 
 
 def test_spelling_is_found_by_ngrams_of_characters():
     rng = np.random.default_rng(0)
     stems = ["".join(rng.choice(list("abcdefghij"), 5)) for _ in range(400)]
+    assert not {*stems[:300]} & {*stems[300:]}
     texts = [stem + ("ing" if i % 2 else "ful") for i, stem in enumerate(stems)]
     labels = ["verb" if i % 2 else "adjective" for i in range(400)]
     model = make(min_n=3, max_n=4).fit(texts[:300], labels[:300])
@@ -332,9 +335,11 @@ def test_spelling_is_found_by_ngrams_of_characters():
 
 def test_several_labels():
     rng = np.random.default_rng(0)
-    sets = [sorted(rng.choice(5, rng.integers(1, 4), replace=False).tolist()) for _ in range(500)]
-    texts = [" ".join(f"word{i}" for i in own) for own in sets]
-    model = make(loss="ova", epochs=30).fit(texts, sets)
+    sets = [sorted(rng.choice(5, rng.integers(1, 4), replace=False).tolist()) for _ in range(700)]
+    texts = [" ".join([*(f"word{i}" for i in own), *(f"o{i}" for i in rng.integers(0, 40, 3))]) for own in sets]
+    assert len(set(texts)) == 700
+    learnt, (texts, sets) = (texts[:500], sets[:500]), (texts[500:], sets[500:])
+    model = make(loss="ova", epochs=30).fit(*learnt)
     found = model.predict(texts, k=-1, threshold=0.5)
     assert np.mean([sorted(label for label, _ in one) == own for one, own in zip(found, sets, strict=True)]) > 0.97
     result = model.test(texts, sets, k=-1, threshold=0.5)
@@ -342,7 +347,7 @@ def test_several_labels():
     assert result.recall > 0.97
     assert [score.label for score in result.labels] == [0, 1, 2, 3, 4]
     assert model.classes_.tolist() == [0, 1, 2, 3, 4]
-    softmax = make(epochs=30).fit(texts, sets)
+    softmax = make(epochs=30).fit(*learnt)
     assert softmax.test(texts, sets).precision > 0.97
 
 
@@ -504,6 +509,7 @@ def test_test_leaves_out_texts_without_labels(texts):
 
 
 def test_validation_and_patience(texts):
+    assert len({*texts[0]}) == 600  # what is set apart is not seen in training
     model = make(validation=0.25).fit(*texts)
     assert [epoch.validation is not None for epoch in model.history] == [True] * 10
     assert model.history[-1].validation > 0.9
@@ -601,7 +607,7 @@ def test_more_cases_of_bad_input(texts):
             call()
     for bad, error, said in [
         ((lines, labels[:-1]), ValueError, "600 texts and 599 labels"),
-        ((lines, "abc"), TypeError, "labels must be a list"),
+        ((lines, "abc"), TypeError, "labels is one label; give a list"),
         ((lines, [None] * 600), TypeError, r"the label of texts\[0\] is None"),
         ((lines, [float("nan")] * 600), TypeError, r"texts\[0\] is nan, a NaN"),
         ((lines, [*labels[:-1], 3]), TypeError, "labels must be of one type, not int and str"),
@@ -1064,3 +1070,51 @@ def test_a_tokenizer_that_a_file_cannot_name(texts, tmp_path):
     model = make(tokenizer="words", epochs=1).fit(*texts)
     with pytest.warns(UserWarning, match="cannot say how texts are tokenised"):
         model.to_fasttext(tmp_path / "m.bin")
+
+
+# --- the estimator ---------------------------------------------------------------------------------------------------
+
+
+def test_clones_share_what_is_never_trained():
+    pytest.importorskip("sklearn")
+    from sklearn.base import clone
+
+    vectors = firth.Vectors(["a"], np.ones((1, 16), np.float32))
+    model = make(vectors=vectors, class_weight={"x": 2.0}).fit(["a b", "c d"] * 4, ["x", "y"] * 4)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert copy.vectors is vectors
+    assert copy.history == []
+    assert make().set_params(learning_rate=np.float64(0.3)).learning_rate == 0.3
+
+
+def test_two_fits_of_one_object_at_once_are_refused(texts):
+    """The second comes from the tokenizer, in the midst of the first."""
+    refused = []
+
+    def split(text):
+        if not refused:
+            with pytest.raises(RuntimeError, match="FastTextClassifier is being fitted already") as caught:
+                model.fit(*texts)
+            refused.append(caught)
+        return text.split()
+
+    model = make(epochs=1, tokenizer=split)
+    model.fit(*texts)
+    assert len(refused) == 1
+    model.fit(*texts)  # and the first one's end sets it free
+    with pytest.raises(ValueError, match="labels"):
+        model.fit(texts[0], texts[1][:-1])
+    assert model.fit(*texts).score(*texts) > 0.5
+
+
+def test_random_labels_stay_at_chance():
+    """Of texts that training has not seen; a higher score would mean that their labels had leaked."""
+    lines, _ = planted(900, seed=5)
+    assert len(set(lines)) == 900
+    labels = np.random.default_rng(6).integers(0, 2, 900).tolist()
+    model = make(epochs=20, word_ngrams=2).fit(lines[:400], labels[:400])
+    assert model.score(lines[:400], labels[:400]) > 0.9
+    assert abs(model.score(lines[400:], labels[400:]) - 0.5) < 3.3 * (0.25 / 500) ** 0.5
+    apart = make(epochs=20, word_ngrams=2, validation=0.5).fit(lines, labels)
+    assert abs(apart.history[-1].validation - 0.5) < 3.3 * (0.25 / 450) ** 0.5

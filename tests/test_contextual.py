@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import pickle
 import re
 import subprocess
 import sys
@@ -108,14 +107,6 @@ def test_bert_learns_the_planted_topics(bert: BERT) -> None:
     assert sum(chance for _, chance in bert.fill_mask("[MASK]", 1000)[0]) == pytest.approx(1)
 
 
-def test_the_same_seed_gives_the_same_model(texts: list[str]) -> None:
-    options = {**SMALL, "kind": "words", "steps": 5, "dropout": 0.1}
-    a, b, c = (GPT(**options, seed=seed).fit(texts) for seed in (3, 3, 4))
-    assert (a.vectors.matrix == b.vectors.matrix).all()
-    assert (a.vectors.matrix != c.vectors.matrix).any()
-    assert [one.loss for one in a.history] == [one.loss for one in b.history]
-
-
 def test_texts_files_corpora_and_ids_are_one(texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(texts))
@@ -125,19 +116,6 @@ def test_texts_files_corpora_and_ids_are_one(texts: list[str], tmp_path: Path) -
     ids = TokenIds.build(texts, tokenizer, held_out=0.05, seed=1)
     losses = [GPT(**options).fit(data).history[-1].loss for data in (texts, path, [path], corpus, ids, iter(texts))]
     assert len(set(losses)) == 1
-
-
-def test_a_killed_run_goes_on_along_the_same_curve(texts: list[str], tmp_path: Path) -> None:
-    options = {**SMALL, "kind": "words", "steps": 12, "evaluate_every": 3, "dropout": 0.1}
-    whole = GPT(**options).fit(texts)
-    folder = tmp_path / "state"
-    ended = GPT(**options).fit(texts, checkpoint=folder, callbacks=[lambda model: model.history[-1].step == 6])
-    assert ended.history[-1].step == 6
-    with pytest.raises(ValueError, match="resume=True"):
-        GPT(**options).fit(texts, checkpoint=folder)
-    resumed = GPT(**options).fit(texts, checkpoint=folder, resume=True)
-    assert [one.held_out for one in resumed.history] == [one.held_out for one in whole.history]
-    assert (resumed.vectors.matrix == whole.vectors.matrix).all()
 
 
 def test_what_is_resumed_has_the_options_of_its_beginning(texts: list[str], tmp_path: Path) -> None:
@@ -203,6 +181,34 @@ def test_numbers_of_the_tokenizer_that_was_learnt(texts: list[str]) -> None:
         GPT(**SMALL).fit(TokenIds.build(texts, model.tokenizer))
 
 
+@pytest.mark.parametrize("kind", ["tokenizers", "transformers"])
+def test_a_tokenizer_of_another_library_trains_and_is_saved(kind: str, texts: list[str], tmp_path: Path) -> None:
+    """Its special tokens have names of their own."""
+    library = pytest.importorskip("tokenizers")
+    vocabulary = {
+        word: i for i, word in enumerate(["?", "___", "(", ")", ".", *(f"{a}{i}" for a in "kv" for i in range(8))])
+    }
+    given = library.Tokenizer(library.models.WordLevel(vocabulary, unk_token="?"))
+    given.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    if kind == "transformers":
+        names = {"unk_token": "?", "mask_token": "___", "cls_token": "(", "sep_token": ")"}
+        given = pytest.importorskip("transformers").PreTrainedTokenizerFast(tokenizer_object=given, **names)
+    else:
+        given = Tokenizer(given, unknown="?", mask="___", start="(", end=")")
+    for model in (GPT(**SMALL, tokenizer=given, steps=2), BERT(**SMALL, tokenizer=given, steps=2)):
+        assert type(model.tokenizer) is Tokenizer
+        model.fit(texts)
+        assert dataclasses.replace(model).tokenizer is model.tokenizer
+        model.save(tmp_path)
+        again = load(tmp_path)
+        np.testing.assert_array_equal(again.encode(["k1 v1"])[0], model.encode(["k1 v1"])[0])
+        for role in ("padding", "mask", "start", "end", "unknown"):
+            assert getattr(again.tokenizer, role) == getattr(model.tokenizer, role)
+        again.fit(texts[:20], pretrained=True)
+    assert len(model.fill_mask("k1 ___ .")[0]) == 5
+    assert len(model.encode(["k1 v1"])[0]) == 4  # ( and ) stand around it
+
+
 def test_names_of_files_are_no_texts(texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(texts))
@@ -229,20 +235,6 @@ def test_a_model_may_have_more_rows_than_its_tokenizer_pieces(gpt: GPT, tmp_path
         GPT.load(tmp_path / "model")
 
 
-def test_callbacks_see_the_model_and_leave_dropout_on(texts: list[str]) -> None:
-    seen = []
-
-    def look(model: GPT) -> None:
-        model.encode(["k1 v1"])
-        seen.append((model.history[-1].step, model.transformer.training))
-
-    options = {**SMALL, "kind": "words", "steps": 6, "evaluate_every": 2, "dropout": 0.2}
-    watched = GPT(**options).fit(texts, callbacks=[look])
-    assert seen == [(2, True), (4, True), (6, True)]
-    assert not watched.transformer.training
-    assert (watched.vectors.matrix == GPT(**options).fit(texts).vectors.matrix).all()
-
-
 def test_only_the_first_process_shows_bars(
     texts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,22 +244,6 @@ def test_only_the_first_process_shows_bars(
         for model in (GPT(**SMALL, vocabulary_size=300, steps=1), elmo):
             model.fit(texts[:20], progress=True)
             assert bool(capsys.readouterr().err) == shown
-
-
-def test_a_failed_fit_changes_nothing(gpt: GPT, texts: list[str]) -> None:
-    before, history = gpt.vectors.matrix, list(gpt.history)
-    for wrong, kind in ((5, TypeError), ([], ValueError), ([7], TypeError), (iter(texts), TypeError)):
-        with pytest.raises(kind):
-            gpt.fit(wrong)
-    assert (gpt.vectors.matrix == before).all()
-    assert gpt.history == history
-
-
-def test_divergence_names_the_step_and_keeps_finite_weights(texts: list[str]) -> None:
-    model = GPT(**{**SMALL, "learning_rate": 1e3}, clip=None, kind="words", steps=200, warmup=0)
-    with pytest.raises(FloatingPointError, match=r"step \d+"):
-        model.fit(texts)
-    assert np.isfinite(model.vectors.matrix).all()
 
 
 # ---- generation
@@ -387,16 +363,6 @@ def test_gpt_answers_in_a_conversation() -> None:
 # ---- states
 
 
-def test_encode_by_batches_equals_one_by_one(bert: BERT, gpt: GPT, texts: list[str]) -> None:
-    for model, given in ((bert, topics(40, 2)), (gpt, texts)):
-        some = [text[: 6 * (i % 15)] for i, text in enumerate(given[:40])]
-        together = model.encode(some)
-        for text, states in zip(some, together, strict=True):
-            (alone,) = model.encode([text])
-            assert states.shape == alone.shape == (len(model.tokenizer.encode(text, special=model is bert)), 32)
-            assert np.abs(states - alone).max(initial=0) < 1e-5
-
-
 def test_batches_hold_what_is_alike() -> None:
     lengths = [5, 1, 9, 0, 5, 30, 2]
     batches = list(by_length(lengths, 10))
@@ -410,10 +376,12 @@ def test_layers_and_poolings(bert: BERT) -> None:
         (states,) = bert.encode([text], layer=layer)
         assert (states == bert.encode([text], layer=layer - 2)[0]).all()
         assert (states == last).all() == (layer == 1)
-    pooled = {how: bert.encode([text, "a3"], pooling=how)[0] for how in ("mean", "max", "cls")}
+    pooled = {how: bert.encode([text, "a3"], pooling=how)[0] for how in ("mean", "max", "cls", "first", "last")}
     np.testing.assert_allclose(pooled["mean"], last.mean(0), atol=1e-6)
     np.testing.assert_allclose(pooled["max"], last.max(0), atol=1e-6)
     np.testing.assert_allclose(pooled["cls"], last[0], atol=1e-6)
+    np.testing.assert_allclose(pooled["last"], last[-1], atol=1e-6)
+    assert (pooled["first"] == pooled["cls"]).all()
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], normalize=True)[0], axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], pooling="max", normalize=True), axis=1), 1, rtol=1e-5)
     # Layer 0 of one piece is the same wherever it stands but for its position; the last knows its company.
@@ -421,15 +389,57 @@ def test_layers_and_poolings(bert: BERT) -> None:
     assert np.abs(near - far).max() > 1e-3
 
 
+def test_several_layers_come_from_one_pass(gpt: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = ["k1 v1 . k2", "", "k3"]
+    single = [gpt.encode(some, layer=layer) for layer in range(3)]
+    passes = []
+    forward = type(gpt.transformer).forward
+    monkeypatch.setattr(
+        type(gpt.transformer), "forward", lambda *args, **rest: passes.append(1) or forward(*args, **rest)
+    )
+    every = gpt.encode(some, layer="all")
+    assert len(passes) == 1
+    assert [one.shape for one in every] == [(3, 4, 32), (3, 0, 32), (3, 1, 32)]
+    for i, states in enumerate(every):
+        for layer in range(3):
+            np.testing.assert_allclose(states[layer], single[layer][i], atol=1e-6)
+    (some_layers, _, _) = gpt.encode(some, layer=[-1, 0, -1])
+    np.testing.assert_array_equal(some_layers, every[0][[2, 0, 2]])
+    pooled = gpt.encode(some, layer=(0, 2), pooling="max", normalize=True)
+    assert pooled.shape == (3, 2, 32)
+    assert (pooled[1] == 0).all()
+    for at, layer in enumerate((0, 2)):
+        expected = gpt.encode(some, layer=layer, pooling="max", normalize=True)
+        np.testing.assert_allclose(pooled[:, at], expected, atol=1e-6)
+    (words,) = gpt.encode(["k1 v1"], layer=[1, 2], words="mean")
+    assert words.shape == (2, 2, 32)
+    assert gpt.encode([], layer="all") == []
+
+
+def test_a_state_is_never_that_of_a_word_that_was_cut(spelling: GPT, bert: BERT) -> None:
+    """Neither zeros for what was cut off, nor the state of a part."""
+    words = ["money", "in", "the", "bank"]
+    sizes = [len(spelling.tokenizer.encode(words[: n + 1], special=False)) for n in range(4)]
+    assert spelling.encode([words], words="mean", truncate=sizes[3])[0].shape == (4, 32)
+    for truncate, word in ((sizes[1], 2), (sizes[1] - 1, 1), (1, 0)):
+        for given in (words, " ".join(words)):
+            said = rf"^sentences\[1\]: truncate={truncate} cuts '\s?{words[word]}', word {word} counted from 0"
+            with pytest.raises(ValueError, match=said):
+                spelling.encode(["in", given], words="mean", truncate=truncate)
+    with pytest.raises(ValueError, match=r"sentences\[0\]: truncate=4 cuts 'c2', word 2"):
+        bert.encode(["a1 b1 c2 a2"], words="first", truncate=4)  # [CLS] and [SEP] take two
+    assert bert.encode([["a1", "b1", ""]], words="first", truncate=4)[0].shape == (3, 32)  # "" has no token to lose
+
+
 def test_words_get_the_states_of_their_pieces(spelling: GPT) -> None:
     words = ["money", "in", "Zürich"]
     encoding = spelling.tokenizer.encode(words)
     (states,) = spelling.encode([words])
-    for how in ("mean", "first", "last"):
+    for how in ("mean", "max", "first", "last"):
         (found,) = spelling.encode([words], words=how)
         for word, row in enumerate(found):
             own = states[[i for i, one in enumerate(encoding.words) if one == word]]
-            expected = {"mean": own.mean(0), "first": own[0], "last": own[-1]}[how]
+            expected = {"mean": own.mean(0), "max": own.max(0), "first": own[0], "last": own[-1]}[how]
             np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
@@ -441,6 +451,7 @@ def test_a_gpt_s_state_knows_nothing_of_what_comes(gpt: GPT, bert: BERT) -> None
 
 def test_empty_sentences_and_long_ones(gpt: GPT, bert: BERT) -> None:
     assert gpt.encode([""])[0].shape == (0, 32)
+    assert GPT.encode(gpt, ["", "k1"], pooling="max")[0].tolist() == [0.0] * 32
     assert (gpt.encode(["", "k1"], pooling="mean")[0] == 0).all()
     assert gpt.encode([]) == []
     for model in (gpt, bert):
@@ -655,7 +666,7 @@ def test_folders_keep_everything(name: str, tmp_path: Path, request: pytest.Fixt
             if option not in ("tokenizer", "mlp_dim"):
                 assert getattr(again, option) == value
         assert again.tokenizer.pieces == model.tokenizer.pieces
-    dataclasses.replace(again, steps=2).fit(topics(20, 1))  # and on it goes, with its own tokenizer
+    dataclasses.replace(again, steps=2).fit([*topics(20, 1), *planted(20, 1)])  # and on it goes, with its own tokenizer
     model.save(tmp_path / "model")  # over the old one
 
 
@@ -711,25 +722,21 @@ def test_options_are_checked(options: dict[str, object], kind: type[Exception], 
                 model(**options)
 
 
-def test_options_are_fixed() -> None:
-    model = GPT(layers=2)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        model.layers = 3  # type: ignore[misc]
-    assert dataclasses.replace(model, layers=3).layers == 3
-    with pytest.raises(TypeError):
-        GPT(2)  # type: ignore[misc]
-
-
 def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
     long = "k1 " * 40
     for call, kind, said in (
         (lambda: GPT().generate("a"), AttributeError, "fit"),
         (lambda: GPT().encode(["a"]), AttributeError, "fit"),
-        (lambda: gpt.encode("one"), TypeError, "list of strings"),
+        (lambda: gpt.encode("one"), TypeError, "give a list of texts"),
         (lambda: gpt.encode([3]), TypeError, r"sentences\[0\]"),
         (lambda: gpt.encode([["a", 3]]), TypeError, r"sentences\[0\]\[1\]"),
         (lambda: gpt.encode(["a"], layer=3), ValueError, "layer"),
-        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'cls', 'max' or 'tokens'"),
+        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'max', 'cls', 'first', 'last' or 'tokens'"),
+        (lambda: gpt.encode(["a"], pooling="cls"), ValueError, "pooling='first' takes the first token"),
+        (lambda: gpt.encode(["a"], layer=[]), ValueError, "layer must name at least one"),
+        (lambda: gpt.encode(["a"], layer="last"), TypeError, "layer must be a whole number, not 'last'"),
+        (lambda: gpt.encode(["a"], layer=[0, 3]), ValueError, "layer must be at most 2"),
+        (lambda: gpt.fit(["k1"], callbacks=print), TypeError, r"give \[print\]"),
         (lambda: gpt.encode(["a"], pooling="mean", words="mean"), ValueError, "exclude"),
         (lambda: gpt.encode(["a"], truncate=33), ValueError, "truncate must be at most 32"),
         (lambda: gpt.generate(long), ValueError, "40 pieces and the model 32 positions"),
@@ -745,8 +752,8 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.generate([]), ValueError, "no message"),
         (lambda: gpt.generate({"role": "a", "content": "b"}), TypeError, "prompt must be a str or a list of dicts"),
         (lambda: gpt.generate("k1", stop=None), TypeError, "stop must be"),
-        (lambda: gpt.encode(None), TypeError, "sentences must be a list .*, not NoneType"),
-        (lambda: gpt.encode({"k1"}), TypeError, "not set"),
+        (lambda: gpt.encode(None), TypeError, "sentences must be an iterable of texts.*, not NoneType"),
+        (lambda: gpt.encode({"k1"}), TypeError, "give sorted"),
         (lambda: gpt.score([3]), TypeError, r"texts\[0\]"),
         (lambda: gpt.attention_maps("k1", layers=0), TypeError, "layers must be a list of whole numbers"),
         (lambda: gpt.generate([{"role": "a", "content": "b"}], template="{role}"), ValueError, "template"),
@@ -757,18 +764,16 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: bert.fill_mask(["k1"]), TypeError, "str"),
         (lambda: BERT(kind="bpe"), ValueError, "no .MASK. piece"),
         (lambda: BERT(tokenizer=Tokenizer.train(["a b"] * 3, kind="bpe", vocabulary_size=257)), ValueError, "MASK"),
+        (lambda: GPT(**SMALL, tokenizer=gpt.tokenizer).fit(["w x", "y z"]), ValueError, "knows no word of these texts"),
+        (lambda: BERT(**SMALL, tokenizer=bert.tokenizer).fit(["w x"] * 9), ValueError, "knows no word of these texts"),
+        (lambda: GPT(**SMALL, kind="words").fit(["a b", "c d"]), ValueError, "no word occurs min_count=2 times"),
+        (lambda: ELMo().fit(["a b", "c d"]), ValueError, "no word occurs min_count=2 times"),
+        (lambda: GPT(**SMALL).fit(iter(["k1"])), TypeError, "this iterator can be read once"),
         (lambda: gpt.fit(["k1"], resume=True), ValueError, "needs checkpoint"),
         (lambda: gpt.fit(["k1"], callbacks=[3]), TypeError, r"callbacks\[0\]"),
     ):
         with pytest.raises(kind, match=said):
             call()
-
-
-@pytest.mark.parametrize("name", ["gpt", "bert"])
-def test_models_can_be_pickled(name: str, request: pytest.FixtureRequest) -> None:
-    model = request.getfixturevalue(name)
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(again.encode(["k1 a1 ."])[0], model.encode(["k1 a1 ."])[0])
 
 
 def test_a_failed_save_leaves_what_was_there(gpt: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

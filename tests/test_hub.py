@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
 from firth import files  # noqa: E402
-from firth.contextual import BERT, GPT, load  # noqa: E402
+from firth.contextual import BERT, GPT, SentenceClassifier, TokenClassifier, load  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
 COMMITS = {"main": "a" * 40, "old": "b" * 40}
@@ -188,6 +188,30 @@ def test_folders_of_sentence_transformers_are_downloaded(hub: Hub, bert: BERT, t
     found = load("people/sentences").encode(["a1 b2 c1"])
     assert sorted(hub.asked) == needed
     np.testing.assert_array_equal(found, bert.encode(["a1 b2"], pooling="cls"))
+
+
+@pytest.mark.parametrize("kind", [SentenceClassifier, TokenClassifier])
+def test_classifiers_are_downloaded(hub: Hub, bert: BERT, tmp_path: Path, kind: Any) -> None:
+    """Those of firth and of transformers, with what names their special tokens."""
+    texts: list[Any] = [["a1", "a2"], ["b1", "b2"]]
+    labels: list[Any] = [["a", "a"], ["b", "b"]] if kind is TokenClassifier else ["a", "b"]
+    model = kind(encoder=bert, epochs=1).fit(texts, labels)
+    model.save(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text("{}")
+    needed = sorted(one.name for one in tmp_path.iterdir())
+    hub.repositories["people/labels"] = {"old": tmp_path}
+    again = kind.load("people/labels", revision="old")
+    assert type(again) is kind
+    np.testing.assert_array_equal(again.predict(texts), model.predict(texts))
+    assert sorted(hub.asked) == needed
+    (tmp_path / "head.safetensors").unlink()
+    (tmp_path / "firth.json").unlink()
+    hub.repositories["people/theirs"] = {"main": tmp_path}
+    for other in (load("people/theirs"), kind.load("people/theirs")):
+        assert type(other) is kind
+        np.testing.assert_array_equal(other.head.out.weight.detach(), model.head.out.weight.detach())
+    with pytest.raises(FileNotFoundError, match="no repository of that name"):
+        kind.load("people/others")
 
 
 def test_a_folder_of_the_name_is_preferred(hub: Hub, gpt: GPT, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from firth import files  # noqa: E402
 from firth.contextual import BERT, GPT, SentenceClassifier, Tokenizer, load  # noqa: E402
-from firth.contextual.sentences import pooled  # noqa: E402
+from firth.contextual.sentences import pooled_texts  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
 TEXTS = ["a1 b2", "", "c1", "b1 a3 a2 B0 c3", "a1 " * 40, "c2 c1"]
@@ -217,7 +217,7 @@ def test_a_real_folder(tmp_path: Path) -> None:
 def test_pooling_is_the_textbook_s(mode: str, skip: int) -> None:
     lengths = [5, 3, 7, 2]
     states = torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(1))
-    found = pooled(states, torch.tensor(lengths), mode, skip)
+    found = pooled_texts(states, torch.tensor(lengths), mode, skip)
     for row, one, length in zip(found, states.numpy(), lengths, strict=True):
         own, weights = one[skip:length], np.arange(skip + 1, length + 1)[:, None]
         if not len(own):  # the prompt alone
@@ -248,6 +248,10 @@ def test_other_poolings_leave_the_modules_out(bert: Path, tmp_path: Path) -> Non
         model.encode(["a1 " * 40], pooling="tokens")
     assert model.encode(["a1 b2"], normalize=True, layer=0).shape == (1, 7)
     np.testing.assert_array_equal(model.encode([["a1", "b2"]]), model.encode(["a1 b2"]))
+    several = model.encode(TEXTS, layer="all")
+    assert several.shape == (len(TEXTS), 2, 7)
+    for layer in (0, 1):
+        np.testing.assert_allclose(several[:, layer], model.encode(TEXTS, layer=layer), atol=1e-6)
 
 
 def test_modules_stay_while_their_weights_do(bert: Path, tmp_path: Path) -> None:
@@ -271,6 +275,24 @@ def test_a_classifier_keeps_its_encoder_s_modules(bert: Path, tmp_path: Path) ->
     assert type(again) is SentenceClassifier
     np.testing.assert_array_equal(again.predict_proba(["a1"]), model.predict_proba(["a1"]))
     np.testing.assert_array_equal(again.encoder.encode(["a1"]), model.encoder.encode(["a1"]))
+
+
+def test_a_transformer_that_was_a_classifier_s_is_no_classifier(bert: Path, tmp_path: Path) -> None:
+    folder = a_folder(bert, tmp_path / "model", pooling={})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertForSequenceClassification"]}))
+    assert type(load(folder)) is BERT
+    with pytest.raises(FileNotFoundError, match="without the head of a SentenceClassifier"):
+        SentenceClassifier.load(folder)
+
+
+def test_special_tokens_keep_their_roles_in_lower_case(bert: Path, tmp_path: Path) -> None:
+    folder = a_folder(bert, tmp_path / "model", pooling={}, transformer={"do_lower_case": True})
+    place = folder / "tokenizer_config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "mask_token": "a1"}))
+    tokenizer = load(folder).tokenizer
+    assert tokenizer.pieces[tokenizer.mask] == "a1"
+    assert tokenizer.encode("B2").ids == tokenizer.encode("b2").ids
 
 
 def test_the_transformer_may_lie_in_a_folder_of_its_own(bert: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -205,6 +205,14 @@ _FAMILIES = {
 }
 
 
+class FamilyHead(NamedTuple):
+    """A classifier's head as a family lays it out: the family, tensors by its names, and what config.json says more."""
+
+    kind: str
+    tensors: dict[str, NDArray[Any]]
+    config: dict[str, Any]
+
+
 def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     """Read a model.
 
@@ -238,7 +246,7 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
         )
     if family is None:
         raise ValueError(f"{folder / CONFIG} describes a {kind!r} model; firth reads {', '.join(_FAMILIES)}")
-    tensors = _read_weights(folder)
+    tensors = read_weights(folder)
     # Old checkpoints call a norm's weight gamma and its bias beta.
     tensors = {name.replace(".gamma", ".weight").replace(".beta", ".bias"): t for name, t in tensors.items()}
     prefix = family.prefix if any(name.startswith(family.prefix) for name in tensors) else ""
@@ -292,7 +300,13 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     return transformer.eval(), config
 
 
-def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer | None) -> None:
+def write(
+    folder: files.PathLike,
+    transformer: Transformer,
+    tokenizer: Tokenizer | None,
+    *,
+    head: FamilyHead | None = None,
+) -> None:
     """Write a model for `read` and for `transformers`: BERT if norms stand after each part, GPT-2 if before.
 
     Parameters
@@ -303,6 +317,8 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
         Written in float32.
     tokenizer
         Written along with it, if given.
+    head
+        A classifier's head, if it has one: the folder is then a classifier's for `transformers`, of the head's family.
 
     Raises
     ------
@@ -310,7 +326,7 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
         If neither family can express the architecture.
     """
     architecture = transformer.architecture
-    kind = "gpt2" if architecture.norm == "pre" else "bert"
+    kind = head.kind if head is not None else "gpt2" if architecture.norm == "pre" else "bert"
     if kind == "gpt2" and (
         not architecture.causal or architecture.token_types or architecture.masked_head or architecture.pooler
     ):
@@ -322,7 +338,7 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
     if kind == "bert" and not architecture.masked_head and not architecture.tied:
         raise ValueError("a BERT without masked head has no unembedding of its own")
     family = _FAMILIES[kind]
-    headed = kind == "gpt2" or architecture.masked_head
+    headed = kind == "gpt2" or architecture.masked_head or head is not None
     prefix = family.prefix if headed else ""
     tensors: dict[str, NDArray[Any]] = {}
     for name, parameter in transformer.state_dict().items():
@@ -338,11 +354,23 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(architecture, kind, headed, tokenizer)
+    if head is not None:
+        tensors |= head.tensors
+        config |= head.config
     files.write_tensors(folder / WEIGHTS, tensors, {}, plain={"format": "pt"})
     with files.replacing(folder / CONFIG) as file:
         file.write((json.dumps(config, indent=2) + "\n").encode())
     if tokenizer is not None:
         tokenizer.save(folder)
+        told: dict[str, Any] = {}
+        if kind == "bert" and architecture.token_types > 1:  # or `transformers` leaves out the types of a pair
+            told["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        if head is not None and config["pad_token_id"] is not None:  # or it has nothing to fill a batch up with
+            told["pad_token"] = tokenizer.pieces[config["pad_token_id"]]
+        place = folder / "tokenizer_config.json"
+        described = json.dumps({**read_json(place), **told}, indent=2)
+        with files.replacing(place) as file:
+            file.write(described.encode())
 
 
 def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer, rows: int) -> None:
@@ -396,9 +424,10 @@ def parse_json(place: Path) -> Any:
         raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None
 
 
-def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:
+def read_weights(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
+    """All tensors of a folder by name; mapped, they are read when somebody looks at them."""
     if (folder / WEIGHTS).exists():
-        return files.read_tensors(folder / WEIGHTS)[0]
+        return files.read_tensors(folder / WEIGHTS, mmap=mmap)[0]
     if (folder / _INDEX).exists():
         parts = read_json(folder / _INDEX).get("weight_map")
         if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
@@ -411,7 +440,7 @@ def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:
                 raise FileNotFoundError(
                     f"{folder / _INDEX} names {name!r}, which is not there: the folder is not whole"
                 )
-            tensors |= files.read_tensors(folder / name)[0]
+            tensors |= files.read_tensors(folder / name, mmap=mmap)[0]
         return tensors
     pickled = (folder / "pytorch_model.bin").exists()
     advice = ": pytorch_model.bin is pickled, which firth does not open; save it as safetensors" if pickled else ""
@@ -512,7 +541,7 @@ def _config(architecture: Architecture, kind: str, headed: bool, tokenizer: Toke
         config["architectures"] = ["BertForMaskedLM" if headed else "BertModel"]
         config["type_vocab_size"] = max(1, architecture.token_types)
         config["position_embedding_type"] = "absolute"
-    else:
+    elif kind == "gpt2":
         config["architectures"] = ["GPT2LMHeadModel"]
         config["embd_pdrop"] = architecture.dropout
         end = None if tokenizer is None else tokenizer.end

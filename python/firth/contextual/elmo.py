@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from firth import corpus as corpora
 from firth import files
-from firth.checks import real_number, whole_number
-from firth.contextual.base import TrainedModel, checked_sentences, read_description
+from firth.checks import column, functions, real_number, whole_number
+from firth.contextual.base import TrainedModel, checked_sentences, chosen_layers, read_description
 from firth.contextual.training import Evaluation, is_first_process, paths_of, train
 from firth.corpus import Corpus
 from firth.models.base import fingerprint, one_at_a_time, option, records
@@ -818,6 +818,7 @@ class ELMo(TrainedModel):
         self._begins_anew(pretrained)
         if pretrained and self._network is None:
             raise ValueError("pretrained=True, and this ELMo has no weights yet: ELMo.load(folder) reads some")
+        called = functions("callbacks", callbacks)
         corpus = self._corpus(data, progress=progress)
         if corpus.n_tokens == 0:
             raise ValueError("there is no word in these texts")
@@ -849,7 +850,6 @@ class ELMo(TrainedModel):
         self.history = []
 
         try:
-            given: list[Any] = list(callbacks)
             with self._threaded():
                 train(
                     network,
@@ -858,14 +858,12 @@ class ELMo(TrainedModel):
                     schedule,
                     device=self.device,
                     progress=progress,
-                    callbacks=[
-                        (lambda _, one=one: one(self)) if callable(one) else one  # type: ignore[misc]
-                        for one in given
-                    ],
+                    callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
                     checkpoint=checkpoint,
                     resume=resume,
                     history=self.history,
                     options={**self.options, "device": None, "threads": None, "pretrained": pretrained},
+                    name=type(self).__name__,
                 )
         except (KeyboardInterrupt, FloatingPointError):
             raise  # what was learnt is kept
@@ -887,7 +885,7 @@ class ELMo(TrainedModel):
         if not isinstance(data, Iterable):
             raise TypeError(f"fit takes strings, lists of words, a path or a firth.Corpus, not {type(data).__name__}")
         # Lists of words need no splitting.
-        texts = iter(data)
+        texts = iter(column("texts", data))
         first = list(itertools.islice(texts, 1))
         if first and not isinstance(first[0], str):
             options["tokenizer"] = "whitespace"
@@ -898,6 +896,11 @@ class ELMo(TrainedModel):
         counts = np.bincount(corpus.ids, minlength=len(corpus.vocabulary)).astype(np.int64)
         order = np.argsort(-counts, kind="stable")
         n = min(self.vocabulary_size, int((counts >= self.min_count).sum()))
+        if n == 0:
+            raise ValueError(
+                f"no word occurs min_count={self.min_count} times, so all would be predicted as one rare word: give "
+                "more text, or a lower min_count"
+            )
         targets = np.full(len(counts), _RARE, np.int64)
         targets[order[:n]] = np.arange(_SPECIAL, _SPECIAL + n)
         texts = int((np.diff(corpus.offsets) > 0).sum())
@@ -983,7 +986,7 @@ class ELMo(TrainedModel):
         self,
         sentences: Sequence[str | Sequence[str]],
         *,
-        layer: int | Literal["mixture"] = "mixture",
+        layer: int | Literal["mixture", "all"] | Sequence[int | Literal["mixture"]] = "mixture",
         normalize: bool = False,
         progress: bool = False,
     ) -> list[NDArray[np.float32]]:
@@ -996,7 +999,7 @@ class ELMo(TrainedModel):
         layer
             0: the words' vectors, which do not depend on the sentence, twice; 1 to `layers`, or -1 for the last: an
             LSTM layer's states, forward then backward; "mixture": all of them, weighed as `fit_mixture` has learnt,
-            before that their mean.
+            before that their mean. A list of these, or "all" layers from 0 on, are computed in one pass.
         normalize
             Scale every state to length 1.
         progress
@@ -1005,25 +1008,26 @@ class ELMo(TrainedModel):
         Returns
         -------
         list of ndarray
-            For each sentence float32 (words, 2 * projection).
+            For each sentence float32 (words, 2 * projection); with a list of layers (layers, words, 2 * projection).
 
         Notes
         -----
         Sentences are run in the order of their lengths, so that little of a batch is padding; a state does not depend
         on what else is in its batch, but for rounding.
         """
-        if layer != "mixture":
-            layer = whole_number("layer", layer, low=-self.layers - 1, high=self.layers) % (self.layers + 1)
+        layers, single = chosen_layers(layer, self.layers, ("mixture",))
         words = self._split_all(sentences)
-        found: list[NDArray[np.float32]] = [np.zeros((0, 2 * self.projection), np.float32)] * len(words)
+        nothing = np.zeros((len(layers), 0, 2 * self.projection), np.float32)
+        found: list[NDArray[np.float32]] = [nothing[0] if single else nothing] * len(words)
         for rows, states in self._states(words, progress=progress):
             with self._running():
-                chosen = self.mixture(states) if layer == "mixture" else states[layer]
+                chosen = torch.stack([self.mixture(states) if one == "mixture" else states[one] for one in layers], 1)
                 if normalize:
-                    chosen = F.normalize(chosen, dim=2)
+                    chosen = F.normalize(chosen, dim=3)
             whole = chosen.cpu().numpy()
             for i, row in enumerate(rows):
-                found[row] = whole[i, 1 : len(words[row]) + 1].copy()
+                own = whole[i, :, 1 : len(words[row]) + 1]
+                found[row] = (own[0] if single else own).copy()
         return found
 
     @one_at_a_time
@@ -1069,6 +1073,7 @@ class ELMo(TrainedModel):
             If labels and words differ in number, naming the sentence, or fewer than two labels are different.
         """
         words = self._split_all(sentences)
+        labels = [list(column(f"labels[{i}]", own)) for i, own in enumerate(column("labels", labels))]
         if len(labels) != len(words):
             raise ValueError(f"{len(words)} sentences and labels for {len(labels)}")
         for i, (sentence, own) in enumerate(zip(words, labels, strict=True)):
@@ -1172,6 +1177,7 @@ class ELMo(TrainedModel):
         modules = {"network": self.network, "mixture": self.mixture}
         if self.classifier is not None:
             modules["classifier"] = self.classifier
+        self._check_finite(*modules.values())
         tensors = {
             f"{name}.{key}": tensor.detach().cpu().numpy()
             for name, module in modules.items()

@@ -15,7 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _NEEDED = [
     *("config.json", "firth.json", "head.safetensors"),
     *("model.safetensors", "model.safetensors.index.json", "model-[0-9]*-of-[0-9]*.safetensors"),
-    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
     # sentence-transformers: its own files, and a folder for each module
     *("modules.json", "sentence_*_config.json", "config_sentence_transformers.json"),
     *("[0-9]_*/*.json", "[0-9]_*/vocab.txt", "[0-9]_*/merges.txt", "[0-9]_*/model.safetensors"),

@@ -18,8 +18,8 @@ def load(path: files.PathLike, *, revision: str | None = None, device: str = "cp
     ----------
     path
         A folder that `save` of a `GPT`, a `BERT`, an `ELMo`, a `SentenceClassifier` or a `TokenClassifier` wrote, or a
-        published model of GPT-2's or BERT's family; or the name of a repository, such as "gpt2", which
-        `huggingface_hub` (the extra `hub`) downloads into its cache.
+        published model of GPT-2's or BERT's family, or a classifier of `transformers` of these families; or the name of
+        a repository, such as "gpt2", which `huggingface_hub` (the extra `hub`) downloads into its cache.
     revision
         A branch, a tag or a commit of the repository; None: its main branch.
     device

@@ -7,24 +7,22 @@ are computed as that library computes them; every other module is refused by nam
 from __future__ import annotations
 
 import json
-import math
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import tokenizers
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from tokenizers import normalizers
 from torch import Tensor
 
 from firth import files
 from firth.checks import whole_number
 from firth.contextual.checkpoints import CONFIG, WEIGHTS, parse_json, read_json
-from firth.contextual.tokenizer import Tokenizer
+from firth.contextual.tokenizer import Pooling, Tokenizer, lowercased, pooled
 
 MODULES = "modules.json"
 _PIPELINE = "config_sentence_transformers.json"
@@ -55,33 +53,33 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # of Dense
 _HARMLESS = {"model_args", "model_kwargs", "unpad_inputs", "query_length", "document_length", "query_expansion"}
 
 
-def pooled(states: Tensor, lengths: Tensor, mode: str, skip: int = 0) -> Tensor:
-    """One vector for each text, (B, dim), from the hidden states of its tokens, (B, T, dim).
+def pooled_texts(states: Tensor, lengths: Tensor, mode: str, skip: int = 0) -> Tensor:
+    """One vector for each text, (B, ..., dim), from the hidden states of its tokens, (B, T, ..., dim).
 
     Parameters
     ----------
     states, lengths
-        Hidden states, and how many tokens each text has, (B,), at least 1.
+        Hidden states, and how many tokens each text has, (B,).
     mode
-        A pooling mode of sentence-transformers.
+        A pooling of `encode`, or a pooling mode of sentence-transformers.
     skip
         How many tokens at the beginning are left out: those of a prompt.
+
+    Returns
+    -------
+    Tensor
+        Zeros for a text without a token, or of a prompt alone.
     """
-    places = torch.arange(states.shape[1], device=states.device)
-    inside = ((places >= skip) & (places < lengths[:, None]))[..., None]
-    if mode == "max":
-        found = states.masked_fill(~inside, -math.inf).amax(1)
-    elif mode in ("cls", "lasttoken"):
-        at = torch.full_like(lengths, skip) if mode == "cls" else lengths - 1
-        found = states[torch.arange(len(states), device=states.device), at.clamp(max=states.shape[1] - 1)]
-    else:
-        weights = inside.to(states.dtype)
-        if mode == "weightedmean":
-            weights = weights * (places + 1)[:, None]
-        total = weights.sum(1).clamp(min=1)
-        sums = (states.masked_fill(~inside, 0) * weights).sum(1)
-        found = sums / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)
-    return found.masked_fill(lengths[:, None] <= skip, 0)  # of a prompt alone there is nothing to pool
+    n, places = len(lengths), torch.arange(states.shape[1], device=states.device)
+    inside = (places >= skip) & (places < lengths[:, None])
+    own, texts = states[inside], inside.nonzero()[:, 0]
+    ones = [1] * (states.ndim - 2)
+    if mode == "weightedmean":
+        weights = (places + 1).expand_as(inside)[inside].to(states.dtype).reshape(-1, *ones)
+        return pooled(own * weights, texts, n, "mean") / pooled(weights, texts, n, "mean").clamp(min=1)
+    if mode == "mean_sqrt_len_tokens":
+        return pooled(own, texts, n, "mean") * inside.sum(1).sqrt().reshape(-1, *ones)
+    return pooled(own, texts, n, "last" if mode == "lasttoken" else typing.cast("Pooling", mode))
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Dense:
     projection: Tensor | None  # of the input, where its width is another one
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, in) to (B, out)."""
+        """(..., in) to (..., out)."""
         weight, bias, projection = (
             None if part is None else part.to(x.device) for part in (self.weight, self.bias, self.projection)
         )
@@ -154,11 +152,11 @@ class SentenceModules:
         return len(ids) - bool(ids and tokenizer.special[ids[-1]])
 
     def vectors(self, states: Tensor, lengths: Tensor, skip: int) -> Tensor:
-        """The vectors of texts, (B, width), from the hidden states of their tokens."""
-        found = torch.cat([pooled(states, lengths, mode, skip) for mode in self.pooling], -1)
+        """The vectors of texts, (B, ..., width), from the hidden states of their tokens, (B, T, ..., dim)."""
+        found = torch.cat([pooled_texts(states, lengths, mode, skip) for mode in self.pooling], -1)
         for step in self.steps:
             found = step(found)
-        return found[:, : self.width]
+        return found[..., : self.width]
 
     def write(self, folder: Path) -> None:
         """Write the modules' files beside a transformer's, for `sentence_modules` and for sentence-transformers."""
@@ -251,7 +249,7 @@ def _read(
     length, lower, options = _of_transformer(home, positions)
     written[_TRANSFORMER] = {**options, "max_seq_length": length, "do_lower_case": lower}
     if lower:
-        tokenizer = _lowercased(tokenizer)
+        tokenizer = lowercased(tokenizer)
     found = SentenceModules(modes, include_prompt, tuple(steps), width, length, prompt, written)
     if prompt and len(tokenizer.encode(prompt)) >= length:
         raise ValueError(
@@ -390,15 +388,3 @@ def _of_transformer(home: Path, positions: int) -> tuple[int, bool, dict[str, An
         if isinstance(limit, int | float) and limit < positions:
             longest = max(3, int(limit))
     return min(longest, positions), _flag(place, options, "do_lower_case", False), options
-
-
-def _lowercased(tokenizer: Tokenizer) -> Tokenizer:
-    """A tokenizer that lowercases before anything else."""
-    description = tokenizer._tokenizer.to_str()
-    normalizer = json.loads(description).get("normalizer") or {}
-    if any(one.get("type") == "Lowercase" for one in (normalizer, *normalizer.get("normalizers", []))):
-        return tokenizer
-    made = tokenizers.Tokenizer.from_str(description)
-    others: list[Any] = [] if made.normalizer is None else [made.normalizer]
-    made.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
-    return Tokenizer(made)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import tokenizers
@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from firth import _tokens, files
-from firth.checks import one_of, whole_number
+from firth.checks import column, one_of, text_or_words, whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Text = str | Sequence[str]  # a text, or its words
+Pooling = Literal["mean", "max", "cls", "first", "last"]  # one state for a sentence
+Joining = Literal["mean", "max", "first", "last"]  # one state for a word
 
 FILE = "tokenizer.json"  # in a folder of the Hugging Face layout
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -56,12 +58,15 @@ class Encoding:
         text, what the tokenizer takes for words (punctuation is one by itself).
     n_words
         How many words were given, or found.
+    cut
+        The number of the first word that lost tokens to a limit of length; None if no word did.
     """
 
     ids: list[int]
     offsets: list[tuple[int, int]]
     words: list[int | None]
     n_words: int
+    cut: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,29 +75,86 @@ class Encoding:
 class Tokenizer:
     """Cuts texts into the pieces of a vocabulary, and puts them together again.
 
-    Made by `train` or `load`. Attributes `padding`, `mask`, `start`, `end` and `unknown` are the numbers of the pieces
-    with these tasks, None where the vocabulary has no such piece.
+    Made by `train` or `load`, or from a tokenizer of another library.
+
+    Parameters
+    ----------
+    tokenizer
+        A `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`, as `AutoTokenizer.from_pretrained` returns it.
+        It is copied: what is done to it later does not show here.
+    padding, mask, start, end, unknown
+        The names of its special tokens. None: the ones that a tokenizer of `transformers` names, or the usual ones,
+        such as [MASK] or <mask>, where the vocabulary has them.
+
+    Attributes
+    ----------
+    padding, mask, start, end, unknown : int or None
+        The numbers of the tokens with these roles, None where the vocabulary has no such token.
+
+    Raises
+    ------
+    TypeError
+        If `tokenizer` is something else, or a slow tokenizer, which runs in Python and has no file format.
+    ValueError
+        If it has no vocabulary, or a name is not in it.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        padding: str | None = None,
+        mask: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        unknown: str | None = None,
+    ) -> None:
+        given, names = _backend(tokenizer)
+        asked = {"padding": padding, "mask": mask, "start": start, "end": end, "unknown": unknown}
         # A copy: what a caller does to theirs, to cut texts or fill them up, must not show here.
-        self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer: Any = tokenizers.Tokenizer.from_str(given.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # For texts to learn from, where "[MASK]" is six characters that somebody wrote.
-        self._plain = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
-        self._plain.encode_special_tokens = True
-        description = json.loads(self._tokenizer.to_str())
-        self._prefix, self._space = _word_marks(description)
-        roles = {}
-        for role, spellings in _ROLES.items():
-            found = (self._tokenizer.token_to_id(spelling) for spelling in spellings)
+        if not self._tokenizer.get_vocab_size():
+            raise ValueError("the tokenizer has no vocabulary: train it first")
+        roles: dict[str, int | None] = {}
+        for role, usual in _ROLES.items():
+            name = asked[role]
+            if name is not None and self.get(name) is None:
+                raise ValueError(
+                    f"{role}={name!r} is not a token of this tokenizer: add it by add_special_tokens first"
+                )
+            spellings = [names[role], *usual] if role in names else [*usual]
+            found = map(self.get, spellings if name is None else [name])
             roles[role] = next((number for number in found if number is not None), None)
-        self.padding: int | None = roles["padding"]
-        self.mask: int | None = roles["mask"]
-        self.start: int | None = roles["start"]
-        self.end: int | None = roles["end"]
-        self.unknown: int | None = roles["unknown"]
+        self.padding = roles["padding"]
+        self.mask = roles["mask"]
+        self.start = roles["start"]
+        self.end = roles["end"]
+        self.unknown = roles["unknown"]
+        self._make_special([number for number in roles.values() if number is not None])
+        # For texts to learn from, where "[MASK]" is six characters that somebody wrote.
+        self._plain: Any = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        self._prefix, self._space = _word_marks(json.loads(self._tokenizer.to_str()))
+
+    def _make_special(self, numbers: list[int]) -> None:
+        """See that tokens with a role are found in texts, and stand around a text where there is a mask, as in BERT."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        ordinary = [number for number in numbers if number not in added or not added[number].special]
+        self._tokenizer.add_special_tokens([self._tokenizer.id_to_token(number) for number in ordinary])
+        if self.mask is None:
+            return
+        if self._tokenizer.num_special_tokens_to_add(False):
+            # A model must be trained on what it is used with: only tokens that are put around a text are its ends.
+            there = self._tokenizer.encode("", add_special_tokens=True).ids
+            self.start, self.end = (one if one in there else None for one in (self.start, self.end))
+            return
+        before, behind = ([] if one is None else [self._tokenizer.id_to_token(one)] for one in (self.start, self.end))
+        if before or behind:
+            around = _around({name: self._tokenizer.token_to_id(name) for name in (*before, *behind)}, before, behind)
+            present = self._tokenizer.post_processor
+            self._tokenizer.post_processor = around if present is None else processors.Sequence([present, around])
 
     @classmethod
     def train(
@@ -142,8 +204,7 @@ class Tokenizer:
         least = {"bpe": 257, "wordpiece": 32, "words": len(_SPECIAL) + 1}[kind]
         whole_number("vocabulary_size", vocabulary_size, low=least, high=2**31 - 1)
         whole_number("min_count", min_count, low=1)
-        if isinstance(texts, str):
-            raise TypeError("texts is one text; give a list of texts")
+        column("texts", texts)
         tokenizer = _untrained(kind, lowercase)
         options: dict[str, Any] = {"vocab_size": vocabulary_size, "min_frequency": min_count, "show_progress": progress}
         if kind == "wordpiece":
@@ -156,6 +217,11 @@ class Tokenizer:
             else:
                 trainer = trainers.WordLevelTrainer(special_tokens=_SPECIAL, **options)
             tokenizer.train_from_iterator(_not_empty(_joined(texts)), trainer=trainer)
+            if kind == "words" and tokenizer.get_vocab_size() == len(_SPECIAL):
+                raise ValueError(
+                    f"no word occurs min_count={min_count} times, so all would be [UNK]: give more text, a lower "
+                    "min_count, or kind='wordpiece'"
+                )
         return cls(tokenizer)
 
     @classmethod
@@ -180,7 +246,9 @@ class Tokenizer:
             if not place.is_dir():
                 return cls(tokenizers.Tokenizer.from_str(place.read_text(encoding="utf-8")))
             if (place / FILE).exists():
-                return cls(tokenizers.Tokenizer.from_str((place / FILE).read_text(encoding="utf-8")))
+                given = tokenizers.Tokenizer.from_str((place / FILE).read_text(encoding="utf-8"))
+                roles = _saved_names(place)
+                return cls(given, **{role: name for role, name in roles.items() if given.token_to_id(name) is not None})
             if (place / "vocab.txt").exists():
                 return cls(_old_bert(place))
             if (place / "vocab.json").exists() and (place / "merges.txt").exists():
@@ -248,25 +316,75 @@ class Tokenizer:
         TypeError
             If something in `texts` is neither a text nor a list of words.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is one text; give a list, or call encode")
         if length is not None:
             whole_number("length", length, low=1)
-        given = [text if isinstance(text, str) else list(text) for text in texts]
-        for i, text in enumerate(given):
-            if not isinstance(text, str) and not all(isinstance(word, str) for word in text):
-                raise TypeError(f"texts[{i}] is neither a text nor a list of words")
-        # Where a space is part of the piece behind it, words are a text again, or their pieces would be others.
-        joined = [text if isinstance(text, str) else " ".join(text) for text in given] if self._space else None
+        items = column("texts", texts, advice=", or call encode")
+        given = [text_or_words(f"texts[{i}]", text) for i, text in enumerate(items)]
         found: list[Encoding] = []
-        for lists, group in itertools.groupby(range(len(given)), key=lambda i: not isinstance(given[i], str)):
-            chosen = list(group)
-            inputs = [joined[i] if joined is not None else given[i] for i in chosen]
-            split = lists and joined is None
-            for i, raw in zip(chosen, self._encoded(self._tokenizer, inputs, split, special), strict=True):
-                text = given[i]
-                one = _of_text(raw) if isinstance(text, str) else _of_words(raw, text, joined is not None)
-                found.append(one if length is None else _cut(one, raw.special_tokens_mask, length))
+        for text, raw in zip(given, self._raw(given, special), strict=True):
+            one = _of_text(raw) if isinstance(text, str) else _of_words(raw, text, bool(self._space))
+            found.append(one if length is None else _cut(one, raw.special_tokens_mask, length))
+        return found
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[Text, Text]], *, special: bool = True, length: int | None = None
+    ) -> list[tuple[list[int], list[int]]]:
+        """Cut pairs of texts into tokens.
+
+        Parameters
+        ----------
+        pairs
+            Two texts each, which may be lists of words.
+        special
+            Whether to add what the tokenizer adds around and between two texts, as BERT's [CLS] and [SEP]. Otherwise
+            the end-of-text token, if there is one, stands between them.
+        length
+            At most so many tokens for each pair, those added included: the longer text loses its last ones first.
+
+        Returns
+        -------
+        list of (list of int, list of int)
+            For each pair its tokens' numbers, and the type of each token: 0 for the first text and 1 for the second,
+            where the tokenizer distinguishes them.
+
+        Raises
+        ------
+        ValueError
+            If `length` leaves no room for the tokens that are added.
+        """
+        between = [] if special or self.end is None else [self.end]
+        added = self._tokenizer.num_special_tokens_to_add(True) if special else len(between)
+        if length is not None:
+            whole_number("length", length, low=1)
+            if length < added:
+                raise ValueError(f"a pair of texts takes {added} special tokens, and only {length} tokens are allowed")
+        halves: list[list[str | list[str]]] = [[], []]
+        for pair in pairs:
+            for half, text in zip(halves, pair, strict=True):
+                half.append(text if isinstance(text, str) else list(text))
+        firsts, seconds = halves
+        found = []
+        for first, second in zip(self._raw(firsts, False), self._raw(seconds, False), strict=True):
+            if length is not None:
+                kept = _longest_first(len(first), len(second), length - added)
+                first.truncate(kept[0])
+                second.truncate(kept[1])
+            if special:
+                whole = self._tokenizer.post_process(first, second, True)
+                found.append((whole.ids, whole.type_ids))
+            else:
+                ids = [*first.ids, *between, *second.ids]
+                found.append((ids, [0] * (len(ids) - len(second)) + [1] * len(second)))
+        return found
+
+    def _raw(self, given: Sequence[str | list[str]], special: bool) -> list[Any]:
+        """The library's encodings of texts and lists of words."""
+        found: list[Any] = []
+        for lists, group in itertools.groupby(given, key=lambda text: not isinstance(text, str)):
+            chosen: list[Any] = list(group)
+            # Where a space is part of the piece behind it, words are a text again, or their pieces would be others.
+            inputs = [" ".join(words) for words in chosen] if lists and self._space else chosen
+            found += self._encoded(self._tokenizer, inputs, lists and not self._space, special)
         return found
 
     def encode_ids(self, texts: Sequence[Text]) -> list[NDArray[np.int32]]:
@@ -289,9 +407,7 @@ class Tokenizer:
         TypeError
             If something in `texts` is neither a text nor a list of words.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is one text; give a list of texts")
-        joined = list(_joined(texts))
+        joined = list(_joined(column("texts", texts)))
         found = [np.array(raw.ids, np.int32) for raw in self._encoded(self._plain, joined, False, False)]
         if self.unknown is not None:  # a whole word may be spelt like a special piece
             for ids in found:
@@ -395,7 +511,7 @@ class Tokenizer:
         return f"Tokenizer({type(self._tokenizer.model).__name__}, {len(self)} pieces)"
 
 
-def word_means(states: Any, encoding: Encoding, how: Literal["mean", "first", "last"] = "mean") -> Any:
+def word_means(states: Any, encoding: Encoding, how: Joining = "mean") -> Any:
     """The states of words, from those of their pieces.
 
     Parameters
@@ -405,7 +521,7 @@ def word_means(states: Any, encoding: Encoding, how: Literal["mean", "first", "l
     encoding
         What the states are the states of.
     how
-        A word's state is the mean of its pieces' states, or that of the first or the last of them.
+        A word's state is the "mean" of its tokens' states, their "max", or the state of its "first" or "last" token.
 
     Returns
     -------
@@ -417,20 +533,48 @@ def word_means(states: Any, encoding: Encoding, how: Literal["mean", "first", "l
     ValueError
         If there are not as many states as pieces.
     """
-    one_of("how", how, ("mean", "first", "last"))
+    one_of("how", how, get_args(Joining))
     if len(states) != len(encoding):
         raise ValueError(f"{len(states)} states for {len(encoding)} pieces")
     rows = torch.as_tensor(states)
     places = [(i, word) for i, word in enumerate(encoding.words) if word is not None]
-    if how != "mean":  # of several rows for a word, the last one stays
-        places = list({word: (i, word) for i, word in (reversed(places) if how == "first" else places)}.values())
     at = torch.tensor([i for i, _ in places], dtype=torch.int64, device=rows.device)
     words = torch.tensor([word for _, word in places], dtype=torch.int64, device=rows.device)
-    sums = rows.new_zeros(encoding.n_words, *rows.shape[1:]).index_add(0, words, rows[at])
+    means = pooled(rows[at], words, encoding.n_words, how)
+    return means if isinstance(states, torch.Tensor) else means.numpy()
+
+
+def pooled(states: torch.Tensor, units: torch.Tensor, n: int, how: Pooling) -> torch.Tensor:
+    """One state for each unit, a sentence or a word, from the states of its tokens.
+
+    Parameters
+    ----------
+    states
+        (tokens, ...).
+    units
+        Which unit each token belongs to, (tokens,) int64 from 0 to `n` - 1.
+    n
+        How many units there are.
+    how
+        The "mean" or the "max" of the tokens' states, or the state of the unit's "first" or "last" token; "cls" is
+        another name for "first".
+
+    Returns
+    -------
+    Tensor
+        (n, ...); zeros for a unit without a token.
+    """
+    zeros, ones = states.new_zeros(n, *states.shape[1:]), [1] * (states.ndim - 1)
     if how == "mean":
-        counts = torch.bincount(words, minlength=encoding.n_words).clamp(min=1)
-        sums = sums / counts.to(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1))
-    return sums if isinstance(states, torch.Tensor) else sums.numpy()
+        counts = torch.bincount(units, minlength=n).clamp(min=1)
+        return zeros.index_add(0, units, states) / counts.to(states.dtype).reshape(-1, *ones)
+    if how == "max":
+        index = units.reshape(-1, *ones).expand_as(states)
+        return zeros.scatter_reduce(0, index, states, "amax", include_self=False)
+    places = torch.arange(len(units), device=units.device)
+    nothing = places.new_full((n,), len(units))  # the row of zeros behind all tokens
+    chosen = nothing.scatter_reduce(0, units, places, "amax" if how == "last" else "amin", include_self=False)
+    return torch.cat([states, states.new_zeros(1, *states.shape[1:])])[chosen]
 
 
 def _untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:
@@ -458,12 +602,77 @@ def _untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:
     return cast("tokenizers.Tokenizer", made)
 
 
-def _around(numbers: Mapping[str, int]) -> processors.TemplateProcessing:
+def _around(
+    numbers: Mapping[str, int], before: Sequence[str] = ("[CLS]",), behind: Sequence[str] = ("[SEP]",)
+) -> processors.TemplateProcessing:
     """What puts [CLS] and [SEP] around a text, and another [SEP] behind a second one."""
-    special = [(name, numbers[name]) for name in ("[CLS]", "[SEP]")]
-    return processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special
+    special = [(name, numbers[name]) for name in dict.fromkeys((*before, *behind))]
+    second = ["$B:1", *(f"{name}:1" for name in behind)]
+    single: Any = [*before, "$A", *behind]
+    return processors.TemplateProcessing(single=single, pair=single + second, special_tokens=special)
+
+
+def _backend(given: Any) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    """The `tokenizers.Tokenizer` in a tokenizer of another library, and the names of its special tokens."""
+    kind = type(given).__name__
+    if isinstance(given, tokenizers.Tokenizer):
+        return given, {}
+    if isinstance(given, Tokenizer):
+        roles = {role: getattr(given, role) for role in _ROLES}
+        return given._tokenizer, {role: given.pieces[number] for role, number in roles.items() if number is not None}
+    # transformers' fast ones, and those of tokenizers.implementations.
+    inner = getattr(given, "backend_tokenizer", getattr(given, "_tokenizer", None))
+    if isinstance(inner, tokenizers.Tokenizer):
+        return inner, _names(getattr(given, "special_tokens_map", {}))
+    if hasattr(given, "convert_tokens_to_ids"):
+        raise TypeError(
+            f"{kind} is a slow tokenizer, which runs in Python: give a fast one, PreTrainedTokenizerFast, which "
+            "AutoTokenizer.from_pretrained returns where there is one, or train one with Tokenizer.train"
+        )
+    raise TypeError(
+        "tokenizer must be a firth.contextual.Tokenizer, a tokenizers.Tokenizer or a fast tokenizer of transformers, "
+        f"not {kind}; Tokenizer.load(path) opens one"
     )
+
+
+def lowercased(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that lowercases before anything else."""
+    given, names = _backend(tokenizer)
+    description = given.to_str()
+    normalizer = json.loads(description).get("normalizer") or {}
+    if any(one.get("type") == "Lowercase" for one in (normalizer, *normalizer.get("normalizers", []))):
+        return tokenizer
+    made: Any = tokenizers.Tokenizer.from_str(description)
+    others: list[Any] = [] if made.normalizer is None else [made.normalizer]
+    made.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
+    return Tokenizer(made, **names)
+
+
+def _names(described: Mapping[str, Any]) -> dict[str, str]:
+    """The names of special tokens by their roles here, from those that `transformers` gives them."""
+    told = {key: value.get("content") if isinstance(value, Mapping) else value for key, value in described.items()}
+    end = told.get("sep_token") or told.get("eos_token")
+    # GPT-2 has one token for all of these, which stands at the end of a text.
+    start, unknown = (
+        one if one != end else None for one in (told.get("cls_token") or told.get("bos_token"), told.get("unk_token"))
+    )
+    found = {
+        "padding": told.get("pad_token"),
+        "mask": told.get("mask_token"),
+        "start": start,
+        "end": end,
+        "unknown": unknown,
+    }
+    return {role: str(name) for role, name in found.items() if name}
+
+
+def _saved_names(folder: Path) -> dict[str, str]:
+    """What the files beside a tokenizer.json call its special tokens."""
+    described: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            described |= json.loads((folder / name).read_text(encoding="utf-8"))
+    return _names(described)
 
 
 def _train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, Any]) -> None:
@@ -564,12 +773,9 @@ def _clean(text: str) -> str:
 
 
 def _joined(texts: Iterable[Text]) -> Iterator[str]:
-    given: Iterable[Any] = texts
-    for i, text in enumerate(given):
-        if not isinstance(text, str):
-            if not isinstance(text, Sequence) or not all(isinstance(word, str) for word in text):
-                raise TypeError(f"texts[{i}] is a {type(text).__name__}: neither a text nor a list of words")
-            text = " ".join(text)
+    for i, given in enumerate(texts):
+        found = text_or_words(f"texts[{i}]", given)
+        text = found if isinstance(found, str) else " ".join(found)
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -671,6 +877,13 @@ def _of_words(raw: Any, words: list[str], joined: bool) -> Encoding:
     return Encoding(raw.ids, offsets, found, len(words))
 
 
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are kept, if the longer text loses its last ones until both fit."""
+    less = min(first, second, room // 2)
+    more = min(max(first, second), room - less)
+    return (less, more) if first <= second else (more, less)
+
+
 def _cut(encoding: Encoding, special: list[int], length: int) -> Encoding:
     """The encoding without the last pieces of the text, where it is longer; what was added behind the text stays."""
     if len(encoding) <= length:
@@ -678,10 +891,13 @@ def _cut(encoding: Encoding, special: list[int], length: int) -> Encoding:
     added = 0
     while added < length and special[len(special) - 1 - added]:
         added += 1
-    kept = [*range(length - added), *range(len(encoding) - added, len(encoding))]
+    end = len(encoding) - added
+    lost = [word for word in encoding.words[length - added : end] if word is not None]
+    kept = [*range(length - added), *range(end, len(encoding))]
     return Encoding(
         [encoding.ids[i] for i in kept],
         [encoding.offsets[i] for i in kept],
         [encoding.words[i] for i in kept],
         encoding.n_words,
+        min(lost, default=None),
     )

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import corpus, files
-from firth.checks import one_of, real_number, whole_number
+from firth.checks import column, functions, one_of, real_number, text_or_words, whole_number
 from firth.contextual.tokenizer import Text, Tokenizer
 from firth.contextual.transformer import Architecture
 from firth.models.base import CHECKPOINT, expect, records
@@ -90,7 +90,7 @@ def read_texts(
     one_of("documents", documents, ("lines", "blank_lines"))
     paths = paths_of(source)
     if paths is None:
-        return iter(source)  # type: ignore[arg-type]
+        return iter(column("texts", source))
     # The reader of Corpus.from_file: it names file, line and byte of what is wrong.
     options = corpus._Options(1, None, None, "whitespace", "replace", None)
     sources = corpus._sources(paths)
@@ -300,6 +300,11 @@ class TokenIds:
         """The held-out ids, (tokens,); there may be none."""
         return self.ids[self.offsets[self.n_train] :]
 
+    def knows(self, special: NDArray[np.bool_]) -> bool:
+        """Whether there is a token to learn from other than `special` ones, such as the unknown one."""
+        stream = self.train
+        return any(not special[stream[start : start + (1 << 20)]].all() for start in range(0, len(stream), 1 << 20))
+
     @property
     def fingerprint(self) -> list[int]:
         """Sizes and a checksum of all; reads it once."""
@@ -320,9 +325,8 @@ class TokenIds:
 def _chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
     chunk: list[Text] = []
     size = 0
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) and not isinstance(text, Sequence):
-            raise TypeError(f"texts[{i}] is a {type(text).__name__}: neither a text nor a list of words")
+    for i, given in enumerate(texts):
+        text = text_or_words(f"texts[{i}]", given)
         chunk.append(text)
         size += len(text)
         if len(chunk) == _TEXTS or size > _CHARACTERS:
@@ -463,7 +467,7 @@ class MaskedBatches:
     length
         Ids in a row, [CLS] and [SEP] included.
     probability
-        Of an id to be chosen; special ones never are.
+        Of an id to be chosen; special ones never are. In each row at least one is, or one word.
     whole_words
         Whether all pieces of a word are chosen, or none.
     seed
@@ -526,7 +530,9 @@ class MaskedBatches:
             begins[:, 0] = True
             # Every piece has the chance of its word's first one, or of the special one before it.
             chance = np.take_along_axis(chance, np.maximum.accumulate(np.where(begins, places, 0), axis=1), axis=1)
-        chosen = (chance < self.probability) & ~special
+        # At least one of each row, as in BERT: in a few short rows chance may choose none at all for many steps.
+        least = np.where(special, 2.0, chance).min(axis=1, keepdims=True)
+        chosen = ((chance < self.probability) | (chance == least)) & ~special
         others = self._ordinary[(piece * len(self._ordinary)).astype(np.int64)]
         inputs = np.where(chosen & (action < 0.8), self._mask, rows)
         inputs = np.where(chosen & (action >= 0.8) & (action < 0.9), others, inputs)
@@ -674,6 +680,8 @@ class Evaluation:
         Since the last evaluation, by all processes, evaluations left out.
     seconds
         Of training since its beginning, evaluations left out.
+    score
+        What `measure` of `train` returned as the score; None without it.
     """
 
     step: int
@@ -684,6 +692,7 @@ class Evaluation:
     learning_rate: float
     tokens_per_second: float
     seconds: float
+    score: float | None = None
 
 
 # The sum of the targets' losses in nats, and how many targets there are.
@@ -704,6 +713,8 @@ def train(
     resume: bool = False,
     history: list[Evaluation] | None = None,
     options: Mapping[str, Any] | None = None,
+    measure: Callable[[], tuple[float, int, float]] | None = None,
+    name: str | None = None,
 ) -> list[Evaluation]:
     """Train a module by AdamW.
 
@@ -741,6 +752,11 @@ def train(
         A list that is emptied and takes the evaluations as they are made, so that they are at hand after an error.
     options
         What else a run that is resumed must share with the one it continues, such as JSON can hold.
+    measure
+        Called at each evaluation in place of `Batches.held_out`. Returns the summed loss of the held-out targets in
+        nats, their number, and a score of any kind, such as the accuracy.
+    name
+        What the bar calls the training; None: the module's class.
 
     Returns
     -------
@@ -758,10 +774,7 @@ def train(
         If the checkpoint is of another training, or is there and `resume` was not asked for; if nothing wants a
         gradient.
     """
-    callbacks = list(callbacks)
-    for i, callback in enumerate(callbacks):
-        if not callable(callback):
-            raise TypeError(f"callbacks[{i}] must be a function of an Evaluation, not a {type(callback).__name__}")
+    callbacks = functions("callbacks", callbacks)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the folder to continue from")
     place = device_of(device)
@@ -782,6 +795,7 @@ def train(
             None if checkpoint is None else Path(checkpoint),
             resume,
             {} if options is None else json.loads(json.dumps(dict(options))),
+            measure,
         )
         if history is not None:
             history[:] = run.history
@@ -790,7 +804,7 @@ def train(
             tqdm(
                 total=schedule.steps,
                 initial=run.step,
-                desc=type(module).__name__,
+                desc=name or type(module).__name__,
                 unit=" steps",
                 disable=not progress or processes.rank > 0,
             )
@@ -937,8 +951,10 @@ class _Run:
         folder: Path | None,
         resume: bool,
         options: dict[str, Any],
+        measure: Callable[[], tuple[float, int, float]] | None,
     ) -> None:
         self.options = options
+        self.measure = measure
         self.module = module
         self.batches = batches
         self.loss = loss
@@ -993,7 +1009,8 @@ class _Run:
                 interrupt.answer()
             if self.step % every == 0 or self.step == self.schedule.steps:
                 evaluation = self.evaluate()
-                bar.set_postfix(loss=f"{evaluation.loss:.4f}", held_out=f"{evaluation.held_out:.4f}")
+                shown = {"loss": evaluation.loss, "held_out": evaluation.held_out}
+                bar.set_postfix({key: f"{value:.4f}" for key, value in shown.items() if not math.isnan(value)})
                 self.write_checkpoint()
                 answers = [
                     callback(evaluation) for callback in callbacks
@@ -1078,6 +1095,14 @@ class _Run:
         self.good_step = self.step
 
     @torch.no_grad()
+    def check_finite(self) -> None:
+        """See what the last update left, before anybody keeps it: no loss has been computed of it yet."""
+        # In float64 a sum of finite float32 numbers is finite.
+        sums = [parameter.sum(dtype=torch.float64) for parameter in self.parameters if parameter.is_floating_point()]
+        if not bool(torch.isfinite(torch.stack(sums)).all()):
+            self.give_up(f"update of step {self.step}")
+
+    @torch.no_grad()
     def give_up(self, what: str) -> None:
         for good, parameter in zip(self.good, self.parameters, strict=True):
             parameter.copy_(good)
@@ -1091,9 +1116,13 @@ class _Run:
     def evaluate(self) -> Evaluation:
         """See how it stands, and note it in the history."""
         schedule, processes = self.schedule, self.processes
-        totals = [0.0, 0.0]
+        totals: list[float] = [0.0, 0.0]
+        score = None
         self.module.eval()
-        for i in range(processes.rank, schedule.evaluate_batches, processes.count):
+        if self.measure is not None:  # by each process of all held-out targets, which cancels out in the mean
+            loss, n, score = self.measure()
+            totals = [loss, float(n)]
+        for i in range(processes.rank, 0 if self.measure else schedule.evaluate_batches, processes.count):
             batch = self.batches.held_out(i * schedule.batch_size, schedule.batch_size)
             if batch is None:
                 break
@@ -1106,6 +1135,7 @@ class _Run:
         held_out = total_loss / targets if targets else math.nan
         if targets and not math.isfinite(held_out):
             self.give_up(f"held-out loss after step {self.step}")
+        self.check_finite()
         train_loss, seen, seconds, steps = self.since
         tokens = self.examples_per_step * schedule.length
         evaluation = Evaluation(
@@ -1117,6 +1147,7 @@ class _Run:
             learning_rate=schedule.rate(self.step - 1),
             tokens_per_second=steps * tokens / max(seconds, 1e-9),
             seconds=self.seconds,
+            score=score,
         )
         self.history.append(evaluation)
         self.since = [0.0, 0.0, 0.0, 0.0]
@@ -1143,6 +1174,7 @@ class _Run:
         self.last_checkpoint = time.monotonic()
         if self.folder is None or self.processes.rank > 0:
             return
+        self.check_finite()
         tensors = {f"module.{name}": tensor for name, tensor in _state(self.module).items()}
         steps = {}
         for parameter, state in self.optimizer.state.items():

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +19,6 @@ from firth.models import classifier_files
 from firth.models.base import (
     LOSS_UNITS,
     Epoch,
-    Learner,
     _interrupt_deferred,
     loss_units,
     one_at_a_time,
@@ -27,6 +26,7 @@ from firth.models.base import (
     records,
 )
 from firth.models.classifier_files import ABSENT, Learnt, padded
+from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
 from firth.models.labelled_texts import Labels, Reader, Texts, threads_for
 from firth.quantization import QuantizedMatrix
 from firth.runtime import default_threads, padded_rows
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Loss = Literal["softmax", "ns", "hs", "ova"]
-Weights = str | Mapping[Any, float] | None
 Bags = tuple[NDArray[np.int64], NDArray[np.int32]]
 Matrix = NDArray[np.float32]
 
@@ -45,7 +44,6 @@ _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
 _CELL = 1024  # texts whose loss the kernel rounds together: an epoch is cut between such cells
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
-_MOST_WEIGHT = 1_000_000
 _CHECKED_HERE = {"checked_by_class": True}  # of options that are kept as they were given
 
 
@@ -114,7 +112,7 @@ def _share(part: int, whole: int) -> float:
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class FastTextClassifier(Learner):
+class FastTextClassifier(Classifier):
     """Tell the labels of texts: a linear classifier over learnt vectors of words and n-grams.
 
     A text's vector is the mean of the vectors of its words, of their n-grams of characters and of the n-grams of words
@@ -201,7 +199,6 @@ class FastTextClassifier(Learner):
     tokenizer: str | Callable[[str], Sequence[str]] | Any = dataclasses.field(
         default="whitespace", metadata=_CHECKED_HERE
     )
-    class_weight: Weights = dataclasses.field(default=None, metadata=_CHECKED_HERE)
     vectors: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
     validation: float = option(0.0, low=0, high=0.99)
     patience: int | None = option(None, low=1)
@@ -215,13 +212,6 @@ class FastTextClassifier(Learner):
         if not self.label_prefix:
             raise ValueError("label_prefix must not be empty: every word would be a label")
         corpus._Options(1, None, None, self.tokenizer, "replace", None)
-        weight = self.class_weight
-        if isinstance(weight, Mapping):
-            for label, value in weight.items():
-                if real_number(f"class_weight[{label!r}]", value, low=0) > _MOST_WEIGHT:
-                    raise ValueError(f"class_weight[{label!r}] must be at most {_MOST_WEIGHT:,}, not {value}")
-        elif weight is not None and weight != "balanced":
-            raise ValueError(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
         if self.vectors is not None:
             if not isinstance(self.vectors, Vectors):
                 raise TypeError(f"vectors must be firth.Vectors, not {type(self.vectors).__name__}")
@@ -260,38 +250,8 @@ class FastTextClassifier(Learner):
         """Words that have a vector, the most frequent first; ``</s>`` is the end of a text."""
         return self._fitted().words
 
-    # ---- scikit-learn
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The options by name, as scikit-learn asks for them."""
-        return self.options
-
-    def set_params(self, **params: Any) -> Self:
-        """Set options, as scikit-learn does before it fits; what was learnt is forgotten.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If there is no such option, or it cannot have this value; nothing is changed then.
-        """
-        if unknown := sorted(params.keys() - self.options.keys()):
-            raise ValueError(f"{unknown[0]!r} is no option; there are {', '.join(self.options)}")
-        if params:
-            self.__dict__.update(type(self)(**{**self.options, **params}).__dict__)
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
+    def _is_fitted(self) -> bool:
         return self._learnt is not None
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
-            input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
-        )
 
     # ---- learning
 
@@ -334,14 +294,14 @@ class FastTextClassifier(Learner):
         FloatingPointError
             If a number stops being finite; then nothing is changed.
         RuntimeError
-            If another `fit` of this classifier is running.
+            If another `fit` of this object is running.
         KeyboardInterrupt
             At Ctrl-C; what had been learnt by then is kept.
         """
         model = type(self)(**self.options)
         numbered, gold = model._reader.labelled(texts, labels, progress=progress)
         n = len(numbered)
-        weights = _weights("sample_weight", sample_weight, n)
+        weights = text_weights("sample_weight", sample_weight, n)
         other: tuple[Texts, Labels] | None = None
         if validation is None or isinstance(validation, int | float | np.number):
             share = self.validation if validation is None else real_number("validation", validation, low=0)
@@ -467,7 +427,7 @@ class FastTextClassifier(Learner):
         noise = None
         if self.loss == "ns":
             noise = _core.alias_table(np.maximum(learnt.label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
-        label_weights = self._label_weights(gold)
+        label_weights = self._label_weights(learnt.labels, np.bincount(gold.numbers, minlength=len(learnt.labels)))
         best: tuple[float, int, Matrix, Matrix] | None = None
         chunk, since_best = _CELL, 0
         total = n * self.epochs
@@ -545,17 +505,6 @@ class FastTextClassifier(Learner):
         for name, matrix in (("words'", learnt.rows), ("labels'", learnt.outputs)):
             if not finite(matrix):
                 raise _diverged(max(len(self.history) - 1, 0), f"a number among the {name} vectors")
-
-    def _label_weights(self, gold: Labels) -> Matrix | None:
-        if self.class_weight is None:
-            return None
-        labels = self._fitted().labels
-        if isinstance(self.class_weight, Mapping):
-            if unknown := [label for label in self.class_weight if label not in set(labels)]:
-                raise ValueError(f"class_weight names {unknown[0]!r}, which is no label of the texts")
-            return np.array([self.class_weight.get(label, 1.0) for label in labels], np.float32)
-        counts = np.bincount(gold.numbers, minlength=len(labels))
-        return (len(gold.numbers) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
 
     # ---- texts to bags
 
@@ -644,24 +593,11 @@ class FastTextClassifier(Learner):
 
     def _best(self, bags: Bags, k: int, threshold: float) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
         """Of each text up to k labels, likeliest first, of a probability of at least `threshold`."""
-        n_labels = len(self._fitted().labels)
-        most = n_labels if k == -1 else min(k, n_labels)
         for _, block in self._blocks(bags):
-            if most < n_labels:
-                some = np.argpartition(-block, most - 1, axis=1)[:, :most]
-                some.sort(axis=1)  # of equal ones the more frequent label comes first
-            else:
-                some = np.broadcast_to(np.arange(n_labels), block.shape)
-            chances = np.take_along_axis(block, some, axis=1)
-            order = np.argsort(-chances, axis=1, kind="stable")
-            some, chances = np.take_along_axis(some, order, axis=1), np.take_along_axis(chances, order, axis=1)
-            for labels, scores, n in zip(some, chances, (chances >= threshold).sum(axis=1).tolist(), strict=True):
-                yield labels[:n], scores[:n]
+            yield from likeliest(block, k, threshold)
 
     def _texts(self, texts: Any) -> Bags:
         self._fitted()
-        if isinstance(texts, str | bytes):
-            raise TypeError("texts is one text; give a list of texts, as in predict([text])")
         return self._bags_of(self._reader.texts(texts))
 
     def predict(self, texts: Any, k: int = 1, threshold: float = 0.0) -> Any:
@@ -690,7 +626,7 @@ class FastTextClassifier(Learner):
         TypeError
             If the texts are not what they should be.
         """
-        k, threshold = _k(k), real_number("threshold", threshold)
+        k, threshold = label_limit(k), real_number("threshold", threshold)
         bags = self._texts(texts)
         names = self._fitted().label_array
         if k == 1 and threshold <= 0:
@@ -738,7 +674,7 @@ class FastTextClassifier(Learner):
         """
         self._fitted()
         numbered, gold = self._reader.labelled(texts, labels)
-        weights = _weights("sample_weight", sample_weight, len(numbered))
+        weights = text_weights("sample_weight", sample_weight, len(numbered))
         right = self._right(self._bags_of(numbered), gold.known(self._fitted().labels))
         return float(np.average(right, weights=weights))
 
@@ -765,7 +701,7 @@ class FastTextClassifier(Learner):
         -------
         ClassifierTest
         """
-        k, threshold = _k(k), real_number("threshold", threshold)
+        k, threshold = label_limit(k), real_number("threshold", threshold)
         learnt = self._fitted()
         numbered, gold = self._reader.labelled(texts, labels)
         known = gold.known(learnt.labels)
@@ -809,17 +745,8 @@ class FastTextClassifier(Learner):
         files.write_own(path, "model", tensors, {**self._description(), **metadata})
 
     def _description(self) -> dict[str, Any]:
-        options = {**self.options, "vectors": None}
-        if isinstance(self.class_weight, Mapping):
-            options["class_weight"] = {"labels": list(self.class_weight), "weights": list(self.class_weight.values())}
-        return {**super()._description(), "options": options}
-
-    @classmethod
-    def _from_options(cls, options: dict[str, Any]) -> FastTextClassifier:
-        weight = options.get("class_weight")
-        if isinstance(weight, dict):
-            options = {**options, "class_weight": dict(zip(weight["labels"], weight["weights"], strict=True))}
-        return cls(**options)
+        described = super()._description()
+        return {**described, "options": {**described["options"], "vectors": None}}
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._learnt = classifier_files.from_tensors(
@@ -985,29 +912,10 @@ class FastTextClassifier(Learner):
         return model
 
 
-def _k(k: object) -> int:
-    return -1 if isinstance(k, int | np.integer) and k == -1 else whole_number("k", k, low=1)
-
-
 def _diverged(epoch: int, what: str) -> FloatingPointError:
     return FloatingPointError(
         f"training diverged in epoch {epoch + 1}, at {what}: not finite. A lower learning rate helps."
     )
-
-
-def _weights(name: str, values: Any, n: int) -> Matrix | None:
-    if values is None:
-        return None
-    given = np.asarray(values)
-    if given.dtype.kind not in "iufb" or given.shape != (n,):
-        raise ValueError(f"{name} must be {n} numbers, one a text, not {given.dtype} of shape {given.shape}")
-    weights = given.astype(np.float32)
-    wrong = np.flatnonzero(~((weights >= 0) & (weights <= _MOST_WEIGHT)))
-    if len(wrong):
-        raise ValueError(f"{name}[{wrong[0]}] is {given[wrong[0]]}: weights must lie in 0 .. {_MOST_WEIGHT:,}")
-    if not weights.any():
-        raise ValueError(f"{name} are all 0")
-    return weights
 
 
 def _parted(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

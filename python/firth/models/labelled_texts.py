@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import _core, corpus, files
+from firth.checks import column
 from firth.runtime import default_threads
 
 # fastText parts words at these alone, where str.split knows more white space (and no NUL).
@@ -84,17 +85,19 @@ class Labels:
     numbers: NDArray[np.int32]
     names: list[Any]
     of_file: bool = False
+    several: bool = False  # whether each text was given a list of labels
 
     def renumbered(self, to: NDArray[np.int32], names: list[Any]) -> Labels:
         """Under new numbers; those that become negative are left out."""
         numbers = to[self.numbers] if len(to) else self.numbers
         kept = numbers >= 0
         before = np.concatenate([[0], np.cumsum(kept)])
-        return Labels(before[self.begins], numbers[kept], names, self.of_file)
+        return dataclasses.replace(self, begins=before[self.begins], numbers=numbers[kept], names=names)
 
     def some(self, chosen: NDArray[np.int64]) -> Labels:
         """Those of some of the texts."""
-        return Labels(*_lists(self.begins, self.numbers, chosen), self.names, self.of_file)
+        begins, numbers = _lists(self.begins, self.numbers, chosen)
+        return dataclasses.replace(self, begins=begins, numbers=numbers)
 
     def known(self, names: list[Any]) -> Labels:
         """As numbers of these names, without others.
@@ -106,12 +109,8 @@ class Labels:
         TypeError
             If none can be among these names, since the ones are strings and the others are not.
         """
-        if self.names and not self.of_file and isinstance(self.names[0], str) != isinstance(names[0], str):
-            given, own = (type(some[0]).__name__ for some in (self.names, names))
-            raise TypeError(
-                f"labels are of type {given}, such as {self.names[0]!r}, and this classifier's classes_ of type {own}, "
-                f"such as {names[0]!r}: none would ever be right. Give them as {own}"
-            )
+        if not self.of_file:
+            check_comparable(self.names, names)
         index = {str(name) if self.of_file else name: i for i, name in enumerate(names)}
         return self.renumbered(np.array([index.get(name, -1) for name in self.names], np.int32), names)
 
@@ -127,10 +126,11 @@ class Reader:
 
     def texts(self, texts: Any, *, progress: bool = False) -> Texts:
         """Texts in memory."""
+        column("texts", texts)
         options = self._options
         if hasattr(texts, "__len__"):
             options = dataclasses.replace(options, threads=threads_for(len(texts), self.threads))
-        if self.as_fasttext and isinstance(texts, Iterable):
+        if self.as_fasttext:
             texts = list(texts) if hasattr(texts, "__next__") else texts
             if any(map(_parted_otherwise, texts)):
                 options = dataclasses.replace(options, tokenizer=_split_as_fasttext)
@@ -212,10 +212,7 @@ def _parted_otherwise(text: Any) -> bool:
 
 def labels_of(labels: Any) -> Labels:
     """Labels in memory: one for each text, or a list for each."""
-    if isinstance(labels, str | bytes | Mapping):
-        raise TypeError(
-            f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}"
-        )
+    column("labels", labels, rows=True)
     if getattr(labels, "ndim", 1) > 1 and getattr(labels, "dtype", np.dtype(object)).kind in "biuf":
         raise TypeError(
             "labels are a matrix of indicators: give a list of labels for each text, "
@@ -223,7 +220,7 @@ def labels_of(labels: Any) -> Labels:
         )
     items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     several = (list, tuple, set, frozenset, np.ndarray)
-    if any(isinstance(item, several) for item in items):
+    if in_lists := any(isinstance(item, several) for item in items):
         for i, item in enumerate(items):
             if not isinstance(item, several):
                 raise TypeError(f"labels[{i}] is a {type(item).__name__}, and others are lists of labels")
@@ -236,23 +233,48 @@ def labels_of(labels: Any) -> Labels:
     numbers = np.empty(len(flat), np.int32)
     index: dict[Any, int] = {}
     kinds: set[type] = set()
+
+    def place() -> str:
+        return f"the label of texts[{int(np.searchsorted(np.cumsum(lengths), i, side='right'))}]"
+
     for i, label in enumerate(flat):
-        if isinstance(label, np.generic):
-            label = label.item()
-        if type(label) not in (str, int, bool, float) or label != label:
-            kind = "NaN" if label != label else type(label).__name__
-            at = int(np.searchsorted(np.cumsum(lengths), i, side="right"))
-            raise TypeError(f"the label of texts[{at}] is {label!r}, a {kind}; labels are strings or whole numbers")
+        label = checked_label(label, place)
         kinds.add(type(label))
         numbers[i] = index.setdefault(label, len(index))
-    if len(kinds) > 1:
-        raise TypeError(f"labels must be of one type, not {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+    check_one_type(kinds)
     names = sorted(index)
     to = np.empty(len(names), np.int32)
     to[[index[name] for name in names]] = np.arange(len(names), dtype=np.int32)
     begins = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=begins[1:])
-    return Labels(begins, to[numbers] if len(names) else numbers, names)
+    return Labels(begins, to[numbers] if len(names) else numbers, names, several=in_lists)
+
+
+def checked_label(label: Any, where: Callable[[], str]) -> Any:
+    """A label as Python's own type; TypeError naming where it stands if it is neither a string nor a number."""
+    if isinstance(label, np.generic):
+        label = label.item()
+    if type(label) not in (str, int, bool, float) or label != label:
+        kind = "NaN" if isinstance(label, float) else type(label).__name__
+        raise TypeError(f"{where()} is {label!r}, a {kind}; labels are strings or whole numbers")
+    return label
+
+
+def check_one_type(kinds: Iterable[type]) -> None:
+    """TypeError if labels are of several types."""
+    found = sorted({kind.__name__ for kind in kinds})
+    if len(found) > 1:
+        raise TypeError(f"labels must be of one type, not {' and '.join(found)}")
+
+
+def check_comparable(given: Sequence[Any], classes: Sequence[Any]) -> None:
+    """TypeError if none of the labels given can be one of the classes, since only the ones are strings."""
+    if len(given) and len(classes) and isinstance(given[0], str) != isinstance(classes[0], str):
+        theirs, own = (type(some[0]).__name__ for some in (given, classes))
+        raise TypeError(
+            f"labels are of type {theirs}, such as {given[0]!r}, and this classifier's classes_ of type {own}, "
+            f"such as {classes[0]!r}: none would ever be right. Give them as {own}"
+        )
 
 
 def _lists(begins: NDArray[np.int64], items: NDArray[Any], chosen: NDArray[np.int64]) -> tuple[Any, Any]:

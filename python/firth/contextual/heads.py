@@ -1,0 +1,190 @@
+"""Heads of classifiers, and how each family of `transformers` names their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from firth.contextual import checkpoints
+
+Task = Literal["SentenceClassifier", "TokenClassifier"]
+
+_MULTI_LABEL = "multi_label_classification"
+_ENDINGS: dict[str, Task] = {
+    "ForSequenceClassification": "SentenceClassifier",
+    "ForTokenClassification": "TokenClassifier",
+}
+
+
+class Head(nn.Module):
+    """Scores of classes from states: a linear layer, before which there may be another one with an activation.
+
+    BERT calls that other one its pooler. In BERT and RoBERTa the activation is the hyperbolic tangent, in DistilBERT
+    max(x, 0).
+    """
+
+    def __init__(self, dim: int, classes: int, *, dense: bool = False, bias: bool = True, relu: bool = False) -> None:
+        super().__init__()
+        self.dense = nn.Linear(dim, dim) if dense else None
+        self.out = nn.Linear(dim, classes, bias=bias)
+        self.relu = relu
+
+    def hidden(self, states: Tensor) -> Tensor:
+        """What the last layer takes, (..., dim)."""
+        if self.dense is None:
+            return states
+        dense: Tensor = self.dense(states)
+        return torch.relu(dense) if self.relu else torch.tanh(dense)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Scores (..., classes) of states (..., dim)."""
+        scores: Tensor = self.out(self.hidden(states))
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The parameters in float32 by their names here."""
+        return {name: value.detach().float().cpu().numpy() for name, value in self.state_dict().items()}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]], *, relu: bool = False) -> Head:
+        """The head with these parameters; KeyError or RuntimeError if they are not those of a head."""
+        classes, dim = arrays["out.weight"].shape
+        head = cls(dim, classes, dense="dense.weight" in arrays, bias="out.bias" in arrays, relu=relu)
+        head.load_state_dict({name: torch.from_numpy(np.array(value, np.float32)) for name, value in arrays.items()})
+        return head
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """What a family calls the parts of the head for texts; that for tokens is one layer, "classifier"."""
+
+    family: str  # as the names of its classes begin
+    dense: str | None
+    out: str
+    bias: bool = True
+    relu: bool = False
+
+    def names(self, task: Task) -> dict[str, str]:
+        """Parts of `Head`: parts of theirs."""
+        if task == "TokenClassifier":
+            return {"out": "classifier"}
+        return {"out": self.out, **({} if self.dense is None else {"dense": self.dense})}
+
+
+def _roberta(family: str) -> _Layout:
+    return _Layout(family=family, dense="classifier.dense", out="classifier.out_proj")
+
+
+_LAYOUTS = {
+    "bert": _Layout(family="Bert", dense="bert.pooler.dense", out="classifier"),
+    "roberta": _roberta("Roberta"),
+    "xlm-roberta": _roberta("XLMRoberta"),
+    "camembert": _roberta("Camembert"),
+    "distilbert": _Layout(family="DistilBert", dense="pre_classifier", out="classifier", relu=True),
+    "gpt2": _Layout(family="GPT2", dense=None, out="score", bias=False),
+}
+
+
+def task_of(config: Mapping[str, Any]) -> Task | None:
+    """Which of firth's classifiers a folder of `transformers` holds, by its config.json; None for other models."""
+    architectures = config.get("architectures")
+    if str(config.get("model_type")) not in _LAYOUTS or not isinstance(architectures, list) or not architectures:
+        return None
+    return next((task for ending, task in _ENDINGS.items() if str(architectures[0]).endswith(ending)), None)
+
+
+def is_regression(config: Mapping[str, Any]) -> bool:
+    """Whether a head predicts a number, as `transformers` decides it."""
+    kind, labels = config.get("problem_type"), config.get("id2label")
+    return kind == "regression" or (kind is None and isinstance(labels, dict) and len(labels) == 1)
+
+
+def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
+    """Read the head of a classifier in the layout of `transformers`.
+
+    Returns
+    -------
+    head, labels, several
+        The labels as config.json names them, and whether a text may have several of them.
+
+    Raises
+    ------
+    OSError
+        If a file is not there.
+    ValueError
+        If it holds no such classifier, or a regression.
+    """
+    config = checkpoints.read_json(folder / checkpoints.CONFIG)
+    layout = _LAYOUTS[str(config["model_type"])]
+    if is_regression(config):
+        raise ValueError(
+            f"{folder / checkpoints.CONFIG} describes a regression, which predicts a number; a {task} predicts labels"
+        )
+    tensors = checkpoints.read_weights(folder, mmap=True)
+    arrays = {}
+    for ours, theirs in layout.names(task).items():
+        for kind in ("weight", "bias") if ours == "dense" or task == "TokenClassifier" or layout.bias else ("weight",):
+            if f"{theirs}.{kind}" not in tensors:
+                raise ValueError(f"{folder} has no tensor '{theirs}.{kind}', a part of the head of a {task}")
+            value = arrays[f"{ours}.{kind}"] = tensors[f"{theirs}.{kind}"]
+            if value.dtype.kind != "f" or not bool(np.isfinite(value).all()):
+                raise ValueError(f"{folder}: tensor '{theirs}.{kind}' holds whole numbers, or some that are not finite")
+    try:
+        head = Head.of(arrays, relu=layout.relu)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{folder}: the tensors of the head do not fit together: {error}") from None
+    return head, _labels(folder, config, head.out.out_features), config.get("problem_type") == _MULTI_LABEL
+
+
+def _labels(folder: Path, config: Mapping[str, Any], n: int) -> list[str]:
+    given = config.get("id2label")
+    if given is None:  # as `transformers` names them, which leaves these names out of the file
+        return [f"LABEL_{i}" for i in range(n)]
+    if not isinstance(given, dict) or sorted(given) != sorted(str(i) for i in range(n)):
+        raise ValueError(f"{folder / checkpoints.CONFIG}: id2label must name the classes 0 to {n - 1} of the head")
+    labels = [str(given[str(i)]) for i in range(n)]
+    if len(set(labels)) < n:
+        raise ValueError(f"{folder / checkpoints.CONFIG}: id2label gives one name to several classes")
+    return labels
+
+
+def in_transformers(
+    head: Head, task: Task, labels: Sequence[Any], *, causal: bool, several: bool, dropout: float, padding: int | None
+) -> checkpoints.FamilyHead:
+    """A head as `checkpoints.write` adds it to a model.
+
+    Parameters
+    ----------
+    head, task, labels, several
+        What to write, and what the classes are called.
+    causal
+        Whether the model is a GPT.
+    dropout
+        Of what the last layer takes.
+    padding
+        The token that fills up short texts: GPT-2 finds by it where a text ends.
+    """
+    kind = "gpt2" if causal else "distilbert" if head.relu else "bert"
+    layout = _LAYOUTS[kind]
+    arrays = head.arrays()
+    names = layout.names(task)
+    tensors = {f"{names[part]}.{last}": arrays[f"{part}.{last}"] for part, last in (n.split(".") for n in arrays)}
+    ending = next(ending for ending, own in _ENDINGS.items() if own == task)
+    config: dict[str, Any] = {
+        "architectures": [f"{layout.family}{ending}"],
+        "id2label": {str(i): str(label) for i, label in enumerate(labels)},
+        "label2id": {str(label): i for i, label in enumerate(labels)},
+        "seq_classif_dropout" if kind == "distilbert" else "classifier_dropout": dropout,
+    }
+    if task == "SentenceClassifier":
+        config["problem_type"] = _MULTI_LABEL if several else "single_label_classification"
+    if kind == "gpt2" and padding is not None:
+        config["pad_token_id"] = padding
+    return checkpoints.FamilyHead(kind, tensors, config)

@@ -1,0 +1,146 @@
+"""What all classifiers share: scikit-learn's contract, weights of labels and texts, the choice of likely labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firth.checks import real_number, whole_number
+from firth.models.base import Learner
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Weights = str | Mapping[Any, float] | None
+
+_MOST_WEIGHT = 1_000_000
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Classifier(Learner):
+    """A learner of labels, and an estimator of scikit-learn's, which need not be installed."""
+
+    # What scikit-learn takes it for. A "classifier" has one label or a set of labels for each text.
+    estimator_type: ClassVar[str | None] = "classifier"
+
+    class_weight: Weights = dataclasses.field(default=None, metadata={"checked_by_class": True})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weight = self.class_weight
+        if isinstance(weight, Mapping):
+            for label, value in weight.items():
+                if real_number(f"class_weight[{label!r}]", value, low=0) > _MOST_WEIGHT:
+                    raise ValueError(f"class_weight[{label!r}] must be at most {_MOST_WEIGHT:,}, not {value}")
+        elif weight is not None and weight != "balanced":
+            raise ValueError(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the options by name, as scikit-learn asks for them."""
+        return self.options
+
+    def set_params(self, **params: Any) -> Self:
+        """Set options, as scikit-learn does before it fits; the model is then unfitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such option, or it cannot have this value; nothing is changed then.
+        """
+        if unknown := sorted(params.keys() - self.options.keys()):
+            raise ValueError(f"{unknown[0]!r} is no option; there are {', '.join(self.options)}")
+        if params:
+            self.__dict__.update(type(self)(**{**self.options, **params}).__dict__)
+        return self
+
+    def _is_fitted(self) -> bool:
+        raise NotImplementedError
+
+    def __sklearn_clone__(self) -> Self:
+        # Options are fixed and never trained, so clones can share them: scikit-learn would copy a whole encoder.
+        return type(self)(**self.options)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._is_fitted()
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=self.estimator_type,
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags() if self.estimator_type == "classifier" else None,
+            input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
+        )
+
+    def _label_weights(self, labels: Sequence[Any], counts: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """The weight of each label under `class_weight`, given how often it occurs; None if all are 1."""
+        if self.class_weight is None:
+            return None
+        if isinstance(self.class_weight, Mapping):
+            known = set(labels)
+            if unknown := [label for label in self.class_weight if label not in known]:
+                raise ValueError(f"class_weight names {unknown[0]!r}, which is no label of the texts")
+            return np.array([self.class_weight.get(label, 1.0) for label in labels], np.float32)
+        balanced: NDArray[np.float32] = (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+        return balanced
+
+    def _description(self) -> dict[str, Any]:
+        described = super()._description()
+        if isinstance(self.class_weight, Mapping):  # JSON has no keys but strings
+            weight = {"labels": list(self.class_weight), "weights": list(self.class_weight.values())}
+            described["options"] = {**described["options"], "class_weight": weight}
+        return described
+
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Self:
+        weight = options.get("class_weight")
+        if isinstance(weight, dict):
+            options = {**options, "class_weight": dict(zip(weight["labels"], weight["weights"], strict=True))}
+        return cls(**options)
+
+
+def text_weights(name: str, values: Any, n: int) -> NDArray[np.float32] | None:
+    """`values` as one weight for each of `n` texts; None if there are none."""
+    if values is None:
+        return None
+    given = np.asarray(values)
+    if given.dtype.kind not in "iufb" or given.shape != (n,):
+        raise ValueError(f"{name} must be {n} numbers, one a text, not {given.dtype} of shape {given.shape}")
+    weights = given.astype(np.float32)
+    wrong = np.flatnonzero(~((weights >= 0) & (weights <= _MOST_WEIGHT)))
+    if len(wrong):
+        raise ValueError(f"{name}[{wrong[0]}] is {given[wrong[0]]}: weights must lie in 0 .. {_MOST_WEIGHT:,}")
+    if not weights.any():
+        raise ValueError(f"{name} are all 0")
+    return weights
+
+
+def label_limit(k: object) -> int:
+    """`k`, how many labels to predict at most, as an int; -1 stands for all."""
+    return -1 if isinstance(k, int | np.integer) and k == -1 else whole_number("k", k, low=1)
+
+
+def likeliest(
+    chances: NDArray[Any], k: int, threshold: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]:
+    """For each row the columns of its up to `k` highest values of at least `threshold`, and these, the highest first.
+
+    Of equal values the one in the earlier column comes first; a `k` of -1 stands for all columns.
+    """
+    columns = chances.shape[1]
+    most = columns if k == -1 else min(k, columns)
+    if most < columns:
+        some = np.argpartition(-chances, most - 1, axis=1)[:, :most]
+        some.sort(axis=1)
+    else:
+        some = np.broadcast_to(np.arange(columns), chances.shape)
+    values = np.take_along_axis(chances, some, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    some, values = np.take_along_axis(some, order, axis=1), np.take_along_axis(values, order, axis=1)
+    for row, best, n in zip(some, values, (values >= threshold).sum(axis=1).tolist(), strict=True):
+        yield row[:n], best[:n]
