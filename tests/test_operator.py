@@ -9,7 +9,9 @@ import firth
 
 torch = pytest.importorskip("torch")
 
-from firth.contextual import operator  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+from firth.contextual import Architecture, ELMo, Transformer, operator  # noqa: E402
 
 
 def softmax_formula(q, k, v, seen, added, scale):
@@ -212,6 +214,73 @@ def test_dropout_s_gradient_is_that_of_what_was_kept():
     ((weights * (kept.detach() > 0) / 0.6) @ exact[2]).sin().sum().backward()
     for ours, wanted in zip((q, k, v), exact, strict=True):
         torch.testing.assert_close(ours.grad.double(), wanted.grad, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_activation_checkpointing_changes_no_gradient(reentrant, bf16):
+    """What is computed a second time in the backward pass is the same, dropout included."""
+    options = {"dropout": 0.2, "attention_dropout": 0.2}
+    architecture = Architecture(vocabulary_size=20, layers=2, heads=2, dim=16, length=12, causal=True, **options)
+    torch.manual_seed(1)
+    transformer = Transformer(architecture).train()
+    x, lengths = random(3, 12, 16, seed=2), torch.tensor([12, 5, 1])
+    targets = torch.arange(36).view(3, 12) % 20
+
+    def gradients(again):
+        transformer.zero_grad()
+        begun = x.clone().requires_grad_()
+        torch.manual_seed(7)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            states = begun
+            for block in transformer.blocks:
+                states = (
+                    checkpoint(block, states, lengths, use_reentrant=reentrant) if again else block(states, lengths)
+                )
+            loss = transformer.loss
+            nats = checkpoint(loss, states, targets, use_reentrant=reentrant) if again else loss(states, targets)
+        nats.backward()
+        found = {name: one.grad for name, one in transformer.named_parameters() if one.grad is not None}
+        return {**found, "x": begun.grad}
+
+    plain, checkpointed = gradients(False), gradients(True)
+    assert plain.keys() == checkpointed.keys()
+    assert len(plain) > 20
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, checkpointed[name]), name
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_of_attention_with_a_learnt_bias(reentrant):
+    q, k, v = (random(2, 4, 9, 8, seed=i).requires_grad_() for i in range(3))
+    bias = random(4, 9, 9, seed=4).requires_grad_()
+
+    def attend(q, k, v, bias):
+        return operator.attention(q, k, v, bias=bias, causal=True, dropout=0.3, seed=5)
+
+    plain = torch.autograd.grad(attend(q, k, v, bias).sin().sum(), (q, k, v, bias))
+    checkpoint(attend, q, k, v, bias, use_reentrant=reentrant).sin().sum().backward()
+    for one, gradient in zip((q, k, v, bias), plain, strict=True):
+        assert torch.equal(one.grad, gradient)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_of_elmo(reentrant):
+    elmo = ELMo(hidden=6, projection=4, character_dim=3, filters=((1, 4), (2, 4)), steps=1, dropout=0.3, threads=1)
+    network = elmo.fit(["the bank of the river", "a bank"] * 4).network.train()
+    batch = elmo.batch(["the bank", "of a river"])
+
+    def gradients(again):
+        network.zero_grad()
+        torch.manual_seed(3)
+        symbols = network.encoder(batch.symbols)[batch.words]
+        run = lambda vectors: list(network._run(vectors, batch.lengths))[-1]  # noqa: E731
+        top = checkpoint(run, symbols, use_reentrant=reentrant) if again else run(symbols)
+        top.sin().sum().backward()
+        return [one.grad for one in network.parameters() if one.grad is not None]
+
+    for plain, checkpointed in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-6)
 
 
 def test_memory_order_follows_the_queries():

@@ -325,10 +325,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
-    given, (out, lse, lengths, mask, bias, alibi, seed) = (
-        list(ctx.saved_tensors[: ctx.given]),
-        ctx.saved_tensors[ctx.given :],
-    )
+    saved = ctx.saved_tensors  # read once: activation checkpointing allows no second time
+    given, (out, lse, lengths, mask, bias, alibi, seed) = list(saved[: ctx.given]), saved[ctx.given :]
     if grad is None:
         return (None,) * 10
     causal, window, scale, dropout = ctx.numbers
