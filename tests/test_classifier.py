@@ -601,7 +601,7 @@ def test_more_cases_of_bad_input(texts):
             call()
     for bad, error, said in [
         ((lines, labels[:-1]), ValueError, "600 texts and 599 labels"),
-        ((lines, "abc"), TypeError, "labels must be a list"),
+        ((lines, "abc"), TypeError, "labels is one label; give a list"),
         ((lines, [None] * 600), TypeError, r"the label of texts\[0\] is None"),
         ((lines, [float("nan")] * 600), TypeError, r"texts\[0\] is nan, a NaN"),
         ((lines, [*labels[:-1], 3]), TypeError, "labels must be of one type, not int and str"),

@@ -102,7 +102,7 @@ def test_what_fine_tuning_refuses(gpt: GPT) -> None:
         (lambda: sentences.predict(["a"]), AttributeError, "not been fitted"),
         (lambda: sentences.fit(["k1"], ["a", "b"]), ValueError, "1 texts and 2 labels"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "a"]), ValueError, "two different labels"),
-        (lambda: sentences.fit("k1", ["a"]), TypeError, "texts must be a list"),
+        (lambda: sentences.fit("k1", ["a"]), TypeError, "texts is one text; give a list"),
         (lambda: sentences.fit(["k1", "k2"], ["a", 1.5]), TypeError, r"labels\[1\] is 1.5"),
         (lambda: sentences.fit(["k1", 5], ["a", "b"], validation=0), TypeError, r"sentences\[1\]"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "b"], validation=0.1), ValueError, "leaves 2 to learn from and 0"),

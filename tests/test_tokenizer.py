@@ -423,9 +423,9 @@ def test_refusals(trained, tmp_path):
     for kind in KINDS:
         with pytest.raises(ValueError, match="no text"):
             Tokenizer.train([], kind=kind)
-        with pytest.raises(TypeError, match=r"texts\[1\] is a int"):
+        with pytest.raises(TypeError, match=r"texts\[1\] is of type int"):
             Tokenizer.train(["a", 3], kind=kind)
-        with pytest.raises(TypeError, match=r"texts\[0\] is a list"):
+        with pytest.raises(TypeError, match=r"texts\[0\]\[1\] is of type int"):
             Tokenizer.train([["a", 3]], kind=kind)
     with pytest.raises(TypeError, match="one text"):
         trained["bpe"].encode_batch("a text")
@@ -433,7 +433,7 @@ def test_refusals(trained, tmp_path):
         trained["bpe"].encode_batch(["a", ["b", 3]])
     with pytest.raises(TypeError, match="one text"):
         trained["bpe"].encode_ids("a text")
-    with pytest.raises(TypeError, match=r"texts\[1\] is a int"):
+    with pytest.raises(TypeError, match=r"texts\[1\] is of type int"):
         trained["bpe"].encode_ids(["a", 3])
     with pytest.raises(TypeError, match="float"):
         trained["bpe"].decode([1.5])

@@ -206,7 +206,7 @@ def test_ids_refuse(tokenizer):
         TokenIds.build(["", ""], tokenizer)
     with pytest.raises(ValueError, match="held_out must be below 1"):
         TokenIds.build(["w1"], tokenizer, held_out=1.0)
-    with pytest.raises(TypeError, match=r"texts\[1\] is a int"):
+    with pytest.raises(TypeError, match=r"texts\[1\] is of type int"):
         TokenIds.build(["w1", 3], tokenizer)
 
 

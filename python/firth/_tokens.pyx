@@ -47,6 +47,8 @@ cdef _reject(item, Py_ssize_t index, str wanted):
     kind = _kind(item)
     if isinstance(item, (bytes, bytearray)):
         hint = "decode it first"
+    elif isinstance(item, Mapping):
+        hint = "of a row of a table give the text alone, row['text']"
     elif item is None or kind in ("NaN", "of type NAType", "of type NaTType"):
         hint = "drop missing texts, or fill them with ''"
     else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,94 @@ def finite(array: NDArray[Any]) -> bool:
         if np.isfinite(np.add.reduce(array, axis=None)):
             return True
     return bool(np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)))
+
+
+def column(name: str, given: Any, *, advice: str = "", rows: bool = False) -> Iterable[Any]:
+    """`given`, if iterating over it gives one item after another; TypeError with the remedy if it does not.
+
+    Iterating over a string gives its characters, over a table or a mapping the names of its columns, over a matrix its
+    rows: without this check a model would be trained on these, and nobody would notice.
+
+    Parameters
+    ----------
+    name
+        What the error calls `given`, a plural: "texts".
+    given
+        A list, an array with one dimension, a column of a table, an iterator, ...
+    advice
+        Added to the error about a single string: what else to call with it.
+    rows
+        Whether an array may have more than one dimension.
+    """
+    one = "label" if name.startswith("labels") else "text"
+    if isinstance(given, str | bytes | bytearray):
+        raise TypeError(f"{name} is one {one}; give a list of {one}s: [{one}]{advice}")
+    kind = type(given).__name__
+    for columns in (getattr(given, "column_names", None), getattr(given, "columns", None)):
+        if isinstance(columns, Iterable) and not isinstance(columns, str):
+            shown, likely = _keys(columns, one)
+            raise TypeError(f"{name} is a {kind}; give one of its columns ({shown}), such as {name}[{likely}]")
+    if isinstance(given, Mapping):
+        shown, likely = _keys(given, one)
+        raise TypeError(
+            f"{name} is a {kind}; give the list under one of its keys ({shown}), such as {name}[{likely}], or "
+            f"list({name}.values())"
+        )
+    if isinstance(given, set | frozenset):
+        raise TypeError(f"{name} is a {kind}, whose order changes from run to run; give sorted({name})")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be an iterable of {one}s, such as a list, not {kind}")
+    dimensions = getattr(given, "ndim", 1)
+    if dimensions != 1 and not rows:
+        raise TypeError(f"{name} is an array with {dimensions} dimensions; give one column of it, {name}[:, 0]")
+    if isinstance(given, list | tuple) and given and isinstance(given[0], Mapping):
+        raise _not_a_row(f"{name}[0]", given[0])
+    return given
+
+
+def text_or_words(name: str, given: Any) -> str | list[str]:
+    """`given`, if it is a text or a list of words; TypeError naming it and the remedy if it is neither."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Mapping):
+        raise _not_a_row(name, given)
+    kind = type(given).__name__
+    if given is None or kind in ("NAType", "NaTType") or (isinstance(given, float) and math.isnan(given)):
+        raise TypeError(f"{name} is {given}, neither a text nor a list of words; drop missing texts, or make them ''")
+    if isinstance(given, bytes | bytearray | Set) or not isinstance(given, Iterable):
+        hint = "; decode it first" if isinstance(given, bytes | bytearray) else ""
+        raise TypeError(f"{name} is of type {kind}, neither a text nor a list of words{hint}")
+    words: list[Any] = list(given)
+    for i, word in enumerate(words):
+        if not isinstance(word, str):
+            raise TypeError(f"{name}[{i}] is of type {type(word).__name__}, not a string")
+    return words
+
+
+def functions(name: str, given: Any) -> list[Callable[..., object]]:
+    """`given` as a list of functions; TypeError naming what is not a function, or a function that is not in a list."""
+    if not isinstance(given, Iterable):
+        example = getattr(given, "__name__", "")
+        remedy = f": give [{example if example.isidentifier() else 'function'}]" if callable(given) else ""
+        raise TypeError(f"{name} must be a list of functions, not {type(given).__name__}{remedy}")
+    found = list(given)
+    for i, one in enumerate(found):
+        if not callable(one):
+            raise TypeError(f"{name}[{i}] must be a function, not {type(one).__name__}")
+    return found
+
+
+def _keys(keys: Iterable[Any], one: str) -> tuple[str, str]:
+    """The first keys as an error shows them, and the one that holds the texts or labels, to judge by its name."""
+    first = list(itertools.islice(keys, 5))
+    likely = next((key for key in first if key in (one, f"{one}s")), first[0] if first else one)
+    return ", ".join(map(repr, first[:4])) + (", ..." if len(first) > 4 else ""), repr(likely)
+
+
+def _not_a_row(name: str, row: Mapping[Any, Any]) -> TypeError:
+    listed = name.partition("[")[0]
+    shown, likely = _keys(row, "label" if listed == "labels" else "text")
+    return TypeError(
+        f"{name} is a {type(row).__name__}; give what is under one of its keys ({shown}), such as "
+        f"[row[{likely}] for row in {listed}]"
+    )

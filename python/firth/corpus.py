@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from firth import _core, _tokens
-from firth.checks import whole_number
+from firth.checks import column, whole_number
 from firth.files import (
     PathLike,
     is_compressed,
@@ -731,16 +731,9 @@ def _from_iterable(documents: Any, options: _Options, *, progress: bool = False)
 
 def _count_iterable(documents: Any, options: _Options, *, progress: bool = False) -> tuple[_core.TextCounter, int]:
     """All documents in a counter, and how many lone surrogates were replaced."""
-    if isinstance(documents, str | bytes | bytearray):
-        raise TypeError("documents is one text; give a list of texts, or its path to from_file")
     if isinstance(documents, os.PathLike):
         raise TypeError("documents is a path; give it to from_file")
-    if type(documents).__name__ == "DataFrame":
-        raise TypeError("documents is a DataFrame; give one of its columns")
-    if isinstance(documents, dict):
-        raise TypeError("documents is a dict; give its values()")
-    if not isinstance(documents, Iterable):
-        raise TypeError(f"documents must be an iterable of texts or of lists of tokens, not {documents!r:.60}")
+    documents = column("documents", documents, advice=", or its path to from_file")
     counter = options.counter()
     strings = isinstance(options.tokenizer, str)
     with tqdm(documents, desc="reading", unit=" documents", unit_scale=True, disable=not progress) as bar:

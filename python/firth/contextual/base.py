@@ -11,7 +11,7 @@ import os
 import tempfile
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import one_of, whole_number
+from firth.checks import column, functions, one_of, text_or_words, whole_number
 from firth.contextual import checkpoints, training
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.hub import local_folder
@@ -306,10 +306,7 @@ class ContextualModel(TrainedModel):
         self._begins_anew(pretrained)
         if pretrained:
             self._can_go_on()
-        called = list(callbacks)
-        for i, callback in enumerate(called):
-            if not callable(callback):
-                raise TypeError(f"callbacks[{i}] must be a function of the model, not a {type(callback).__name__}")
+        called = functions("callbacks", callbacks)
         if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the folder to continue from")
         before = {**self.__dict__, "history": self.history.copy()}
@@ -835,30 +832,14 @@ def _loss(transformer: Transformer, batch: training.Batch) -> tuple[Tensor, Tens
 
 def _texts(data: Any, documents: Literal["lines", "blank_lines"], *, progress: bool = False) -> Iterator[Any]:
     """The texts of what `fit` is given; the first one is looked at now, and files are looked for."""
-    if isinstance(data, bytes) or not isinstance(data, str | os.PathLike | Iterable):
+    if not isinstance(data, str | os.PathLike | Iterable):
         raise TypeError(f"fit takes texts, the path of a file, a firth.Corpus or TokenIds, not {type(data).__name__}")
     return training.read_texts(data, documents=documents, progress=progress)
 
 
 def checked_sentences(sentences: Any, name: str = "sentences") -> list[str | list[str]]:
     """Sentences, each a string or a list of words; TypeError naming what is neither."""
-    if isinstance(sentences, str | bytes | Mapping | Set) or not isinstance(sentences, Iterable):
-        one = name.removesuffix("s")
-        advice = f"; for one {one} give [{one}]" if isinstance(sentences, str | bytes) else ""
-        raise TypeError(
-            f"{name} must be a list of strings or of lists of words, not {type(sentences).__name__}{advice}"
-        )
-    return [one if isinstance(one, str) else _word_list(f"{name}[{i}]", one) for i, one in enumerate(sentences)]
-
-
-def _word_list(name: str, words: Any) -> list[str]:
-    if isinstance(words, bytes) or not isinstance(words, Iterable):
-        raise TypeError(f"{name} must be a str or a list of str, not {type(words).__name__}")
-    found = list(words)
-    for j, word in enumerate(found):
-        if not isinstance(word, str):
-            raise TypeError(f"{name}[{j}] is of type {type(word).__name__}, not a string")
-    return found
+    return [text_or_words(f"{name}[{i}]", one) for i, one in enumerate(column(name, sentences))]
 
 
 def _counted(name: str, given: Sequence[int] | None, n: int) -> list[int]:

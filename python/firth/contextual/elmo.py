@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from firth import corpus as corpora
 from firth import files
-from firth.checks import real_number, whole_number
+from firth.checks import column, functions, real_number, whole_number
 from firth.contextual.base import TrainedModel, checked_sentences, read_description
 from firth.contextual.training import Evaluation, is_first_process, paths_of, train
 from firth.corpus import Corpus
@@ -818,6 +818,7 @@ class ELMo(TrainedModel):
         self._begins_anew(pretrained)
         if pretrained and self._network is None:
             raise ValueError("pretrained=True, and this ELMo has no weights yet: ELMo.load(folder) reads some")
+        called = functions("callbacks", callbacks)
         corpus = self._corpus(data, progress=progress)
         if corpus.n_tokens == 0:
             raise ValueError("there is no word in these texts")
@@ -849,7 +850,6 @@ class ELMo(TrainedModel):
         self.history = []
 
         try:
-            given: list[Any] = list(callbacks)
             with self._threaded():
                 train(
                     network,
@@ -858,10 +858,7 @@ class ELMo(TrainedModel):
                     schedule,
                     device=self.device,
                     progress=progress,
-                    callbacks=[
-                        (lambda _, one=one: one(self)) if callable(one) else one  # type: ignore[misc]
-                        for one in given
-                    ],
+                    callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
                     checkpoint=checkpoint,
                     resume=resume,
                     history=self.history,
@@ -887,7 +884,7 @@ class ELMo(TrainedModel):
         if not isinstance(data, Iterable):
             raise TypeError(f"fit takes strings, lists of words, a path or a firth.Corpus, not {type(data).__name__}")
         # Lists of words need no splitting.
-        texts = iter(data)
+        texts = iter(column("texts", data))
         first = list(itertools.islice(texts, 1))
         if first and not isinstance(first[0], str):
             options["tokenizer"] = "whitespace"
@@ -1069,6 +1066,7 @@ class ELMo(TrainedModel):
             If labels and words differ in number, naming the sentence, or fewer than two labels are different.
         """
         words = self._split_all(sentences)
+        labels = [list(column(f"labels[{i}]", own)) for i, own in enumerate(column("labels", labels))]
         if len(labels) != len(words):
             raise ValueError(f"{len(words)} sentences and labels for {len(labels)}")
         for i, (sentence, own) in enumerate(zip(words, labels, strict=True)):

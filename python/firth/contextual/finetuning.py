@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import real_number
+from firth.checks import column, functions, real_number
 from firth.contextual import training
 from firth.contextual.base import HEAD, ContextualModel, Sentence, by_length
 from firth.contextual.models import load_transformer, read_config
@@ -226,10 +226,7 @@ class _FineTuned(Learner):
         callbacks: Iterable[Callable[[Any], object]],
         progress: bool,
     ) -> None:
-        callbacks = list(callbacks)
-        for i, callback in enumerate(callbacks):
-            if not callable(callback):
-                raise TypeError(f"callbacks[{i}] must be a function of the model, not a {type(callback).__name__}")
+        callbacks = functions("callbacks", callbacks)
         given, names = self._read(sentences, labels)
         found = [name for row in names for name in row if name is not None]
         if len(kinds := {type(name) for name in found}) > 1:
@@ -754,9 +751,7 @@ def _share(right: Iterable[bool]) -> float:
 
 
 def _list(name: str, given: Any) -> list[Any]:
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a list, not {type(given).__name__}")
-    return list(given)
+    return list(column(name, given))
 
 
 def _word_lists(sentences: Any) -> list[Sequence[str]]:

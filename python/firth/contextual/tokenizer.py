@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from firth import _tokens, files
-from firth.checks import one_of, whole_number
+from firth.checks import column, one_of, text_or_words, whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -142,8 +142,7 @@ class Tokenizer:
         least = {"bpe": 257, "wordpiece": 32, "words": len(_SPECIAL) + 1}[kind]
         whole_number("vocabulary_size", vocabulary_size, low=least, high=2**31 - 1)
         whole_number("min_count", min_count, low=1)
-        if isinstance(texts, str):
-            raise TypeError("texts is one text; give a list of texts")
+        column("texts", texts)
         tokenizer = _untrained(kind, lowercase)
         options: dict[str, Any] = {"vocab_size": vocabulary_size, "min_frequency": min_count, "show_progress": progress}
         if kind == "wordpiece":
@@ -248,14 +247,10 @@ class Tokenizer:
         TypeError
             If something in `texts` is neither a text nor a list of words.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is one text; give a list, or call encode")
         if length is not None:
             whole_number("length", length, low=1)
-        given = [text if isinstance(text, str) else list(text) for text in texts]
-        for i, text in enumerate(given):
-            if not isinstance(text, str) and not all(isinstance(word, str) for word in text):
-                raise TypeError(f"texts[{i}] is neither a text nor a list of words")
+        items = column("texts", texts, advice=", or call encode")
+        given = [text_or_words(f"texts[{i}]", text) for i, text in enumerate(items)]
         # Where a space is part of the piece behind it, words are a text again, or their pieces would be others.
         joined = [text if isinstance(text, str) else " ".join(text) for text in given] if self._space else None
         found: list[Encoding] = []
@@ -289,9 +284,7 @@ class Tokenizer:
         TypeError
             If something in `texts` is neither a text nor a list of words.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is one text; give a list of texts")
-        joined = list(_joined(texts))
+        joined = list(_joined(column("texts", texts)))
         found = [np.array(raw.ids, np.int32) for raw in self._encoded(self._plain, joined, False, False)]
         if self.unknown is not None:  # a whole word may be spelt like a special piece
             for ids in found:
@@ -564,12 +557,9 @@ def _clean(text: str) -> str:
 
 
 def _joined(texts: Iterable[Text]) -> Iterator[str]:
-    given: Iterable[Any] = texts
-    for i, text in enumerate(given):
-        if not isinstance(text, str):
-            if not isinstance(text, Sequence) or not all(isinstance(word, str) for word in text):
-                raise TypeError(f"texts[{i}] is a {type(text).__name__}: neither a text nor a list of words")
-            text = " ".join(text)
+    for i, given in enumerate(texts):
+        found = text_or_words(f"texts[{i}]", given)
+        text = found if isinstance(found, str) else " ".join(found)
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import corpus, files
-from firth.checks import one_of, real_number, whole_number
+from firth.checks import column, functions, one_of, real_number, text_or_words, whole_number
 from firth.contextual.tokenizer import Text, Tokenizer
 from firth.contextual.transformer import Architecture
 from firth.models.base import CHECKPOINT, expect, records
@@ -90,7 +90,7 @@ def read_texts(
     one_of("documents", documents, ("lines", "blank_lines"))
     paths = paths_of(source)
     if paths is None:
-        return iter(source)  # type: ignore[arg-type]
+        return iter(column("texts", source))
     # The reader of Corpus.from_file: it names file, line and byte of what is wrong.
     options = corpus._Options(1, None, None, "whitespace", "replace", None)
     sources = corpus._sources(paths)
@@ -320,9 +320,8 @@ class TokenIds:
 def _chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
     chunk: list[Text] = []
     size = 0
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) and not isinstance(text, Sequence):
-            raise TypeError(f"texts[{i}] is a {type(text).__name__}: neither a text nor a list of words")
+    for i, given in enumerate(texts):
+        text = text_or_words(f"texts[{i}]", given)
         chunk.append(text)
         size += len(text)
         if len(chunk) == _TEXTS or size > _CHARACTERS:
@@ -758,10 +757,7 @@ def train(
         If the checkpoint is of another training, or is there and `resume` was not asked for; if nothing wants a
         gradient.
     """
-    callbacks = list(callbacks)
-    for i, callback in enumerate(callbacks):
-        if not callable(callback):
-            raise TypeError(f"callbacks[{i}] must be a function of an Evaluation, not a {type(callback).__name__}")
+    callbacks = functions("callbacks", callbacks)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the folder to continue from")
     place = device_of(device)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import finite, one_of
+from firth.checks import finite, functions, one_of
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences
 from firth.runtime import default_threads, padded_rows
@@ -507,10 +507,7 @@ class GradientModel(Model):
             If the matrices do not fit, naming the bytes.
         """
         self._check_data(data)
-        callbacks = list(callbacks)
-        for i, callback in enumerate(callbacks):
-            if not callable(callback):
-                raise TypeError(f"callbacks[{i}] must be a function of the model, not a {type(callback).__name__}")
+        callbacks = functions("callbacks", callbacks)
         folder = None if checkpoint is None else Path(checkpoint)
         if resume and folder is None:
             raise ValueError("resume=True needs checkpoint=, the folder to continue from")

@@ -660,8 +660,6 @@ class FastTextClassifier(Learner):
 
     def _texts(self, texts: Any) -> Bags:
         self._fitted()
-        if isinstance(texts, str | bytes):
-            raise TypeError("texts is one text; give a list of texts, as in predict([text])")
         return self._bags_of(self._reader.texts(texts))
 
     def predict(self, texts: Any, k: int = 1, threshold: float = 0.0) -> Any:

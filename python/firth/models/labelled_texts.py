@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import _core, corpus, files
+from firth.checks import column
 from firth.runtime import default_threads
 
 # fastText parts words at these alone, where str.split knows more white space (and no NUL).
@@ -127,10 +128,11 @@ class Reader:
 
     def texts(self, texts: Any, *, progress: bool = False) -> Texts:
         """Texts in memory."""
+        column("texts", texts)
         options = self._options
         if hasattr(texts, "__len__"):
             options = dataclasses.replace(options, threads=threads_for(len(texts), self.threads))
-        if self.as_fasttext and isinstance(texts, Iterable):
+        if self.as_fasttext:
             texts = list(texts) if hasattr(texts, "__next__") else texts
             if any(map(_parted_otherwise, texts)):
                 options = dataclasses.replace(options, tokenizer=_split_as_fasttext)
@@ -212,10 +214,7 @@ def _parted_otherwise(text: Any) -> bool:
 
 def labels_of(labels: Any) -> Labels:
     """Labels in memory: one for each text, or a list for each."""
-    if isinstance(labels, str | bytes | Mapping):
-        raise TypeError(
-            f"labels must be a list with one label, or a list of labels, a text, not {type(labels).__name__}"
-        )
+    column("labels", labels, rows=True)
     if getattr(labels, "ndim", 1) > 1 and getattr(labels, "dtype", np.dtype(object)).kind in "biuf":
         raise TypeError(
             "labels are a matrix of indicators: give a list of labels for each text, "
