@@ -1268,12 +1268,21 @@ def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) ->
         assert "Saved 3 vectors of 16 numbers" in result.stderr
         expected = load(folders[name]).encode(lines, pooling="mean", normalize=True, layer=0)
         np.testing.assert_array_equal(np.load(out), expected)
+    for asked, layers in (("all", "all"), ("-1,0", [-1, 0])):
+        result = run("encode", folders["gpt"], tmp_path / "new.txt", "-o", out, "--pooling", "last", f"--layer={asked}")
+        assert "Saved 3 vectors of 16 numbers for each of 2 layers" in result.stderr
+        expected = load(folders["gpt"]).encode(lines, pooling="last", layer=layers)
+        np.testing.assert_array_equal(np.load(out), expected)
     long = run("encode", folders["gpt"], "-o", out, stdin="w1 " * 50)
     refused(long, 2, "standard input, line 1 has 50 pieces", "--truncate=16")
     assert run("encode", folders["gpt"], "-o", out, "--truncate", 16, stdin="w1 " * 50).exit_code == 0
     refused(run("encode", folders["gpt"], "-o", tmp_path / "x.txt", stdin="w1"), 2, ".npy")
     refused(run("encode", folders["gpt"], "-o", out, "--layer", 9, stdin="w1"), 2, "--layer must be at most 1")
-    refused(run("encode", folders["gpt"], "-o", out, "--layer", "last", stdin="w1"), 2, "neither a whole number")
+    refused(
+        run("encode", folders["gpt"], "-o", out, "--layer", "last", stdin="w1"),
+        2,
+        "neither whole numbers nor all nor mixture",
+    )
     refused(run("encode", folders["gpt"], "-o", out, "--layer", "mixture", stdin="w1"), 2, "for an ELMo", "a GPT")
     (tmp_path / "odd.txt").write_bytes(b"w1\nw\xff2\nw3 w3\n")
     with pytest.warns(UserWarning, match=r"odd\.txt: 1 invalid UTF-8 sequence was read as U\+FFFD"):
@@ -1333,6 +1342,12 @@ def test_elmo_is_trained_and_encodes(folders: dict[str, Path], tmp_path: Path) -
         assert run("encode", folder, "-o", out, *layer, stdin="W1 w2, w3\n\n").exit_code == 0
         expected = model.encode(["W1 w2, w3"], layer=asked)[0].mean(0)
         np.testing.assert_array_equal(np.load(out), [expected, np.zeros(8)])
+    for pooling, row in (("first", 0), ("last", 2)):
+        assert (
+            run("encode", folder, "-o", out, "--pooling", pooling, "--layer=all", stdin="W1 w2, w3\n\n").exit_code == 0
+        )
+        expected = model.encode(["W1 w2, w3"], layer="all")[0][:, row]
+        np.testing.assert_array_equal(np.load(out), [expected, np.zeros((3, 8))])
     refused(run("attention-map", folder, "w1", "-o", tmp_path / "map.npz"), 1, "holds an ELMo: this takes a GPT or")
     refused(run("encode", folder, "-o", out, "--pooling", "cls", stdin="w1"), 2, "this is an ELMo")
     refused(run("encode", folder, "-o", out, "--device", "abacus", stdin="w1"), 2, "--device must be one of torch's")

@@ -410,10 +410,12 @@ def test_layers_and_poolings(bert: BERT) -> None:
         (states,) = bert.encode([text], layer=layer)
         assert (states == bert.encode([text], layer=layer - 2)[0]).all()
         assert (states == last).all() == (layer == 1)
-    pooled = {how: bert.encode([text, "a3"], pooling=how)[0] for how in ("mean", "max", "cls")}
+    pooled = {how: bert.encode([text, "a3"], pooling=how)[0] for how in ("mean", "max", "cls", "first", "last")}
     np.testing.assert_allclose(pooled["mean"], last.mean(0), atol=1e-6)
     np.testing.assert_allclose(pooled["max"], last.max(0), atol=1e-6)
     np.testing.assert_allclose(pooled["cls"], last[0], atol=1e-6)
+    np.testing.assert_allclose(pooled["last"], last[-1], atol=1e-6)
+    assert (pooled["first"] == pooled["cls"]).all()
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], normalize=True)[0], axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], pooling="max", normalize=True), axis=1), 1, rtol=1e-5)
     # Layer 0 of one piece is the same wherever it stands but for its position; the last knows its company.
@@ -421,15 +423,57 @@ def test_layers_and_poolings(bert: BERT) -> None:
     assert np.abs(near - far).max() > 1e-3
 
 
+def test_several_layers_come_from_one_pass(gpt: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = ["k1 v1 . k2", "", "k3"]
+    single = [gpt.encode(some, layer=layer) for layer in range(3)]
+    passes = []
+    forward = type(gpt.transformer).forward
+    monkeypatch.setattr(
+        type(gpt.transformer), "forward", lambda *args, **rest: passes.append(1) or forward(*args, **rest)
+    )
+    every = gpt.encode(some, layer="all")
+    assert len(passes) == 1
+    assert [one.shape for one in every] == [(3, 4, 32), (3, 0, 32), (3, 1, 32)]
+    for i, states in enumerate(every):
+        for layer in range(3):
+            np.testing.assert_allclose(states[layer], single[layer][i], atol=1e-6)
+    (some_layers, _, _) = gpt.encode(some, layer=[-1, 0, -1])
+    np.testing.assert_array_equal(some_layers, every[0][[2, 0, 2]])
+    pooled = gpt.encode(some, layer=(0, 2), pooling="max", normalize=True)
+    assert pooled.shape == (3, 2, 32)
+    assert (pooled[1] == 0).all()
+    for at, layer in enumerate((0, 2)):
+        expected = gpt.encode(some, layer=layer, pooling="max", normalize=True)
+        np.testing.assert_allclose(pooled[:, at], expected, atol=1e-6)
+    (words,) = gpt.encode(["k1 v1"], layer=[1, 2], words="mean")
+    assert words.shape == (2, 2, 32)
+    assert gpt.encode([], layer="all") == []
+
+
+def test_a_state_is_never_that_of_a_word_that_was_cut(spelling: GPT, bert: BERT) -> None:
+    """Neither zeros for what was cut off, nor the state of a part."""
+    words = ["money", "in", "the", "bank"]
+    sizes = [len(spelling.tokenizer.encode(words[: n + 1], special=False)) for n in range(4)]
+    assert spelling.encode([words], words="mean", truncate=sizes[3])[0].shape == (4, 32)
+    for truncate, word in ((sizes[1], 2), (sizes[1] - 1, 1), (1, 0)):
+        for given in (words, " ".join(words)):
+            said = rf"^sentences\[1\]: truncate={truncate} cuts '\s?{words[word]}', word {word} counted from 0"
+            with pytest.raises(ValueError, match=said):
+                spelling.encode(["in", given], words="mean", truncate=truncate)
+    with pytest.raises(ValueError, match=r"sentences\[0\]: truncate=4 cuts 'c2', word 2"):
+        bert.encode(["a1 b1 c2 a2"], words="first", truncate=4)  # [CLS] and [SEP] take two
+    assert bert.encode([["a1", "b1", ""]], words="first", truncate=4)[0].shape == (3, 32)  # "" has no token to lose
+
+
 def test_words_get_the_states_of_their_pieces(spelling: GPT) -> None:
     words = ["money", "in", "Zürich"]
     encoding = spelling.tokenizer.encode(words)
     (states,) = spelling.encode([words])
-    for how in ("mean", "first", "last"):
+    for how in ("mean", "max", "first", "last"):
         (found,) = spelling.encode([words], words=how)
         for word, row in enumerate(found):
             own = states[[i for i, one in enumerate(encoding.words) if one == word]]
-            expected = {"mean": own.mean(0), "first": own[0], "last": own[-1]}[how]
+            expected = {"mean": own.mean(0), "max": own.max(0), "first": own[0], "last": own[-1]}[how]
             np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
@@ -441,6 +485,7 @@ def test_a_gpt_s_state_knows_nothing_of_what_comes(gpt: GPT, bert: BERT) -> None
 
 def test_empty_sentences_and_long_ones(gpt: GPT, bert: BERT) -> None:
     assert gpt.encode([""])[0].shape == (0, 32)
+    assert GPT.encode(gpt, ["", "k1"], pooling="max")[0].tolist() == [0.0] * 32
     assert (gpt.encode(["", "k1"], pooling="mean")[0] == 0).all()
     assert gpt.encode([]) == []
     for model in (gpt, bert):
@@ -729,7 +774,12 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.encode([3]), TypeError, r"sentences\[0\]"),
         (lambda: gpt.encode([["a", 3]]), TypeError, r"sentences\[0\]\[1\]"),
         (lambda: gpt.encode(["a"], layer=3), ValueError, "layer"),
-        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'cls', 'max' or 'tokens'"),
+        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'max', 'cls', 'first', 'last' or 'tokens'"),
+        (lambda: gpt.encode(["a"], pooling="cls"), ValueError, "pooling='first' takes the first token"),
+        (lambda: gpt.encode(["a"], layer=[]), ValueError, "layer must name at least one"),
+        (lambda: gpt.encode(["a"], layer="last"), TypeError, "layer must be a whole number, not 'last'"),
+        (lambda: gpt.encode(["a"], layer=[0, 3]), ValueError, "layer must be at most 2"),
+        (lambda: gpt.fit(["k1"], callbacks=print), TypeError, r"give \[print\]"),
         (lambda: gpt.encode(["a"], pooling="mean", words="mean"), ValueError, "exclude"),
         (lambda: gpt.encode(["a"], truncate=33), ValueError, "truncate must be at most 32"),
         (lambda: gpt.generate(long), ValueError, "40 pieces and the model 32 positions"),

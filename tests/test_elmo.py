@@ -732,6 +732,14 @@ def test_encode_is_refused_what_it_does_not_take():
     with pytest.raises(ValueError, match="layer must be at most 2"):
         model.encode(["a"], layer=3)
     assert model.encode([]) == []
+    some = ["the cat", "", "a"]
+    every = model.encode(some, layer="all")
+    assert [one.shape[:2] for one in every] == [(3, 2), (3, 0), (3, 1)]
+    mixed = model.encode(some, layer=["mixture", 1])
+    for i in range(3):
+        for layer in range(3):
+            np.testing.assert_array_equal(every[i][layer], model.encode(some, layer=layer)[i])
+        np.testing.assert_array_equal(mixed[i], [model.encode(some)[i], every[i][1]])
     np.testing.assert_array_equal(model.encode(["a b"], layer=-1)[0], model.encode(["a b"], layer=2)[0])
     lengths = np.linalg.norm(model.encode(["a b"], normalize=True)[0], axis=1)
     np.testing.assert_allclose(lengths, 1, rtol=1e-5)

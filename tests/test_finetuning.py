@@ -69,7 +69,41 @@ def test_tuning_teaches_what_states_do_not_hold(bert: BERT) -> None:
     assert losses[-1] < losses[0] / 2
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_poolings_are_those_of_encode(bert: BERT, gpt: GPT, spelling: GPT) -> None:
+    """The head sees what `encode` gives, whichever of its names is asked for."""
+    given, labels = ["a1 a2 a3", "b1", "b2 b0", "a0"], ["a", "b", "b", "a"]
+    for pooling in ("mean", "max", "cls", "first", "last"):
+        model = SentenceClassifier(encoder=bert, head_only=True, pooling=pooling).fit(given, labels)
+        scores = model.head(torch.from_numpy(bert.encode(given, pooling=pooling))).double().softmax(1)
+        np.testing.assert_allclose(model.predict_proba(given), scores.detach().numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="pooling='first' takes the first token"):
+        SentenceClassifier(encoder=gpt, pooling="cls")
+    words, of_words = [["Zürich", "bank"], ["in", "née"]], [["name", "noun"], ["other", "other"]]
+    for pooling in ("mean", "max", "first", "last"):
+        model = TokenClassifier(encoder=spelling, head_only=True, pooling=pooling).fit(words, of_words)
+        states = np.concatenate(spelling.encode(words, words=pooling))
+        best = model.head(torch.from_numpy(states)).argmax(1)
+        assert model.classes_[best.numpy()].tolist() == [label for row in model.predict(words) for label in row]
+    with pytest.raises(ValueError, match="'first' takes a word's first token"):
+        TokenClassifier(encoder=bert, pooling="cls")
+
+
+def test_the_bar_names_the_class_and_what_there_is(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+    """Held-out loss there is none of here: the score of each epoch is in `history`."""
+    given, labels = ["k1 v1", "k2 v2"] * 4, ["a", "b"] * 4
+    SentenceClassifier(encoder=gpt, epochs=1).fit(given, labels, progress=True)
+    shown = capsys.readouterr().err
+    assert "SentenceClassifier: 100%" in shown
+    assert "loss=" in shown
+    assert "_Tuned" not in shown
+    assert "nan" not in shown
+    GPT(**SMALL, kind="words", steps=1).fit(planted(9, 1), progress=True)
+    shown = capsys.readouterr().err
+    assert "GPT: 100%" in shown
+    assert "held_out=" in shown
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "first", "last"])
 def test_words_are_told(spelling: GPT, pooling: str) -> None:
     given = [["money", "in", "Zürich"], ["the", "river", "née"], ["a", "bank"]] * 20
     labels = [["noun", None, "name"], ["article", "noun", "verb"], ["article", "noun"]] * 20

@@ -409,8 +409,8 @@ def test_word_means_refuses(trained):
     encoding = trained["words"].encode("the bank")
     with pytest.raises(ValueError, match="3 states for 4 pieces"):
         word_means(np.zeros((3, 2), np.float32), encoding)
-    with pytest.raises(ValueError, match="how must be 'mean', 'first' or 'last', not 'max'"):
-        word_means(np.zeros((4, 2), np.float32), encoding, "max")
+    with pytest.raises(ValueError, match="how must be 'mean', 'max', 'first' or 'last', not 'cls'"):
+        word_means(np.zeros((4, 2), np.float32), encoding, "cls")
 
 
 def test_refusals(trained, tmp_path):

@@ -1649,13 +1649,14 @@ def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
                 click.echo(line)
 
 
-def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
-    if value is None or value == "mixture":
+def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | str | list[int] | None:
+    if value is None or value in ("all", "mixture"):
         return value
     try:
-        return int(value)
+        numbers = [int(one) for one in value.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a whole number nor mixture") from None
+        raise click.BadParameter(f"{value!r} is neither whole numbers nor all nor mixture") from None
+    return numbers if "," in value else numbers[0]
 
 
 @main.command()
@@ -1666,16 +1667,17 @@ def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | st
         click.option("-o", "--output", type=_PATH, required=True, help="An array of NumPy's (.npy), a row a line."),
         click.option(
             "--pooling",
-            type=click.Choice(["mean", "cls", "max"]),
+            type=click.Choice(["mean", "max", "cls", "first", "last"]),
             show_default="that of a folder of sentence-transformers; else mean",
             help="How to pool the hidden states into one vector.",
         ),
         click.option(
             "--layer",
-            metavar="N|mixture",
+            metavar="N[,N...]|all|mixture",
             callback=_layer,
             show_default="-1; an ELMo's mixture",
-            help="0: the embeddings; -1: the last; mixture: all of an ELMo, weighed as it has learnt.",
+            help="0: the embeddings; -1: the last; several: an axis of layers in the array; mixture: an ELMo's layers, "
+            "weighted as it has learned.",
         ),
         click.option("--normalize", is_flag=True, help="Scale vectors to length 1."),
         click.option("--truncate", type=int, metavar="N", show_default="never", help="Cut texts to so many pieces."),
@@ -1689,7 +1691,7 @@ def encode(
     texts: str,
     output: Path,
     pooling: str | None,
-    layer: int | str | None,
+    layer: int | str | list[int] | None,
     device: str,
     quiet: bool,
     **options: Any,
@@ -1730,7 +1732,8 @@ def encode(
         raise click.UsageError(said) from None
     with files.replacing(output) as file:
         np.save(file, rows)
-    say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[1], 'number')} in {output}")
+    layers = f" for each of {counted(rows.shape[1], 'layer')}" if rows.ndim == 3 else ""
+    say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[-1], 'number')}{layers} in {output}")
 
 
 def _encoded_by_elmo(
@@ -1739,7 +1742,7 @@ def _encoded_by_elmo(
     pooling: str,
     bars: bool,
     *,
-    layer: int | str,
+    layer: int | str | list[int],
     normalize: bool,
     truncate: int | None,
     bf16: bool,
@@ -1748,12 +1751,16 @@ def _encoded_by_elmo(
     if pooling == "cls" or truncate is not None or bf16:
         raise click.UsageError("--pooling cls, --truncate and --bf16 are for transformers, and this is an ELMo")
     states = model.encode(lines, layer=layer, progress=bars)
-    width = 2 * model.projection
-    rows = np.zeros((len(states), width), np.float32)
+    layers = states[0].shape[:-2] if states else ()
+    rows = np.zeros((len(states), *layers, 2 * model.projection), np.float32)
     for i, one in enumerate(states):
-        if len(one):
-            rows[i] = one.mean(0) if pooling == "mean" else one.max(0)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30) if normalize else rows
+        if one.shape[-2] == 0:  # no word
+            continue
+        if pooling in ("mean", "max"):
+            rows[i] = one.mean(-2) if pooling == "mean" else one.max(-2)
+        else:
+            rows[i] = one[..., 0 if pooling == "first" else -1, :]
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-30) if normalize else rows
 
 
 @main.command("attention-map")

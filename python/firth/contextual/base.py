@@ -26,10 +26,10 @@ from firth.checks import column, functions, one_of, text_or_words, whole_number
 from firth.contextual import checkpoints, training
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.hub import local_folder
-from firth.contextual.sentences import MODULES, SentenceModules, pooled, sentence_modules, transformer_folder
+from firth.contextual.sentences import MODULES, SentenceModules, sentence_modules, transformer_folder
 from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
-from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
+from firth.contextual.tokenizer import Encoding, Joining, Pooling, Tokenizer, pooled, word_means
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
 from firth.models.base import CHECKPOINT, Learner, one_at_a_time, option, records
 from firth.vectors import Vectors
@@ -37,8 +37,6 @@ from firth.vectors import Vectors
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-Pooling = Literal["mean", "cls", "max", "tokens"]
-Joining = Literal["mean", "first", "last"]
 Sentence = str | Sequence[str]
 
 DESCRIPTION = "firth.json"  # beside the checkpoint's own files: options and history
@@ -356,6 +354,7 @@ class ContextualModel(TrainedModel):
                         resume=resume,
                         history=self.history,
                         options=self._shared(learnt and not pretrained, pretrained),
+                        name=type(self).__name__,
                     )
             except (KeyboardInterrupt, FloatingPointError):
                 raise  # what had been learnt by then is kept
@@ -592,8 +591,8 @@ class ContextualModel(TrainedModel):
         self,
         sentences: Sequence[Sentence],
         *,
-        layer: int = -1,
-        pooling: Pooling | None = None,
+        layer: int | Sequence[int] | Literal["all"] = -1,
+        pooling: Pooling | Literal["tokens"] | None = None,
         words: Joining | None = None,
         normalize: bool = False,
         truncate: int | None = None,
@@ -607,20 +606,22 @@ class ContextualModel(TrainedModel):
         sentences
             Strings, or lists of words.
         layer
-            Which states: 0 are the embeddings, `layers` or -1 the last.
+            Which hidden states: 0 are the embeddings, `layers` or -1 the last. A list of layers, or "all" of them from
+            0 on, are computed in one pass.
         pooling
             How to pool the hidden states of all tokens, special ones included, into one vector: their "mean", their
-            "max", or the first one ("cls"), which BERT puts before every sentence. "tokens": one vector for each token.
-            None: if the model was read from a folder of sentence-transformers, the vectors that this library returns,
-            with the folder's pooling, prompt and modules; otherwise "tokens".
+            "max", the "first" or the "last" one; "cls" is the first one where it is a special token, as BERT's [CLS].
+            "tokens": one vector for each token. None: if the model was read from a folder of sentence-transformers, the
+            vectors that this library returns, with the folder's pooling, prompt and modules; otherwise "tokens".
         words
-            One state for a word, of its pieces: their "mean", the "first" or the "last". Words of a string are what the
-            tokenizer takes for words.
+            One state for a word, from its tokens' states: their "mean", their "max", the "first" or the "last" one.
+            Words of a string are what the tokenizer takes for words.
         normalize
             Scale every vector to length 1.
         truncate
             Truncate sentences to so many tokens. None: a sentence that is longer than the model's positions is an
-            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length.
+            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length. With `words` it
+            is an error if a word loses a token.
         bf16
             Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
         progress
@@ -629,57 +630,65 @@ class ContextualModel(TrainedModel):
         Returns
         -------
         list of ndarray, or ndarray
-            For each sentence float32 (pieces, dim), special pieces included, or (words, dim); with `pooling` one array
-            (sentences, dim), with zeros for a sentence that has no token. Modules of sentence-transformers may change
-            the number of dimensions.
+            For each sentence float32 (tokens, dim), special tokens included, or (words, dim); with `pooling` one array
+            (sentences, dim), with zeros for a sentence that has no token. With a list of layers there is one axis more:
+            (layers, tokens, dim), (layers, words, dim) and (sentences, layers, dim). Modules of sentence-transformers
+            may change the number of dimensions.
 
         Raises
         ------
         ValueError
-            If a sentence has more pieces than the model has positions, naming it.
+            If a sentence has more tokens than the model has positions, or `truncate` cuts a word whose state is asked
+            for: naming the sentence and the word.
 
         Notes
         -----
         Sentences are run in the order of their lengths, so that little of a batch is padding; the states do not depend
         on what else is in a batch, but for rounding.
         """
-        layer = self._layer(layer)
+        layers, single = chosen_layers(layer, self.layers)
         if pooling is not None:
-            one_of("pooling", pooling, typing.get_args(Pooling))
-            if pooling == "cls" and self._pieces().start is None:
-                raise ValueError(
-                    "pooling='cls' needs a tokenizer that puts a piece before each sentence, as BERT's does"
-                )
+            one_of("pooling", pooling, (*typing.get_args(Pooling), "tokens"))
+            if pooling == "cls":
+                self._check_cls()
         if words is not None:
             one_of("words", words, typing.get_args(Joining))
             if pooling is not None:
                 raise ValueError("pooling and words exclude each other: one vector for a sentence, or one for a word")
         modules = self.sentence_modules if pooling is None and words is None else None
         pooling = None if pooling == "tokens" else pooling
-        width, skip, special = self.dim, 0, self._special
+        given, width, skip, special = checked_sentences(sentences), self.dim, 0, self._special
         if modules is not None:
-            sentences = modules.prompted(checked_sentences(sentences))
+            given = modules.prompted(given)
             truncate = modules.length if truncate is None else truncate
             width, skip, special = modules.width, modules.skipped(self._pieces()), True
-        encodings = self._encoded(sentences, truncate, special=special)
+        encodings = self._encoded(given, truncate, special=special)
+        if words is not None:
+            self._check_words(given, encodings)
         # Of a sentence without a piece nothing is computed, and its words, if it has any, are zeros.
-        found = [np.zeros((0 if words is None else one.n_words, self.dim), np.float32) for one in encodings]
-        vectors = np.zeros((len(encodings), width), np.float32)
-        for rows, states, lengths in self._states(encodings, layer, bf16=bf16, progress=progress):
+        n = len(layers)
+        found = [np.zeros((0 if words is None else one.n_words, n, self.dim), np.float32) for one in encodings]
+        whole = np.zeros((len(encodings), n, width), np.float32)
+        for rows, states, lengths in self._states(encodings, layers, bf16=bf16, progress=progress):
             if modules is not None:
                 with self._running():
-                    vectors[rows] = modules.vectors(states, lengths, skip).cpu().numpy()
+                    made = [modules.vectors(states[:, :, i], lengths, skip) for i in range(n)]
+                whole[rows] = torch.stack(made, 1).cpu().numpy()
                 continue
             if pooling is not None:
-                vectors[rows] = pooled(states, lengths, pooling).cpu().numpy()
+                inside = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+                owners = torch.arange(len(rows), device=states.device).repeat_interleave(lengths)
+                whole[rows] = pooled(states[inside], owners, len(rows), pooling).cpu().numpy()
                 continue
-            whole = states.cpu().numpy()
+            batch = states.cpu().numpy()
             for i, row in enumerate(rows):
-                own = whole[i, : len(encodings[row].ids)].copy()
+                own = batch[i, : len(encodings[row].ids)].copy()
                 found[row] = own if words is None else np.asarray(word_means(own, encodings[row], words))
+        if normalize:
+            whole, found = _unit(whole), [_unit(one) for one in found]
         if pooling is not None or modules is not None:
-            return _unit(vectors) if normalize else vectors
-        return [_unit(one) for one in found] if normalize else found
+            return whole[:, 0] if single else whole
+        return [one[:, 0] if single else np.ascontiguousarray(one.swapaxes(0, 1)) for one in found]
 
     def logits(self, texts: str | Sequence[Sentence], *, truncate: int | None = None) -> NDArray[np.float32]:
         """Scores of every piece at every position.
@@ -700,9 +709,9 @@ class ContextualModel(TrainedModel):
         encodings = self._encoded([texts] if isinstance(texts, str) else texts, truncate)
         time = max((len(one.ids) for one in encodings), default=0)
         scores = np.full((len(encodings), time, len(self._pieces())), np.nan, np.float32)
-        for rows, states, _ in self._states(encodings, self.layers):
+        for rows, states, _ in self._states(encodings, [self.layers]):
             with self._running():
-                batch = self.transformer.logits(states).float().cpu().numpy()
+                batch = self.transformer.logits(states[:, :, 0]).float().cpu().numpy()
             for i, row in enumerate(rows):
                 n = len(encodings[row].ids)
                 scores[row, :n] = batch[i, :n, : scores.shape[2]]
@@ -761,9 +770,9 @@ class ContextualModel(TrainedModel):
         return encodings
 
     def _states(
-        self, encodings: Sequence[Encoding], layer: int, *, bf16: bool = False, progress: bool = False
+        self, encodings: Sequence[Encoding], layers: Sequence[int], *, bf16: bool = False, progress: bool = False
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Batches of sentences of like length: which ones, their states float32 (n, time, dim), and lengths (n,)."""
+        """Batches of sentences of like length: which ones, float32 states (n, time, layers, dim), and lengths (n,)."""
         transformer = self.transformer
         device, padding = self._place(), self._padding()
         batches = list(by_length([len(one.ids) for one in encodings], _BATCH_PIECES))
@@ -776,19 +785,36 @@ class ContextualModel(TrainedModel):
             # Where nothing is padded, nothing need be masked.
             told = None if int(lengths.min()) == ids.shape[1] else lengths
             with self._running(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                if layer == self.layers:
-                    states = transformer(ids, lengths=told)
+                if list(layers) == [self.layers]:
+                    states = [transformer(ids, lengths=told)]
                 else:
-                    states = transformer(ids, lengths=told, all_layers=True)[layer]
-            yield rows, states.float(), lengths
+                    every = transformer(ids, lengths=told, all_layers=True)
+                    states = [every[layer] for layer in layers]
+            yield rows, torch.stack([one.float() for one in states], 2), lengths
 
     def _padding(self) -> int:
         return self._pieces().padding or 0
 
-    def _layer(self, layer: int) -> int:
-        n = self.layers
-        layer = whole_number("layer", layer, low=-n - 1, high=n)
-        return layer if layer >= 0 else n + 1 + layer
+    def _check_cls(self) -> None:
+        """Refuse the pooling of a token that sentences do not begin with."""
+        if not self._special or self._pieces().start is None:
+            raise ValueError(
+                "pooling='cls' needs a model that puts a special token before each sentence, as BERT does; "
+                "pooling='first' takes the first token whatever it is"
+            )
+
+    def _check_words(self, sentences: Sequence[Sentence], encodings: Sequence[Encoding]) -> None:
+        """Refuse words of which `truncate` has cut tokens: their states would be those of a part, or of nothing."""
+        for i, (sentence, one) in enumerate(zip(sentences, encodings, strict=True)):
+            if one.cut is None:
+                continue
+            whole = self._pieces().encode(sentence, special=False)
+            spans = [span for span, word in zip(whole.offsets, whole.words, strict=True) if word == one.cut]
+            word = sentence[spans[0][0] : spans[-1][1]] if isinstance(sentence, str) else sentence[one.cut]
+            raise ValueError(
+                f"sentences[{i}]: truncate={len(one.ids)} cuts {word!r}, word {one.cut} counted from 0, and all after "
+                f"it: split the sentence, or raise truncate"
+            )
 
     def _shown(self, piece: int) -> str:
         """A piece as people read it: with the blank before it, if that is part of it."""
@@ -799,6 +825,21 @@ class ContextualModel(TrainedModel):
         chances = torch.softmax(scores[: len(self._pieces())].double(), 0)
         best = torch.topk(chances, min(k, len(chances)))
         return [(self._shown(int(i)), float(p)) for i, p in zip(best.indices, best.values, strict=True)]
+
+
+def chosen_layers(layer: Any, layers: int, names: Sequence[str] = ()) -> tuple[list[Any], bool]:
+    """What `encode` is given as `layer`: numbers from 0 to `layers`, or `names`; and whether it is a single one."""
+    if isinstance(layer, str) and layer == "all":
+        return list(range(layers + 1)), False
+    single = isinstance(layer, str) or not isinstance(layer, Iterable)
+    chosen: list[Any] = [layer] if single else list(layer)
+    if not chosen:
+        raise ValueError("layer must name at least one layer")
+    named = [isinstance(one, str) and one in names for one in chosen]
+    return [
+        one if known else whole_number("layer", one, low=-layers - 1, high=layers) % (layers + 1)
+        for one, known in zip(chosen, named, strict=True)
+    ], single
 
 
 def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
@@ -819,8 +860,8 @@ def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1; those of no length stay."""
-    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True)
+    """Vectors of length 1; those of no length stay."""
+    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=-1, keepdims=True)
     return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
 
 

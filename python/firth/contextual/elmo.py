@@ -30,7 +30,7 @@ from tqdm import tqdm
 from firth import corpus as corpora
 from firth import files
 from firth.checks import column, functions, real_number, whole_number
-from firth.contextual.base import TrainedModel, checked_sentences, read_description
+from firth.contextual.base import TrainedModel, checked_sentences, chosen_layers, read_description
 from firth.contextual.training import Evaluation, is_first_process, paths_of, train
 from firth.corpus import Corpus
 from firth.models.base import fingerprint, one_at_a_time, option, records
@@ -863,6 +863,7 @@ class ELMo(TrainedModel):
                     resume=resume,
                     history=self.history,
                     options={**self.options, "device": None, "threads": None, "pretrained": pretrained},
+                    name=type(self).__name__,
                 )
         except (KeyboardInterrupt, FloatingPointError):
             raise  # what was learnt is kept
@@ -980,7 +981,7 @@ class ELMo(TrainedModel):
         self,
         sentences: Sequence[str | Sequence[str]],
         *,
-        layer: int | Literal["mixture"] = "mixture",
+        layer: int | Literal["mixture", "all"] | Sequence[int | Literal["mixture"]] = "mixture",
         normalize: bool = False,
         progress: bool = False,
     ) -> list[NDArray[np.float32]]:
@@ -993,7 +994,7 @@ class ELMo(TrainedModel):
         layer
             0: the words' vectors, which do not depend on the sentence, twice; 1 to `layers`, or -1 for the last: an
             LSTM layer's states, forward then backward; "mixture": all of them, weighed as `fit_mixture` has learnt,
-            before that their mean.
+            before that their mean. A list of these, or "all" layers from 0 on, are computed in one pass.
         normalize
             Scale every state to length 1.
         progress
@@ -1002,25 +1003,26 @@ class ELMo(TrainedModel):
         Returns
         -------
         list of ndarray
-            For each sentence float32 (words, 2 * projection).
+            For each sentence float32 (words, 2 * projection); with a list of layers (layers, words, 2 * projection).
 
         Notes
         -----
         Sentences are run in the order of their lengths, so that little of a batch is padding; a state does not depend
         on what else is in its batch, but for rounding.
         """
-        if layer != "mixture":
-            layer = whole_number("layer", layer, low=-self.layers - 1, high=self.layers) % (self.layers + 1)
+        layers, single = chosen_layers(layer, self.layers, ("mixture",))
         words = self._split_all(sentences)
-        found: list[NDArray[np.float32]] = [np.zeros((0, 2 * self.projection), np.float32)] * len(words)
+        nothing = np.zeros((len(layers), 0, 2 * self.projection), np.float32)
+        found: list[NDArray[np.float32]] = [nothing[0] if single else nothing] * len(words)
         for rows, states in self._states(words, progress=progress):
             with self._running():
-                chosen = self.mixture(states) if layer == "mixture" else states[layer]
+                chosen = torch.stack([self.mixture(states) if one == "mixture" else states[one] for one in layers], 1)
                 if normalize:
-                    chosen = F.normalize(chosen, dim=2)
+                    chosen = F.normalize(chosen, dim=3)
             whole = chosen.cpu().numpy()
             for i, row in enumerate(rows):
-                found[row] = whole[i, 1 : len(words[row]) + 1].copy()
+                own = whole[i, :, 1 : len(words[row]) + 1]
+                found[row] = (own[0] if single else own).copy()
         return found
 
     @one_at_a_time

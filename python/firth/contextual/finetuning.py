@@ -12,7 +12,7 @@ import typing
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from firth.checks import column, functions, real_number
 from firth.contextual import training
 from firth.contextual.base import HEAD, ContextualModel, Sentence, by_length
 from firth.contextual.models import load_transformer, read_config
-from firth.contextual.tokenizer import Encoding
+from firth.contextual.tokenizer import Pooling, pooled
 from firth.contextual.transformer import Transformer
 from firth.models.base import Learner, one_at_a_time, option, records
 
@@ -104,12 +104,10 @@ class _Batch(NamedTuple):
         """The same on a device."""
         return _Batch(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
 
-    def features(self, transformer: Transformer) -> Tensor:
-        """The mean state of each unit's pieces, (units, dim)."""
+    def features(self, transformer: Transformer, pooling: Pooling) -> Tensor:
+        """One state for each unit, (units, dim)."""
         states = transformer(self.ids, lengths=self.lengths).float().flatten(0, 1)[self.places]
-        sums = states.new_zeros(len(self.targets), states.shape[1]).index_add(0, self.units, states)
-        means: Tensor = sums / torch.bincount(self.units, minlength=len(self.targets)).clamp(min=1)[:, None]
-        return means
+        return pooled(states, self.units, len(self.targets), pooling)
 
 
 class _Batches:
@@ -159,7 +157,7 @@ class _FineTuned(Learner):
 
     encoder: ContextualModel = dataclasses.field(metadata={"checked_by_class": True})
     head_only: bool = False
-    pooling: Literal["mean", "first", "last"] = "mean"
+    pooling: Pooling = "mean"
     epochs: int = option(3, low=1, high=1_000_000)
     batch_size: int = option(16, low=1, high=1_000_000)
     learning_rate: float = option(5e-5, above=0, high=1e3)
@@ -177,6 +175,8 @@ class _FineTuned(Learner):
         super().__post_init__()
         if not isinstance(self.encoder, ContextualModel):
             raise TypeError(f"encoder must be a GPT or a BERT, not {type(self.encoder).__name__}")
+        if self.pooling == "cls":
+            self.encoder._check_cls()
         self._transformer: Transformer | None = None  # its own, where the encoder's is not good for it
         self._head: nn.Linear | None = None
         self._classes: list[Any] = []
@@ -329,7 +329,7 @@ class _FineTuned(Learner):
         )
 
         def loss(tuned: _Tuned, batch: _Batch) -> tuple[Tensor, int]:
-            features = F.dropout(batch.features(tuned.transformer), self.dropout, tuned.training)
+            features = F.dropout(batch.features(tuned.transformer, self.pooling), self.dropout, tuned.training)
             return F.cross_entropy(tuned.head(features), batch.targets, reduction="sum"), len(batch.targets)
 
         def note(seen: training.Evaluation) -> bool:
@@ -349,6 +349,7 @@ class _FineTuned(Learner):
             device=self.encoder._place(),
             progress=progress,
             callbacks=[note],
+            name=type(self).__name__,
         )
 
     def _measure(self, examples: list[_Example]) -> tuple[float, float]:
@@ -375,7 +376,9 @@ class _FineTuned(Learner):
         batches = list(by_length(lengths, _BATCH_PIECES))
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             with torch.no_grad():
-                found = _Batch.of([examples[row] for row in rows], padding).to(device).features(transformer)
+                found = (
+                    _Batch.of([examples[row] for row in rows], padding).to(device).features(transformer, self.pooling)
+                )
             at = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
             features[torch.from_numpy(at).to(device)] = found
         return features, targets
@@ -469,7 +472,7 @@ class SentenceClassifier(_FineTuned):
         Learn the head alone, on the encoder's states as they are: logistic regression, with `penalty`, solved by
         L-BFGS; the options of training from `epochs` to `dropout` then mean nothing.
     pooling
-        Of the states of a sentence's pieces, special ones included: their "mean", the "first" or the "last".
+        One state for a sentence, from its tokens' states: "mean", "max", "cls", "first" or "last", as in `GPT.encode`.
     epochs
         Passes over the sentences.
     batch_size
@@ -581,9 +584,8 @@ class SentenceClassifier(_FineTuned):
         examples = []
         for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
             n = len(encoding.ids)
-            chosen = {"mean": range(n), "first": range(min(n, 1)), "last": range(n)[-1:]}[self.pooling]
             label = None if targets is None else targets[i][0]
-            examples.append(_Example(encoding.ids, list(chosen), [0] * len(chosen), [label or 0]))
+            examples.append(_Example(encoding.ids, list(range(n)), [0] * n, [label or 0]))
         return examples
 
 
@@ -592,7 +594,7 @@ class TokenClassifier(_FineTuned):
     """Tell the labels of words, such as parts of speech or names, by a transformer's states.
 
     A linear layer on a word's states tells its label; the transformer is tuned with it, or stays as it is. Options are
-    those of `SentenceClassifier`; `pooling` is of a word's pieces.
+    those of `SentenceClassifier`; `pooling` is of a word's tokens: "mean", "max", "first" or "last".
 
     Examples
     --------
@@ -603,6 +605,11 @@ class TokenClassifier(_FineTuned):
     >>> model.predict([["Otto", "sings"]])
     [['name', 'verb']]
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pooling == "cls":
+            raise ValueError("pooling='cls' is of whole sentences; 'first' takes a word's first token")
 
     @one_at_a_time
     def fit(
@@ -686,7 +693,7 @@ class TokenClassifier(_FineTuned):
     ) -> list[_Example]:
         examples = []
         for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
-            places = _pieces_of_words(encoding, self.pooling)
+            places = [(at, word) for at, word in enumerate(encoding.words) if word is not None]
             own = [0] * len(sentences[i]) if targets is None else targets[i]
             # Only words with a label are units; in use, where nothing is known of labels, all words.
             seen = range(len(own)) if targets is None else sorted({word for _, word in places})
@@ -717,15 +724,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(learning)
-
-
-def _pieces_of_words(encoding: Encoding, pooling: str) -> list[tuple[int, int]]:
-    """Which pieces make each word: places and words."""
-    places = [(at, word) for at, word in enumerate(encoding.words) if word is not None]
-    if pooling == "mean":
-        return places
-    ordered = reversed(places) if pooling == "first" else places  # of several, a dict keeps the last
-    return sorted((at, word) for word, at in {word: at for at, word in ordered}.items())
 
 
 def _parted(examples: list[_Example], share: float, seed: int) -> tuple[list[_Example], list[_Example]]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import tokenizers
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Text = str | Sequence[str]  # a text, or its words
+Pooling = Literal["mean", "max", "cls", "first", "last"]  # one state for a sentence
+Joining = Literal["mean", "max", "first", "last"]  # one state for a word
 
 FILE = "tokenizer.json"  # in a folder of the Hugging Face layout
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -56,12 +58,15 @@ class Encoding:
         text, what the tokenizer takes for words (punctuation is one by itself).
     n_words
         How many words were given, or found.
+    cut
+        The number of the first word that lost tokens to a limit of length; None if no word did.
     """
 
     ids: list[int]
     offsets: list[tuple[int, int]]
     words: list[int | None]
     n_words: int
+    cut: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -388,7 +393,7 @@ class Tokenizer:
         return f"Tokenizer({type(self._tokenizer.model).__name__}, {len(self)} pieces)"
 
 
-def word_means(states: Any, encoding: Encoding, how: Literal["mean", "first", "last"] = "mean") -> Any:
+def word_means(states: Any, encoding: Encoding, how: Joining = "mean") -> Any:
     """The states of words, from those of their pieces.
 
     Parameters
@@ -398,7 +403,7 @@ def word_means(states: Any, encoding: Encoding, how: Literal["mean", "first", "l
     encoding
         What the states are the states of.
     how
-        A word's state is the mean of its pieces' states, or that of the first or the last of them.
+        A word's state is the "mean" of its tokens' states, their "max", or the state of its "first" or "last" token.
 
     Returns
     -------
@@ -410,20 +415,48 @@ def word_means(states: Any, encoding: Encoding, how: Literal["mean", "first", "l
     ValueError
         If there are not as many states as pieces.
     """
-    one_of("how", how, ("mean", "first", "last"))
+    one_of("how", how, get_args(Joining))
     if len(states) != len(encoding):
         raise ValueError(f"{len(states)} states for {len(encoding)} pieces")
     rows = torch.as_tensor(states)
     places = [(i, word) for i, word in enumerate(encoding.words) if word is not None]
-    if how != "mean":  # of several rows for a word, the last one stays
-        places = list({word: (i, word) for i, word in (reversed(places) if how == "first" else places)}.values())
     at = torch.tensor([i for i, _ in places], dtype=torch.int64, device=rows.device)
     words = torch.tensor([word for _, word in places], dtype=torch.int64, device=rows.device)
-    sums = rows.new_zeros(encoding.n_words, *rows.shape[1:]).index_add(0, words, rows[at])
+    means = pooled(rows[at], words, encoding.n_words, how)
+    return means if isinstance(states, torch.Tensor) else means.numpy()
+
+
+def pooled(states: torch.Tensor, units: torch.Tensor, n: int, how: Pooling) -> torch.Tensor:
+    """One state for each unit, a sentence or a word, from the states of its tokens.
+
+    Parameters
+    ----------
+    states
+        (tokens, ...).
+    units
+        Which unit each token belongs to, (tokens,) int64 from 0 to `n` - 1.
+    n
+        How many units there are.
+    how
+        The "mean" or the "max" of the tokens' states, or the state of the unit's "first" or "last" token; "cls" is
+        another name for "first".
+
+    Returns
+    -------
+    Tensor
+        (n, ...); zeros for a unit without a token.
+    """
+    zeros, ones = states.new_zeros(n, *states.shape[1:]), [1] * (states.ndim - 1)
     if how == "mean":
-        counts = torch.bincount(words, minlength=encoding.n_words).clamp(min=1)
-        sums = sums / counts.to(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1))
-    return sums if isinstance(states, torch.Tensor) else sums.numpy()
+        counts = torch.bincount(units, minlength=n).clamp(min=1)
+        return zeros.index_add(0, units, states) / counts.to(states.dtype).reshape(-1, *ones)
+    if how == "max":
+        index = units.reshape(-1, *ones).expand_as(states)
+        return zeros.scatter_reduce(0, index, states, "amax", include_self=False)
+    places = torch.arange(len(units), device=units.device)
+    nothing = places.new_full((n,), len(units))  # the row of zeros behind all tokens
+    chosen = nothing.scatter_reduce(0, units, places, "amax" if how == "last" else "amin", include_self=False)
+    return torch.cat([states, states.new_zeros(1, *states.shape[1:])])[chosen]
 
 
 def _untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:
@@ -668,10 +701,13 @@ def _cut(encoding: Encoding, special: list[int], length: int) -> Encoding:
     added = 0
     while added < length and special[len(special) - 1 - added]:
         added += 1
-    kept = [*range(length - added), *range(len(encoding) - added, len(encoding))]
+    end = len(encoding) - added
+    lost = [word for word in encoding.words[length - added : end] if word is not None]
+    kept = [*range(length - added), *range(end, len(encoding))]
     return Encoding(
         [encoding.ids[i] for i in kept],
         [encoding.offsets[i] for i in kept],
         [encoding.words[i] for i in kept],
         encoding.n_words,
+        min(lost, default=None),
     )

@@ -703,6 +703,7 @@ def train(
     resume: bool = False,
     history: list[Evaluation] | None = None,
     options: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> list[Evaluation]:
     """Train a module by AdamW.
 
@@ -740,6 +741,8 @@ def train(
         A list that is emptied and takes the evaluations as they are made, so that they are at hand after an error.
     options
         What else a run that is resumed must share with the one it continues, such as JSON can hold.
+    name
+        What the bar calls the training; None: the module's class.
 
     Returns
     -------
@@ -786,7 +789,7 @@ def train(
             tqdm(
                 total=schedule.steps,
                 initial=run.step,
-                desc=type(module).__name__,
+                desc=name or type(module).__name__,
                 unit=" steps",
                 disable=not progress or processes.rank > 0,
             )
@@ -989,7 +992,8 @@ class _Run:
                 interrupt.answer()
             if self.step % every == 0 or self.step == self.schedule.steps:
                 evaluation = self.evaluate()
-                bar.set_postfix(loss=f"{evaluation.loss:.4f}", held_out=f"{evaluation.held_out:.4f}")
+                shown = {"loss": evaluation.loss, "held_out": evaluation.held_out}
+                bar.set_postfix({key: f"{value:.4f}" for key, value in shown.items() if not math.isnan(value)})
                 self.write_checkpoint()
                 answers = [
                     callback(evaluation) for callback in callbacks
