@@ -203,6 +203,34 @@ def test_numbers_of_the_tokenizer_that_was_learnt(texts: list[str]) -> None:
         GPT(**SMALL).fit(TokenIds.build(texts, model.tokenizer))
 
 
+@pytest.mark.parametrize("kind", ["tokenizers", "transformers"])
+def test_a_tokenizer_of_another_library_trains_and_is_saved(kind: str, texts: list[str], tmp_path: Path) -> None:
+    """Its special tokens have names of their own."""
+    library = pytest.importorskip("tokenizers")
+    vocabulary = {
+        word: i for i, word in enumerate(["?", "___", "(", ")", ".", *(f"{a}{i}" for a in "kv" for i in range(8))])
+    }
+    given = library.Tokenizer(library.models.WordLevel(vocabulary, unk_token="?"))
+    given.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    if kind == "transformers":
+        names = {"unk_token": "?", "mask_token": "___", "cls_token": "(", "sep_token": ")"}
+        given = pytest.importorskip("transformers").PreTrainedTokenizerFast(tokenizer_object=given, **names)
+    else:
+        given = Tokenizer(given, unknown="?", mask="___", start="(", end=")")
+    for model in (GPT(**SMALL, tokenizer=given, steps=2), BERT(**SMALL, tokenizer=given, steps=2)):
+        assert type(model.tokenizer) is Tokenizer
+        model.fit(texts)
+        assert dataclasses.replace(model).tokenizer is model.tokenizer
+        model.save(tmp_path)
+        again = load(tmp_path)
+        np.testing.assert_array_equal(again.encode(["k1 v1"])[0], model.encode(["k1 v1"])[0])
+        for role in ("padding", "mask", "start", "end", "unknown"):
+            assert getattr(again.tokenizer, role) == getattr(model.tokenizer, role)
+        again.fit(texts[:20], pretrained=True)
+    assert len(model.fill_mask("k1 ___ .")[0]) == 5
+    assert len(model.encode(["k1 v1"])[0]) == 4  # ( and ) stand around it
+
+
 def test_names_of_files_are_no_texts(texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(texts))

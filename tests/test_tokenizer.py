@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -385,6 +386,85 @@ def test_transformers_opens_it(kind, trained, tmp_path):
         assert theirs(text)["input_ids"] == trained[kind].encode(text).ids
     assert theirs.mask_token_id == trained[kind].mask
     assert theirs.pad_token_id == trained[kind].padding
+
+
+ROLES = ("padding", "mask", "start", "end", "unknown")
+
+
+def roles(tokenizer):
+    numbers = [getattr(tokenizer, role) for role in ROLES]
+    return [None if number is None else tokenizer.pieces[number] for number in numbers]
+
+
+def of_words(*special):
+    """A tokenizer of the library: whole words, and special tokens that it knows nothing of."""
+    words = ["the", "bank", "of", "river", *special]
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, special[0]))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+def test_special_tokens_by_their_usual_names_or_by_those_given(tmp_path):
+    usual = Tokenizer(of_words("<unk>", "<pad>", "<mask>", "<s>", "</s>"))
+    assert roles(usual) == ["<pad>", "<mask>", "<s>", "</s>", "<unk>"]
+    raw = of_words("?", "_", "___", "(", ")")
+    assert roles(Tokenizer(raw)) == [None] * 5
+    own = Tokenizer(raw, padding="_", mask="___", start="(", end=")", unknown="?")
+    assert roles(own) == ["_", "___", "(", ")", "?"]
+    assert own.special.sum() == 5
+    assert not raw.get_added_tokens_decoder()  # theirs stays as it is
+    for one, text in ((usual, "the <mask> bank"), (own, "the ___ bank")):
+        ids = one.encode(text).ids  # with what stands around a text, as models with a mask are trained
+        assert ids == [one.start, one.get("the"), one.mask, one.get("bank"), one.end]
+        assert one.encode_ids(["the lake ___ <mask>"])[0].tolist() == [one.get("the"), *[one.unknown] * 3]
+    own.save(tmp_path)
+    for again in (Tokenizer.load(tmp_path), Tokenizer(own), pickle.loads(pickle.dumps(own))):
+        assert roles(again) == roles(own)
+        assert again.encode("the ___ bank") == own.encode("the ___ bank")
+    with pytest.raises(ValueError, match=r"mask='\[MASK\]' is not a token of this tokenizer: add it"):
+        Tokenizer(raw, mask="[MASK]")
+
+
+def test_a_post_processor_stays_where_there_is_one(trained):
+    """Around a text stands what the tokenizer itself puts there; a byte-level one goes on trimming its offsets."""
+    raw = of_words("<unk>", "<mask>", "<s>", "</s>")
+    raw.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 7)])
+    one = Tokenizer(raw)
+    assert one.encode("the bank").ids == [0, 1, one.end]
+    assert one.start is None  # or a model would be trained on texts that begin with it, and used on others
+    bytewise = tokenizers.Tokenizer.from_str(trained["bpe"]._tokenizer.to_str())
+    bytewise.add_special_tokens(["<mask>", "<s>", "</s>"])
+    one = Tokenizer(bytewise)
+    found = one.encode("The bank")
+    assert (found.ids[0], found.ids[-1]) == (one.start, one.end)
+    assert found.offsets == [(0, 0), *trained["bpe"].encode("The bank").offsets, (0, 0)]
+
+
+def test_tokenizers_of_transformers(trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    names = {"unk_token": "?", "pad_token": "_", "mask_token": "___", "bos_token": "(", "eos_token": ")"}
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=of_words("?", "_", "___", "(", ")"), **names)
+    ours = Tokenizer(theirs)
+    assert roles(ours) == ["_", "___", "(", ")", "?"]
+    assert ours.encode("the lake", special=False).ids == theirs("the lake")["input_ids"]
+    one_for_all = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+    gpt2 = transformers.PreTrainedTokenizerFast(tokenizer_object=trained["bpe"]._tokenizer, **one_for_all)
+    assert roles(Tokenizer(gpt2)) == ["<|endoftext|>", None, None, "<|endoftext|>", None]
+    gpt2.save_pretrained(tmp_path)
+    assert roles(Tokenizer.load(tmp_path)) == roles(Tokenizer(gpt2))
+    with pytest.raises(TypeError, match=r"ByT5Tokenizer is a slow tokenizer, .*: give a fast one"):
+        Tokenizer(transformers.ByT5Tokenizer())
+
+
+def test_what_is_no_tokenizer():
+    for given in ("bert-base-uncased", object(), len):
+        with pytest.raises(TypeError, match=r"must be a firth\.contextual\.Tokenizer, a tokenizers\.Tokenizer or"):
+            Tokenizer(given)
+    with pytest.raises(ValueError, match="no vocabulary: train it first"):
+        Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE()))
+    implementation = tokenizers.ByteLevelBPETokenizer()
+    implementation.train_from_iterator(TEXTS, vocab_size=300)
+    assert Tokenizer(implementation).encode("the bank", special=False).ids == implementation.encode("the bank").ids
 
 
 def test_word_means():

@@ -180,11 +180,9 @@ class ContextualModel(TrainedModel):
         super().__post_init__()
         if self.dim % self.heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
-        if self.tokenizer is not None and not isinstance(self.tokenizer, Tokenizer):
-            raise TypeError(
-                f"tokenizer must be a firth.contextual.Tokenizer, not {type(self.tokenizer).__name__}; "
-                "Tokenizer.load(path) opens one"
-            )
+        given: Any = self.tokenizer
+        if given is not None and not isinstance(given, Tokenizer):
+            self.__dict__["tokenizer"] = Tokenizer(given)
         if self.embedding is not None:
             if not isinstance(self.embedding, Vectors):
                 raise TypeError(f"embedding must be firth.Vectors, not {type(self.embedding).__name__}")

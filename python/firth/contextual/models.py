@@ -65,7 +65,9 @@ class GPT(ContextualModel):
     tied
         Whether the unembedding is the embedding's matrix.
     tokenizer
-        A `Tokenizer`; None: one is learnt from the texts, and then stands here.
+        A `Tokenizer`, a `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`, which becomes a `Tokenizer` and
+        is saved with the model; None: one is trained on the texts, and then stands here. `Tokenizer(...)` takes the
+        names of special tokens where they are not the usual ones.
     kind, vocabulary_size, min_count, lowercase
         Of a tokenizer that is learnt, see `Tokenizer.train`.
     embedding
@@ -386,7 +388,10 @@ class BERT(ContextualModel):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tokenizer is not None and self.tokenizer.mask is None:
-            raise ValueError("this tokenizer has no [MASK] piece, by which BERT learns: train one of kind='wordpiece'")
+            raise ValueError(
+                "this tokenizer has no [MASK] piece, by which BERT learns: name its token, Tokenizer(tokenizer, "
+                "mask=...), or train one of kind='wordpiece'"
+            )
         if self.tokenizer is None and self.kind == "bpe":
             raise ValueError("kind='bpe' has no [MASK] piece, by which BERT learns: choose 'wordpiece' or 'words'")
 

@@ -75,29 +75,86 @@ class Encoding:
 class Tokenizer:
     """Cuts texts into the pieces of a vocabulary, and puts them together again.
 
-    Made by `train` or `load`. Attributes `padding`, `mask`, `start`, `end` and `unknown` are the numbers of the pieces
-    with these tasks, None where the vocabulary has no such piece.
+    Made by `train` or `load`, or from a tokenizer of another library.
+
+    Parameters
+    ----------
+    tokenizer
+        A `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`, as `AutoTokenizer.from_pretrained` returns it.
+        It is copied: what is done to it later does not show here.
+    padding, mask, start, end, unknown
+        The names of its special tokens. None: the ones that a tokenizer of `transformers` names, or the usual ones,
+        such as [MASK] or <mask>, where the vocabulary has them.
+
+    Attributes
+    ----------
+    padding, mask, start, end, unknown : int or None
+        The numbers of the tokens with these roles, None where the vocabulary has no such token.
+
+    Raises
+    ------
+    TypeError
+        If `tokenizer` is something else, or a slow tokenizer, which runs in Python and has no file format.
+    ValueError
+        If it has no vocabulary, or a name is not in it.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        padding: str | None = None,
+        mask: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        unknown: str | None = None,
+    ) -> None:
+        given, names = _backend(tokenizer)
+        asked = {"padding": padding, "mask": mask, "start": start, "end": end, "unknown": unknown}
         # A copy: what a caller does to theirs, to cut texts or fill them up, must not show here.
-        self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer: Any = tokenizers.Tokenizer.from_str(given.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # For texts to learn from, where "[MASK]" is six characters that somebody wrote.
-        self._plain = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
-        self._plain.encode_special_tokens = True
-        description = json.loads(self._tokenizer.to_str())
-        self._prefix, self._space = _word_marks(description)
-        roles = {}
-        for role, spellings in _ROLES.items():
-            found = (self._tokenizer.token_to_id(spelling) for spelling in spellings)
+        if not self._tokenizer.get_vocab_size():
+            raise ValueError("the tokenizer has no vocabulary: train it first")
+        roles: dict[str, int | None] = {}
+        for role, usual in _ROLES.items():
+            name = asked[role]
+            if name is not None and self.get(name) is None:
+                raise ValueError(
+                    f"{role}={name!r} is not a token of this tokenizer: add it by add_special_tokens first"
+                )
+            spellings = [names[role], *usual] if role in names else [*usual]
+            found = map(self.get, spellings if name is None else [name])
             roles[role] = next((number for number in found if number is not None), None)
-        self.padding: int | None = roles["padding"]
-        self.mask: int | None = roles["mask"]
-        self.start: int | None = roles["start"]
-        self.end: int | None = roles["end"]
-        self.unknown: int | None = roles["unknown"]
+        self.padding = roles["padding"]
+        self.mask = roles["mask"]
+        self.start = roles["start"]
+        self.end = roles["end"]
+        self.unknown = roles["unknown"]
+        self._make_special([number for number in roles.values() if number is not None])
+        # For texts to learn from, where "[MASK]" is six characters that somebody wrote.
+        self._plain: Any = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        self._prefix, self._space = _word_marks(json.loads(self._tokenizer.to_str()))
+
+    def _make_special(self, numbers: list[int]) -> None:
+        """See that tokens with a role are found in texts, and stand around a text where there is a mask, as in BERT."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        ordinary = [number for number in numbers if number not in added or not added[number].special]
+        self._tokenizer.add_special_tokens([self._tokenizer.id_to_token(number) for number in ordinary])
+        if self.mask is None:
+            return
+        if self._tokenizer.num_special_tokens_to_add(False):
+            # A model must be trained on what it is used with: only tokens that are put around a text are its ends.
+            there = self._tokenizer.encode("", add_special_tokens=True).ids
+            self.start, self.end = (one if one in there else None for one in (self.start, self.end))
+            return
+        before, behind = ([] if one is None else [self._tokenizer.id_to_token(one)] for one in (self.start, self.end))
+        if before or behind:
+            around = _around({name: self._tokenizer.token_to_id(name) for name in (*before, *behind)}, before, behind)
+            present = self._tokenizer.post_processor
+            self._tokenizer.post_processor = around if present is None else processors.Sequence([present, around])
 
     @classmethod
     def train(
@@ -184,7 +241,9 @@ class Tokenizer:
             if not place.is_dir():
                 return cls(tokenizers.Tokenizer.from_str(place.read_text(encoding="utf-8")))
             if (place / FILE).exists():
-                return cls(tokenizers.Tokenizer.from_str((place / FILE).read_text(encoding="utf-8")))
+                given = tokenizers.Tokenizer.from_str((place / FILE).read_text(encoding="utf-8"))
+                names = _saved_names(place)
+                return cls(given, **{role: name for role, name in names.items() if given.token_to_id(name) is not None})
             if (place / "vocab.txt").exists():
                 return cls(_old_bert(place))
             if (place / "vocab.json").exists() and (place / "merges.txt").exists():
@@ -484,12 +543,64 @@ def _untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:
     return cast("tokenizers.Tokenizer", made)
 
 
-def _around(numbers: Mapping[str, int]) -> processors.TemplateProcessing:
+def _around(
+    numbers: Mapping[str, int], before: Sequence[str] = ("[CLS]",), behind: Sequence[str] = ("[SEP]",)
+) -> processors.TemplateProcessing:
     """What puts [CLS] and [SEP] around a text, and another [SEP] behind a second one."""
-    special = [(name, numbers[name]) for name in ("[CLS]", "[SEP]")]
-    return processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special
+    special = [(name, numbers[name]) for name in dict.fromkeys((*before, *behind))]
+    second = ["$B:1", *(f"{name}:1" for name in behind)]
+    single: Any = [*before, "$A", *behind]
+    return processors.TemplateProcessing(single=single, pair=single + second, special_tokens=special)
+
+
+def _backend(given: Any) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    """The `tokenizers.Tokenizer` in a tokenizer of another library, and the names of its special tokens."""
+    kind = type(given).__name__
+    if isinstance(given, tokenizers.Tokenizer):
+        return given, {}
+    if isinstance(given, Tokenizer):
+        roles = {role: getattr(given, role) for role in _ROLES}
+        return given._tokenizer, {role: given.pieces[number] for role, number in roles.items() if number is not None}
+    # transformers' fast ones, and those of tokenizers.implementations.
+    inner = getattr(given, "backend_tokenizer", getattr(given, "_tokenizer", None))
+    if isinstance(inner, tokenizers.Tokenizer):
+        return inner, _names(getattr(given, "special_tokens_map", {}))
+    if hasattr(given, "convert_tokens_to_ids"):
+        raise TypeError(
+            f"{kind} is a slow tokenizer, which runs in Python: give a fast one, PreTrainedTokenizerFast, which "
+            "AutoTokenizer.from_pretrained returns where there is one, or train one with Tokenizer.train"
+        )
+    raise TypeError(
+        "tokenizer must be a firth.contextual.Tokenizer, a tokenizers.Tokenizer or a fast tokenizer of transformers, "
+        f"not {kind}; Tokenizer.load(path) opens one"
     )
+
+
+def _names(described: Mapping[str, Any]) -> dict[str, str]:
+    """The names of special tokens by their roles here, from those that `transformers` gives them."""
+    told = {key: value.get("content") if isinstance(value, Mapping) else value for key, value in described.items()}
+    end = told.get("sep_token") or told.get("eos_token")
+    # GPT-2 has one token for all of these, which stands at the end of a text.
+    start, unknown = (
+        one if one != end else None for one in (told.get("cls_token") or told.get("bos_token"), told.get("unk_token"))
+    )
+    found = {
+        "padding": told.get("pad_token"),
+        "mask": told.get("mask_token"),
+        "start": start,
+        "end": end,
+        "unknown": unknown,
+    }
+    return {role: str(name) for role, name in found.items() if name}
+
+
+def _saved_names(folder: Path) -> dict[str, str]:
+    """What the files beside a tokenizer.json call its special tokens."""
+    described: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            described |= json.loads((folder / name).read_text(encoding="utf-8"))
+    return _names(described)
 
 
 def _train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, Any]) -> None:
