@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import pickle
 import re
 import subprocess
 import sys
@@ -108,14 +107,6 @@ def test_bert_learns_the_planted_topics(bert: BERT) -> None:
     assert sum(chance for _, chance in bert.fill_mask("[MASK]", 1000)[0]) == pytest.approx(1)
 
 
-def test_the_same_seed_gives_the_same_model(texts: list[str]) -> None:
-    options = {**SMALL, "kind": "words", "steps": 5, "dropout": 0.1}
-    a, b, c = (GPT(**options, seed=seed).fit(texts) for seed in (3, 3, 4))
-    assert (a.vectors.matrix == b.vectors.matrix).all()
-    assert (a.vectors.matrix != c.vectors.matrix).any()
-    assert [one.loss for one in a.history] == [one.loss for one in b.history]
-
-
 def test_texts_files_corpora_and_ids_are_one(texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(texts))
@@ -125,19 +116,6 @@ def test_texts_files_corpora_and_ids_are_one(texts: list[str], tmp_path: Path) -
     ids = TokenIds.build(texts, tokenizer, held_out=0.05, seed=1)
     losses = [GPT(**options).fit(data).history[-1].loss for data in (texts, path, [path], corpus, ids, iter(texts))]
     assert len(set(losses)) == 1
-
-
-def test_a_killed_run_goes_on_along_the_same_curve(texts: list[str], tmp_path: Path) -> None:
-    options = {**SMALL, "kind": "words", "steps": 12, "evaluate_every": 3, "dropout": 0.1}
-    whole = GPT(**options).fit(texts)
-    folder = tmp_path / "state"
-    ended = GPT(**options).fit(texts, checkpoint=folder, callbacks=[lambda model: model.history[-1].step == 6])
-    assert ended.history[-1].step == 6
-    with pytest.raises(ValueError, match="resume=True"):
-        GPT(**options).fit(texts, checkpoint=folder)
-    resumed = GPT(**options).fit(texts, checkpoint=folder, resume=True)
-    assert [one.held_out for one in resumed.history] == [one.held_out for one in whole.history]
-    assert (resumed.vectors.matrix == whole.vectors.matrix).all()
 
 
 def test_what_is_resumed_has_the_options_of_its_beginning(texts: list[str], tmp_path: Path) -> None:
@@ -257,20 +235,6 @@ def test_a_model_may_have_more_rows_than_its_tokenizer_pieces(gpt: GPT, tmp_path
         GPT.load(tmp_path / "model")
 
 
-def test_callbacks_see_the_model_and_leave_dropout_on(texts: list[str]) -> None:
-    seen = []
-
-    def look(model: GPT) -> None:
-        model.encode(["k1 v1"])
-        seen.append((model.history[-1].step, model.transformer.training))
-
-    options = {**SMALL, "kind": "words", "steps": 6, "evaluate_every": 2, "dropout": 0.2}
-    watched = GPT(**options).fit(texts, callbacks=[look])
-    assert seen == [(2, True), (4, True), (6, True)]
-    assert not watched.transformer.training
-    assert (watched.vectors.matrix == GPT(**options).fit(texts).vectors.matrix).all()
-
-
 def test_only_the_first_process_shows_bars(
     texts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,22 +244,6 @@ def test_only_the_first_process_shows_bars(
         for model in (GPT(**SMALL, vocabulary_size=300, steps=1), elmo):
             model.fit(texts[:20], progress=True)
             assert bool(capsys.readouterr().err) == shown
-
-
-def test_a_failed_fit_changes_nothing(gpt: GPT, texts: list[str]) -> None:
-    before, history = gpt.vectors.matrix, list(gpt.history)
-    for wrong, kind in ((5, TypeError), ([], ValueError), ([7], TypeError), (iter(texts), TypeError)):
-        with pytest.raises(kind):
-            gpt.fit(wrong)
-    assert (gpt.vectors.matrix == before).all()
-    assert gpt.history == history
-
-
-def test_divergence_names_the_step_and_keeps_finite_weights(texts: list[str]) -> None:
-    model = GPT(**{**SMALL, "learning_rate": 1e3}, clip=None, kind="words", steps=200, warmup=0)
-    with pytest.raises(FloatingPointError, match=r"step \d+"):
-        model.fit(texts)
-    assert np.isfinite(model.vectors.matrix).all()
 
 
 # ---- generation
@@ -413,16 +361,6 @@ def test_gpt_answers_in_a_conversation() -> None:
 
 
 # ---- states
-
-
-def test_encode_by_batches_equals_one_by_one(bert: BERT, gpt: GPT, texts: list[str]) -> None:
-    for model, given in ((bert, topics(40, 2)), (gpt, texts)):
-        some = [text[: 6 * (i % 15)] for i, text in enumerate(given[:40])]
-        together = model.encode(some)
-        for text, states in zip(some, together, strict=True):
-            (alone,) = model.encode([text])
-            assert states.shape == alone.shape == (len(model.tokenizer.encode(text, special=model is bert)), 32)
-            assert np.abs(states - alone).max(initial=0) < 1e-5
 
 
 def test_batches_hold_what_is_alike() -> None:
@@ -728,7 +666,7 @@ def test_folders_keep_everything(name: str, tmp_path: Path, request: pytest.Fixt
             if option not in ("tokenizer", "mlp_dim"):
                 assert getattr(again, option) == value
         assert again.tokenizer.pieces == model.tokenizer.pieces
-    dataclasses.replace(again, steps=2).fit(topics(20, 1))  # and on it goes, with its own tokenizer
+    dataclasses.replace(again, steps=2).fit([*topics(20, 1), *planted(20, 1)])  # and on it goes, with its own tokenizer
     model.save(tmp_path / "model")  # over the old one
 
 
@@ -784,15 +722,6 @@ def test_options_are_checked(options: dict[str, object], kind: type[Exception], 
                 model(**options)
 
 
-def test_options_are_fixed() -> None:
-    model = GPT(layers=2)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        model.layers = 3  # type: ignore[misc]
-    assert dataclasses.replace(model, layers=3).layers == 3
-    with pytest.raises(TypeError):
-        GPT(2)  # type: ignore[misc]
-
-
 def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
     long = "k1 " * 40
     for call, kind, said in (
@@ -835,18 +764,16 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: bert.fill_mask(["k1"]), TypeError, "str"),
         (lambda: BERT(kind="bpe"), ValueError, "no .MASK. piece"),
         (lambda: BERT(tokenizer=Tokenizer.train(["a b"] * 3, kind="bpe", vocabulary_size=257)), ValueError, "MASK"),
+        (lambda: GPT(**SMALL, tokenizer=gpt.tokenizer).fit(["w x", "y z"]), ValueError, "knows no word of these texts"),
+        (lambda: BERT(**SMALL, tokenizer=bert.tokenizer).fit(["w x"] * 9), ValueError, "knows no word of these texts"),
+        (lambda: GPT(**SMALL, kind="words").fit(["a b", "c d"]), ValueError, "no word occurs min_count=2 times"),
+        (lambda: ELMo().fit(["a b", "c d"]), ValueError, "no word occurs min_count=2 times"),
+        (lambda: GPT(**SMALL).fit(iter(["k1"])), TypeError, "this iterator can be read once"),
         (lambda: gpt.fit(["k1"], resume=True), ValueError, "needs checkpoint"),
         (lambda: gpt.fit(["k1"], callbacks=[3]), TypeError, r"callbacks\[0\]"),
     ):
         with pytest.raises(kind, match=said):
             call()
-
-
-@pytest.mark.parametrize("name", ["gpt", "bert"])
-def test_models_can_be_pickled(name: str, request: pytest.FixtureRequest) -> None:
-    model = request.getfixturevalue(name)
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(again.encode(["k1 a1 ."])[0], model.encode(["k1 a1 ."])[0])
 
 
 def test_a_failed_save_leaves_what_was_there(gpt: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,8 +312,8 @@ def test_masks_are_80_10_10(whole_words):
     texts = ["reading readers read", "walkers walking walks"] * 30
     tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=60, min_count=80)  # read ##in ##g
     ids = TokenIds.build(texts, tokenizer, held_out=0.0)
-    batches = MaskedBatches(ids, tokenizer, length=34, whole_words=whole_words)
-    inputs, targets = (tensor.numpy() for tensor in batches(0, 4000))
+    batches = MaskedBatches(ids, tokenizer, length=130, whole_words=whole_words)
+    inputs, targets = (tensor.numpy() for tensor in batches(0, 1000))
     assert (inputs[:, 0] == tokenizer.start).all()
     assert (inputs[:, -1] == tokenizer.end).all()
     assert (targets[:, [0, -1]] == -100).all()
@@ -340,6 +340,25 @@ def test_masks_are_80_10_10(whole_words):
     together = tokenizer.continues[text[:, 2:-1]] & ~tokenizer.special[text[:, 1:-2]]
     agree = (chosen[:, 1:-2] == chosen[:, 2:-1])[together]
     assert agree.all() if whole_words else not agree.all()
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_every_row_has_something_to_predict(whole_words):
+    """A training of a few short rows would else have steps, and losses, of nothing."""
+    texts = ["reading readers", "walkers walking"] * 30
+    tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=60, min_count=80)
+    ids = TokenIds.build(texts, tokenizer, held_out=0.1)
+    batches = MaskedBatches(ids, tokenizer, length=9, whole_words=whole_words, probability=0.01)
+    for inputs, targets in (batches(0, 500), batches.held_out(0, 500)):
+        chosen = targets != -100
+        assert chosen.any(1).all()
+        counts = chosen.sum(1)
+        assert (counts == 1).float().mean() > 0.9 or whole_words
+        assert not tokenizer.special[torch.where(chosen, targets, inputs)][chosen].any()
+    blank = MaskedBatches(
+        TokenIds(np.full(40, tokenizer.end), np.array([0, 40]), 1, len(tokenizer)), tokenizer, length=9
+    )
+    assert (blank(0, 3).targets == -100).all()
 
 
 def test_whole_words_begin_behind_the_end_of_a_text():

@@ -47,6 +47,7 @@ _OF_TOKENIZER = ("tokenizer", "kind", "vocabulary_size", "min_count", "lowercase
 _OF_EMBEDDING = ("embedding", "embedding_mode", "embedding_steps", "embedding_project", "embedding_std")
 _OF_FOLDER = {"attention", *_OF_ARCHITECTURE, *_OF_TOKENIZER, *_OF_EMBEDDING}  # what no option of training decides
 _BATCH_PIECES = 4096  # of a batch of sentences, padding included, when nothing is learnt
+_FEW_STEPS = 10  # fewer are not worth a training, and nobody asks for them knowingly without `steps`
 _FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
 
 
@@ -89,7 +90,14 @@ class TrainedModel(Learner):
     def _schedule(self, epoch: float, **others: Any) -> training.Schedule:
         """The options as a schedule; `epoch` is how many examples are one, `others` are no options here."""
         each = self.batch_size * self.accumulate * training.process_count()
-        options = self.options | {"steps": self.steps or max(1, round(self.epochs * epoch / each))} | others
+        steps = self.steps or max(1, round(self.epochs * epoch / each))
+        if self.steps is None and steps < _FEW_STEPS:
+            warnings.warn(
+                f"these texts make {steps} steps of training, too few for a {type(self).__name__} to learn from: set "
+                f"more epochs than {self.epochs:g}, a smaller batch_size than {self.batch_size}, or steps",
+                stacklevel=3,
+            )
+        options = self.options | {"steps": steps} | others
         names = {field.name for field in dataclasses.fields(training.Schedule)}
         return training.Schedule(**{name: value for name, value in options.items() if name in names})
 
@@ -126,6 +134,16 @@ class TrainedModel(Learner):
 
     def _place(self) -> torch.device:
         return training.device_of(self.device)
+
+    def _check_finite(self, *modules: nn.Module | None) -> None:
+        """Refuse to save weights that no folder is read with."""
+        for module in modules:
+            for name, tensor in {} if module is None else module.state_dict().items():
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
+                    raise ValueError(
+                        f"{name} holds numbers that are not finite: this {type(self).__name__} is not saved. Train it "
+                        "again, with a lower learning_rate"
+                    )
 
     @contextlib.contextmanager
     def _saving(self, path: files.PathLike, *, stale: Sequence[str] = ()) -> Iterator[Path]:
@@ -412,11 +430,18 @@ class ContextualModel(TrainedModel):
                     f"these are numbers of {data.vocabulary_size} pieces and the tokenizer has {len(tokenizer)}: they "
                     "are not its own"
                 )
-            return data
-        _texts(data, self.documents)
-        return training.TokenIds.build(
-            data, tokenizer, held_out=self.held_out, seed=self.seed, documents=self.documents, progress=progress
-        )
+            ids = data
+        else:
+            _texts(data, self.documents)
+            ids = training.TokenIds.build(
+                data, tokenizer, held_out=self.held_out, seed=self.seed, documents=self.documents, progress=progress
+            )
+        if not ids.knows(tokenizer.special):
+            raise ValueError(
+                "the tokenizer knows no word of these texts, so all would be one unknown token: give other texts, or "
+                "tokenizer=None to train one"
+            )
+        return ids
 
     def _start_from_vectors(self, transformer: Transformer, tokenizer: Tokenizer) -> StaticStart | None:
         """Put the rows of `embedding` into W_E."""
@@ -487,6 +512,7 @@ class ContextualModel(TrainedModel):
     def _save(self, path: files.PathLike, write_head: Callable[[Path], object] | None = None) -> None:
         """`save`, with what a classifier has beside its transformer."""
         transformer, tokenizer = self.transformer, self._pieces()
+        self._check_finite(transformer)
         with self._saving(path, stale=(HEAD, MODULES)) as folder:
             checkpoints.write(folder, transformer, tokenizer)
             if self.sentence_modules is not None:

@@ -896,6 +896,11 @@ class ELMo(TrainedModel):
         counts = np.bincount(corpus.ids, minlength=len(corpus.vocabulary)).astype(np.int64)
         order = np.argsort(-counts, kind="stable")
         n = min(self.vocabulary_size, int((counts >= self.min_count).sum()))
+        if n == 0:
+            raise ValueError(
+                f"no word occurs min_count={self.min_count} times, so all would be predicted as one rare word: give "
+                "more text, or a lower min_count"
+            )
         targets = np.full(len(counts), _RARE, np.int64)
         targets[order[:n]] = np.arange(_SPECIAL, _SPECIAL + n)
         texts = int((np.diff(corpus.offsets) > 0).sum())
@@ -1172,6 +1177,7 @@ class ELMo(TrainedModel):
         modules = {"network": self.network, "mixture": self.mixture}
         if self.classifier is not None:
             modules["classifier"] = self.classifier
+        self._check_finite(*modules.values())
         tensors = {
             f"{name}.{key}": tensor.detach().cpu().numpy()
             for name, module in modules.items()

@@ -412,6 +412,7 @@ class _FineTuned(Learner):
             Before `fit`.
         """
         head = self._fitted()
+        self.encoder._check_finite(head)
         holder = copy.copy(self.encoder)
         holder.__dict__["_transformer"] = self.transformer
         tensors = {name: value.detach().float().cpu().numpy() for name, value in head.state_dict().items()}

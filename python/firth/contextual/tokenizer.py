@@ -217,6 +217,11 @@ class Tokenizer:
             else:
                 trainer = trainers.WordLevelTrainer(special_tokens=_SPECIAL, **options)
             tokenizer.train_from_iterator(_not_empty(_joined(texts)), trainer=trainer)
+            if kind == "words" and tokenizer.get_vocab_size() == len(_SPECIAL):
+                raise ValueError(
+                    f"no word occurs min_count={min_count} times, so all would be [UNK]: give more text, a lower "
+                    "min_count, or kind='wordpiece'"
+                )
         return cls(tokenizer)
 
     @classmethod

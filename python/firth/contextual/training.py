@@ -300,6 +300,11 @@ class TokenIds:
         """The held-out ids, (tokens,); there may be none."""
         return self.ids[self.offsets[self.n_train] :]
 
+    def knows(self, special: NDArray[np.bool_]) -> bool:
+        """Whether there is a token to learn from other than `special` ones, such as the unknown one."""
+        stream = self.train
+        return any(not special[stream[start : start + (1 << 20)]].all() for start in range(0, len(stream), 1 << 20))
+
     @property
     def fingerprint(self) -> list[int]:
         """Sizes and a checksum of all; reads it once."""
@@ -462,7 +467,7 @@ class MaskedBatches:
     length
         Ids in a row, [CLS] and [SEP] included.
     probability
-        Of an id to be chosen; special ones never are.
+        Of an id to be chosen; special ones never are. In each row at least one is, or one word.
     whole_words
         Whether all pieces of a word are chosen, or none.
     seed
@@ -525,7 +530,9 @@ class MaskedBatches:
             begins[:, 0] = True
             # Every piece has the chance of its word's first one, or of the special one before it.
             chance = np.take_along_axis(chance, np.maximum.accumulate(np.where(begins, places, 0), axis=1), axis=1)
-        chosen = (chance < self.probability) & ~special
+        # At least one of each row, as in BERT: in a few short rows chance may choose none at all for many steps.
+        least = np.where(special, 2.0, chance).min(axis=1, keepdims=True)
+        chosen = ((chance < self.probability) | (chance == least)) & ~special
         others = self._ordinary[(piece * len(self._ordinary)).astype(np.int64)]
         inputs = np.where(chosen & (action < 0.8), self._mask, rows)
         inputs = np.where(chosen & (action >= 0.8) & (action < 0.9), others, inputs)
