@@ -95,7 +95,7 @@ class TrainedModel(Learner):
             warnings.warn(
                 f"these texts make {steps} steps of training, too few for a {type(self).__name__} to learn from: set "
                 f"more epochs than {self.epochs:g}, a smaller batch_size than {self.batch_size}, or steps",
-                stacklevel=3,
+                stacklevel=4,  # past `one_at_a_time`
             )
         options = self.options | {"steps": steps} | others
         names = {field.name for field in dataclasses.fields(training.Schedule)}
@@ -107,7 +107,7 @@ class TrainedModel(Learner):
             warnings.warn(
                 f"{type(self).__name__}.fit begins anew, with random weights: those that were read are not used. "
                 "fit(..., pretrained=True) goes on with them",
-                stacklevel=3,
+                stacklevel=4,  # past `one_at_a_time`
             )
 
     @contextlib.contextmanager
