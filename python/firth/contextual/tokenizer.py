@@ -247,8 +247,8 @@ class Tokenizer:
                 return cls(tokenizers.Tokenizer.from_str(place.read_text(encoding="utf-8")))
             if (place / FILE).exists():
                 given = tokenizers.Tokenizer.from_str((place / FILE).read_text(encoding="utf-8"))
-                names = _saved_names(place)
-                return cls(given, **{role: name for role, name in names.items() if given.token_to_id(name) is not None})
+                roles = _saved_names(place)
+                return cls(given, **{role: name for role, name in roles.items() if given.token_to_id(name) is not None})
             if (place / "vocab.txt").exists():
                 return cls(_old_bert(place))
             if (place / "vocab.json").exists() and (place / "merges.txt").exists():
