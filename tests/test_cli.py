@@ -1218,10 +1218,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"text": text}
     for name in ("gpt", "bert"):
         made[name] = folder / name
-        result = run("train", name, text, "-o", made[name], *TINY, "--steps", 30 if name == "gpt" else 120)
+        result = run("train", name, text, "-o", made[name], *TINY, "--steps", 30 if name == "gpt" else 180)
         assert result.exit_code == 0, result.output
         assert result.stdout == ""
-        assert f"step {30 if name == 'gpt' else 120}: loss " in result.stderr
+        assert f"step {30 if name == 'gpt' else 180}: loss " in result.stderr
         assert f"Saved <{name.upper()} layers=1" in result.stderr
     return made
 
