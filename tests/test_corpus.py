@@ -15,6 +15,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 import firth
 import reference
-from firth import Corpus, Vocabulary, _core, corpus
+from firth import Corpus, Vocabulary, _core, corpus, files
 
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -57,9 +58,10 @@ texts = st.one_of(st.binary(max_size=150), st.lists(st.sampled_from(PIECES), max
 
 
 def read(data, tokenizer="whitespace", *, threads=1, block=None, min_share=1, min_count=1, **options):
-    """The corpus of a file with these bytes, read in small blocks and shares."""
+    """The corpus of a file with these bytes, read in small blocks and shares: any bytes, as if they were text."""
     full = corpus._Options(min_count, None, None, tokenizer, "replace", threads, block, min_share)
-    return corpus._from_file(io.BytesIO(data), dataclasses.replace(full, **options))[0]
+    with mock.patch.object(files, "not_text", return_value=""):
+        return corpus._from_file(io.BytesIO(data), dataclasses.replace(full, **options))[0]
 
 
 def assert_holds(result: Corpus, documents: list[list[str]], invalid: int | None = None) -> None:
@@ -855,8 +857,10 @@ def test_estimate_memory_of_what_it_cannot_tell(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="is empty"):
         Corpus.estimate_memory(path)
-    with pytest.raises(ValueError, match="is compressed"):
-        Corpus.estimate_memory(tmp_path / "a.gz")
+    packed = tmp_path / "b.txt"
+    packed.write_bytes(gzip.compress(b"a b c\n"))
+    with pytest.raises(ValueError, match=r"b\.txt is compressed"):
+        Corpus.estimate_memory(packed)
     with pytest.raises(ValueError, match="'whitespace' and 'words' only"):
         Corpus.estimate_memory(path, tokenizer=str.split)
 

@@ -7,11 +7,10 @@ import functools
 import io
 import itertools
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, overload
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,11 +21,12 @@ from firth.checks import whole_number
 from firth.files import (
     PathLike,
     is_compressed,
+    name_of,
     open_binary,
     pack_words,
     read_own,
+    text_start,
     unpack_words,
-    unpacking,
     write_own,
 )
 from firth.runtime import default_threads
@@ -44,14 +44,9 @@ _TOKENS = 1 << 20  # tokens of a block of lists
 _BATCH = 1000  # texts that a Hugging Face tokenizer gets at a time
 # No character beyond this is a letter or digit (CJK ideographs end at U+33479).
 _LAST_CHARACTER = 0x34000
-_HEAD = 9  # bytes at the start of a file that tell what it is; no block cuts them
+_HEAD = 1 << 16  # bytes at the start of a file that tell whether it is text
+_SHORTEST = 9  # bytes at the start that no block cuts: they tell what a file is
 _LARGEST = {"min_count": 2**62, "max_size": 2**31 - 1, "threads": 4096}
-_BOMS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
 
 
 class Vocabulary:
@@ -511,26 +506,6 @@ def _lower_table() -> NDArray[np.uint32]:
     return np.where(word, lower, 0).astype(np.uint32)
 
 
-def _name_of(source: Source) -> str:
-    if isinstance(source, str | os.PathLike):
-        return "standard input" if source == "-" else os.fspath(source)
-    return str(getattr(source, "name", "the file object"))
-
-
-def _text_start(head: bytes, name: str) -> int:
-    """How many bytes of a file that begins so are a byte order mark; raises if it is no text to read."""
-    for mark, encoding in _BOMS.items():
-        if head.startswith(mark):
-            raise ValueError(f"{name} is {encoding}; convert it: iconv -f {encoding} -t UTF-8")
-    # The length of a JSON header, below 2^32, and the header.
-    if head[4:_HEAD] == b"\0\0\0\0{":
-        raise ValueError(
-            f"{name} is a safetensors file, not a text: a saved corpus is read by Corpus.open, a model by firth.load, "
-            "vectors by firth.load_vectors"
-        )
-    return 3 if head.startswith(b"\xef\xbb\xbf") else 0
-
-
 def _sources(source: Source | Sequence[Source]) -> list[Source]:
     """The files to read, each looked at before the first one is read."""
     if isinstance(source, str | os.PathLike) or hasattr(source, "read"):
@@ -567,32 +542,28 @@ class _Files:
 
     def blocks(self, source: Source) -> Iterator[tuple[int, memoryview]]:
         """A file without its byte order mark, in blocks, each of which lives until the next: its position and bytes."""
-        if isinstance(source, str | os.PathLike) and source != "-":
-            with unpacking(source), open_binary(source) as file:
-                yield from self._blocks_of(file, _name_of(source))
+        name = name_of(source)
+        if not isinstance(source, str | os.PathLike) and isinstance(source.read(0), str):
+            yield from self._shares(self._text_blocks(source, name), name)
         else:
-            yield from self._blocks_of(sys.stdin.buffer if source == "-" else source, _name_of(source))
+            with open_binary(cast("PathLike | IO[bytes]", source)) as file:
+                yield from self._shares(self._byte_blocks(file, name), name)
 
-    def _blocks_of(self, file: Any, name: str) -> Iterator[tuple[int, memoryview]]:
+    def _shares(self, blocks: Iterator[memoryview], name: str) -> Iterator[tuple[int, memoryview]]:
         step = self.options.block_bytes
         at = 0
-        for block in self._text_blocks(file, name) if isinstance(file.read(0), str) else self._byte_blocks(file, name):
-            for begin in range(_text_start(bytes(block[:_HEAD]), name) if at == 0 else 0, len(block), step):
+        for block in blocks:
+            for begin in range(text_start(bytes(block[:_HEAD]), name) if at == 0 else 0, len(block), step):
                 yield at + begin, block[begin : begin + step]
             at += len(block)
             self.bar.update(len(block))
 
-    def _byte_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(max(_HEAD, self.options.block_bytes)))
+    def _byte_blocks(self, file: BinaryIO, name: str) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(max(_SHORTEST, self.options.block_bytes)))
         while True:
             n = 0
             while n < len(buffer):
-                if hasattr(file, "readinto"):
-                    got = file.readinto(buffer[n:])
-                else:
-                    data = file.read(len(buffer) - n)
-                    got = None if data is None else len(data)
-                    buffer[n : n + (got or 0)] = data or b""
+                got = file.readinto(buffer[n:])  # type: ignore[attr-defined]
                 if got is None:
                     raise BlockingIOError(f"{name} gives nothing yet and does not wait: make it blocking")
                 if not got:
@@ -604,7 +575,7 @@ class _Files:
                 return
 
     def _text_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
-        while text := file.read(max(_HEAD, self.options.block_bytes)):
+        while text := file.read(max(_SHORTEST, self.options.block_bytes)):
             try:
                 data = text.encode()
             except UnicodeEncodeError:
@@ -619,7 +590,7 @@ class _Files:
     def feed(self, counter: _core.TextCounter) -> None:
         """Everything to the counter."""
         for source in self.sources:
-            name, before = _name_of(source), counter.invalid
+            name, before = name_of(source), counter.invalid
             for i, (at, block) in enumerate(self.blocks(source)):
                 if i == 0:
                     counter.begin_file(at)
@@ -637,7 +608,7 @@ class _Files:
     def lines(self) -> Iterator[str]:
         """Every line of every file, as text, for tokenizers that are not ours."""
         for source in self.sources:
-            name, byte, line = _name_of(source), 0, 0
+            name, byte, line = name_of(source), 0, 0
             rest: list[bytes] = []  # of a line that goes on in the next block
             for at, block in self.blocks(source):
                 byte = at - sum(map(len, rest))  # where the line at hand begins
@@ -718,7 +689,7 @@ def _count_file(
             files.feed(counter)
         else:
             surrogates = _feed_tokens(counter, _tokenised(files.lines(), options.tokenizer), options)
-    names = ", ".join(map(_name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
+    names = ", ".join(map(name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
     if surrogates:
         files.note_invalid(f"tokens of {names}", surrogates)
     return counter, names, files.invalid
@@ -834,7 +805,7 @@ def _estimate_memory(path: PathLike, options: _Options) -> dict[str, int]:
             file.seek(start)
             data = file.read(size if len(starts) == 1 else sample)
             if start == 0:
-                data = data[_text_start(data[:_HEAD], str(path)) :]
+                data = data[text_start(data[:_HEAD], str(path)) :]
             sampled += len(data)
             for counter in [whole] if i % 2 else [whole, half]:
                 counter.begin_file(0)

@@ -295,10 +295,10 @@ def _spearman(x: list[float], y: list[float]) -> float:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, blank ones left out."""
-    with files.open_binary(path) as file:
+    with files.open_text(path) as file:
         for number, line in enumerate(file, 1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                text = line.decode().strip()
             except UnicodeDecodeError:
                 raise ValueError(f"{path}, line {number} is not UTF-8: {line!r}") from None
             if text:
