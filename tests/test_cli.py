@@ -452,7 +452,7 @@ def test_train_takes_saved_counts(text: Path, tmp_path: Path) -> None:
     assert run(*common, counts, "-q").output == ""
     refused(run(*common, counts, "--min-count", 2), 2, f"--min-count was settled when the counts in {counts} were made")
     refused(run(*common, counts, text), 2, f"{counts} holds saved counts, which stand alone")
-    refused(run(*common, counts, "--save-model", counts), 2, f"{counts} is what shall be read")
+    refused(run(*common, counts, "--save-model", counts), 2, f"{counts} is an input of this command")
 
 
 @pytest.mark.parametrize("name", ["skipgram", "lsa"])
@@ -692,7 +692,7 @@ def test_counts_that_cannot_be_written_are_found_before_counting(
     missing = tmp_path / "missing" / "o"
     refused(run("count", text, *more, which, missing), 1, str(missing), "no folder")
     refused(run("count", text, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
-    refused(run("count", text, *more, which, text), 2, f"{text} is what shall be read")
+    refused(run("count", text, *more, which, text), 2, f"{text} is an input of this command")
     refused(run("count", text, tmp_path / "other", *more, which, tmp_path / "o"), 1, "other: No such file")
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
@@ -831,7 +831,7 @@ def test_phrases_that_cannot_be_written_are_found_before_reading(
     missing = tmp_path / "missing" / "o"
     refused(run("phrases", places, *more, which, missing), 1, str(missing), "no folder")
     refused(run("phrases", places, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
-    refused(run("phrases", places, *more, which, places), 2, f"{places} is what shall be read")
+    refused(run("phrases", places, *more, which, places), 2, f"{places} is an input of this command")
     refused(run("phrases", tmp_path / "other", *more, which, tmp_path / "p"), 1, "other: No such file")
     assert [path.name for path in tmp_path.iterdir()] == ["places.txt"]
 

@@ -1946,7 +1946,7 @@ def _tried(path: files.PathLike, inputs: Sequence[files.PathLike] = ()) -> Itera
     place = Path("standard output" if stream else path)
     if not stream:
         if any(_is_file(one, place) for one in inputs):
-            raise click.UsageError(f"{place} is what shall be read; write to another file")
+            raise click.UsageError(f"{place} is an input of this command; write to another file")
         if place.is_dir():
             raise click.ClickException(f"{place} is a folder; give a file name")
         if not place.parent.is_dir():

@@ -353,9 +353,9 @@ def not_text(head: bytes) -> str:
         return "not text: it is a tar archive; extract the files in it"
     head = head[:_EXAMINED]
     nul = head.count(0)
-    if 5 * nul > len(head) and (encoding := _wide_encoding(head)):
-        return f"{encoding} without a byte order mark; convert it: iconv -f {encoding} -t UTF-8"
     control = len(head) - len(head.translate(None, _CONTROL))
+    if control > max(1, len(head) / 5) and (encoding := _wide_encoding(head)):
+        return f"{encoding} without a byte order mark; convert it: iconv -f {encoding} -t UTF-8"
     characters = head.decode(errors="replace")
     invalid = characters.count("\ufffd") - head.count(b"\xef\xbf\xbd")
     if nul > max(1, len(head) / 1000) or control > max(1, len(head) / 100):
@@ -368,12 +368,14 @@ def not_text(head: bytes) -> str:
 
 
 def _wide_encoding(head: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, if a file with many NULs is text in one of them."""
+    """UTF-16 or UTF-32 without a mark, if a file with many control characters and NULs is text in one of them."""
     head = head[: len(head) // 4 * 4] or head[: len(head) // 2 * 2]
     for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
         text = head.decode(encoding, errors="replace")
-        # A text of many NULs is one in Latin letters; in the other byte order they would be Chinese ones.
-        if "\0" not in text and sum(letter < "\u0250" for letter in text) > 0.8 * len(text):
+        # Hardly any bytes are UTF-32 by chance. In UTF-16 a byte is a control character or NUL where the character is
+        # Latin, Greek, Cyrillic, Hebrew or Arabic; in the other byte order these would be Chinese ones.
+        beyond = "\ufffd" if "32" in encoding else "\u0800"
+        if "\0" not in text and sum(letter < beyond for letter in text) > 0.8 * len(text):
             return encoding
     return ""
 
