@@ -235,6 +235,27 @@ def test_compressed_files(tmp_path, suffix, pack):
     assert_holds(Corpus.from_file(str(path), min_count=1, tokenizer=str.split), DOCUMENTS)
 
 
+def test_compression_is_told_by_contents_wherever_text_comes_from(tmp_path):
+    packed = gzip.compress(TEXT.encode())
+    path = tmp_path / "text.txt"
+    path.write_bytes(packed)
+    for source in (
+        path,
+        io.BytesIO(packed),
+        [io.BytesIO(TEXT.encode()[:22]), io.BytesIO(gzip.compress(TEXT.encode()[22:]))],
+    ):
+        assert_holds(Corpus.from_file(source, min_count=1), DOCUMENTS)
+    program = "import firth; print(firth.Corpus.from_file('-', min_count=1)[2][2])"
+    result = subprocess.run([sys.executable, "-c", program], input=packed, capture_output=True, check=True)
+    assert result.stdout.decode().strip() == "lends"
+
+
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(OSError, match="it is closed: 'standard input'"):
+        Corpus.from_file("-")
+
+
 def test_open_files_and_standard_input(tmp_path):
     class OnlyRead:
         def __init__(self):
@@ -437,6 +458,23 @@ def test_safetensors_files_are_no_texts(tmp_path):
     with pytest.raises(ValueError, match="safetensors file"):
         Corpus.estimate_memory(path)
     assert_holds(read(b"abcdefg {", block=1), [["abcdefg", "{"]])
+
+
+@pytest.mark.parametrize("tokenizer", ["whitespace", str.split])
+def test_what_is_not_text_is_refused_with_its_name(tmp_path, tokenizer):
+    path = tmp_path / "noise.txt"
+    path.write_bytes(np.random.default_rng(1).bytes(5000))
+    with path.open("rb") as file:
+        for source in (path, file):
+            with pytest.raises(ValueError, match=r"noise\.txt is not text in UTF-8: .*iconv"):
+                Corpus.from_file(source, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"noise\.txt is not text"):
+        Corpus.estimate_memory(path)
+    path.write_bytes("the bank\n".encode("utf-16-le"))
+    with pytest.raises(
+        ValueError, match=r"noise\.txt is UTF-16LE without a byte order mark; convert it: iconv -f UTF-16LE"
+    ):
+        Corpus.from_file([io.BytesIO(b"good text"), path], tokenizer=tokenizer)
 
 
 def test_invalid_text_is_counted_and_told(tmp_path):

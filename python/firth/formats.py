@@ -242,7 +242,10 @@ def _check_size(request: Request, rows: int, size: int, least: int) -> None:
     if size < 1:
         raise ValueError(f"{request.path}: vectors must have at least 1 number each, not {size}")
     if (least * size > len(request.data) and rows > 0) or size > _LARGEST:
-        raise ValueError(f"{request.path}: the header promises vectors of {size} numbers, more than the file can hold")
+        raise ValueError(
+            f"{request.path}: the header promises vectors of {size} numbers, more than the file can hold: it is "
+            "damaged or cut short"
+        )
 
 
 def _read_glove(request: Request) -> Table:
@@ -376,9 +379,8 @@ def _read_binary(request: Request) -> Table:
     elif whole == promised:
         end = int(spans[-1, 1]) + 1 + 4 * size if whole else header.end()
         if left := len(data[end:].strip(b"\r\n")):
-            rows.wrong = (
-                f"{_count(left, 'byte')} follow the last of the {_count(promised, 'entry')} that the header promises"
-            )
+            follow = "1 byte follows" if left == 1 else f"{left} bytes follow"
+            rows.wrong = f"{follow} the last of the {_count(promised, 'entry')} that the header promises"
     return _assemble(request, data, rows)
 
 
