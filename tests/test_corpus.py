@@ -15,6 +15,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -361,6 +362,62 @@ def test_hugging_face_tokenizer_is_not_allowed_to_cut_or_fill(tmp_path):
     assert tokenizer.truncation["max_length"] == 3
 
 
+@pytest.mark.parametrize("kind", ["tokenizers", "transformers, fast", "transformers, slow", "firth.contextual"])
+def test_tokenizers_of_several_libraries_give_their_tokens(kind, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "the", "bank", "##s", "river"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(dict(zip(vocabulary, range(9), strict=True)), unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["[CLS]"])
+    if kind == "firth.contextual":
+        pytest.importorskip("torch")
+        tokenizer = pytest.importorskip("firth.contextual").Tokenizer(tokenizer)
+    elif kind.startswith("transformers"):
+        transformers = pytest.importorskip("transformers")
+        if kind == "transformers, fast":
+            tokenizer = transformers.PreTrainedTokenizerFast(
+                tokenizer_object=tokenizer, model_max_length=3, unk_token="[UNK]"
+            )
+        else:
+            tokenizer = slow_tokenizer(transformers)
+    lines = ["the banks the banks", "", "a river"]
+    expected = [["the", "bank", "##s", "the", "bank", "##s"], [], ["[UNK]", "river"]]
+    path = tmp_path / "text.txt"
+    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    assert_holds(Corpus.from_iterable(lines, min_count=1, tokenizer=tokenizer), expected)
+    assert_holds(Corpus.from_file(path, min_count=1, tokenizer=tokenizer), expected)
+    if kind == "transformers, slow":
+        return
+    with pytest.warns(UserWarning, match="documents: 1 lone surrogate was read"):
+        assert len(Corpus.from_iterable(["the bank \ud800"], min_count=1, tokenizer=tokenizer)[0]) == 3
+    with pytest.raises(ValueError, match=r"documents\[1\] holds a lone surrogate"):
+        Corpus.from_iterable(["the", "bank \ud800"], min_count=1, tokenizer=tokenizer, errors="strict")
+
+
+def slow_tokenizer(transformers):
+    """One of transformers that is written in Python."""
+
+    class Slow(transformers.PreTrainedTokenizer):
+        def __init__(self):
+            super().__init__(unk_token="[UNK]")
+
+        vocab_size = 0
+
+        def get_vocab(self):
+            return {}
+
+        def _tokenize(self, text):
+            words = {"the": ["the"], "banks": ["bank", "##s"], "river": ["river"]}
+            return [token for word in text.split() for token in words.get(word, ["[UNK]"])]
+
+        def _convert_token_to_id(self, token):
+            return 0
+
+    return Slow()
+
+
 def test_a_function_sees_one_line_at_a_time():
     seen = []
 
@@ -562,6 +619,8 @@ def test_tokenizers_that_are_none():
         ({"errors": "ignore"}, ValueError, "'replace' or 'strict'"),
         ({"tokenizer": "letters"}, ValueError, "tokenizer must be 'whitespace'"),
         ({"tokenizer": 3}, TypeError, "tokenizer must be a function"),
+        # Such as tiktoken's, which give numbers.
+        ({"tokenizer": SimpleNamespace(encode_batch=len)}, TypeError, "tokenizer must be a function"),
         ({"vocabulary": ["a"]}, TypeError, "must be a Vocabulary"),
         ({"vocabulary": Vocabulary(["a"]), "max_size": 3}, ValueError, "not both"),
     ],

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     import tokenizers
 
 Source: TypeAlias = PathLike | IO[bytes] | IO[str]
-Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer"
+# Also transformers' tokenizers and firth.contextual.Tokenizer, whose modules need not be installed.
+Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer | Any"
 
 _BLOCK = 8 << 20  # bytes that each thread gets at a time; between blocks the bar moves and Ctrl-C is seen
 _LARGEST_BLOCK = 256 << 20
@@ -289,8 +290,9 @@ class Corpus:
             "whitespace" splits as `str.split` does. "words" takes the lower-cased runs of letters, digits and
             underscores, as ``re.findall(r"\w+", text.lower())`` does but character by character: the capital sigma
             becomes σ at the end of a word too, İ becomes i. A function from a text to a list of str is called for
-            each line; so is a Hugging Face ``tokenizers.Tokenizer``, without special tokens, truncation or padding.
-            Those two do not see a carriage return at a line's end.
+            each line; so is a ``tokenizers.Tokenizer``, a tokenizer of Hugging Face's transformers or a
+            `firth.contextual.Tokenizer`: their tokens as strings, without special tokens, truncation or padding.
+            None of these sees a carriage return at a line's end.
         errors
             What becomes of invalid UTF-8: "replace" puts U+FFFD for each invalid part, as ``bytes.decode`` does, and
             warns; "strict" raises.
@@ -473,8 +475,11 @@ class _Options:
                     f"tokenizer must be 'whitespace', 'words', a function or a tokenizers.Tokenizer, not "
                     f"{self.tokenizer!r}"
                 )
-        elif not callable(self.tokenizer) and not hasattr(self.tokenizer, "encode_batch"):
-            raise TypeError(f"tokenizer must be a function from a text to a list of str, not {self.tokenizer!r:.60}")
+        elif not callable(self.tokenizer) and _fast_tokenizer(self.tokenizer) is None:
+            raise TypeError(
+                "tokenizer must be a function from a text to a list of str, or a tokenizer of tokenizers, transformers "
+                f"or firth.contextual, not {self.tokenizer!r:.60}"
+            )
 
     @property
     def strict(self) -> bool:
@@ -642,18 +647,29 @@ def _invalid_text(name: str, line: int, byte: int) -> ValueError:
     )
 
 
+def _fast_tokenizer(tokenizer: Any) -> Any:
+    """The ``tokenizers.Tokenizer`` that this is or that does the work in it; None if there is none."""
+    if type(tokenizer).__module__ == "firth.contextual.tokenizer":
+        return tokenizer._tokenizer
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)  # of transformers' fast tokenizers
+    return inner if hasattr(inner, "encode_batch") and hasattr(inner, "to_str") else None
+
+
 def _tokenised(texts: Iterator[str], tokenizer: Any) -> Iterator[Sequence[str]]:
-    if hasattr(tokenizer, "encode_batch"):
+    fast = _fast_tokenizer(tokenizer)
+    if fast is not None:
         # A copy, because a tokenizer may be set to cut texts at some length, or to fill them up.
-        whole = type(tokenizer).from_str(tokenizer.to_str())
+        whole = type(fast).from_str(fast.to_str())
         whole.no_truncation()
         whole.no_padding()
         while batch := list(itertools.islice(texts, _BATCH)):
             for encoding in whole.encode_batch(batch, add_special_tokens=False):
                 yield encoding.tokens
         return
+    # Those tokenizers of transformers that are written in Python give numbers when they are called.
+    tokenize = tokenizer.tokenize if hasattr(tokenizer, "convert_tokens_to_ids") else tokenizer
     for i, text in enumerate(texts):
-        tokens = tokenizer(text)
+        tokens = tokenize(text)
         if not isinstance(tokens, list | tuple):
             raise TypeError(f"the tokenizer gave a {type(tokens).__name__} for documents[{i}], not a list of str")
         yield tokens
@@ -732,7 +748,8 @@ def _count_iterable(documents: Any, options: _Options, *, progress: bool = False
             counter.end_file()
             invalid = texts.invalid
         elif isinstance(first[0], str):
-            invalid = _feed_tokens(counter, _tokenised(_only_texts(iterator), options.tokenizer), options)
+            given = _Strings(iterator, _fast_tokenizer(options.tokenizer) is not None, options.strict)
+            invalid = _feed_tokens(counter, _tokenised(iter(given), options.tokenizer), options) + given.invalid
         elif options.tokenizer != "whitespace":
             raise TypeError(
                 f"documents[0] is of type {type(first[0]).__name__}, but a tokenizer takes strings; give texts, or "
@@ -743,11 +760,29 @@ def _count_iterable(documents: Any, options: _Options, *, progress: bool = False
     return counter, invalid
 
 
-def _only_texts(documents: Iterator[Any]) -> Iterator[str]:
-    for i, text in enumerate(documents):
-        if not isinstance(text, str):
-            raise TypeError(f"documents[{i}] is of type {type(text).__name__}, not a string as documents[0] is")
-        yield text
+@dataclasses.dataclass
+class _Strings:
+    """Documents that must be strings; with `clean`, their lone surrogates are replaced, or refused if `strict`."""
+
+    documents: Iterator[Any]
+    clean: bool
+    strict: bool
+    invalid: int = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for i, text in enumerate(self.documents):
+            if not isinstance(text, str):
+                raise TypeError(f"documents[{i}] is of type {type(text).__name__}, not a string as documents[0] is")
+            if self.clean:
+                replaced, n = _tokens.replace_surrogates(text)
+                if n and self.strict:
+                    raise ValueError(
+                        f"documents[{i}] holds a lone surrogate, which is no text; replace it, or give errors='replace'"
+                    )
+                self.invalid += n
+                yield replaced
+            else:
+                yield text
 
 
 def _finish(counter: _core.TextCounter, options: _Options, name: str, invalid: int) -> Corpus:

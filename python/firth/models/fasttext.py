@@ -16,6 +16,7 @@ from firth.models.word2vec import Bags, Word2Vec
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
+_MOST_ROWS = 1 << 20  # that the kernel takes for one word, its own among them
 _BLOCK = 1 << 16  # rows of buckets written at once
 
 
@@ -285,6 +286,13 @@ class FastText(Word2Vec):
             begins, hashed = Subwords.hashed(words, self.min_n, self.max_n, self.bucket, self.n_threads)
         else:
             begins, hashed = np.zeros(len(words) + 1, np.int64), np.zeros(0, np.int64)
+        lengths = np.diff(begins)
+        if len(lengths) and lengths.max() >= _MOST_ROWS:
+            word = words[int(lengths.argmax())]
+            raise ValueError(
+                f"the word {word[:20]!r}..., of {len(word):,} characters, has {lengths.max():,} n-grams, and FastText "
+                f"takes fewer than {_MOST_ROWS:,}: leave it out of the corpus, or lower max_n"
+            )
         buckets, places = np.unique(hashed, return_inverse=True)
         # The word's own row comes first in its bag.
         bag_begins = begins + np.arange(len(words) + 1)
