@@ -255,3 +255,55 @@ def test_options_that_cannot_be_are_told_with_the_file(corpus, tmp_path):
     fasttext_format.write(tmp_path / "wrong.bin", dataclasses.replace(stored, min_n=4))
     with pytest.raises(ValueError, match=r"wrong\.bin .* min_n \(4\) must not be above max_n \(3\)"):
         firth.FastText.from_fasttext(tmp_path / "wrong.bin")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": lambda rows: rows[:-1]}, r"rows must be float32 of shape"),
+        ({"rows": lambda rows: rows[:, :-1]}, r"rows must be float32 of shape"),
+        ({"rows": lambda rows: rows.astype(np.float64)}, r"rows must be float32 of shape .*, not float64"),
+        ({"buckets": lambda buckets: buckets[:-1]}, r"rows must be float32 of shape"),
+        ({"buckets": lambda buckets: buckets[::-1].copy()}, r"buckets must rise within 0 \.\. "),
+        ({"buckets": lambda buckets: buckets + 2**40}, r"buckets must rise within 0 \.\. "),
+        ({"buckets": lambda buckets: buckets - 2**40}, r"buckets must rise within 0 \.\. "),
+        ({"buckets": lambda buckets: buckets.astype(np.int32)}, r"buckets must be int64"),
+        ({"context": lambda context: context[:, :3].copy()}, r"context must be float32 of shape"),
+        ({"counts": lambda counts: counts[1:]}, r"counts must be int64 of shape"),
+        ({"counts": lambda counts: -counts}, r"counts must not be negative"),
+        ({"vectors": lambda vectors: vectors[:, :3].copy()}, r"vectors must be float32 of shape"),
+        ({"vectors": lambda vectors: vectors[1:], "counts": lambda counts: counts[1:]}, "must be|vectors for"),
+        ({"words": lambda words: np.full_like(words, ord("a"))}, r"words must differ"),
+    ],
+)
+def test_a_damaged_model_is_refused_by_name(model, tmp_path, change, message):
+    model.save(tmp_path / "whole")
+    tensors, metadata = files.read_tensors(tmp_path / "whole")
+    tensors |= {name: changed(tensors[name]) for name, changed in change.items()}
+    files.write_tensors(tmp_path / "damaged.model", tensors, metadata)
+    with pytest.raises(ValueError, match=rf"damaged\.model is a damaged model.*{message}"):
+        firth.load(tmp_path / "damaged.model")
+
+
+def test_a_model_with_a_word_twice_is_refused_by_name(corpus, tmp_path):
+    model = make(epochs=1).fit(corpus)
+    model.to_fasttext(tmp_path / "m.bin")
+    stored = fasttext_format.read(tmp_path / "m.bin")
+    for changes, message in (
+        ({"words": [stored.words[0]] * len(stored.words)}, "words must differ"),
+        ({"counts": -stored.counts}, "counts must not be negative"),
+    ):
+        for name, value in changes.items():
+            object.__setattr__(stored, name, value)
+        fasttext_format.write(tmp_path / "wrong.bin", stored)
+        with pytest.raises(ValueError, match=rf"wrong\.bin is damaged: {message}"):
+            firth.FastText.from_fasttext(tmp_path / "wrong.bin")
+
+
+def test_a_word_of_too_many_ngrams_is_named():
+    long = "x" * 200_000
+    corpus = firth.Corpus.from_iterable([["short", long]] * 3, min_count=1)
+    with pytest.raises(
+        ValueError, match=r"the word 'xxxxxxxxxxxxxxxxxxxx'\.\.\., of 200,000 characters, has 1,\d+,\d+ n-"
+    ):
+        firth.FastText(min_n=1, max_n=8, vector_size=2, bucket=10).fit(corpus)

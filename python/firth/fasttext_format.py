@@ -121,6 +121,9 @@ class FastTextFile:
                 f"counts must be int64 of {len(self.words)} words and {len(self.labels)} labels, "
                 f"not {self.counts.dtype} of shape {self.counts.shape}"
             )
+        if self.counts.min(initial=0) < 0:
+            raise ValueError(f"counts must not be negative: that of entry {int(self.counts.argmin()) + 1} is "
+                             f"{self.counts.min()}")  # fmt: skip
         n_ngrams = self.bucket
         if self.pruned is not None:
             if self.pruned.dtype != np.int32 or self.pruned.ndim != 2 or self.pruned.shape[1] != 2:

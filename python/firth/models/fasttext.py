@@ -278,7 +278,36 @@ class FastText(Word2Vec):
             "context": stored.output,
             "counts": stored.counts,
         }
+        try:
+            model._view = model._vectors_of(vectors)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
         return model
+
+    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        # A model whose training diverged has vectors alone.
+        if tensors.keys() - {"vectors", *files.PACKED_WORDS}:
+            buckets, counts = tensors["buckets"], tensors["counts"]
+            n_words, size = len(tensors["vectors"]), self.vector_size
+            shapes = {
+                "vectors": (n_words, size),
+                "rows": (n_words + buckets.size, size),
+                "context": (len(tensors["context"]), size),
+                "buckets": (buckets.size,),
+                "counts": (n_words,),
+            }
+            for name, shape in shapes.items():
+                tensor, dtype = tensors[name], np.float32 if len(shape) == 2 else np.int64
+                if tensor.dtype != dtype or tensor.shape != shape:
+                    raise ValueError(
+                        f"{name} must be {np.dtype(dtype)} of shape {shape}, not {tensor.dtype} of {tensor.shape}"
+                    )
+            within = not len(buckets) or (buckets[0] >= 0 and buckets[-1] < self.bucket)
+            if not within or (buckets[:-1] >= buckets[1:]).any():
+                raise ValueError(f"buckets must rise within 0 .. {self.bucket - 1}")
+            if counts.min(initial=0) < 0:
+                raise ValueError("counts must not be negative")
+        super()._restore(tensors, metadata)
 
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags, NDArray[np.float32]]:
         words = vocabulary.words
