@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import firth
-from firth import Corpus, FastText, FastTextClassifier, Phrases, Vocabulary, evaluate, load_vectors
+from firth import Corpus, FastText, FastTextClassifier, Phrases, Vocabulary, evaluate, files, load_vectors
 
 # How many damages each file gets; more of them, and others, with FIRTH_DAMAGES=2000.
-DAMAGES = int(os.environ.get("FIRTH_DAMAGES", "40"))
+DAMAGES = int(os.environ.get("FIRTH_DAMAGES", "32"))
 
 DOCUMENTS = [[f"w{i % 7}", f"word{i % 5}", "naïve", f"w{i % 3}"] for i in range(40)]
 TEXTS = [" ".join(document) for document in DOCUMENTS]
@@ -147,6 +147,12 @@ def use_questions(path: Path) -> None:
 VECTORS = firth.Vectors(["w0", "w1", "word1", "naïve"], np.eye(4, 3, dtype=np.float32))
 
 
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes most of the time of so many small files."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
     return Corpus.from_iterable(DOCUMENTS, min_count=1)
@@ -257,3 +263,54 @@ def test_a_damaged_file_can_be_used_or_is_refused_by_name(name: str, corpus: Cor
             assert "damaged.file" in str(error), repr(error)  # noqa: PT017
             assert not isinstance(error, UnicodeError)  # noqa: PT017
     assert refused > 0
+
+
+def altered(value: Any) -> list[Any]:
+    """A value of a header with each of its parts, or it itself, put in place by another one, or left out."""
+    found: list[Any] = [None, "x", -1, 0, 2**70, 1.5, True, [], {}]
+    if isinstance(value, dict):
+        for name, part in value.items():
+            found += [{**value, name: one} for one in altered(part)]
+            found.append({other: one for other, one in value.items() if other != name})
+        found.append({**value, "more": 1})
+    elif isinstance(value, list) and value:
+        found += [[one, *value[1:]] for one in altered(value[0])]
+        found += [value[1:], value + value]
+    return found
+
+
+def altered_arrays(array: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """An array of another size, shape, type or contents."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    found = [flat[:0], flat[:-1].copy(), flat[::-1].copy().reshape(array.shape), np.concatenate([flat, flat])]
+    found += [flat, array[None], array[1:], array.T.copy(), np.full_like(array, -1 if array.dtype.kind != "u" else 255)]
+    found += [np.zeros_like(array), np.full_like(array, 127)]
+    if array.dtype.kind == "i":
+        found += [np.full_like(array, np.iinfo(array.dtype).max), np.full_like(array, np.iinfo(array.dtype).min)]
+    return found + [array.astype(kind) for kind in ("f4", "f8", "f2", "i4", "i8", "u1") if array.dtype != kind]
+
+
+@pytest.mark.parametrize(
+    "name", ["safetensors", "FastText", "PPMI, sparse", "classifier, quantised", "corpus", "counts", "phrases"]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_of_firth_s_with_other_contents_can_be_used_or_is_refused_by_name(
+    name: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    write, use = FORMATS[name]
+    path, target = tmp_path / "whole", tmp_path / "damaged.file"
+    write(path, corpus)
+    tensors, metadata = files.read_tensors(path)
+    kinds = [(tensors, one) for one in altered(metadata) if isinstance(one, dict)]
+    for tensor in tensors:
+        kinds += [({**tensors, tensor: one}, metadata) for one in altered_arrays(tensors[tensor])]
+        kinds.append(({other: one for other, one in tensors.items() if other != tensor}, metadata))
+    refused = 0
+    for arrays, described in kinds:
+        files.write_tensors(target, arrays, described)
+        try:
+            use(target)
+        except (ValueError, OSError) as error:
+            refused += 1
+            assert "damaged.file" in str(error), repr(error)  # noqa: PT017
+    assert refused > 10

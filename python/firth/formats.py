@@ -487,6 +487,9 @@ def _read_safetensors(request: Request) -> Table:
     words = _unpacked(path, tensors)
     if matrix.ndim != 2 or len(matrix) != len(words):
         raise ValueError(f"{path}: {name} of shape {matrix.shape} does not fit {len(words)} words")
+    if len(set(words)) < len(words):
+        word, n = Counter(words).most_common(1)[0]
+        raise ValueError(f"{path} is damaged: it holds the word {word!r} {n} times")
     if request.limit is not None:
         words, matrix = words[: request.limit], matrix[: request.limit]
     return words, matrix if matrix.dtype == np.float32 else matrix.astype(np.float32)
