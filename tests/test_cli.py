@@ -1050,6 +1050,10 @@ def test_vectors_may_come_from_a_pipe(compass: Path, tmp_path: Path) -> None:
     assert run("analogy", "-", "east", "west", "north", stdin=compass.read_bytes()).exit_code == 0
     (tmp_path / "gold").write_text("east west 0\neast northeast 1\n")
     assert "2      2" in run("evaluate", "-", tmp_path / "gold", stdin=compass.read_bytes()).stdout
+    said = run("evaluate", compass, "-", stdin=gzip.compress(b"\xef\xbb\xbf: one\neast west north south\n")).stdout
+    assert "standard input  right answers      1" in said
+    refused(run("evaluate", compass, "-", stdin=b"east west\n"), 1, "standard input, line 1 should be two words and")
+    refused(run("evaluate", "-", "-"), 2, "standard input can be only one of the files")
     refused(run("neighbors", "-", stdin=compass.read_bytes()), 2, "cannot hold both the vectors and the words")
     refused(run("neighbors", "-", "up", stdin=compass.read_bytes()), 1, "of standard input: 'up'")
     pipe = tmp_path / "pipe"

@@ -56,7 +56,7 @@ def query(vectors: firth.Vectors) -> None:
         if np.isfinite(vectors[word]).all():
             vectors.most_similar(word, topn=2)
     if isinstance(vectors, firth.models.fasttext.SubwordVectors):
-        assert "unseenish" not in vectors
+        assert "unseenish" not in vectors.index
         assert vectors["unseenish"].shape == (vectors.vector_size,)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import io
 import itertools
 import lzma
 import math
@@ -23,7 +24,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import IO, Any, NoReturn, TypeVar, cast
 
 import click
 import numpy as np
@@ -378,7 +379,7 @@ def _as_flags(names: Iterable[str]) -> Iterator[None]:
 def skipgram(**arguments: Any) -> None:
     """Tell the words around a word from random ones (word2vec).
 
-    The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst;
+    The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain or compressed;
     several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
@@ -394,8 +395,8 @@ def skipgram(**arguments: Any) -> None:
 def cbow(**arguments: Any) -> None:
     """Tell a word from random ones by the words around it (word2vec).
 
-    The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2,
-    .xz or .zst; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+    The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain or
+    compressed; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
     Example:
@@ -409,7 +410,7 @@ def cbow(**arguments: Any) -> None:
 def fasttext(**arguments: Any) -> None:
     """Learn words and their pieces, for unseen words too (fastText).
 
-    The model is fastText's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several
+    The model is fastText's. INPUT is text, one sentence or paragraph a line; plain or compressed; several
     files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by
     --save-model alone: -o writes the words' vectors, and its .bin is word2vec's format.
 
@@ -427,7 +428,7 @@ def fasttext(**arguments: Any) -> None:
 def glove(**arguments: Any) -> None:
     """Fit the logarithms of co-occurrence counts (GloVe).
 
-    The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files
+    The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain or compressed; several files
     are read as one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth
     count wrote, which bring their own window, side and weighting.
 
@@ -445,7 +446,7 @@ def ppmi(**arguments: Any) -> None:
     """Compare counts with what chance would give (PPMI).
 
     The matrix is that of positive pointwise mutual information; its greatest singular values and their vectors make it
-    dense. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as
+    dense. INPUT is text, one sentence or paragraph a line; plain or compressed; several files are read as
     one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth count
     wrote, which bring their own window, side and weighting.
 
@@ -462,8 +463,8 @@ def ppmi(**arguments: Any) -> None:
 def lsa(**arguments: Any) -> None:
     """Find words that stand in the same documents (LSA).
 
-    The model is latent semantic analysis. INPUT is text, and each of its lines a document; plain, .gz, .bz2, .xz or
-    .zst; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+    The model is latent semantic analysis. INPUT is text, and each of its lines a document; plain or compressed; several
+    files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
     Example:
@@ -841,7 +842,7 @@ def classifier(
 ) -> None:
     """Tell the labels of texts (fastText's classifier).
 
-    In INPUT every line is a text and its labels, each the word that follows the prefix; plain, .gz, .bz2, .xz or .zst.
+    In INPUT every line is a text and its labels, each the word that follows the prefix; plain or compressed.
     firth predict, test and quantize read a .model as they read a .bin; firth quantize writes a small .ftz for fastText.
 
     \b
@@ -1299,7 +1300,7 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 
 @main.command()
 @click.argument("path", metavar="VECTORS", type=_STREAM)
-@click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=_STREAM)
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Read only so many vectors of the file."
 )
@@ -1312,7 +1313,7 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 )
 @click.option("--method", type=_METHOD, default="3cosadd", help="How answers are scored.")
 def evaluate(
-    path: files.PathLike, gold: tuple[Path, ...], limit: int | None, restrict_vocab: int, method: Method
+    path: files.PathLike, gold: tuple[files.PathLike, ...], limit: int | None, restrict_vocab: int, method: Method
 ) -> None:
     """Compare vectors with what people said.
 
@@ -1324,6 +1325,8 @@ def evaluate(
     Example:
       firth evaluate vectors.txt EN-WS-353-ALL.txt questions-words.txt
     """
+    if [path, *gold].count("-") > 1:
+        raise click.UsageError("standard input can be only one of the files")
     read = [_read_gold(file) for file in gold]
     vectors = _queried(path, limit)
     rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
@@ -1337,11 +1340,27 @@ def evaluate(
                     err=True,
                 )
             rows.append(
-                _score_row(file.name, "rank correlation", similar.pairs, similar.found, similar.spearman, ".3f")
+                _score_row(
+                    Path(files.name_of(file)).name,
+                    "rank correlation",
+                    similar.pairs,
+                    similar.found,
+                    similar.spearman,
+                    ".3f",
+                )
             )
         else:
             answers = firth.evaluate.analogies(vectors, asked, restrict_vocab=restrict_vocab, method=method)
-            rows.append(_score_row(file.name, "right answers", answers.asked, answers.found, answers.accuracy, ".1%"))
+            rows.append(
+                _score_row(
+                    Path(files.name_of(file)).name,
+                    "right answers",
+                    answers.asked,
+                    answers.found,
+                    answers.accuracy,
+                    ".1%",
+                )
+            )
             rows += [
                 _score_row(f"  {one.name}", "", one.asked, one.found, one.accuracy, ".1%") for one in answers.sections
             ]
@@ -1354,13 +1373,21 @@ def _score_row(name: str, measure: str, asked: int, known: int, score: float, st
     return name, measure, f"{asked:,}", f"{known:,}", coverage, "-" if math.isnan(score) else format(score, style)
 
 
-def _read_gold(path: Path) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
+def _read_gold(path: files.PathLike) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
     """Word pairs with scores; or analogies, if the first line is that of a section."""
-    _, first = next(firth.evaluate._lines(path), (0, ""))
+    with files.open_text(path) as file:
+        data = file.read()  # once, for it may be a pipe
+
+    def again() -> IO[bytes]:
+        copy = io.BytesIO(data)
+        copy.name = files.name_of(path)
+        return copy
+
+    _, first = next(firth.evaluate._lines(again()), (0, ""))
     if first.startswith(":"):
-        return firth.evaluate._read_questions(path)
+        return firth.evaluate._read_questions(again())
     try:
-        pairs = list(firth.evaluate._read_pairs(path))
+        pairs = list(firth.evaluate._read_pairs(again()))
     except ValueError as error:
         hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
         raise click.ClickException(f"{error}{hint}") from None
@@ -1582,7 +1609,7 @@ train.add_command(
         """Learn to tell the next piece of text from those before (GPT).
 
         The model is a transformer that reads from the left. INPUT is text, one document a line unless --documents says
-        otherwise; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is standard input.
+        otherwise; plain or compressed; several files are read as one; - is standard input.
 
         \b
         Examples:
@@ -1597,7 +1624,7 @@ train.add_command(
         """Learn to tell masked pieces of text from those around (BERT).
 
         The model is a transformer that reads from both sides. INPUT is text, one document a line unless --documents
-        says otherwise; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is standard input.
+        says otherwise; plain or compressed; several files are read as one; - is standard input.
 
         \b
         Examples:
@@ -1612,7 +1639,7 @@ train.add_command(
         """Learn to tell the next word from either side (ELMo).
 
         The model is two language models of LSTMs, one for each direction, over words spelt in characters. INPUT is
-        text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is
+        text, one sentence or paragraph a line; plain or compressed; several files are read as one; - is
         standard input.
 
         \b

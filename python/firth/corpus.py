@@ -275,9 +275,9 @@ class Corpus:
         Parameters
         ----------
         source
-            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. Paths that
-            end in .gz, .bz2, .xz or .zst are unpacked as they are read. Only ``\n`` ends a line; blank lines are
-            empty documents, so that document i is line i.
+            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. What is
+            compressed (gzip, bzip2, xz, Zstandard), whatever its name, is decompressed as it is read. Only ``\n`` ends
+            a line; blank lines are empty documents, so that document i is line i.
         min_count
             Words that occur less often are left out.
         max_size
@@ -311,8 +311,15 @@ class Corpus:
         OSError
             If a file is missing, is a directory, or cannot be read.
         ValueError
-            If there is no text, no word is left, a file is UTF-16, UTF-32 or a safetensors file such as a saved corpus,
-            or (``errors="strict"``) text is invalid: naming the file, the line and the byte.
+            If there is no text, no word is left, a file is not text in UTF-8, or (``errors="strict"``) text is invalid:
+            naming the file, the line and the byte.
+
+        Notes
+        -----
+        A file is not text in UTF-8 if it has the byte order mark of UTF-16 or UTF-32, is of a known kind (safetensors,
+        zip, tar, PDF, Parquet, pickle, NumPy), or if in its first 64 KiB more than one byte in a thousand is NUL, more
+        than one in a hundred a control character, or more than three characters in ten are invalid. The error names the
+        remedy. Latin-1 and the like stay far below that: their invalid characters become U+FFFD, with a warning.
         """
         options = _Options(min_count, max_size, vocabulary, tokenizer, errors, threads)
         corpus, invalid = _from_file(source, options, progress=progress)
