@@ -1329,7 +1329,11 @@ def test_classifier_refuses_bad_input(tmp_path: Path, labelled: Path, text: Path
     out = tmp_path / "m"
     refused(run("train", "classifier", text, "-o", out), 1, "no line of", "__label__")
     refused(run("train", "classifier", tmp_path / "none", "-o", out), 1, "none")
-    refused(run("train", "classifier", labelled, "-o", labelled), 2, "what shall be read")
+    refused(run("train", "classifier", labelled, "-o", labelled), 2, "is an input of this command")
+    for flag in ("--validation", "--pretrained"):
+        (tmp_path / "v.txt").write_text("1 2\na 1 2\n")
+        target = tmp_path / "v.txt"
+        refused(run("train", "classifier", labelled, "-o", target, flag, target), 2, "is an input of this command")
     refused(run("train", "classifier", labelled, "-o", out, "--patience", 3), 1, "needs validation")
     refused(run("train", "classifier", labelled, "-o", out, "--min-n", 5, "--max-n", 2), 2, "--min-n")
     refused(run("predict", compass, labelled), 1)
