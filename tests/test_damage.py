@@ -169,7 +169,7 @@ def fitted(kind: type[Any], **options: Any) -> Callable[[Path, Corpus], None]:
 
 def fasttext(**options: Any) -> Callable[[Path, Corpus], None]:
     return lambda path, corpus: (
-        FastText(vector_size=4, threads=1, epochs=1, bucket=30, **options).fit(corpus).to_fasttext(path)
+        FastText(vector_size=4, threads=1, epochs=1, bucket=30, sample=0, **options).fit(corpus).to_fasttext(path)
     )
 
 
@@ -221,8 +221,8 @@ FORMATS: dict[str, tuple[Callable[[Path, Corpus], None], Callable[[Path], None]]
     "fastText's classifier, hs": (classifier(None, True, loss="hs", word_ngrams=2), use_fasttext_classifier),
     "fastText, quantised": (classifier({"norms": True}, True, word_ngrams=2), use_fasttext_classifier),
     "fastText, pruned": (classifier({"cutoff": 280}, True, min_n=2, max_n=3), use_fasttext_classifier),
-    "Word2Vec": (fitted(firth.Word2Vec, epochs=1), use_model),
-    "FastText": (fitted(FastText, epochs=1, bucket=30), use_model),
+    "Word2Vec": (fitted(firth.Word2Vec, epochs=1, sample=0), use_model),
+    "FastText": (fitted(FastText, epochs=1, bucket=30, sample=0), use_model),
     "GloVe's model": (fitted(firth.GloVe, epochs=1), use_model),
     "PPMI": (fitted(firth.PPMI), use_model),
     "LSA": (fitted(firth.LSA), use_model),
