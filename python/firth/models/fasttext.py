@@ -285,8 +285,8 @@ class FastText(Word2Vec):
         return model
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        # A model whose training diverged has vectors alone.
-        if tensors.keys() - {"vectors", *files.PACKED_WORDS}:
+        # A model whose training diverged has the words' vectors alone.
+        if tensors.keys() - {"vectors", "counts", *files.PACKED_WORDS}:
             buckets, counts = tensors["buckets"], tensors["counts"]
             n_words, size = len(tensors["vectors"]), self.vector_size
             shapes = {
