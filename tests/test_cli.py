@@ -1564,3 +1564,15 @@ def test_standard_input_is_learnt_from(folders: dict[str, Path], tmp_path: Path)
     result = run("train", "gpt", "-", "-o", tmp_path / "m", *TINY, "--steps", 30, stdin=folders["text"].read_bytes())
     assert result.exit_code == 0, result.output
     assert (firth.load(tmp_path / "m").vectors.matrix == firth.load(folders["gpt"]).vectors.matrix).all()
+    result = run("train", "gpt", "-", "-o", tmp_path / "n", *TINY, stdin="the bank".encode("utf-16"))
+    refused(result, 1, "Error: standard input is UTF-16; convert it: iconv -f UTF-16 -t UTF-8\n")
+
+
+def test_a_text_in_a_pipe_is_read_once_though_it_is_used_twice(folders: dict[str, Path], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(gzip.compress(folders["text"].read_bytes())))
+    writer.start()
+    result = run("train", "gpt", pipe, "-o", tmp_path / "m", *TINY, "--steps", 2)
+    writer.join()
+    assert result.exit_code == 0, result.output

@@ -1568,7 +1568,7 @@ class _TrainContextual(click.Command):
                 if one == "-" or not path_of_one.is_file():  # text is read twice: for the tokenizer, and to train
                     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="firth-"))
                     path_of_one = Path(folder, "standard input" if one == "-" else path_of_one.name)
-                    with files.open_binary(one) as source, path_of_one.open("wb") as file:
+                    with files.open_text(one) as source, path_of_one.open("wb") as file:
                         shutil.copyfileobj(source, file)
                 data.append(path_of_one)
             if next(contextual.training.read_texts(data), None) is None:

@@ -325,10 +325,10 @@ def text_start(head: bytes, name: str) -> int:
     Notes
     -----
     Real texts have flaws, which are replaced and counted elsewhere: a line in another encoding, Latin-1 throughout, a
-    stray NUL. No text is what has more than one NUL in a thousand bytes, more than one control character in a hundred,
-    or invalid UTF-8 for more than three characters in ten. Latin-1 and its like stay below 0.2 in all languages written
-    in Latin letters; Cyrillic, Greek or Chinese in encodings of their own lie far above, and would give words of
-    nothing but U+FFFD.
+    stray NUL. A file is not text if more than one byte in a thousand is NUL, more than one in a hundred a control
+    character, or more than three characters in ten are invalid. Text in Latin-1 and its like has fewer than two such
+    characters in ten in every language with Latin letters. Cyrillic, Greek or Chinese text in encodings of their own
+    has far more, and would give words of nothing but U+FFFD.
     """
     problem = not_text(head)
     if problem:
