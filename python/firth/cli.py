@@ -1335,8 +1335,8 @@ def evaluate(
             similar = firth.evaluate.similarity(vectors, asked)
             if similar.composed:
                 click.echo(
-                    f"{file.name}: {similar.composed:,} of the {similar.found:,} known pairs have an out-of-vocabulary "
-                    "word; using the vector composed of its character n-grams",
+                    f"{Path(files.name_of(file)).name}: {similar.composed:,} of the {similar.found:,} known pairs have "
+                    "an out-of-vocabulary word; using the vector composed of its character n-grams",
                     err=True,
                 )
             rows.append(

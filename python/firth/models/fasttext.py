@@ -284,31 +284,6 @@ class FastText(Word2Vec):
             raise ValueError(f"{path} is damaged: {error}") from None
         return model
 
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        # A model whose training diverged has the words' vectors alone.
-        if tensors.keys() - {"vectors", "counts", *files.PACKED_WORDS}:
-            buckets, counts = tensors["buckets"], tensors["counts"]
-            n_words, size = len(tensors["vectors"]), self.vector_size
-            shapes = {
-                "vectors": (n_words, size),
-                "rows": (n_words + buckets.size, size),
-                "context": (len(tensors["context"]), size),
-                "buckets": (buckets.size,),
-                "counts": (n_words,),
-            }
-            for name, shape in shapes.items():
-                tensor, dtype = tensors[name], np.float32 if len(shape) == 2 else np.int64
-                if tensor.dtype != dtype or tensor.shape != shape:
-                    raise ValueError(
-                        f"{name} must be {np.dtype(dtype)} of shape {shape}, not {tensor.dtype} of {tensor.shape}"
-                    )
-            within = not len(buckets) or (buckets[0] >= 0 and buckets[-1] < self.bucket)
-            if not within or (buckets[:-1] >= buckets[1:]).any():
-                raise ValueError(f"buckets must rise within 0 .. {self.bucket - 1}")
-            if counts.min(initial=0) < 0:
-                raise ValueError("counts must not be negative")
-        super()._restore(tensors, metadata)
-
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags, NDArray[np.float32]]:
         words = vocabulary.words
         if self.max_n:
@@ -368,10 +343,14 @@ class FastText(Word2Vec):
         }
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        # A training that diverged has left the words' vectors alone.
+        whole = {"rows", "buckets", "context"}
+        if whole & tensors.keys() and (missing := (whole | {"counts"}) - tensors.keys()):
+            raise TypeError(f"it lacks {', '.join(sorted(missing))}")
         super()._restore(tensors, metadata)
-        if "rows" not in self._tensors:  # a training that diverged has left the words' vectors alone
+        if "rows" not in self._tensors:
             return
-        buckets = self._tensors.get("buckets", np.zeros(0, np.int64))
+        buckets = self._tensors["buckets"]
         if len(self._tensors["rows"]) != len(self._words) + len(buckets):
             raise TypeError(
                 f"rows must be {len(self._words)} for the words and {len(buckets)} for the buckets, not "
