@@ -12,7 +12,7 @@
 
 #include "kernels/simd.hpp"
 
-#if defined(__AMX_BF16__) || defined(FIRTH_SOFTWARE_TILES)
+#if defined(FIRTH_AMX) || defined(FIRTH_SOFTWARE_TILES)  // from CMake: compilers name their macro differently
 #define FIRTH_TILES
 
 namespace firth::FIRTH_ISA {
