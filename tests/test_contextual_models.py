@@ -325,7 +325,9 @@ def test_a_saved_folder_is_the_model(name: str, fitted: Any, tmp_path: Path) -> 
             again = read(tmp_path / "model")
             assert type(again) is type(fitted)
             assert same(outputs(name, again, given), wanted)
-            assert state(again) == state(fitted)
+            # The folder of a BERT's classifier has the head's first layer as the transformer's pooler, too.
+            own = {name: value for name, value in state(again).items() if not name.startswith("0.pooler.")}
+            assert own == state(fitted)
             assert again.history == fitted.history
             kept = set(fitted.options) - {"tokenizer", "encoder", "mlp_dim"}
             assert {key: again.options[key] for key in kept} == {key: fitted.options[key] for key in kept}

@@ -41,7 +41,12 @@ PROMISES = {
         "corpus::several_files_end_their_last_lines",
         "cli::train_reads_several_files_and_standard_input",
     ],
-    ".gz, .bz2, .xz and .zst are unpacked as they are read": ["corpus::compressed_files"],
+    "what is compressed (gzip, bzip2, xz, Zstandard) is decompressed as it is read, whatever its name": [
+        "corpus::compressed_files",
+        "corpus::compression_is_told_by_contents_wherever_text_comes_from",
+        "files::contents_tell_the_compression",
+    ],
+    "a file that is not text is refused with the remedy": ["corpus::what_is_not_text_is_refused_with_its_name"],
     "the plurals lie further along": ["vectors::a_direction_orders_words_along_it"],
     "the correlation with people's scores": ["evaluate::similarity_is_gensims"],
     'everything; firth.load("enwiki.model")': ["models::save_and_load", "classifier::save_and_load"],
@@ -164,11 +169,11 @@ PROMISES = {
         "attention::everything_combines",
         "attention::one_query_of_heads_that_share_keys",
     ],
-    "What a query does not see it does not feel, not even a NaN": [
+    "Masked keys never affect the output, even if they contain NaN": [
         "attention::what_is_hidden_is_not_felt",
         "attention::terms_that_are_hidden_are_not_felt",
     ],
-    "a query that sees nothing gives zeros": ["attention::queries_that_see_nothing_get_zeros"],
+    "a query that sees no key gives zeros": ["attention::queries_that_see_nothing_get_zeros"],
     "the same bits on any number of threads": ["attention::bits_do_not_depend_on_threads"],
     "of these rows alone": ["attention::weights_of_some_heads_and_rows"],
     # From one row to many meanings

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core, files, formats
-from firth.checks import real_number, whole_number
+from firth.checks import real_number, refuse_masked, whole_number
 from firth.corpus import Vocabulary
 from firth.runtime import default_threads
 
@@ -66,6 +66,7 @@ class Vectors:
         vocabulary = Vocabulary(words, counts)
         self.words, self.index = vocabulary.words, vocabulary._ids
         self.counts: NDArray[np.int64] | None = None if counts is None else vocabulary.counts
+        refuse_masked("matrix", matrix)
         rows = np.asarray(matrix)
         if rows.dtype.kind not in "fiub":
             raise TypeError(f"matrix must hold real numbers, not {rows.dtype}")
@@ -209,6 +210,7 @@ class Vectors:
         ValueError
             If either is negative, or queries have another shape, or one is not finite.
         """
+        refuse_masked("queries", queries)
         vectors = np.ascontiguousarray(queries, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.vector_size:
             raise ValueError(f"queries must have the shape (q, {self.vector_size}), not {vectors.shape}")
@@ -503,7 +505,7 @@ class Vectors:
         ----------
         path
             Where to. The format follows from its end: .safetensors, .bin (word2vec's binary), .txt or .vec
-            (word2vec's text), .glove; with .gz behind it, packed.
+            (word2vec's text), .glove; with .gz behind it, packed. "-" is standard output, as text.
         format
             "safetensors", "word2vec-binary", "word2vec-text", "glove" or "fasttext" (a model of fastText's without
             subwords, which its programs open), whatever the file's name.
@@ -596,6 +598,7 @@ class Vectors:
         if isinstance(one, str):
             vector, name = self._vector(one).astype(np.float64), repr(one)
         else:
+            refuse_masked("vector", one)
             vector, name = np.asarray(one, np.float64), "a vector"
             if vector.shape != (self.vector_size,):
                 raise ValueError(f"a vector must have the shape ({self.vector_size},), not {vector.shape}")
@@ -679,7 +682,8 @@ def load_vectors(
     ----------
     path
         word2vec's text or binary format, GloVe's text, a fastText model (.bin or .ftz), or safetensors (firth's
-        vectors, and models it has trained); all but the last may be packed (.gz, .bz2, .xz, .zst).
+        vectors, and models it has trained); all but the last may be compressed (gzip, bzip2, xz, Zstandard). "-" is
+        standard input.
     format
         "word2vec-text", "word2vec-binary", "glove", "fasttext" or "safetensors"; told by the contents if not given.
     limit

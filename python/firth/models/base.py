@@ -331,7 +331,7 @@ class Model(Learner):
             kept[...] = stored
             self._tensors[name] = kept
         self.history = records(metadata["history"], Epoch)
-        self._view = None
+        self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error is one about the file
 
 
 def choices(declared: Any) -> tuple[str, ...]:
@@ -343,8 +343,8 @@ def not_none(declared: Any) -> Any:
     """The type T that a field of type `T | None` declares; other types as they are."""
     if typing.get_origin(declared) not in (typing.Union, types.UnionType):
         return declared
-    (kind,) = (kind for kind in typing.get_args(declared) if kind is not type(None))
-    return kind
+    kinds = [kind for kind in typing.get_args(declared) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 else declared
 
 
 def _checked(name: str, value: Any, declared: Any) -> Any:

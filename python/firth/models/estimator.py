@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from firth.checks import real_number, whole_number
+from firth.checks import real_number, refuse_masked, whole_number
 from firth.models.base import Learner
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Classifier(Learner):
                 if real_number(f"class_weight[{label!r}]", value, low=0) > _MOST_WEIGHT:
                     raise ValueError(f"class_weight[{label!r}] must be at most {_MOST_WEIGHT:,}, not {value}")
         elif weight is not None and weight != "balanced":
-            raise ValueError(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
+            kind = ValueError if isinstance(weight, str) else TypeError
+            raise kind(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the options by name, as scikit-learn asks for them."""
@@ -108,6 +109,7 @@ def text_weights(name: str, values: Any, n: int) -> NDArray[np.float32] | None:
     """`values` as one weight for each of `n` texts; None if there are none."""
     if values is None:
         return None
+    refuse_masked(name, values)
     given = np.asarray(values)
     if given.dtype.kind not in "iufb" or given.shape != (n,):
         raise ValueError(f"{name} must be {n} numbers, one a text, not {given.dtype} of shape {given.shape}")
