@@ -15,6 +15,7 @@ import pytest
 import firth
 import reference
 from firth import _core, corpus, fasttext_format, files
+from firth.models import classifier
 from firth.quantization import QuantizedMatrix
 from firth.runtime import padded_rows
 
@@ -352,6 +353,43 @@ def test_one_thread_gives_the_same_bits(texts):
     assert a._learnt.rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._learnt.rows.tobytes()
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_cut_of_an_epoch_shows_in_the_history(loss, monkeypatch):
+    """Not in a single bit of the losses."""
+    lines = [f"w{i % 97} w{i % 89} w{i % 83}" if i % 1024 else "" for i in range(5000)]
+    histories = []
+    for seconds in (0.0, 1e9):  # stretches of the least length; as long as the epoch
+        monkeypatch.setattr(classifier, "_CHUNK_SECONDS", seconds)
+        model = make(loss=loss, epochs=3, min_count=2).fit(lines, [f"label {i % 7}" for i in range(5000)])
+        histories.append([epoch.loss for epoch in model.history])
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rows", lambda rows: rows[:1]),
+        ("rows", lambda rows: rows.astype(np.float64)),
+        ("outputs", lambda outputs: outputs * np.float32("nan")),
+        ("options", list),
+        ("history", lambda history: [{**history[0], "loss": float("nan")}]),
+        ("history", lambda history: [{**history[0], "validation": "all"}]),
+        ("history", lambda history: [{**history[0], "epoch": 2}]),
+        ("history", lambda history: [1]),
+        ("history", dict),
+    ],
+)
+def test_a_damaged_classifier_is_refused(name, change, texts, tmp_path):
+    make(epochs=1, validation=0.2).fit(*texts).save(tmp_path / "m.firth")
+    tensors, metadata = files.read_tensors(tmp_path / "m.firth")
+    assert firth.load(tmp_path / "m.firth").history[0].validation > 0
+    held = tensors if name in tensors else metadata
+    held[name] = {} if change is dict else change(held[name])
+    files.write_tensors(tmp_path / "m.firth", tensors, metadata)
+    with pytest.raises(ValueError, match=r"m\.firth is a damaged model"):
+        firth.load(tmp_path / "m.firth")
+
+
 def test_a_file_gives_what_lists_give(tmp_path, texts):
     lines, labels = texts
     labels = [label.replace(" ", "-") for label in labels]
@@ -481,12 +519,16 @@ def test_validation_and_patience(texts):
         make().fit(*texts, validation=1.5)
     with pytest.raises(ValueError, match="leaves 600 to learn from and 0"):
         make().fit(*texts, validation=0.0001)
+    with pytest.raises(ValueError, match="validation holds no text"):
+        make().fit(*texts, validation=([], []))
 
 
 def test_pretrained_vectors(texts):
     rng = np.random.default_rng(0)
     words = ["w0-0", "elsewhere"]
     vectors = firth.Vectors(words, rng.normal(size=(2, 16)).astype(np.float32))
+    with pytest.raises(ValueError, match="vectors hold a number that is not finite, in that of 'elsewhere'"):
+        make(vectors=firth.Vectors(words, [[0] * 16, [np.inf] * 16]))
     model = make(vectors=vectors, epochs=1, learning_rate=1e-30).fit(*texts)
     rows = model._learnt.row_of
     for word in words:

@@ -947,6 +947,31 @@ def test_evaluate_tells_the_two_kinds_apart(compass: Path, tmp_path: Path) -> No
     assert len({len(line) for line in result.stdout.splitlines()}) == 1  # the last column is flush right
 
 
+@pytest.mark.parametrize("suffix", ["model", "bin"])
+def test_evaluate_composes_what_a_subword_model_can(tmp_path: Path, suffix: str) -> None:
+    corpus = firth.Corpus.from_iterable([["ships", "sail"], ["ships", "sank"]] * 9, min_count=1)
+    model = firth.FastText(vector_size=8, sample=0, bucket=1000, threads=1, epochs=1).fit(corpus)
+    model.save(tmp_path / "m.model")
+    model.to_fasttext(tmp_path / "m.bin")
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("ships sail 3\nSailing ships 2\nsanking sinking 1\n")
+    result = run("evaluate", tmp_path / f"m.{suffix}", pairs)
+    assert result.exit_code == 0, result.output
+    score = firth.evaluate.similarity(model.vectors, pairs).spearman
+    assert result.stdout.splitlines()[1].split() == [
+        "pairs.txt",
+        "rank",
+        "correlation",
+        "3",
+        "3",
+        "100.0%",
+        f"{score:.3f}",
+    ]
+    assert "2 of the 3 known pairs have an out-of-vocabulary word" in result.stderr
+    limited = run("evaluate", tmp_path / f"m.{suffix}", pairs, "--limit", 2)
+    assert limited.stdout.splitlines()[1].split()[3:5] == ["3", "1"]
+
+
 def test_evaluate_on_nothing_known(compass: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("# none\nup down 3\n")
     assert run("evaluate", compass, tmp_path / "pairs.txt").stdout.split()[-1] == "-"

@@ -569,9 +569,15 @@ def test_a_corpus_of_ids():
     assert list(result) == [["b", "a"], [], ["b"]]
     assert result[-1] == ["b"]
     assert result.report.tokens_kept == 3
+    assert result[np.int64(0)] == ["b", "a"]
+    for part in (slice(2), slice(None), slice(-1, None), slice(None, None, -1), slice(5, 9)):
+        assert result[part] == list(result)[part]
     for i in (3, -4):
         with pytest.raises(IndexError, match="of a corpus of 3"):
             result[i]
+    for wrong in ("b", 1.0, None, True, [0, 1]):
+        with pytest.raises(TypeError, match="a document of a corpus has a number"):
+            result[wrong]
     with pytest.raises(ValueError, match=r"ids\[0\] = 5"):
         Corpus(Vocabulary(["b"]), np.array([5], np.int32), np.array([0, 1]))
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+import firth
 import reference
 from firth import Vectors, evaluate
 
@@ -105,6 +106,51 @@ def test_a_word_is_looked_up_as_it_is_before_it_is_lowered():
     assert result.spearman == pytest.approx(1)
 
 
+def test_a_word_known_in_another_case_alone_is_found():
+    vectors = Vectors(["Paris", "NATO", "PARIS", "paRIS", "straße", "x"], np.eye(6) + np.arange(6)[:, None] / 9)
+    pairs = [("paris", "x", 1.0), ("nato", "x", 2.0), ("STRASSE", "x", 3.0), ("PaRiS", "nato", 4.0), ("nat", "x", 5.0)]
+    found = evaluate.similarity(vectors, pairs)
+    assert (found.found, found.composed) == (4, 0)
+    same = [("Paris", "x", 1.0), ("NATO", "x", 2.0), ("straße", "x", 3.0), ("Paris", "NATO", 4.0)]
+    assert found.spearman == evaluate.similarity(vectors, same).spearman
+    assert evaluate.similarity(vectors, pairs, lower=False).found == 0
+    asked = {"s": [("paris", "nato", "straße", "x")]}
+    assert evaluate.analogies(vectors, asked).found == 1
+    assert evaluate.analogies(vectors, asked, restrict_vocab=4).found == 0
+    assert evaluate.analogies(vectors, asked, lower=False).found == 0
+
+
+def test_similarity_in_any_case_is_gensims(tmp_path):
+    pytest.importorskip("gensim")
+    rng = np.random.default_rng(0)
+    words = [f"w{i}" if i % 3 else f"W{i}" if i % 2 else f"wORD{i}" for i in range(100)]
+    vectors = Vectors(words, rng.standard_normal((100, 8)))
+    names = [*(word.lower() for word in words), "none", "such"]
+    lines = [f"{rng.choice(names)}\t{rng.choice(names)}\t{rng.random():.2f}" for _ in range(200)]
+    path = write(tmp_path, "\n".join(lines))
+    _, spearman, unknown = vectors.to_gensim().evaluate_word_pairs(path)
+    result = evaluate.similarity(vectors, path)
+    assert 0 < unknown < 10
+    assert 100 * (1 - result.coverage) == pytest.approx(unknown)
+    assert result.spearman == pytest.approx(spearman[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("capital", [False, True])
+def test_what_a_subword_model_composes_is_found(capital):
+    documents = [["ships", "sail"], ["Ships" if capital else "ships", "sank"]] * 9
+    corpus = firth.Corpus.from_iterable(documents, min_count=1)
+    vectors = firth.FastText(vector_size=8, sample=0, bucket=1000, threads=1, epochs=1).fit(corpus).vectors
+    pairs = [("ships", "sail", 3.0), ("Sailing", "ships", 2.0), ("sanking", "Sinking", 1.0)]
+    result = evaluate.similarity(vectors, pairs)
+    assert (result.pairs, result.found, result.composed, result.coverage) == (3, 3, 2, 1)
+    # Composed of small letters where the vocabulary has no others.
+    same = [(a, b, s) if capital else (a.lower(), b.lower(), s) for a, b, s in pairs]
+    cosines = [vectors.similarity(a, b) for a, b, _ in same]
+    assert result.spearman == pytest.approx(spearmanr(cosines, [score for *_, score in same]).statistic)
+    plain = evaluate.similarity(Vectors(vectors.words, vectors.matrix), pairs)
+    assert (plain.found, plain.composed) == (1, 0)
+
+
 def test_similarity_is_gensims(tmp_path):
     pytest.importorskip("gensim")
     vectors = random_vectors()
@@ -168,6 +214,38 @@ def test_analogies_are_gensims(tmp_path):
         for mine, theirs in zip(result.sections, sections[:-1], strict=True):
             assert mine.name == theirs["section"]
             assert (mine.correct, mine.found) == (len(theirs["correct"]), len(theirs["correct"] + theirs["incorrect"]))
+
+
+@pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
+def test_analogies_in_any_case(tmp_path, method):
+    """A second spelling of a word lies beside it: as an answer it counts as the word, as gensim has it."""
+    rng = np.random.default_rng(3)
+    left, right = rng.standard_normal((6, 12)), rng.standard_normal((6, 12))
+    names, rows = [], []
+    for a, b in itertools.product(range(6), range(6)):
+        row = left[a] + right[b] + 0.4 * rng.standard_normal(12)
+        for spelling in (f"k{a}x{b}", f"K{a}x{b}", f"K{a}X{b}")[: 1 + (a + b) % 3]:
+            names.append(spelling)
+            rows.append(row + 0.1 * rng.standard_normal(12))
+    order = rng.permutation(len(names))
+    vectors = Vectors([names[i] for i in order], np.array(rows)[order])
+    # In the first spelling of each, which is the one that gensim takes.
+    first = {}
+    for word in vectors.words:
+        first.setdefault(word.lower(), word)
+    lines = [": all"]
+    for a, b in itertools.permutations(range(6), 2):
+        asked = [[f"k{a}x{c}", f"k{b}x{c}", f"k{a}x{d}", f"k{b}x{d}"] for c, d in itertools.permutations(range(6), 2)]
+        lines += [" ".join(first[word] for word in question) for question in asked]
+    path = write(tmp_path, "\n".join(lines))
+    result = evaluate.analogies(vectors, path, method=method)
+    assert result.found == result.asked == 900
+    exact = evaluate.analogies(vectors, path, method=method, lower=False)
+    assert exact.correct < 0.7 * result.correct
+    if method == "3cosadd":
+        pytest.importorskip("gensim")
+        score, _ = vectors.to_gensim().evaluate_word_analogies(path)
+        assert result.accuracy == pytest.approx(score)
 
 
 def test_analogies_of_few_or_odd_words():

@@ -9,7 +9,7 @@ import pytest
 
 import firth
 import reference
-from firth import _core, fasttext_format
+from firth import _core, fasttext_format, files
 from firth.models.fasttext import Subwords
 
 STEMS = ["ship", "berg", "land", "wort", "haus", "wald"]
@@ -54,7 +54,7 @@ def row_of(model, bucket):
 def brute_force(model, word):
     _, buckets = Subwords.hashed([word], model.min_n, model.max_n, model.bucket, 1)
     rows = [row_of(model, bucket) for bucket in buckets.tolist()]
-    if word in model.vectors:
+    if word in model.vectors.index:
         rows.append(model._tensors["rows"][model.vectors.index[word]])
     return np.mean(rows, axis=0)
 
@@ -62,6 +62,36 @@ def brute_force(model, word):
 @pytest.mark.parametrize("word", ["ship", "unwald", "reshipped", "Schiff", "x", "日本語", "ships"])
 def test_vectors_are_the_means_of_their_pieces(model, word):
     np.testing.assert_allclose(model.vectors[word], brute_force(model, word), rtol=1e-5, atol=1e-7)
+
+
+def test_after_a_divergence_there_is_no_whole_model_to_write(corpus, tmp_path):
+    model = make(learning_rate=1e30)
+    with pytest.raises(FloatingPointError):
+        model.fit(corpus)
+    with pytest.raises(AttributeError, match="call fit"):
+        model.to_fasttext(tmp_path / "m.bin")
+    model.save(tmp_path / "m")
+    assert np.isfinite(firth.load(tmp_path / "m").vectors.matrix).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rows", lambda rows: rows[:-1]),
+        ("buckets", lambda buckets: buckets[::-1].copy()),
+        ("buckets", lambda buckets: buckets + 5000),
+        ("buckets", lambda buckets: buckets - 5000),
+        ("buckets", lambda buckets: buckets.astype(np.int32)),
+        ("counts", lambda counts: counts[1:]),
+    ],
+)
+def test_damaged_rows_of_ngrams_are_refused(model, tmp_path, name, change):
+    model.save(tmp_path / "m")
+    tensors, metadata = files.read_tensors(tmp_path / "m")
+    assert len(firth.load(tmp_path / "m").vectors) == len(model.vectors)
+    files.write_tensors(tmp_path / "m", {**tensors, name: change(tensors[name])}, metadata)
+    with pytest.raises(ValueError, match="m is a damaged model"):
+        firth.load(tmp_path / "m")
 
 
 def test_only_reached_buckets_are_stored(model, corpus):
@@ -78,9 +108,19 @@ def test_subwords_tell_the_pieces(model):
 
 def test_unseen_words_are_words_like_others(model):
     vectors = model.vectors
-    assert "reshipping" not in vectors
-    with pytest.raises(KeyError, match="'zz'"):
-        make(min_n=5).fit(firth.Corpus.from_iterable(documents(n=6), min_count=1)).vectors["zz"]
+    assert "reshipping" in vectors
+    assert "reshipping" not in vectors.index
+    assert "reshipping" not in list(vectors)
+    assert list(vectors) == vectors.words
+    longer = make(min_n=5).fit(firth.Corpus.from_iterable(documents(n=6), min_count=1)).vectors
+    for without in ("zz", "", "a \ud800 surrogate"):
+        assert without not in longer
+        assert longer.get(without) is None
+        with pytest.raises(KeyError):
+            longer[without]
+    assert 3 not in vectors
+    assert ["ship"] not in vectors
+    assert vectors.rank("reshipping", vectors.most_similar("reshipping", topn=4)[3][0]) == 4
     unseen = vectors["reshipping"]
     np.testing.assert_array_equal(vectors.get("reshipping"), unseen)
     np.testing.assert_array_equal(vectors[["ship", "reshipping"]], [vectors["ship"], unseen])
@@ -199,7 +239,8 @@ def test_other_models_are_refused_with_a_remedy(tmp_path):
 
 def test_a_word_that_is_not_utf_8_is_read_with_its_bytes_written_out(tmp_path):
     corpus = firth.Corpus.from_iterable([["ship", "shop", "ship", "shop"]] * 20, min_count=1)
-    firth.FastText(vector_size=4, epochs=1, bucket=10, threads=1).fit(corpus).to_fasttext(tmp_path / "m.bin")
+    model = firth.FastText(vector_size=4, epochs=1, bucket=10, sample=0, threads=1).fit(corpus)
+    model.to_fasttext(tmp_path / "m.bin")
     data = (tmp_path / "m.bin").read_bytes()
     (tmp_path / "m.bin").write_bytes(data.replace(b"ship\0", b"sh\xe9p\0"))
     with pytest.warns(UserWarning, match="1 words that are not UTF-8"):

@@ -367,9 +367,13 @@ def test_sparse_ppmi(corpus, tmp_path):
     with pytest.raises(AttributeError, match="vector_size=None"):
         _ = firth.PPMI(vector_size=3).fit(corpus).matrix
     tensors, metadata = files.read_tensors(tmp_path / "m")
-    for name in tensors:
+    for name in tensors.keys() - {"counts"}:
         files.write_tensors(tmp_path / "cut", {k: v for k, v in tensors.items() if k != name}, metadata)
         with pytest.raises(ValueError, match="damaged"):
+            firth.load(tmp_path / "cut")
+    for wrong in (tensors["data"].astype(np.float64), tensors["data"] * np.float32("nan")):
+        files.write_tensors(tmp_path / "cut", {**tensors, "data": wrong}, metadata)
+        with pytest.raises(ValueError, match=r"damaged.*data"):
             firth.load(tmp_path / "cut")
     files.write_tensors(tmp_path / "cut", {**tensors, "data": tensors["data"][1:]}, metadata)
     with pytest.raises(ValueError, match="do not fit together"):
@@ -442,7 +446,12 @@ def test_lsa_is_the_decomposition_of_the_weighted_documents(weighting, power):
 @pytest.mark.parametrize("weighting", ["tf-idf", "log-entropy"])
 def test_lsa_of_one_document(weighting):
     corpus = firth.Corpus.from_iterable([["a", "b", "a"]], min_count=1)
-    model = firth.LSA(vector_size=1, weighting=weighting).fit(corpus)
+    model = firth.LSA(vector_size=1, weighting=weighting)
+    if weighting == "tf-idf":
+        with pytest.raises(ValueError, match=r"weighting='tf-idf' makes all weights 0\. Give documents of different"):
+            model.fit(corpus)
+        return
+    model.fit(corpus)
     assert np.isfinite(model.vectors.matrix).all()
     assert np.isfinite(model.document_vectors).all()
 

@@ -745,6 +745,40 @@ def test_checkpoints_are_not_mixed_up(ids, tokenizer, tmp_path):
         again()
 
 
+@pytest.mark.parametrize(
+    ("key", "change", "said"),
+    [
+        ("progress", lambda p: [10**6, *p[1:]], "progress .* is not that of a training of"),
+        ("progress", lambda p: [-1, *p[1:]], "progress .* is not that of a training of"),
+        ("progress", lambda p: [1, *p[1:]], "progress .* is not that of a training of"),  # before its last evaluation
+        ("progress", lambda p: [p[0], float("nan"), p[2]], "progress .* is not that of a training of"),
+        ("progress", lambda p: p[:2], "progress .* is not that of a training of"),
+        ("history", lambda history: [{**history[0], "loss": float("nan")}], r"loss in history\[0\] must be a finite"),
+        ("history", lambda history: [1], r"history\[0\] must have exactly the fields"),
+        ("schedule", list, "its schedule are not named"),
+        ("steps", list, "its steps are not named"),
+        ("mean.out.weight", lambda tensor: tensor.astype(np.float64), "must be float32 .*, not float64"),
+        ("mean.out.weight", lambda tensor: tensor.T, "must be float32 of shape"),
+        ("module.out.weight", lambda tensor: tensor.astype(np.float64), "must be float32 .*, not float64"),
+        ("module.out.weight", lambda tensor: tensor * np.float32("nan"), "not finite"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(ids, tmp_path, key, change, said):
+    def again(**options):
+        return train(bigrams(), NextTokenBatches(ids, length=16), loss, SCHEDULE, checkpoint=tmp_path, **options)
+
+    again(callbacks=[lambda _: True])
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, metadata = files.read_tensors(path)
+    for held in (tensors, metadata):
+        if key in held:
+            held[key] = change(held[key])
+    files.write_tensors(path, tensors, metadata)
+    with pytest.raises(ValueError, match=said) as raised:
+        again(resume=True)
+    assert str(tmp_path) in str(raised.value)
+
+
 LONG = dataclasses.replace(SCHEDULE, steps=3000, evaluate_every=10, evaluate_batches=1)
 
 KILLED = """

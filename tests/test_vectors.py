@@ -341,11 +341,86 @@ def test_numbers_of_words_are_whole_and_not_negative(value, error, message, name
             ask()
 
 
-def test_topn_may_be_any_integer_but_not_none():
-    vectors = small_vectors()
+def test_topn_may_be_any_integer_and_none_for_the_scores_of_all_words():
+    matrix = random_rows(9, 5)
+    matrix[4, 1] = np.nan
+    vectors = Vectors(WORDS, matrix)
     assert len(vectors.most_similar("king", topn=np.int32(2))) == 2
-    with pytest.raises(TypeError, match="topn must be a whole number, not None"):
-        vectors.most_similar("king", topn=None)
+    for question in ({"positive": "king"}, {"positive": ["king", "dog"], "negative": ["man"]}):
+        for method in ("3cosadd", "3cosmul"):
+            scores = vectors.most_similar(**question, topn=None, method=method)
+            assert scores.dtype == np.float32
+            assert np.flatnonzero(np.isnan(scores)).tolist() == [4]
+            for word, score in vectors.most_similar(**question, topn=99, method=method):
+                assert scores[vectors.index[word]] == np.float32(score)
+            some = vectors.most_similar(**question, topn=None, method=method, restrict_vocab=3)
+            np.testing.assert_allclose(some, scores[:3], rtol=1e-6)
+    for ask in (lambda: vectors.search(np.ones((1, 5)), None), lambda: vectors.neighbors(["king"], None)):
+        with pytest.raises(TypeError, match="topn must be a whole number, not None"):
+            ask()
+
+
+def test_words_may_have_weights():
+    vectors = small_vectors()
+    assert vectors.most_similar([("king", 1.0)], [("man", -1.0)]) == vectors.most_similar("king", "man")
+    assert vectors.most_similar(("king", 2)) == vectors.most_similar("king")
+    assert vectors.most_similar(("king", "man")) == vectors.most_similar(["king", "man"])
+    assert vectors.most_similar([("king", -1)])[0][0] == "Paris"
+    king, cats = (vectors[word] / np.linalg.norm(vectors[word]) for word in ("king", "cats"))
+    found = dict(vectors.most_similar([("king", 3.0), ("cats", np.float32(0.5)), (vectors["man"], 0.25)], topn=99))
+    wanted = 3 * king + 0.5 * cats + 0.25 * vectors["man"]
+    assert found["queen"] == pytest.approx(vectors.similarity(wanted, "queen"))
+    assert not {"king", "cats"} & found.keys()
+    assert "man" in found  # given as a vector
+    for wrong, error, message in [
+        ([("king", "cats", 2)], ValueError, "must be a pair"),
+        ([("king", "cats")], TypeError, "the weight of 'king' must be a number, not 'cats'"),
+        ([("king", float("nan"))], ValueError, "the weight of 'king' must be finite, not nan"),
+        ([("duke", 0.5)], KeyError, "'duke' is not one of"),
+    ]:
+        with pytest.raises(error, match=message):
+            vectors.most_similar(wrong)
+    with pytest.raises(ValueError, match="weights of words need method='3cosadd'"):
+        vectors.most_similar([("king", 0.5)], method="3cosmul")
+
+
+def test_vectors_are_looked_up_by_word_alone():
+    vectors = small_vectors()
+    assert list(vectors) == WORDS
+    assert dict(zip(vectors, vectors.matrix, strict=True)).keys() == vectors.index.keys()
+    assert vectors[iter(["king", "man"])].tolist() == vectors[["king", "man"]].tolist()
+    assert 0 not in vectors
+    assert ["king"] not in vectors
+    for wrong in (0, -1, np.int64(2), slice(5), slice(None), None, 2.5, True):
+        with pytest.raises(TypeError, match=r"looked up by a word or a list of words, not by .*vectors\.matrix"):
+            vectors[wrong]
+    for several in ([0, 1], np.arange(3), [slice(5)]):
+        with pytest.raises(TypeError, match="a word must be a str"):
+            vectors[several]
+
+
+def test_counts_stay_with_their_words():
+    assert small_vectors().counts is None
+    counts = Vectors(["a", "b"], np.ones((2, 3)), [5, 2]).counts
+    assert counts.dtype == np.int64
+    assert counts.tolist() == [5, 2]
+    with pytest.raises(ValueError, match="counts must be 2 numbers"):
+        Vectors(["a", "b"], np.ones((2, 3)), [5])
+    with pytest.raises(ValueError, match="cannot be negative"):
+        Vectors(["a", "b"], np.ones((2, 3)), [5, -1])
+
+
+def test_gensim_takes_the_counts_and_gives_them_back():
+    models = pytest.importorskip("gensim.models")
+    counts = np.arange(9)[::-1] * 10
+    keyed = Vectors(WORDS, random_rows(9, 5), counts).to_gensim()
+    assert [keyed.get_vecattr(word, "count") for word in WORDS] == counts.tolist()
+    assert Vectors.from_gensim(keyed).counts.tolist() == counts.tolist()
+    assert Vectors.from_gensim(small_vectors().to_gensim()).counts is None
+    theirs = models.Word2Vec([["x", "y", "y"], ["z", "y"]] * 3, vector_size=4, min_count=1, workers=1)
+    assert dict(zip(theirs.wv.index_to_key, Vectors.from_gensim(theirs.wv).counts.tolist(), strict=True)) == {
+        "y": 9, "x": 3, "z": 3,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["3cosadd", "3cosmul"])
@@ -457,10 +532,14 @@ def test_gensim_gives_the_same_answers_both_ways():
         {"positive": "w1"},
         {"positive": ["w1", "w2"], "negative": ["w3"]},
         {"positive": ["w1"], "negative": ["w2"], "restrict_vocab": 50, "topn": 7},
+        {"positive": [("w1", 0.5), "w4"], "negative": [("w2", -0.25), ("w3", 0.5), "w5"]},
     ):
         mine, theirs = vectors.most_similar(**question), keyed.most_similar(**question)
         assert [word for word, _ in mine] == [word for word, _ in theirs]
         np.testing.assert_allclose([score for _, score in mine], [score for _, score in theirs], atol=1e-6)
+    for restrict in (None, 50):
+        every = {"positive": ["w1"], "negative": ["w2"], "topn": None, "restrict_vocab": restrict}
+        np.testing.assert_allclose(vectors.most_similar(**every), keyed.most_similar(**every), atol=1e-6)
     mine = [word for word, _ in vectors.most_similar(["w1", "w2"], ["w3"], method="3cosmul", topn=3)]
     with pytest.warns(DeprecationWarning, match="init_sims"):  # gensim calls what it has deprecated
         theirs = keyed.most_similar_cosmul(["w1", "w2"], ["w3"], topn=3)

@@ -55,7 +55,7 @@ py::tuple train(GloveTiles& self, py::array_t<float>& words, py::array_t<float>&
         const py::gil_scoped_release release;
         tally = self.train(task, begin, end, epoch, threads);
     }
-    return py::make_tuple(tally.cost, tally.entries, tally.row);
+    return py::make_tuple(tally.cost, tally.cost_part, tally.entries, tally.row);
 }
 
 }  // namespace

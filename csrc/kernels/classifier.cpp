@@ -8,6 +8,8 @@
 namespace firth::FIRTH_ISA {
 namespace {
 
+constexpr std::int64_t kCell = 1024;  // places of an epoch whose loss is rounded together
+
 // What one thread works in.
 struct Scratch {
     float** rows;     // of an example
@@ -262,6 +264,15 @@ float weight_of(const ClassifierTraining& task, std::int64_t at, const Example& 
     return weight < 1e9f ? weight : 1e9f;  // steps are counted in an int
 }
 
+// Adds the loss of a cell of the epoch to the tally, rounded to a multiple of 2^-30: such sums are exact (up to 2^23),
+// and so no cut at the end of a cell shows in them.
+void close_cell(double* cell, StepScratch& pairs, ClassifierTally* tally) {
+    *cell += take(pairs.loss) - 0.693147180559945309 * static_cast<double>(pairs.padding);
+    tally->loss += __builtin_nearbyint(*cell * 0x1p30) * 0x1p-30;
+    *cell = 0;
+    pairs.padding = 0;
+}
+
 template <class Loss>
 void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_t end, ClassifierTally* tally,
                  Arena arena) {
@@ -283,7 +294,9 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
     // While one example is trained on, the rows of the next one are asked for, and the list of rows of that after it.
     std::int64_t next = example_at(begin), second = begin + 1 < end ? example_at(begin + 1) : next;
     Bag coming = bag_of(model, next, scratch.next);
+    double cell = 0;
     for (std::int64_t place = begin; place < end; ++place) {
+        if (place % kCell == 0) close_cell(&cell, pairs, tally);  // often: the exponents of pairs.loss are 32-bit
         const std::int64_t at = next;
         const Bag bag = coming;
         float** const rows = scratch.next;
@@ -320,7 +333,7 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
             if (i == 0) __builtin_prefetch(model.bag_rows + model.bag_begins[second]);
             double unused = 0;
             const StepScratch kept = pairs;
-            if (!loss.train(example, step_rate, scratch, pairs, i == 0 ? &tally->loss : &unused)) {
+            if (!loss.train(example, step_rate, scratch, pairs, i == 0 ? &cell : &unused)) {
                 tally->diverged_at = at;
                 return;
             }
@@ -328,9 +341,8 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
             scatter(scratch.rows, bag.n, mean, floats, scratch.moves);
         }
         ++tally->examples;
-        if ((place & 1023) == 0) tally->loss += take(pairs.loss);  // its exponents are 32-bit
     }
-    tally->loss += take(pairs.loss) - 0.693147180559945309 * static_cast<double>(pairs.padding);
+    close_cell(&cell, pairs, tally);
 }
 
 // Where rows lie in the tree is known from the leaves alone, so each label's path is walked on its own.

@@ -57,8 +57,9 @@ struct ClassifierTally {
 // Bytes of scratch, aligned to 64, that one thread needs for either of the next two.
 FIRTH_DECLARE_KERNEL(std::int64_t, classifier_scratch_bytes, const Classifier& model, int negative)
 
-// Trains on places [begin, end) of the epoch, which has the examples in a random order of its own. rows and outputs are
-// shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
+// Trains on places [begin, end) of the epoch, which has the examples in a random order of its own. With one thread
+// neither the result nor the loss depends on how the epoch is cut, if it is cut at multiples of 1024. rows and outputs
+// are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
 FIRTH_DECLARE_KERNEL(void, classifier_range, const ClassifierTraining& task, std::int64_t begin, std::int64_t end,
                      ClassifierTally* tally, void* scratch)
 

@@ -248,8 +248,7 @@ GloveTally GloveTiles::train(Glove task, std::int64_t begin, std::int64_t end, s
                 FIRTH_KERNEL(glove_slice)(task, entries_.as<GloveEntry>() + slice.begin, slice.end - slice.begin,
                                           row_cuts_[static_cast<std::size_t>(slice.row_block)],
                                           column_cuts_[static_cast<std::size_t>(slice.column_block)]);
-            // To a multiple of 2^-30, so that the sum is exact (up to 2^23) and no cut of the epoch shows in it.
-            costs[static_cast<std::size_t>(i)] = std::nearbyint(cost * 0x1p30) * 0x1p-30;
+            costs[static_cast<std::size_t>(i)] = cost;
             if (std::isnan(cost)) turns.stop();
             turns.done(i);
         }
@@ -257,7 +256,10 @@ GloveTally GloveTiles::train(Glove task, std::int64_t begin, std::int64_t end, s
     GloveTally tally;
     tally.entries = begins_[static_cast<std::size_t>(last)] - begins_[static_cast<std::size_t>(first)];
     for (std::size_t i = 0; i < costs.size(); ++i) {  // in one order, whatever the threads
-        tally.cost += costs[i];
+        // Rounded to a multiple of 2^-30, in two sums that are exact: no cut of the epoch shows in them.
+        const double whole = std::floor(costs[i]);
+        tally.cost += whole;
+        tally.cost_part += std::nearbyint((costs[i] - whole) * 0x1p30) * 0x1p-30;
         if (std::isnan(costs[i])) {
             const Slice& slice = slices_[order_[static_cast<std::size_t>(first) + i]];
             tally.row = row_cuts_[static_cast<std::size_t>(slice.row_block)];

@@ -10,7 +10,8 @@
 namespace firth {
 
 struct GloveTally {
-    double cost = 0;           // summed over the entries
+    double cost = 0;           // summed over the entries: whole numbers...
+    double cost_part = 0;      // ...and what is left of them
     std::int64_t entries = 0;  // trained on
     std::int32_t row = -1;     // first of the rows among which a number stopped being finite
 };

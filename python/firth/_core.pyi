@@ -256,7 +256,7 @@ class GloveTiles:
         end: int,
         epoch: int,
         threads: int,
-    ) -> tuple[float, int, int]: ...
+    ) -> tuple[float, float, int, int]: ...
 
 # attention: arrays of NumPy's, uint16 for bf16, or DLPack capsules; options as firth.attention makes them
 def attend(

@@ -1,12 +1,14 @@
-"""What callers may give."""
+"""Checks of what callers give, and of what training and files give."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def whole_number(name: str, value: object, *, low: int = 0, high: int | None = None) -> int:
@@ -35,3 +37,13 @@ def one_of(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         *most, last = map(repr, choices)
         raise ValueError(f"{name} must be {', '.join(most)} or {last}, not {value!r}")
+
+
+def finite(array: NDArray[Any]) -> bool:
+    """Whether no number of an array is NaN or infinite."""
+    # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
+    # not wide enough.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.add.reduce(array, axis=None)):
+            return True
+    return bool(np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)))

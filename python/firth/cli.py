@@ -1135,7 +1135,7 @@ def neighbors(
         else:
             found = vectors.neighbors(known, topn=topn) if known else []
         for word, near in zip(known, found, strict=True):
-            if word not in vectors:
+            if word not in vectors.index:
                 click.echo(f"{word!r} is none of the {len(vectors)} words: its pieces' vectors stand for it", err=True)
             click.echo("".join([word, *(f" + {w}" for w in plus), *(f" - {w}" for w in minus)]))
             _show_scores(near)
@@ -1201,7 +1201,7 @@ def _require_words(vectors: Vectors, words: Iterable[str], path: Path) -> None:
 def _unknown(vectors: Vectors, words: Iterable[str], path: Path) -> str:
     named = []
     for word in dict.fromkeys(words):
-        other = next((form for form in (word.lower(), word.capitalize(), word.upper()) if form in vectors), None)
+        other = next((form for form in (word.lower(), word.capitalize(), word.upper()) if form in vectors.index), None)
         named.append(f"{word!r} ({other!r} is)" if other else repr(word))
     return f"not among the {counted(len(vectors), 'word')} of {path}: {', '.join(named)}"
 
@@ -1248,11 +1248,17 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
       firth evaluate vectors.txt EN-WS-353-ALL.txt questions-words.txt
     """
     read = [_read_gold(file) for file in gold]
-    vectors = load_vectors(path, limit=limit)
+    vectors = _queried(path, limit)
     rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
     for file, asked in zip(gold, read, strict=True):
         if isinstance(asked, list):
             similar = firth.evaluate.similarity(vectors, asked)
+            if similar.composed:
+                click.echo(
+                    f"{file.name}: {similar.composed:,} of the {similar.found:,} known pairs have an out-of-vocabulary "
+                    "word; using the vector composed of its character n-grams",
+                    err=True,
+                )
             rows.append(
                 _score_row(file.name, "rank correlation", similar.pairs, similar.found, similar.spearman, ".3f")
             )

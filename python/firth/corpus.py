@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -222,17 +222,27 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, document: int) -> list[str]:
-        """The words of one document; those out of vocabulary are not among them.
+    @overload
+    def __getitem__(self, document: int) -> list[str]: ...
+    @overload
+    def __getitem__(self, document: slice) -> list[list[str]]: ...
+    def __getitem__(self, document: int | slice) -> list[str] | list[list[str]]:
+        """The words of one document, or of each document of a slice; those out of vocabulary are not among them.
 
         Raises
         ------
         IndexError
             If there is no such document.
+        TypeError
+            If it is neither a document's number nor a slice.
         ValueError
             If the file of an opened corpus is damaged there.
         """
         n = len(self)
+        if isinstance(document, slice):
+            return [self[i] for i in range(*document.indices(n))]
+        if isinstance(document, bool) or not isinstance(document, int | np.integer):
+            raise TypeError(f"a document of a corpus has a number, such as 0, and is not {document!r}")
         if not -n <= document < n:
             raise IndexError(f"document {document} of a corpus of {n}")
         document %= n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,16 @@ class Similarity:
     pairs
         Pairs asked for.
     found
-        Pairs of which both words are known.
+        Pairs of which both words have a vector.
+    composed
+        Those of them of which a word is not in the vocabulary: its vector is composed of its character n-grams, which
+        subword models can.
     """
 
     spearman: float
     pairs: int
     found: int
+    composed: int = 0
 
     @property
     def coverage(self) -> float:
@@ -102,7 +107,8 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
         A file of lines "word word score", apart by tabs, semicolons, commas or blanks (the first of these that the
         line contains), with lines that begin with # and a header left out; or (word, word, score) triples.
     lower
-        Look for a word's lower-cased spelling if its own is unknown.
+        If the vocabulary lacks a word as it is spelled, take its lower-cased spelling, else the first word (the most
+        frequent one, as a rule) that differs in nothing but case.
 
     Returns
     -------
@@ -114,15 +120,22 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
         If the file cannot be read.
     ValueError
         Naming file and line, if a line is not two words and a number.
+
+    Notes
+    -----
+    What a subword model composes counts as found. To judge its vocabulary alone, as gensim does, give
+    ``Vectors(v.words, v.matrix)``.
     """
     triples = list(_read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
-    cosines, scores = [], []
+    spellings = _Spellings(vectors, lower)
+    cosines, scores, composed = [], [], 0
     for a, b, score in triples:
-        row_a, row_b = _row(vectors, a, lower), _row(vectors, b, lower)
-        if row_a is not None and row_b is not None:
-            cosines.append(vectors.similarity(vectors.words[row_a], vectors.words[row_b]))
+        known_a, known_b = spellings.of(a), spellings.of(b)
+        if known_a is not None and known_b is not None:
+            cosines.append(vectors.similarity(known_a, known_b))
             scores.append(float(score))
-    return Similarity(_spearman(cosines, scores), len(triples), len(cosines))
+            composed += known_a not in vectors.index or known_b not in vectors.index
+    return Similarity(_spearman(cosines, scores), len(triples), len(cosines), composed)
 
 
 def analogies(
@@ -146,7 +159,8 @@ def analogies(
     method
         "3cosadd" or "3cosmul"; see `Vectors.most_similar`.
     lower
-        Look for a word's lower-cased spelling if its own is unknown.
+        As for `similarity`. An answer that differs from the expected word in nothing but case is then right, and one
+        that so differs from a word of the question is no answer.
 
     Returns
     -------
@@ -167,6 +181,7 @@ def analogies(
     """
     check_method(method)
     known = vectors._restricted(restrict_vocab)
+    spellings = _Spellings(vectors, lower, known)
     asked = questions if isinstance(questions, Mapping) else _read_questions(Path(questions))
     names: list[str] = []
     rows: list[list[int]] = []
@@ -176,12 +191,16 @@ def analogies(
         for question in quadruples:
             if len(question) != 4:
                 raise ValueError(f"section {name!r}: a question has four words, not {question!r}")
-            found = [_row(vectors, word, lower, known) for word in question]
+            found = [spellings.row(word) for word in question]
             if None not in found:
                 rows.append([row for row in found if row is not None])
                 section_of.append(section)
     quads = np.array(rows, np.int64).reshape(-1, 4)
-    right = _answers(vectors, quads[:, :3], known, method) == quads[:, 3]
+    same = spellings.same()
+    answers = _answers(vectors, quads[:, :3], known, method, same)
+    right = np.zeros(len(quads), np.bool_)
+    some = answers >= 0
+    right[some] = same[answers[some]] == same[quads[some, 3]]
     belongs = np.array(section_of, np.int64)
     found_in = np.bincount(belongs, minlength=len(names))
     right_in = np.bincount(belongs[right], minlength=len(names))
@@ -192,36 +211,78 @@ def analogies(
     return Analogies("total", int(right.sum()), len(quads), total, sections)
 
 
-def _answers(vectors: Vectors, triples: NDArray[np.int64], known: int, method: Method) -> NDArray[np.int64]:
-    """Best row for each question (q, 3), -1 where there is none."""
+def _answers(
+    vectors: Vectors, triples: NDArray[np.int64], known: int, method: Method, same: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Best row for each question (q, 3) that is none of its words by `same` (known,), -1 where there is none."""
+    # Of the four best, at most three are the question's own words; of other spellings there may be more.
+    most = 4 if (same == np.arange(known)).all() else 8
     answers = np.full(len(triples), -1, np.int64)
     size = max(1, (_BATCH // max(1, known)) if method == "3cosmul" else 4096)
     for begin in range(0, len(triples), size):
         batch = triples[begin : begin + size]
         a, b, c = (unit_rows(vectors.matrix[batch[:, i]]) for i in range(3))
         if method == "3cosadd":
-            # Of the four best, at most three are the question's own words.
-            rows, _ = vectors.search(b - a + c, 4, restrict_vocab=known)
-            own = (rows[:, :, None] == batch[:, None, :]).any(axis=2)
+            rows, _ = vectors.search(b - a + c, most, restrict_vocab=known)
+            own = (rows < 0) | (same[rows][:, :, None] == same[batch][:, None, :]).any(axis=2)
             first = np.argmin(own, axis=1)
             each = np.arange(len(batch))
             answers[begin : begin + size] = np.where(own[each, first], -1, rows[each, first])
         else:
             scores = vectors._multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
             np.put_along_axis(scores, batch, -np.inf, axis=1)
-            best = np.argmax(scores, axis=1)
-            some = scores[np.arange(len(batch)), best] > -np.inf
+            each = np.arange(len(batch))
+            while True:
+                best = np.argmax(scores, axis=1)
+                some = scores[each, best] > -np.inf
+                own = some & (same[best][:, None] == same[batch]).any(axis=1)
+                if not own.any():
+                    break
+                scores[each[own], best[own]] = -np.inf
             answers[begin : begin + size] = np.where(some, best, -1)
     return answers
 
 
-def _row(vectors: Vectors, word: str, lower: bool, known: int | None = None) -> int | None:
-    """Row of a word among the first `known`, as it is spelled or else lower-cased."""
-    for spelling in (word, word.lower()) if lower else (word,):
-        row = vectors.index.get(spelling)
-        if row is not None and (known is None or row < known):
-            return row
-    return None
+class _Spellings:
+    """The spellings under which words are known, among the first so many."""
+
+    def __init__(self, vectors: Vectors, lower: bool, known: int | None = None) -> None:
+        self.vectors = vectors
+        self.lower = lower
+        self.known = len(vectors) if known is None else known
+
+    def row(self, word: str) -> int | None:
+        """Row of a word: as it is spelled, else lower-cased, else in any case."""
+        for spelling in (word, word.lower()) if self.lower else (word,):
+            row = self.vectors.index.get(spelling)
+            if row is not None and row < self.known:
+                return row
+        return self.in_any_case.get(word.casefold()) if self.lower else None
+
+    def of(self, word: str) -> str | None:
+        """The spelling of a word that has a vector, of its own or composed of its n-grams; None if none has."""
+        row = self.row(word)
+        if row is not None:
+            return self.vectors.words[row]
+        # N-grams of capitals tell little where the vocabulary has none.
+        spelling = word if self.has_capitals or not self.lower else word.lower()
+        return spelling if spelling in self.vectors else None
+
+    def same(self) -> NDArray[np.int64]:
+        """For each row the first one whose word is the same: in any case, if that is asked for."""
+        if not self.lower:
+            return np.arange(self.known)
+        words = self.vectors.words
+        return np.array([self.in_any_case[words[row].casefold()] for row in range(self.known)], np.int64)
+
+    @cached_property
+    def in_any_case(self) -> dict[str, int]:
+        words = self.vectors.words
+        return {words[row].casefold(): row for row in reversed(range(self.known))}
+
+    @cached_property
+    def has_capitals(self) -> bool:
+        return any(word != word.lower() for word in self.vectors.words)
 
 
 def _spearman(x: list[float], y: list[float]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args, overload
 
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core, files, formats
-from firth.checks import whole_number
+from firth.checks import real_number, whole_number
 from firth.corpus import Vocabulary
 from firth.runtime import default_threads
 
 Method = Literal["3cosadd", "3cosmul"]
 WordOrVector = str | NDArray[Any]
+Weighted = WordOrVector | tuple[WordOrVector, float]  # with what it weighs
 
 _EPSILON = 0.001  # Levy & Goldberg (2014), equation 5
 
@@ -23,16 +25,25 @@ _EPSILON = 0.001  # Levy & Goldberg (2014), equation 5
 class Vectors:
     """Words, and a vector for each.
 
+    Vectors are looked up by word, as in a dict: ``vectors["king"]`` is the word's vector, ``vectors[["king", "man"]]``
+    are two, ``"king" in vectors`` says whether there is one, and ``for word in vectors`` goes through the words. Row
+    numbers are for `matrix`, `words` and `index` only.
+
     Parameters
     ----------
     words
         The words, all different, usually the most frequent first.
     matrix
         Shape (words, vector_size). Kept without a copy if it is float32 with contiguous rows (which may be padded).
+    counts
+        How often each word occurs, (words,), if that is known.
 
     Attributes
     ----------
     words : list of str
+    counts : ndarray or None
+        int64 (words,): how often each word occurs in the text that was trained on; None where not known. Files of
+        vectors do not hold them; `firth.load` reads those of a model.
     matrix : ndarray
         float32, (words, vector_size), read-only: lengths are computed once. To change vectors, make new ones:
         ``Vectors(v.words, v.matrix - v.matrix.mean(0))``.
@@ -42,18 +53,19 @@ class Vectors:
     Raises
     ------
     TypeError
-        If a word is not a str, or the matrix does not hold real numbers.
+        If a word is not a str, the matrix does not hold real numbers, or the counts are not whole.
     ValueError
-        If a word occurs twice, or the shapes do not fit.
+        If a word occurs twice, the shapes do not fit, or a count is negative.
 
     Notes
     -----
     A vector of length 0 has similarity 0 with everything. A row that is not finite is never found by a search.
     """
 
-    def __init__(self, words: Iterable[str], matrix: ArrayLike) -> None:
-        vocabulary = Vocabulary(words)
+    def __init__(self, words: Iterable[str], matrix: ArrayLike, counts: ArrayLike | None = None) -> None:
+        vocabulary = Vocabulary(words, counts)
         self.words, self.index = vocabulary.words, vocabulary._ids
+        self.counts: NDArray[np.int64] | None = None if counts is None else vocabulary.counts
         rows = np.asarray(matrix)
         if rows.dtype.kind not in "fiub":
             raise TypeError(f"matrix must hold real numbers, not {rows.dtype}")
@@ -72,8 +84,11 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.words)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.words)
+
     def __contains__(self, word: object) -> bool:
-        return word in self.index
+        return isinstance(word, str) and word in self.index
 
     def __repr__(self) -> str:
         return f"Vectors({len(self)} words, vector_size={self.vector_size})"
@@ -87,11 +102,17 @@ class Vectors:
         """Vector of a word (vector_size,), or of several (n, vector_size). KeyError for an unknown word."""
         if isinstance(words, str):
             return self._vector(words)
-        rows = [self.index.get(word, -1) for word in words]
-        found = self.matrix[rows]
-        for i, row in enumerate(rows):
-            if row < 0:
-                found[i] = self._vector(words[i])
+        if not isinstance(words, Iterable):
+            raise TypeError(
+                f"vectors are looked up by a word or a list of words, not by {words!r}: vectors.words lists the words, "
+                "and row i of vectors.matrix is the vector of words[i]"
+            )
+        given: list[Any] = list(words)
+        rows = np.array([self.index.get(word, -1) if isinstance(word, str) else -1 for word in given], np.int64)
+        found = np.empty((len(rows), self.vector_size), np.float32)
+        found[rows >= 0] = self.matrix[rows[rows >= 0]]
+        for i in np.flatnonzero(rows < 0):
+            found[i] = self._vector(given[i])
         return found
 
     @overload
@@ -243,23 +264,45 @@ class Vectors:
             for found, score, row in zip(rows.tolist(), scores.tolist(), own, strict=True)
         ]
 
+    @overload
     def most_similar(
         self,
-        positive: WordOrVector | Sequence[WordOrVector] = (),
-        negative: WordOrVector | Sequence[WordOrVector] = (),
+        positive: Weighted | Sequence[Weighted] = (),
+        negative: Weighted | Sequence[Weighted] = (),
         topn: int = 10,
         *,
         restrict_vocab: int | None = None,
         method: Method = "3cosadd",
-    ) -> list[tuple[str, float]]:
+    ) -> list[tuple[str, float]]: ...
+    @overload
+    def most_similar(
+        self,
+        positive: Weighted | Sequence[Weighted] = (),
+        negative: Weighted | Sequence[Weighted] = (),
+        *,
+        topn: None,
+        restrict_vocab: int | None = None,
+        method: Method = "3cosadd",
+    ) -> NDArray[np.float32]: ...
+    def most_similar(
+        self,
+        positive: Weighted | Sequence[Weighted] = (),
+        negative: Weighted | Sequence[Weighted] = (),
+        topn: int | None = 10,
+        *,
+        restrict_vocab: int | None = None,
+        method: Method = "3cosadd",
+    ) -> list[tuple[str, float]] | NDArray[np.float32]:
         """Words nearest to what is positive and farthest from what is negative.
 
         Parameters
         ----------
         positive, negative
-            A word, a vector, or several. Words given are not among the answers.
+            A word, a vector, or several. Words given are not among the answers. Each may be a pair with a weight, such
+            as ``[("war", 0.5), "peace"]``: what it counts in the mean of "3cosadd". Without one, what is positive
+            weighs 1 and what is negative -1; a weight that is given stays as it is in both, as in gensim.
         topn
-            How many words.
+            How many words. None: the scores of all words, those given too, in the order of `words`.
         restrict_vocab
             Look among the first so many words alone.
         method
@@ -269,31 +312,44 @@ class Vectors:
 
         Returns
         -------
-        list
-            (word, score) pairs, the best first.
+        list or ndarray
+            (word, score) pairs, the best first. With ``topn=None`` float32 (words,), or as many as `restrict_vocab`
+            says; NaN for a word whose vector is not finite.
 
         Raises
         ------
         KeyError
             For an unknown word.
         TypeError
-            If topn or restrict_vocab is not a whole number.
+            If topn, restrict_vocab or a weight is not a number of its kind.
         ValueError
-            If nothing is given, topn or restrict_vocab is negative, there is no such method, or a vector has another
-            shape or is not finite.
+            If nothing is given, topn or restrict_vocab is negative, there is no such method, a vector has another
+            shape or is not finite, or there are weights with "3cosmul".
         """
-        topn = whole_number("topn", topn)
+        if topn is not None:
+            topn = whole_number("topn", topn)
         check_method(method)
-        plus, minus = _several(positive), _several(negative)
-        if not plus and not minus:
+        items = [(one, 1.0) for one in _several(positive)] + [(one, -1.0) for one in _several(negative)]
+        if not items:
             raise ValueError("most_similar needs at least one positive or negative word or vector")
-        units = np.stack([self._unit(one) for one in plus] + [-self._unit(one) for one in minus])
-        given = {self.index[one] for one in plus + minus if isinstance(one, str) and one in self.index}
+        if method == "3cosmul" and any(isinstance(one, tuple) for one, _ in items):
+            raise ValueError("weights of words need method='3cosadd': the product of '3cosmul' has no place for them")
+        pairs = [_weighted(one, weight) for one, weight in items]
+        units = np.stack([self._unit(one) for one, _ in pairs])
+        weights = np.array([weight for _, weight in pairs])
+        given = {self.index[one] for one, _ in pairs if isinstance(one, str) and one in self.index}
         if method == "3cosadd":
-            rows, scores = self.search(units.mean(0)[None], topn + len(given), restrict_vocab=restrict_vocab)
-            return self._named(rows[0].tolist(), scores[0].tolist(), given, topn)
-        split = len(plus)
-        product = self._multiplied(units[None, :split], -units[None, split:], restrict_vocab=restrict_vocab)[0]
+            mean = (units * weights[:, None]).mean(0)[None]
+            most = self._restricted(restrict_vocab) if topn is None else topn + len(given)
+            rows, scores = self.search(mean, most, restrict_vocab=restrict_vocab)
+            if topn is not None:
+                return self._named(rows[0].tolist(), scores[0].tolist(), given, topn)
+            everywhere = np.full(rows.shape[1], np.nan, np.float32)
+            everywhere[rows[0][rows[0] >= 0]] = scores[0][rows[0] >= 0]
+            return everywhere
+        product = self._multiplied(units[None, weights > 0], units[None, weights < 0], restrict_vocab=restrict_vocab)[0]
+        if topn is None:
+            return np.where(np.isfinite(product), product, np.float32(np.nan))
         product[[row for row in given if row < len(product)]] = -np.inf
         order = np.argsort(-product, kind="stable")[:topn]
         return [(self.words[row], float(product[row])) for row in order.tolist() if product[row] > -np.inf]
@@ -392,13 +448,14 @@ class Vectors:
         ValueError
             If both are the same word, or a's vector is not finite.
         """
-        row_a, row_b = self._row(a), self._row(b)
-        if row_a == row_b:
+        row_b = self._row(b)
+        if a == b:
             raise ValueError(f"rank needs two different words, not {a!r} twice")
         with np.errstate(invalid="ignore"):  # rows that are not finite are no neighbours
             cosines = self._cosines(self._unit(a)[None], len(self))[0]
             nearer = cosines > cosines[row_b]
-        nearer[row_a] = False
+        if a in self.index:
+            nearer[self.index[a]] = False
         return 1 + int(np.count_nonzero(nearer))
 
     def direction(self, pairs: Iterable[tuple[str, str]]) -> Direction:
@@ -468,7 +525,8 @@ class Vectors:
         Returns
         -------
         gensim.models.KeyedVectors
-            The same words in the same order; vectors float32, (words, vector_size).
+            The same words in the same order; vectors float32, (words, vector_size). If `counts` are known they are
+            there as gensim keeps them: ``keyed.get_vecattr(word, "count")``.
 
         Raises
         ------
@@ -477,6 +535,9 @@ class Vectors:
         """
         keyed = _keyed_vectors()(self.vector_size, dtype=np.float32)
         keyed.add_vectors(self.words, self.matrix)
+        if self.counts is not None:
+            keyed.allocate_vecattrs(["count"], [np.int64])
+            keyed.expandos["count"][:] = self.counts
         return keyed
 
     @classmethod
@@ -491,7 +552,8 @@ class Vectors:
         Returns
         -------
         Vectors
-            Over the same matrix (words, vector_size), if that is float32; gensim must not change it any more.
+            Over the same matrix (words, vector_size), if that is float32; gensim must not change it any more. With
+            gensim's counts, if it has any (of files that have none it makes some up, which descend by 1).
 
         Raises
         ------
@@ -502,18 +564,18 @@ class Vectors:
         """
         if not isinstance(keyed, _keyed_vectors()):
             raise TypeError(f"from_gensim needs KeyedVectors (a model's .wv), not {type(keyed).__name__}")
-        return cls(keyed.index_to_key, keyed.vectors)
+        return cls(keyed.index_to_key, keyed.vectors, keyed.expandos.get("count"))
 
     def _vector(self, word: str) -> NDArray[np.float32]:
         """Vector of a word (vector_size,); KeyError for an unknown one. Whatever takes a word asks this."""
         return cast("NDArray[np.float32]", self.matrix[self._row(word)])
 
     def _row(self, word: str) -> int:
+        if not isinstance(word, str):
+            raise TypeError(f"a word must be a str, not {word!r}")
         row = self.index.get(word)
         if row is not None:
             return row
-        if not isinstance(word, str):
-            raise TypeError(f"a word must be a str, not {word!r}")
         others = [other for other in (word.lower(), word.upper(), word.capitalize()) if other in self.index]
         hint = f"; {others[0]!r} is one" if others else ""
         raise KeyError(f"{word!r} is not one of the {len(self)} words{hint}")
@@ -653,10 +715,20 @@ def load_vectors(
     return Vectors(*formats.read(path, format=format, limit=limit, errors=errors, mmap=mmap))
 
 
-def _several(given: WordOrVector | Sequence[WordOrVector]) -> list[WordOrVector]:
-    if isinstance(given, str) or (isinstance(given, np.ndarray) and given.ndim == 1):
-        return [given]
-    return list(given)
+def _several(given: Weighted | Sequence[Weighted]) -> list[Weighted]:
+    one = isinstance(given, str) or (isinstance(given, np.ndarray) and given.ndim == 1)
+    if one or (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], numbers.Real)):
+        return [cast("Weighted", given)]
+    return list(cast("Sequence[Weighted]", given))
+
+
+def _weighted(one: Weighted, weight: float) -> tuple[WordOrVector, float]:
+    """A word or vector and its weight: `weight`, unless it brings one."""
+    if not isinstance(one, tuple):
+        return one, weight
+    if len(one) != 2:
+        raise ValueError(f"a word or vector with a weight must be a pair, not {one!r}")
+    return one[0], real_number(f"the weight of {one[0]!r}", one[1])
 
 
 def check_method(method: str) -> None:

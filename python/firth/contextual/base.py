@@ -29,7 +29,7 @@ from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
-from firth.models.base import CHECKPOINT, Learner, option
+from firth.models.base import CHECKPOINT, Learner, one_at_a_time, option, records
 from firth.vectors import Vectors
 
 if typing.TYPE_CHECKING:
@@ -242,6 +242,7 @@ class ContextualModel(TrainedModel):
 
     # ---- learning
 
+    @one_at_a_time
     def fit(
         self,
         data: Any,
@@ -568,7 +569,9 @@ class ContextualModel(TrainedModel):
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         """Take on the history of a folder; `from_pretrained` reads the weights."""
-        self.history = [training.Evaluation(**one) for one in metadata.get("history", [])]
+        self.history = records(
+            metadata.get("history", []), training.Evaluation, may_be_nan=("held_out", "perplexity", "score")
+        )
 
     # ---- use
 

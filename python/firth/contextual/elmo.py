@@ -33,7 +33,7 @@ from firth.checks import real_number, whole_number
 from firth.contextual.base import TrainedModel, checked_sentences, read_description
 from firth.contextual.training import Evaluation, is_first_process, paths_of, train
 from firth.corpus import Corpus
-from firth.models.base import fingerprint, option
+from firth.models.base import fingerprint, one_at_a_time, option, records
 from firth.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -766,6 +766,7 @@ class ELMo(TrainedModel):
 
     # ---- learning
 
+    @one_at_a_time
     def fit(
         self,
         data: Corpus | files.PathLike | Sequence[os.PathLike[str]] | Iterable[str] | Iterable[Sequence[str]],
@@ -1025,6 +1026,7 @@ class ELMo(TrainedModel):
                 found[row] = whole[i, 1 : len(words[row]) + 1].copy()
         return found
 
+    @one_at_a_time
     def fit_mixture(
         self,
         sentences: Sequence[str | Sequence[str]],
@@ -1241,7 +1243,7 @@ class ELMo(TrainedModel):
         self._words, self._counts = files.unpack_words(tensors), tensors["counts"]
         if len(self._counts) != len(self._words) + _SPECIAL:
             raise TypeError(f"{len(self._counts)} counts for {len(self._words)} words")
-        self.history = [Evaluation(**one) for one in metadata["history"]]
+        self.history = records(metadata["history"], Evaluation, may_be_nan=("held_out", "perplexity", "score"))
         network = self._new_network(self._counts)
         network.load_state_dict(own("network"))
         self._network = network.to(self.device).eval()

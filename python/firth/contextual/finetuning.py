@@ -28,7 +28,7 @@ from firth.contextual.base import HEAD, ContextualModel, Sentence, by_length
 from firth.contextual.models import load_transformer, read_config
 from firth.contextual.tokenizer import Encoding
 from firth.contextual.transformer import Transformer
-from firth.models.base import Learner, option
+from firth.models.base import Learner, one_at_a_time, option, records
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
@@ -451,7 +451,7 @@ class _FineTuned(Learner):
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._classes = metadata["classes"]
-        self.history = [TuningEpoch(**one) for one in metadata["history"]]
+        self.history = records(metadata["history"], TuningEpoch, may_be_nan=("held_out_loss", "held_out_score"))
         head = nn.Linear(self.encoder.dim, len(self._classes))
         head.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
         self._head = head.to(self.encoder._place())
@@ -515,6 +515,7 @@ class SentenceClassifier(_FineTuned):
     array(['good'], dtype='<U4')
     """
 
+    @one_at_a_time
     def fit(
         self,
         texts: Sequence[Sentence],
@@ -606,6 +607,7 @@ class TokenClassifier(_FineTuned):
     [['name', 'verb']]
     """
 
+    @one_at_a_time
     def fit(
         self,
         sentences: Sequence[Sequence[str]],

@@ -80,7 +80,7 @@ def static_rows(
     for i, (text, continues) in enumerate(zip(tokenizer.spellings, tokenizer.continues, strict=True)):
         if text is None:
             continue
-        name = None if continues else next((word for word in (text, text.lower()) if word in vectors), None)
+        name = None if continues else next((word for word in (text, text.lower()) if word in vectors.index), None)
         if name is not None:
             rows[i], found[i] = vectors[name], True
             words += 1

@@ -38,7 +38,7 @@ from firth import corpus, files
 from firth.checks import one_of, real_number, whole_number
 from firth.contextual.tokenizer import Text, Tokenizer
 from firth.contextual.transformer import Architecture
-from firth.models.base import CHECKPOINT
+from firth.models.base import CHECKPOINT, expect, records
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -1186,6 +1186,9 @@ class _Run:
         missing = {"schedule", "data", "history", "progress", "steps", "bf16"} - metadata.keys()
         if missing:
             raise ValueError(f"{path} is a damaged checkpoint: it lacks {', '.join(sorted(missing))}")
+        for key in ("schedule", "steps"):
+            if not isinstance(metadata[key], dict):
+                raise ValueError(f"{path} is a damaged checkpoint: its {key} are not named")
         other = [
             f"{key} was {metadata['schedule'].get(key)!r}, is {value!r}"
             for key, value in self.description().items()
@@ -1209,14 +1212,24 @@ class _Run:
 
     def restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         try:
+            # All is checked before anything is taken on.
+            history = records(metadata["history"], Evaluation, may_be_nan=("held_out", "perplexity", "score"))
+            self.restore_progress(metadata["progress"], history)
+            state_of_module = _state(self.module)
+            for name, tensor in state_of_module.items():
+                wanted = _array(tensor)
+                expect(name, tensors[f"module.{name}"], wanted.dtype, wanted.shape)
             with torch.no_grad():
-                for name, tensor in _state(self.module).items():
+                for name, tensor in state_of_module.items():
                     tensor.copy_(_tensor(tensors[f"module.{name}"], tensor))
                 state = {}
                 order = [one for group in self.optimizer.param_groups for one in group["params"]]
                 for i, parameter in enumerate(order):
                     name = self.names[id(parameter)]
                     if name in metadata["steps"]:
+                        for moment in (f"mean.{name}", f"square.{name}"):
+                            wanted = _array(parameter)
+                            expect(moment, tensors[moment], wanted.dtype, wanted.shape)
                         state[i] = {
                             "step": torch.tensor(metadata["steps"][name], dtype=torch.float32),
                             "exp_avg": _tensor(tensors[f"mean.{name}"], parameter),
@@ -1225,10 +1238,26 @@ class _Run:
             self.optimizer.load_state_dict(
                 {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
             )
-            self.history = [Evaluation(**one) for one in metadata["history"]]
-            self.step, self.seconds, self.since = metadata["progress"]
+            self.history = history
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"the checkpoint in {self.folder} is damaged: {error}") from None
+
+    def restore_progress(self, stored: Any, history: list[Evaluation]) -> None:
+        """Take on where a training stood; TypeError if none can have stood there."""
+        steps = [one.step for one in history]
+        match stored:
+            case [int(step), float(seconds), [float(), float(), float(), float()] as since] if (
+                0 <= step <= self.schedule.steps
+                and all(0 <= one < math.inf for one in [seconds, *since[1:]])
+                and math.isfinite(since[0])
+                and all(a < b for a, b in itertools.pairwise([0, *steps, step + 1]))
+            ):
+                self.step, self.seconds, self.since = step, seconds, since
+            case _:
+                raise TypeError(
+                    f"its progress {stored!r} with evaluations after steps {steps} is not that of a training of "
+                    f"{self.schedule.steps} steps"
+                )
 
 
 def pays_bf16(device: torch.device) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import functools
 import math
 import numbers
+import os
 import signal
 import tempfile
 import threading
@@ -14,7 +16,7 @@ import time
 import types
 import typing
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, TypeVar
@@ -24,8 +26,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import one_of
-from firth.corpus import Corpus
+from firth.checks import finite, one_of
+from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
@@ -34,8 +36,14 @@ if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
+R = TypeVar("R")
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the progress bar
+# Stretches of training begin and end at multiples of so many units: the kernels round the loss of each cell of this
+# grid by itself. A multiple of every kernel's own stretch.
+GRID = 4096
+LOSS_UNITS = 2**30  # units of loss in a nat
 _CHECKPOINT_SECONDS = 600.0  # between two checkpoints within an epoch
 
 
@@ -53,7 +61,8 @@ class Epoch:
     epoch
         Its number, from 1.
     loss
-        Mean per example, in nats, summed in float64; the model says what an example is. NaN if there was none.
+        Mean per example, in nats; the model says what an example is. The same bits wherever the same seed gives the
+        same vectors, after a resumed training too.
     learning_rate
         At the end of the epoch.
     units_per_second
@@ -67,6 +76,54 @@ class Epoch:
     learning_rate: float
     units_per_second: float
     seconds: float
+
+
+def records(stored: Any, kind: type[R], *, may_be_nan: Collection[str] = ()) -> list[R]:
+    """Read a history from a file: a list of the dicts that `dataclasses.asdict` made of records of this kind.
+
+    Every number must be finite, but for the fields `may_be_nan`.
+
+    Raises
+    ------
+    TypeError
+        Naming the entry and the field, if it is anything else.
+    """
+    if not isinstance(stored, list):
+        raise TypeError(f"the history must be a list, not {type(stored).__name__}")
+    declared = typing.get_type_hints(kind)
+    without_default: Any = dataclasses.MISSING
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is without_default}  # type: ignore[arg-type]
+    for i, record in enumerate(stored):
+        if not isinstance(record, dict) or not needed <= record.keys() <= declared.keys():
+            raise TypeError(f"history[{i}] must have exactly the fields {', '.join(declared)}")
+        for name, value in record.items():
+            if _checked(f"{name} in history[{i}]", value, declared[name]) is None or name in may_be_nan:
+                continue
+            if not math.isfinite(value):
+                raise TypeError(f"{name} in history[{i}] must be a finite number, not {value}")
+        if issubclass(kind, Epoch) and record["epoch"] != i + 1:
+            raise TypeError(f"history[{i}] must be epoch {i + 1}, not {record['epoch']}")
+    return [kind(**record) for record in stored]
+
+
+def expect(name: str, tensor: NDArray[Any], dtype: Any, shape: tuple[int | None, ...]) -> None:
+    """Refuse a tensor of a file that has another type or shape, None for a side of any length, or is not finite.
+
+    Raises
+    ------
+    TypeError
+        Naming the tensor.
+    """
+    fits = len(shape) == tensor.ndim and all(
+        n is None or n == found for n, found in zip(shape, tensor.shape, strict=True)
+    )
+    if tensor.dtype != dtype or not fits:
+        sides = ", ".join("any" if n is None else str(n) for n in shape)
+        raise TypeError(
+            f"{name} must be {np.dtype(dtype)} of shape ({sides}), not {tensor.dtype} of shape {tensor.shape}"
+        )
+    if not finite(tensor):
+        raise TypeError(f"{name} holds a number that is not finite")
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -142,6 +199,31 @@ class Learner(abc.ABC):
         """Take on what a file holds."""
 
 
+_training: dict[int, object] = {}  # the learners that are being trained now, by their id
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_training.clear)  # the thread that trains is not there in the child
+
+
+def one_at_a_time(fit: Fit) -> Fit:
+    """Make a method that trains refuse to start while another call of it, or of its like, trains the same model."""
+
+    @functools.wraps(fit)
+    def alone(self: Learner, *arguments: Any, **options: Any) -> Any:
+        mine = object()
+        # One operation, which no other thread can come between.
+        if _training.setdefault(id(self), mine) is not mine:
+            raise RuntimeError(
+                f"this {type(self).__name__} is being fitted already, by another thread or by the fit whose callback "
+                "this is: wait until it ends, or fit another one"
+            )
+        try:
+            return fit(self, *arguments, **options)
+        finally:
+            _training.pop(id(self), None)
+
+    return typing.cast(Fit, alone)
+
+
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Model(Learner):
     """A way of learning vectors."""
@@ -179,7 +261,7 @@ class Model(Learner):
         return self._tensors[name]
 
     def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
-        return Vectors(self._words, matrix)
+        return Vectors(self._words, matrix, self._tensors.get("counts"))
 
     @abc.abstractmethod
     def fit(self, data: Any, *, progress: bool = False) -> Self:
@@ -197,7 +279,10 @@ class Model(Learner):
                 "make a corpus with Corpus.from_file(path) or Corpus.from_iterable(sentences)"
             )
         if isinstance(data, Corpus) and data.n_tokens == 0:
-            raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
+            raise ValueError(
+                "the corpus holds no token: all its words are rarer than min_count, or missing from the vocabulary "
+                "that it was given; min_count=1 keeps every word"
+            )
         if isinstance(data, Cooccurrences) and data.csr.nnz == 0:
             raise ValueError("the counts hold no pair of words")
 
@@ -205,22 +290,47 @@ class Model(Learner):
         """Write the whole model (options, words, all matrices, history) as one safetensors file.
 
         The file appears whole or not at all. `firth.load` reads it; `firth.load_vectors` reads its vectors alone.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`.
+        OSError
+            If it cannot be written.
+        ValueError
+            If a number is not finite: such a model is never saved.
         """
-        vectors = self.vectors
-        files.write_own(
-            path, "model", {**self._tensors, **files.pack_words(vectors.words)}, metadata=self._description()
-        )
+        self._fitted_tensor("vectors")
+        self._write(path)
+
+    def _write(self, path: files.PathLike) -> None:
+        for name, tensor in self._tensors.items():
+            if not finite(tensor):
+                raise ValueError(f"cannot save this {type(self).__name__}: {name} holds a number that is not finite")
+        files.write_own(path, "model", {**self._tensors, **files.pack_words(self._words)}, self._description())
+
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        """Type and shape of each tensor that a file may hold, None for a side of any length."""
+        return {
+            "vectors": (np.float32, (n_words, self.options.get("vector_size"))),
+            "counts": (np.int64, (n_words,)),
+        }
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        self._words = files.unpack_words(tensors)
-        if len(tensors["vectors"]) != len(self._words):
-            raise TypeError(f"{len(tensors['vectors'])} vectors for {len(self._words)} words")
+        self._words = Vocabulary(files.unpack_words(tensors)).words
+        layout = self._layout(len(self._words))
+        if "vectors" in layout and "vectors" not in tensors:
+            raise TypeError("it holds no vectors")
         for name in tensors.keys() - set(files.PACKED_WORDS):
+            if name not in layout:
+                raise TypeError(f"it holds {name!r}, which is not part of a {type(self).__name__}")
             stored = tensors[name]
-            kept = padded_rows(*stored.shape) if stored.ndim == 2 else np.empty(stored.shape, stored.dtype)
+            expect(name, stored, *layout[name])
+            matrix = stored.ndim == 2 and stored.dtype == np.float32
+            kept = padded_rows(*stored.shape) if matrix else np.empty(stored.shape, stored.dtype)
             kept[...] = stored
             self._tensors[name] = kept
-        self.history = [Epoch(**epoch) for epoch in metadata["history"]]
+        self.history = records(metadata["history"], Epoch)
         self._view = None
 
 
@@ -295,12 +405,18 @@ def load(path: files.PathLike) -> Any:
 class Tally:
     """What training on a stretch of the data gave."""
 
-    loss: float  # summed over the examples
+    loss: int  # summed over the examples, in `loss_units`
     examples: int
     diverged: str = ""  # where, if a number stopped being finite
 
 
-# Trains on the units [begin, end) of an epoch, counted from 0: train(begin, end, epoch).
+def loss_units(nats: float) -> int:
+    """A loss as a whole number of units, so that sums are exact and do not depend on how the work was cut."""
+    return round(nats * LOSS_UNITS)
+
+
+# Trains on the units [begin, end) of an epoch, counted from 0: train(begin, end, epoch). Both are multiples of GRID,
+# but for the end of the epoch.
 Train = Callable[[int, int, int], Tally]
 Callback = Callable[["GradientModel"], object]
 
@@ -339,6 +455,11 @@ class GradientModel(Model):
     def _learning_rate(self, progress: float) -> float:
         """The learning rate when this share of all epochs is done."""
 
+    @abc.abstractmethod
+    def _no_example(self, data: Any) -> str:
+        """Why these data gave no example to learn from in an epoch, and what to do about it."""
+
+    @one_at_a_time
     def fit(
         self,
         data: Any,
@@ -377,8 +498,11 @@ class GradientModel(Model):
             At Ctrl-C; `vectors` and `history` are then as far as the training had come.
         FloatingPointError
             If a number stops being finite, naming epoch and place; `vectors` are those of the last whole epoch.
+        RuntimeError
+            If another `fit` of this model is running.
         ValueError
-            If the checkpoint belongs to other options or other data, or is there and `resume` was not asked for.
+            If the checkpoint is damaged, belongs to other options or other data, or is there and `resume` was not asked
+            for; or if an epoch has no example to learn from. Then nothing is changed.
         MemoryError
             If the matrices do not fit, naming the bytes.
         """
@@ -403,26 +527,31 @@ class GradientModel(Model):
         except BaseException:
             self.__dict__.update(before)  # an earlier fit stays as it was
             raise
-        with tqdm(
-            total=units * self.epochs,
-            initial=run.epoch * units + run.position,
-            desc=type(self).__name__,
-            unit=f" {self.unit}",
-            unit_scale=True,
-            disable=not progress,
-        ) as bar:
-            self._training = True
-            try:
-                run.finish(bar)
-            except KeyboardInterrupt:
-                run.write_checkpoint()
-                raise
-            finally:
-                self._settle()
-                for name in self.scratch:
-                    self._tensors.pop(name, None)
-                self._training = False
-                self._view = None
+        try:
+            with tqdm(
+                total=units * self.epochs,
+                initial=run.epoch * units + run.position,
+                desc=type(self).__name__,
+                unit=f" {self.unit}",
+                unit_scale=True,
+                disable=not progress,
+            ) as bar:
+                self._training = True
+                try:
+                    run.finish(bar)
+                except KeyboardInterrupt:
+                    run.check_finite()
+                    run.write_checkpoint()
+                    raise
+                finally:
+                    self._settle()
+                    for name in self.scratch:
+                        self._tensors.pop(name, None)
+                    self._training = False
+                    self._view = None
+        except _NoExample:
+            self.__dict__.update(before)
+            raise
         return self
 
     def _read_checkpoint(
@@ -444,7 +573,9 @@ class GradientModel(Model):
             raise ValueError(f"{path} is a checkpoint of a {metadata.get('model')}, not of a {type(self).__name__}")
         missing = {"options", "data", "history", "progress"} - metadata.keys()
         if missing:
-            raise ValueError(f"{path} is a damaged checkpoint: it lacks {', '.join(sorted(missing))}")
+            raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
+        if not isinstance(metadata["options"], dict):
+            raise _damaged(path, "its options are not named")
         # How many threads is no part of what is learnt: a run may continue on another machine.
         other = [
             f"{name} was {metadata['options'].get(name)!r}, is {value!r}"
@@ -459,6 +590,16 @@ class GradientModel(Model):
 
 
 CHECKPOINT = "checkpoint.safetensors"  # the file in the folder that `fit` is given
+
+
+class _NoExample(ValueError):
+    """An epoch had nothing to learn from."""
+
+
+def _damaged(path: Path, what: object) -> ValueError:
+    return ValueError(
+        f"{path} is a damaged checkpoint, or one of another version of firth: {what}. Remove the file to start again."
+    )
 
 
 def fingerprint(data: Corpus | Cooccurrences) -> list[int]:
@@ -509,6 +650,7 @@ class _Run:
         callbacks: list[Callback],
     ) -> None:
         self.model = model
+        self.data = data
         self.units = units
         self.train = train
         self.folder = folder
@@ -516,39 +658,40 @@ class _Run:
         self.fingerprint = fingerprint(data) if folder is not None else []
         self.epoch = 0  # whole ones behind us
         self.position = 0  # units of this one behind us
-        self.loss = 0.0
+        self.loss = 0  # in `loss_units`
         self.examples = 0
         self.seconds = 0.0
         self.last_checkpoint = time.monotonic()
+        self.good = np.empty(model._tensors["vectors"].shape, np.float32)  # the vectors that `give_up` goes back to
+        self.since = "at the start"
 
     def finish(self, bar: tqdm[Any]) -> None:
         model = self.model
-        chunk = 50_000
-        since = "at the start" if self.epoch == self.position == 0 else "when training was resumed"
-        good = np.empty(model._tensors["vectors"].shape, np.float32)
+        chunk = 12 * GRID
         while self.epoch < model.epochs:
-            np.copyto(good, model._tensors["vectors"])
+            np.copyto(self.good, model._tensors["vectors"])
             while self.position < self.units:
                 end = min(self.units, self.position + chunk)
                 advance = end - self.position
-                seconds = self.train_to(end, good, since)
+                seconds = self.train_to(end)
                 bar.update(advance)
                 # How the work is cut does not show in the result, so the clock may decide it.
                 if seconds < _CHUNK_SECONDS / 2:
-                    chunk = min(2 * chunk, 1 << 40)
+                    chunk = min(2 * chunk, GRID << 28)
                 elif seconds > 2 * _CHUNK_SECONDS:
-                    chunk = max(chunk // 2, 1000)
+                    chunk = max(chunk // 2 // GRID, 1) * GRID
                 if time.monotonic() - self.last_checkpoint > _CHECKPOINT_SECONDS:
+                    self.check_finite()
                     self.write_checkpoint()
-            self.check_finite(good, since)
+            self.check_finite()
             bar.set_postfix(loss=f"{self.finish_epoch():.4f}")
-            since = f"after epoch {self.epoch}"
+            self.since = f"after epoch {self.epoch}"
             self.write_checkpoint()
             answers = [callback(model) for callback in self.callbacks]  # all of them, also when one asks for the end
             if any(answer is True for answer in answers):
                 break
 
-    def train_to(self, end: int, good: NDArray[np.float32], since: str) -> float:
+    def train_to(self, end: int) -> float:
         """Train up to unit `end` of the epoch, and return the seconds that it took."""
         with _interrupt_deferred():
             start = time.perf_counter()
@@ -559,29 +702,32 @@ class _Run:
             self.examples += tally.examples
             self.seconds += seconds
         if tally.diverged:
-            self.give_up(f", at {tally.diverged}: a product of two vectors is not finite", good, since)
+            self.give_up(f", at {tally.diverged}: a product of two vectors is not finite")
         return seconds
 
-    def check_finite(self, good: NDArray[np.float32], since: str) -> None:
-        """See what the last steps of an epoch left: no later product has looked at it."""
+    def check_finite(self) -> None:
+        """Check what the last steps of training left: no later product has looked at it."""
         for name, tensor in self.model._tensors.items():
-            # In float64 a sum of finite float32 numbers is finite.
-            if not np.isfinite(np.add.reduce(tensor, axis=None, dtype=np.float64)):
-                self.give_up(f": a number in {name} is not finite", good, since)
+            if not finite(tensor):
+                self.give_up(f": a number in {name} is not finite")
 
-    def give_up(self, what: str, good: NDArray[np.float32], since: str) -> None:
+    def give_up(self, what: str) -> None:
         # The other matrices have no backup; without them nobody takes the model for one that can be trained on.
         self.model._tensors = {"vectors": self.model._tensors["vectors"]}
-        self.model._tensors["vectors"][:] = good
+        self.model._tensors["vectors"][:] = self.good
         raise FloatingPointError(
-            f"training diverged in epoch {self.epoch + 1}{what}. The vectors are kept as they were {since}. "
+            f"training diverged in epoch {self.epoch + 1}{what}. The vectors are kept as they were {self.since}. "
             "A lower learning rate helps."
         )
 
     def finish_epoch(self) -> float:
+        if self.examples == 0:
+            raise _NoExample(
+                f"epoch {self.epoch + 1} had no example to learn from: {self.model._no_example(self.data)}"
+            )
         record = Epoch(
             epoch=self.epoch + 1,
-            loss=self.loss / self.examples if self.examples else math.nan,
+            loss=self.loss / (LOSS_UNITS * self.examples),
             learning_rate=self.model._learning_rate((self.epoch + 1) / self.model.epochs),
             units_per_second=self.units / max(self.seconds, 1e-9),
             seconds=self.seconds,
@@ -590,7 +736,7 @@ class _Run:
             self.model._settle()
             self.model.history.append(record)
             self.epoch += 1
-            self.position, self.loss, self.examples, self.seconds = 0, 0.0, 0, 0.0
+            self.position, self.loss, self.examples, self.seconds = 0, 0, 0, 0.0
         return record.loss
 
     def write_checkpoint(self) -> None:
@@ -609,11 +755,42 @@ class _Run:
         self.last_checkpoint = time.monotonic()
 
     def restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        assert self.folder is not None
         try:
             for name, tensor in self.model._tensors.items():
-                tensor[:] = tensors[name]
-            self.model._settle()
-            self.model.history = [Epoch(**epoch) for epoch in metadata["history"]]
-            self.epoch, self.position, self.loss, self.examples, self.seconds = metadata["progress"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the checkpoint in {self.folder} is damaged: {error}") from None
+                if name not in tensors:
+                    raise TypeError(f"it holds no {name}")
+                expect(name, tensors[name], tensor.dtype, tensor.shape)
+            history = records(metadata["history"], Epoch)
+            self.restore_progress(metadata["progress"])
+            if len(history) != self.epoch:
+                raise ValueError(f"its history has {len(history)} epochs and its progress {self.epoch}")
+        except (TypeError, ValueError) as error:
+            raise _damaged(self.folder / CHECKPOINT, error) from None
+        for name, tensor in self.model._tensors.items():
+            tensor[:] = tensors[name]
+        self.model._settle()
+        self.model.history = history
+        if self.epoch or self.position:
+            self.since = "when training was resumed"
+
+    def restore_progress(self, stored: Any) -> None:
+        """Take on where a training stood; TypeError or ValueError if none can have stood there."""
+        if not isinstance(stored, list) or [type(one) for one in stored] != [int, int, int, int, float]:
+            raise TypeError(f"its progress must be four whole numbers and the seconds, not {stored!r}")
+        epoch, position, loss, examples, seconds = stored
+        last = 0 if epoch == self.model.epochs else self.units
+        if (
+            not 0 <= epoch <= self.model.epochs
+            or not 0 <= position <= last
+            or (position % GRID and position != self.units)
+            or examples < 0
+            or not 0 <= seconds < math.inf
+            or (position == 0 and (loss or examples or seconds))
+            or (examples == 0 and loss)
+        ):
+            raise ValueError(
+                f"its progress {stored} is not that of a training of {self.model.epochs} epochs of {self.units} "
+                f"{self.model.unit}"
+            )
+        self.epoch, self.position, self.loss, self.examples, self.seconds = stored

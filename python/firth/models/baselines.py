@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from firth import _core, files
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.base import Model, option
+from firth.models.base import Model, one_at_a_time, option
 from firth.runtime import default_threads, padded_rows, padded_size
 
 if typing.TYPE_CHECKING:
@@ -40,6 +40,7 @@ class OneHot(Model):
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
 
+    @one_at_a_time
     def fit(self, data: Corpus | Cooccurrences, *, progress: bool = False) -> Self:
         """Give each word of the vocabulary its dimension.
 
@@ -106,6 +107,7 @@ class RandomVectors(Model):
     seed: int = option(1, low=0, high=2**63 - 1)
     threads: int | None = option(None, low=1, high=4096)
 
+    @one_at_a_time
     def fit(self, data: Corpus | Cooccurrences, *, progress: bool = False) -> Self:
         """Draw a vector for each word of the vocabulary.
 

@@ -14,10 +14,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import _core, corpus, files
-from firth.checks import real_number, whole_number
+from firth.checks import finite, real_number, whole_number
 from firth.models import classifier_files
-from firth.models.base import Epoch, Learner, _interrupt_deferred, option
-from firth.models.classifier_files import ABSENT, Learnt, finite, padded
+from firth.models.base import (
+    LOSS_UNITS,
+    Epoch,
+    Learner,
+    _interrupt_deferred,
+    loss_units,
+    one_at_a_time,
+    option,
+    records,
+)
+from firth.models.classifier_files import ABSENT, Learnt, padded
 from firth.models.labelled_texts import Labels, Reader, Texts, threads_for
 from firth.quantization import QuantizedMatrix
 from firth.runtime import default_threads, padded_rows
@@ -33,6 +42,7 @@ Matrix = NDArray[np.float32]
 
 _END = "</s>"  # fastText's word for the end of a line, which every text has
 _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
+_CELL = 1024  # texts whose loss the kernel rounds together: an epoch is cut between such cells
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
 _MOST_WEIGHT = 1_000_000
@@ -219,6 +229,9 @@ class FastTextClassifier(Learner):
                 raise ValueError(
                     f"vectors have {self.vectors.matrix.shape[1]} numbers and vector_size is {self.vector_size}"
                 )
+            if not finite(self.vectors.matrix):
+                row = int(np.flatnonzero(~np.isfinite(self.vectors.matrix).all(axis=1))[0])
+                raise ValueError(f"vectors hold a number that is not finite, in that of {self.vectors.words[row]!r}")
         self._forget()
 
     def _forget(self) -> None:
@@ -282,6 +295,7 @@ class FastTextClassifier(Learner):
 
     # ---- learning
 
+    @one_at_a_time
     def fit(
         self,
         texts: Any,
@@ -319,6 +333,8 @@ class FastTextClassifier(Learner):
             If texts and labels are not what they should be, or do not go together.
         FloatingPointError
             If a number stops being finite; then nothing is changed.
+        RuntimeError
+            If another `fit` of this classifier is running.
         KeyboardInterrupt
             At Ctrl-C; what had been learnt by then is kept.
         """
@@ -339,6 +355,8 @@ class FastTextClassifier(Learner):
         else:
             pair = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
             other = model._reader.labelled(*pair)
+            if len(other[0]) == 0:
+                raise ValueError("validation holds no text: give some with their labels, or a share such as 0.1")
         bags, gold = model._build(numbered, gold)
         labels = model._fitted().labels
         held_out = None if other is None else (model._bags_of(other[0]), other[1].known(labels))
@@ -361,6 +379,7 @@ class FastTextClassifier(Learner):
         try:
             model._train(bags, gold, weights, held_out, progress=progress)
         except KeyboardInterrupt:
+            model._check_finite()
             self.__dict__.update(model.__dict__)
             raise
         self.__dict__.update(model.__dict__)
@@ -450,11 +469,11 @@ class FastTextClassifier(Learner):
             noise = _core.alias_table(np.maximum(learnt.label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
         label_weights = self._label_weights(gold)
         best: tuple[float, int, Matrix, Matrix] | None = None
-        chunk, since_best = 1000, 0
+        chunk, since_best = _CELL, 0
         total = n * self.epochs
         with tqdm(total=total, desc=type(self).__name__, unit=" texts", unit_scale=True, disable=not progress) as bar:
             for epoch in range(self.epochs):
-                position, loss, examples, seconds = 0, 0.0, 0, 0.0
+                position, loss, examples, seconds = 0, 0, 0, 0.0
                 while position < n:
                     end = min(n, position + chunk)
                     with _interrupt_deferred():
@@ -484,15 +503,21 @@ class FastTextClassifier(Learner):
                     bar.update(end - position)
                     # How the work is cut does not show in the result, so the clock may decide it.
                     if took < _CHUNK_SECONDS / 2:
-                        chunk = min(4 * chunk, 1 << 40)
+                        chunk = min(4 * chunk, _CELL << 30)
                     elif took > 2 * _CHUNK_SECONDS:
-                        chunk = max(chunk // 2, 1000)
-                    position, loss, examples, seconds = end, loss + more, examples + trained, seconds + took
+                        chunk = max(chunk // 2 // _CELL, 1) * _CELL
+                    position, loss = end, loss + loss_units(more)
+                    examples, seconds = examples + trained, seconds + took
+                if examples == 0:
+                    raise ValueError(
+                        "no text has both a label and a word or n-gram to learn from: min_count="
+                        f"{self.min_count} and min_count_label={self.min_count_label} leave out the rarer ones"
+                    )
                 score = None if held_out is None else self._precision(*held_out)
                 self.history.append(
                     ClassifierEpoch(
                         epoch=len(self.history) + 1,
-                        loss=loss / examples if examples else math.nan,
+                        loss=loss / (LOSS_UNITS * examples),
                         learning_rate=self.learning_rate * (1 - (epoch + 1) / self.epochs),
                         units_per_second=n / max(seconds, 1e-9),
                         seconds=seconds,
@@ -510,12 +535,16 @@ class FastTextClassifier(Learner):
                 since_best += 1
                 if since_best >= self.patience:
                     break
-        for name, matrix in (("words'", rows), ("labels'", outputs)):
-            # What the last steps left: no later product has looked at it.
-            if not finite(matrix):
-                raise _diverged(len(self.history) - 1, f"a number among the {name} vectors")
+        self._check_finite()
         if best is not None and best[1] + 1 < len(self.history):
             rows[:], outputs[:] = best[2], best[3]
+
+    def _check_finite(self) -> None:
+        """Check what the last steps of training left: no later product has looked at it."""
+        learnt = self._fitted()
+        for name, matrix in (("words'", learnt.rows), ("labels'", learnt.outputs)):
+            if not finite(matrix):
+                raise _diverged(max(len(self.history) - 1, 0), f"a number among the {name} vectors")
 
     def _label_weights(self, gold: Labels) -> Matrix | None:
         if self.class_weight is None:
@@ -796,7 +825,7 @@ class FastTextClassifier(Learner):
         self._learnt = classifier_files.from_tensors(
             tensors, metadata, loss=self.loss, buckets=self._buckets, vector_size=self.vector_size
         )
-        self.history = [ClassifierEpoch(**epoch) for epoch in metadata["history"]]
+        self.history = records(metadata["history"], ClassifierEpoch)
 
     def to_fasttext(self, path: files.PathLike) -> None:
         """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantised, .ftz.

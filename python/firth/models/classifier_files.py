@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core, fasttext_format, files
-from firth.checks import whole_number
+from firth.checks import finite, whole_number
 from firth.quantization import CENTROIDS, ProductQuantizer, QuantizedMatrix
 from firth.runtime import padded_rows
 
@@ -103,16 +103,6 @@ class Learnt:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Arrays come back without what pads their rows.
         self.__dict__.update({**state, "rows": padded(state["rows"]), "outputs": padded(state["outputs"])})
-
-
-def finite(matrix: Matrix) -> bool:
-    """Whether all numbers are."""
-    # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
-    # not wide enough.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.add.reduce(matrix, axis=None)):
-            return True
-    return bool(np.isfinite(np.add.reduce(matrix, axis=None, dtype=np.float64)))
 
 
 def padded(matrix: Matrix) -> Matrix:

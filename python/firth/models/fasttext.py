@@ -58,9 +58,16 @@ class Subwords:
         fill_initial(rows, self.n_words + buckets, self.seed, default_threads())
         return rows
 
+    def buckets_of(self, word: str) -> NDArray[np.int64]:
+        """Buckets of a word's n-grams; none for a word that is no valid Unicode."""
+        try:
+            return self.hashed([word], self.min_n, self.max_n, self.bucket, 1)[1]
+        except UnicodeEncodeError:
+            return np.zeros(0, np.int64)
+
     def compose(self, word: str) -> NDArray[np.float32] | None:
-        """Vector of a word that has no row of its own: the mean of its pieces' rows. None if it has no piece."""
-        _, buckets = self.hashed([word], self.min_n, self.max_n, self.bucket, 1)
+        """Vector of a word that has no row of its own: the mean of its n-grams' rows. None if it has no n-gram."""
+        buckets = self.buckets_of(word)
         if len(buckets) == 0:
             return None
         rows = self.initial(buckets)
@@ -74,14 +81,24 @@ class Subwords:
 class SubwordVectors(Vectors):
     """Vectors that also know words they have not seen, by the pieces that these are made of.
 
-    Whatever takes a word (``vectors["reshipped"]``, `similarity`, `most_similar`, ...) takes any word that has a piece;
-    ``word in vectors`` tells whether it is one of the vocabulary. Saved in the formats of plain vectors, the pieces are
-    lost: `FastText.save` and `FastText.to_fasttext` keep them.
+    Whatever takes a word (``vectors["reshipped"]``, `similarity`, `most_similar`, ...) takes any word that has a
+    character n-gram, and ``word in vectors`` is true of all these. ``word in vectors.index`` tells whether a word is in
+    the vocabulary, which is what ``for word in vectors``, `words` and ``len(vectors)`` are about. Saved in the formats
+    of plain vectors, the n-grams are lost: `FastText.save` and `FastText.to_fasttext` keep them.
     """
 
-    def __init__(self, words: Sequence[str], matrix: NDArray[np.float32], subwords: Subwords) -> None:
-        super().__init__(words, matrix)
+    def __init__(
+        self,
+        words: Sequence[str],
+        matrix: NDArray[np.float32],
+        subwords: Subwords,
+        counts: NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(words, matrix, counts)
         self._subwords = subwords
+
+    def __contains__(self, word: object) -> bool:
+        return super().__contains__(word) or (isinstance(word, str) and len(self._subwords.buckets_of(word)) > 0)
 
     def _vector(self, word: str) -> NDArray[np.float32]:
         try:
@@ -154,7 +171,7 @@ class FastText(Word2Vec):
         list of str
             The word itself if the model knows it, then its n-grams, ``<`` and ``>`` marking its ends.
         """
-        known = [word] if word in self.vectors else []
+        known = [word] if word in self.vectors.index else []
         return known + (_core.split_subwords(word, min_n=self.min_n, max_n=self.max_n) if self.max_n else [])
 
     def to_fasttext(self, path: files.PathLike) -> None:
@@ -173,7 +190,7 @@ class FastText(Word2Vec):
             If it cannot be written.
         """
         words, subwords = self.vectors.words, self._pieces()
-        context = self._tensors["context"]
+        context = self._fitted_tensor("context")
         # Along the tree there is a node less than there are words; fastText has a row for each word all the same.
         output = np.zeros((len(words), self.vector_size), np.float32)
         output[: len(context)] = context[: len(words)]
@@ -306,6 +323,26 @@ class FastText(Word2Vec):
             threads=self.n_threads,
         )
 
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        return {
+            **super()._layout(n_words),
+            "rows": (np.float32, (None, self.vector_size)),
+            "buckets": (np.int64, (None,)),
+        }
+
+    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        super()._restore(tensors, metadata)
+        if "rows" not in self._tensors:  # a training that diverged has left the words' vectors alone
+            return
+        buckets = self._tensors.get("buckets", np.zeros(0, np.int64))
+        if len(self._tensors["rows"]) != len(self._words) + len(buckets):
+            raise TypeError(
+                f"rows must be {len(self._words)} for the words and {len(buckets)} for the buckets, not "
+                f"{len(self._tensors['rows'])}"
+            )
+        if len(buckets) and (buckets[0] < 0 or buckets[-1] >= self.bucket or (np.diff(buckets) <= 0).any()):
+            raise ValueError(f"buckets must ascend within 0 .. {self.bucket - 1}")
+
     def _pieces(self) -> Subwords:
         return Subwords(
             self.min_n,
@@ -313,8 +350,8 @@ class FastText(Word2Vec):
             self.bucket,
             self.seed,
             len(self._words),
-            self._tensors["rows"],
-            self._tensors["buckets"],
+            self._fitted_tensor("rows"),
+            self._fitted_tensor("buckets"),
         )
 
     def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
@@ -323,7 +360,7 @@ class FastText(Word2Vec):
         subwords = self._pieces()
         if self._training:
             subwords = dataclasses.replace(subwords, rows=np.array(subwords.rows))
-        return SubwordVectors(self._words, matrix, subwords)
+        return SubwordVectors(self._words, matrix, subwords, self._tensors.get("counts"))
 
 
 def fill_initial(rows: NDArray[np.float32], numbers: NDArray[np.int64], seed: int, threads: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from firth import _core
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
-from firth.models.base import GradientModel, Tally, Train, option
+from firth.models.base import GradientModel, Tally, Train, loss_units, option
 from firth.runtime import padded_rows, padded_size
 
 
@@ -138,11 +138,14 @@ class GloVe(GradientModel):
             counts = data
         csr, words, size = counts.csr, len(counts.vocabulary), self.vector_size
         if csr.nnz == 0:
-            raise ValueError("no two words of the corpus stand near each other: there is nothing to learn from")
+            raise ValueError(
+                "no two words of the corpus stand near each other: every document has a single token. Make documents "
+                "longer: each line of a file, or each list of words, is one"
+            )
         tiles = _core.GloveTiles(
             csr.indptr.astype(np.int64), csr.indices, csr.data, seed=self.seed, threads=self.n_threads
         )
-        nonzeros = csr.nnz
+        nonzeros, vocabulary = csr.nnz, counts.vocabulary
         del counts, csr, data
         # A row holds numbers and sums of squares, each with two more columns for the bias and the 1 that it meets.
         stride = padded_size(size + 2)
@@ -161,10 +164,12 @@ class GloVe(GradientModel):
                 f"{name}_squares": side[:, stride : stride + size],
                 f"{name}_bias_squares": side[:, stride + bias],
             }
+        if vocabulary.counts.any():
+            self._tensors["counts"] = vocabulary.counts.copy()
         self._settle()
 
         def train(begin: int, end: int, epoch: int) -> Tally:
-            cost, entries, row = tiles.train(
+            whole, part, entries, row = tiles.train(
                 word,
                 context,
                 vector_size=size,
@@ -177,7 +182,9 @@ class GloVe(GradientModel):
                 epoch=epoch,
                 threads=self.n_threads,
             )
-            return Tally(cost, entries, f"the words from {self._words[row]!r} on" if row >= 0 else "")
+            if row >= 0:
+                return Tally(0, entries, f"the words from {self._words[row]!r} on")
+            return Tally(loss_units(whole) + loss_units(part), entries)
 
         return nonzeros, train
 
@@ -187,3 +194,16 @@ class GloVe(GradientModel):
 
     def _learning_rate(self, progress: float) -> float:
         return self.learning_rate
+
+    def _no_example(self, data: Corpus | Cooccurrences) -> str:
+        return "the counts hold no pair of words"
+
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        matrix, vector = (n_words, self.vector_size), (n_words,)
+        return {
+            **super()._layout(n_words),
+            "word": (np.float32, matrix),
+            "word_bias": (np.float32, vector),
+            "context": (np.float32, matrix),
+            "context_bias": (np.float32, vector),
+        }

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from firth import _core, files
 from firth.checks import whole_number
-from firth.corpus import Corpus
+from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
-from firth.models.base import Model, option
+from firth.models.base import Epoch, Model, expect, one_at_a_time, option, records
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
@@ -192,7 +192,7 @@ class _Spectral(Model):
         if vector_size > min(matrix.shape):
             raise ValueError(
                 f"vector_size={vector_size} is more than the lesser side of a matrix of {matrix.shape[0]} rows and "
-                f"{matrix.shape[1]} columns"
+                f"{matrix.shape[1]} columns; set vector_size={min(matrix.shape)} or less, or give more text"
             )
         u, s, v = truncated_svd(matrix, vector_size, seed=self.seed, threads=self.n_threads, progress=progress)
         known = s > 1e-6 * s[0]  # the others are what float32 makes of 0, and 0 ** 0 would be 1
@@ -207,14 +207,19 @@ class _Spectral(Model):
         scaled[1][empty] = 0
         return scaled[0], s, scaled[1]
 
-    def _fitted(self, words: list[str], tensors: dict[str, NDArray[Any]]) -> Self:
-        self._words, self._tensors, self._view = words, tensors, None
+    def _fitted(self, vocabulary: Vocabulary, tensors: dict[str, NDArray[Any]]) -> Self:
+        if vocabulary.counts.any():
+            tensors["counts"] = vocabulary.counts.copy()
+        self._words, self._tensors, self._view = vocabulary.words, tensors, None
         return self
 
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        return {**super()._layout(n_words), "singular_values": (np.float64, (self.options["vector_size"],))}
+
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        matrices = {name: tensor for name, tensor in tensors.items() if name != "singular_values"}
-        super()._restore(matrices, metadata)
-        self._tensors["singular_values"] = np.array(tensors["singular_values"])
+        super()._restore(tensors, metadata)
+        if missing := self._layout(len(self._words)).keys() - {"counts"} - self._tensors.keys():
+            raise TypeError(f"it holds no {', '.join(sorted(missing))}")
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -263,6 +268,7 @@ class PPMI(_Spectral):
     positive: bool = True
     eigenvalue_weighting: float = option(0.0, low=0, high=10)
 
+    @one_at_a_time
     def fit(self, data: Corpus | Cooccurrences, *, progress: bool = False) -> Self:
         """Learn vectors from a corpus, or from counts made before.
 
@@ -285,7 +291,7 @@ class PPMI(_Spectral):
         TypeError
             If it is neither a corpus nor counts.
         ValueError
-            If `vector_size` is more than there are words, or there is nothing to count.
+            If `vector_size` is more than there are words, or no two words occur together more often than by chance.
         MemoryError
             If the matrices do not fit.
         """
@@ -299,12 +305,18 @@ class PPMI(_Spectral):
                 threads=self.n_threads,
                 progress=progress,
             )
-        words = data.vocabulary.words
         matrix = data.pmi(shift=self.shift, context_smoothing=self.context_smoothing, positive=self.positive)
+        if not matrix.data.any():
+            raise ValueError(
+                f"no two words occur together more often than by chance, with shift={self.shift} and "
+                f"positive={self.positive}: there is nothing to learn from. Give more text, in documents of several "
+                "different words"
+            )
         if self.vector_size is None:
-            return self._fitted(words, {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr})
+            parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+            return self._fitted(data.vocabulary, parts)
         vectors, s, context = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
-        return self._fitted(words, {"vectors": vectors, "context": context, "singular_values": s})
+        return self._fitted(data.vocabulary, {"vectors": vectors, "context": context, "singular_values": s})
 
     @property
     def matrix(self) -> sparse.csr_array[np.float32]:
@@ -339,23 +351,25 @@ class PPMI(_Spectral):
 
         The file appears whole or not at all. `firth.load` reads it; `firth.load_vectors` reads its vectors alone.
         """
-        if self.vector_size is not None or "data" not in self._tensors:
-            super().save(path)
-        else:
-            tensors = {**self._tensors, **files.pack_words(self._words)}
-            files.write_own(path, "model", tensors, metadata=self._description())
+        self._fitted_tensor("data" if self.vector_size is None else "vectors")
+        self._write(path)
+
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        return {**super()._layout(n_words), "context": (np.float32, (n_words, self.vector_size))}
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         if self.vector_size is not None:
             super()._restore(tensors, metadata)
             return
-        words = files.unpack_words(tensors)
+        words = Vocabulary(files.unpack_words(tensors), tensors.get("counts"))
         parts = {name: np.array(tensors[name]) for name in ("data", "indices", "indptr")}
+        expect("data", parts["data"], np.float32, (None,))
         try:
             sparse.csr_array(tuple(parts.values()), shape=(len(words), len(words))).check_format()
         except ValueError as error:
             raise TypeError(f"the parts of its matrix do not fit together: {error}") from None
         self._fitted(words, parts)
+        self.history = records(metadata["history"], Epoch)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -394,6 +408,7 @@ class LSA(_Spectral):
     weighting: Literal["tf-idf", "log-entropy"] = "log-entropy"
     eigenvalue_weighting: float = option(0.5, low=0, high=10)
 
+    @one_at_a_time
     def fit(self, data: Corpus, *, progress: bool = False) -> Self:
         """Learn vectors from a corpus.
 
@@ -416,15 +431,23 @@ class LSA(_Spectral):
         TypeError
             If it is no corpus.
         ValueError
-            If `vector_size` is more than there are words or documents, or the corpus has no token.
+            If `vector_size` is more than there are words or documents, the corpus has no token, or all weights are 0.
         MemoryError
             If the matrices do not fit.
         """
         self._check_data(data)
         matrix = _weighted_documents(data, self.weighting)
+        if not matrix.data.any():
+            raise ValueError(
+                f"every word is in every document alike, so that weighting={self.weighting!r} makes all weights 0. "
+                "Give documents of different words"
+            )
         documents, s, vectors = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
         tensors: dict[str, NDArray[Any]] = {"vectors": vectors, "documents": documents, "singular_values": s}
-        return self._fitted(data.vocabulary.words, tensors)
+        return self._fitted(data.vocabulary, tensors)
+
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        return {**super()._layout(n_words), "documents": (np.float32, (None, self.vector_size))}
 
     @property
     def document_vectors(self) -> NDArray[np.float32]:

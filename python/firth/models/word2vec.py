@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from firth import _core
 from firth.corpus import Corpus, Vocabulary
-from firth.models.base import GradientModel, Tally, Train, option
+from firth.models.base import GradientModel, Tally, Train, loss_units, option
 from firth.runtime import padded_rows, padded_size
 
 Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
@@ -158,9 +158,9 @@ class Word2Vec(GradientModel):
                 threads=self.n_threads,
             )
             if diverged_at < 0:
-                return Tally(loss, examples)
+                return Tally(loss_units(loss), examples)
             word = corpus.vocabulary.words[corpus.ids[diverged_at]]
-            return Tally(loss, examples, f"token {diverged_at}, the word {word!r}")
+            return Tally(0, examples, f"token {diverged_at}, the word {word!r}")
 
         return corpus.n_tokens, train
 
@@ -173,6 +173,27 @@ class Word2Vec(GradientModel):
 
     def _learning_rate(self, progress: float) -> float:
         return self.learning_rate - (self.learning_rate - self.min_learning_rate) * progress
+
+    def _no_example(self, data: Corpus) -> str:
+        if np.diff(data.offsets).max() < 2:
+            return (
+                "every document has a single token, and so no word has a neighbor. Make documents longer: each line "
+                "of a file, or each list of words, is one"
+            )
+        if len(data.vocabulary) == 1:
+            return (
+                "the vocabulary has a single word, so there is nothing to distinguish it from. Give a text of several "
+                "words; min_count=1 keeps rare ones"
+            )
+        return f"sample={self.sample} drops the neighbors of every token. sample=0 keeps every token"
+
+    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        # Along the tree there is a node less than there are words, but a row more in the files of fastText's programs.
+        rows = n_words if self.loss == "ns" else None
+        return {
+            **super()._layout(n_words),
+            "context": (np.float32, (rows, self.vector_size)),
+        }
 
 
 def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint32]:
