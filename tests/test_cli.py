@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -1276,6 +1278,33 @@ def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) ->
     (tmp_path / "odd.txt").write_bytes(b"w1\nw\xff2\nw3 w3\n")
     with pytest.warns(UserWarning, match=r"odd\.txt: 1 invalid UTF-8 sequence was read as U\+FFFD"):
         cli._lines(str(tmp_path / "odd.txt"))
+
+
+@needs_torch
+def test_encode_pools_as_a_folder_of_sentence_transformers_says(folders: dict[str, Path], tmp_path: Path) -> None:
+    from firth.contextual import load
+
+    shutil.copytree(folders["bert"], tmp_path / "bert")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [{"name": path, "path": path, "type": f"sentence_transformers.models.{kinds[path]}"} for path in kinds]
+    (tmp_path / "bert" / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "bert" / "1_Pooling").mkdir()
+    (tmp_path / "bert" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    model, lines = load(tmp_path / "bert"), ["w1 w2", "w3"]
+    for options, pooling in ([], None), (["--pooling", "mean"], "mean"):
+        result = run("encode", tmp_path / "bert", "-o", tmp_path / "x.npy", *options, stdin="\n".join(lines))
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), model.encode(lines, pooling=pooling))
+    np.testing.assert_array_equal(model.encode(lines), model.encode(lines, pooling="cls"))
+
+
+@needs_torch
+def test_a_model_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no such folder, a name is one of a repository; a path is not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    refused(run("generate", "gpt2", "w3"), 1, "no folder 'gpt2' here", "pip install 'firth[hub]'")
+    refused(run("encode", tmp_path / "gpt2", "-o", "x.npy", stdin="w1"), 1, "gpt2 is no folder with config.json")
 
 
 @needs_torch

@@ -26,11 +26,13 @@ from firth.contextual import (  # noqa: E402
     ELMo,
     TokenIds,
     Tokenizer,
+    checkpoints,
     generation,
     load,
     static_start,
 )
 from firth.contextual.base import by_length  # noqa: E402
+from firth.contextual.transformer import Transformer  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
 
@@ -223,7 +225,7 @@ def test_a_model_may_have_more_rows_than_its_tokenizer_pieces(gpt: GPT, tmp_path
     assert padded.transformer.architecture.vocabulary_size == n
     words = " ".join(f"x{i}" for i in range(n))
     Tokenizer.train([words] * 5, kind="words", vocabulary_size=500).save(tmp_path / "model")
-    with pytest.raises(ValueError, match=f"has {n + 5} pieces and the model rows for {n}"):
+    with pytest.raises(ValueError, match=f"has {n + 5} tokens and the model rows for {n}"):
         GPT.load(tmp_path / "model")
 
 
@@ -579,7 +581,7 @@ def test_frozen_first_thaws(texts: list[str]) -> None:
 
 def test_pieces_that_are_no_words_are_composed() -> None:
     lines = ["walking talking walked talked walks talks bank banks", "the bank walks"] * 50
-    fasttext = firth.FastText(vector_size=16, epochs=1, min_n=2, max_n=4, threads=1).fit(
+    fasttext = firth.FastText(vector_size=16, epochs=1, sample=0, min_n=2, max_n=4, threads=1).fit(
         firth.Corpus.from_iterable(lines, min_count=1)
     )
     tokenizer = Tokenizer.train(
@@ -727,7 +729,7 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.encode([3]), TypeError, r"sentences\[0\]"),
         (lambda: gpt.encode([["a", 3]]), TypeError, r"sentences\[0\]\[1\]"),
         (lambda: gpt.encode(["a"], layer=3), ValueError, "layer"),
-        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'cls' or 'max'"),
+        (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'cls', 'max' or 'tokens'"),
         (lambda: gpt.encode(["a"], pooling="mean", words="mean"), ValueError, "exclude"),
         (lambda: gpt.encode(["a"], truncate=33), ValueError, "truncate must be at most 32"),
         (lambda: gpt.generate(long), ValueError, "40 pieces and the model 32 positions"),
@@ -826,6 +828,137 @@ def test_a_damaged_description_is_named(gpt: GPT, name: str, key: str, value: ob
     edited(tmp_path, name, **{key: value})
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         GPT.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert"])
+def test_no_value_of_a_config_does_harm(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The folder is refused by its name, or the states are right; there is no error of another kind."""
+    model = request.getfixturevalue(name)
+    model.save(tmp_path)
+    (tmp_path / "firth.json").unlink()
+    whole = json.loads((tmp_path / "config.json").read_text())
+    wanted = model.encode(["k1 a1"])[0]
+    for key in whole:
+        for value in (-1, 0, 1.5, "2", [], 10**30):
+            (tmp_path / "config.json").write_text(json.dumps({**whole, key: value}))
+            try:
+                again = load(tmp_path)
+            except ValueError as error:
+                refused = str(error)
+                assert str(tmp_path) in refused, (key, value)
+            else:
+                if key != "is_decoder" and "eps" not in key:
+                    np.testing.assert_array_equal(again.encode(["k1 a1"])[0], wanted, err_msg=f"{key} = {value!r}")
+
+
+def test_a_tokenizer_must_be_the_model_s(gpt: GPT, bert: BERT, tmp_path: Path) -> None:
+    for model in (gpt, bert):
+        own = len(model.tokenizer)
+        for rows, said in (
+            (own - 1, "tokens and the model rows for"),
+            (own + 1025, "are not of one"),
+            (own + 1024, ""),
+        ):
+            model.save(tmp_path)
+            tensors, _ = files.read_tensors(tmp_path / "model.safetensors")
+            for key, one in tensors.items():
+                if len(one) == own and key.endswith(("wte.weight", "word_embeddings.weight", "s.bias", "decoder.bias")):
+                    tensors[key] = np.resize(one, (rows, *one.shape[1:]))
+            files.write_tensors(tmp_path / "model.safetensors", tensors, {})
+            edited(tmp_path, "config.json", vocab_size=rows)
+            if not said:
+                assert load(tmp_path).transformer.architecture.vocabulary_size == rows
+            else:
+                with pytest.raises(ValueError, match=said):
+                    load(tmp_path)
+    model.save(tmp_path)
+    (word,) = model.tokenizer.encode("a1", special=False).ids
+    for role in ("pad", "cls", "sep", "mask", "unk"):
+        edited(tmp_path, "config.json", **{f"{role}_token_id": word})
+        with pytest.raises(ValueError, match=f"config.json says {role}_token_id = {word}, .* the ordinary token 'a1'"):
+            load(tmp_path)
+        edited(tmp_path, "config.json", **{f"{role}_token_id": model.tokenizer.padding})
+    edited(tmp_path, "config.json", eos_token_id=word)  # which means nothing in a BERT
+    load(tmp_path)
+    gpt.save(tmp_path)
+    (word,) = gpt.tokenizer.encode("k1", special=False).ids
+    edited(tmp_path, "config.json", eos_token_id=word)
+    with pytest.raises(ValueError, match=f"config.json says eos_token_id = {word}, .* the ordinary token 'k1'"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "firth.json"])
+def test_a_pointer_of_git_lfs_is_told_of(gpt: GPT, name: str, tmp_path: Path) -> None:
+    gpt.save(tmp_path)
+    (tmp_path / name).write_text(f"version https://git-lfs.example/spec/v1\noid sha256:{'0' * 64}\nsize 90868376\n")
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is a pointer of Git LFS.*git lfs pull"):
+        load(tmp_path)
+
+
+def test_a_folder_without_a_tokenizer(gpt: GPT, tmp_path: Path) -> None:
+    gpt.save(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "sentencepiece.bpe.model").touch()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json, no vocab\.txt.*save_pretrained"):
+        GPT.load(tmp_path)
+    for name in ("vocab.txt", "vocab.json", "merges.txt"):
+        (tmp_path / name).write_text("version https://git-lfs.example/spec/v1\n")
+        with pytest.raises((ValueError, FileNotFoundError), match=r"pointer of Git LFS|no tokenizer\.json"):
+            GPT.load(tmp_path)
+        if name == "vocab.txt":
+            (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=r"vocab\.json is a pointer of Git LFS"):
+        GPT.load(tmp_path)
+
+
+def test_folders_of_other_models_are_named(gpt: GPT, bert: BERT, tmp_path: Path) -> None:
+    ELMo(hidden=8, projection=4, character_dim=4, steps=1).fit(planted(20, 1)).save(tmp_path / "elmo")
+    for model in (GPT, BERT):
+        with pytest.raises(ValueError, match=r"elmo holds an ELMo: firth\.contextual\.load, or ELMo\.load, reads it"):
+            model.from_pretrained(tmp_path / "elmo")
+    bert.save(tmp_path / "bert")
+    for changes, said in (
+        ({"model_type": "t5", "is_encoder_decoder": True}, "an encoder-decoder, a 't5'"),
+        ({"model_type": "encoder-decoder"}, "an encoder-decoder"),
+        ({"model_type": "llama"}, "a 'llama' model; firth reads bert, gpt2"),
+        ({"model_type": None}, "a None model"),
+    ):
+        held = (tmp_path / "bert" / "config.json").read_text()
+        edited(tmp_path / "bert", "config.json", **changes)
+        with pytest.raises(ValueError, match=said):
+            load(tmp_path / "bert")
+        (tmp_path / "bert" / "config.json").write_text(held)
+    checkpoints.write(
+        tmp_path / "decoder",
+        Transformer(dataclasses.replace(gpt.transformer.architecture, cross=True)),
+        gpt.tokenizer,
+    )
+    with pytest.raises(ValueError, match="decoder of an encoder-decoder"):
+        load(tmp_path / "decoder")
+
+
+def test_a_bert_without_a_mask_token_encodes_but_does_not_train(bert: BERT, tmp_path: Path) -> None:
+    bert.save(tmp_path)
+    held = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(held.replace("[MASK]", "[MARK]"))
+    model = load(tmp_path)
+    np.testing.assert_array_equal(model.encode(["a1"])[0], bert.encode(["a1"])[0])
+    assert model.tokenizer.mask is None
+    with pytest.raises(ValueError, match="tokenizer has no mask"):
+        model.fit(topics(10, 1), pretrained=True)
+    with pytest.raises(ValueError, match="tokenizer has no mask"):
+        model.fill_mask("a1 [MASK]")
+
+
+def test_a_causal_bert_is_a_gpt(bert: BERT, tmp_path: Path) -> None:
+    bert.save(tmp_path)
+    (tmp_path / "firth.json").unlink()
+    edited(tmp_path, "config.json", is_decoder=True)
+    model = load(tmp_path)
+    assert type(model) is GPT
+    model.generate("a1", max_new=2)
+    model.save(tmp_path / "again")
+    np.testing.assert_array_equal(load(tmp_path / "again").encode(["a1 a2"])[0], model.encode(["a1 a2"])[0])
 
 
 def test_damaged_tensors_are_named(gpt: GPT, bert: BERT, tmp_path: Path) -> None:

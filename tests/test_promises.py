@@ -176,6 +176,8 @@ PROMISES = {
         "contextual::fit_goes_on_with_the_weights_of_a_folder",
         "elmo::fit_goes_on_with_the_weights_of_a_folder",
     ],
+    "downloads pretrained models by name": ["hub::a_model_is_downloaded_by_its_name"],
+    "vectors equal to those of sentence-transformers": ["sentences::vectors_are_theirs", "sentences::a_real_folder"],
     "a state for each word": ["contextual::words_get_the_states_of_their_pieces"],
     "maps.figure(layer=0, head=3), with the extra `plots`": ["contextual::figures_have_tokens_on_both_sides"],
     "--documents blank_lines": ["cli::documents_end_at_blank_lines"],

@@ -358,6 +358,24 @@ def test_older_folders(trained, tmp_path):
     assert loaded.end == one.end
 
 
+def test_old_folders_of_roberta(trained, tmp_path):
+    """vocab.json and merges.txt as of GPT-2, but <s> and </s> stand around a text, and <mask> is one token."""
+    transformers = pytest.importorskip("transformers")
+    model = json.loads(trained["bpe"]._tokenizer.to_str())["model"]
+    names = ["<s>", "<pad>", "</s>", "<unk>", *(name for name in model["vocab"] if name != "<|endoftext|>"), "<mask>"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in model["merges"]), encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
+    ours = Tokenizer.load(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    for text in TEXTS[:4]:
+        assert ours.encode(text).ids == theirs(text)["input_ids"]
+    assert (ours.start, ours.padding, ours.end, ours.unknown, ours.mask) == (0, 1, 2, 3, len(names) - 1)
+    assert ours.encode("a <mask>").ids == [*ours.encode("a").ids[:-1], ours.mask, ours.end]
+    assert ours.special.tolist() == [name[0] == "<" and name[-1] == ">" and len(name) > 2 for name in names]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_transformers_opens_it(kind, trained, tmp_path):
     transformers = pytest.importorskip("transformers")

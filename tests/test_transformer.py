@@ -485,6 +485,8 @@ def published(transformers, name):
     gpt2 = {"vocab_size": 89, "n_embd": 30, "n_layer": 3, "n_head": 5, "n_positions": 31} | dict.fromkeys(
         ("bos_token_id", "eos_token_id"), 88
     )
+    distilbert = {"vocab_size": 97, "dim": 36, "n_layers": 2, "n_heads": 3, "hidden_dim": 50}
+    distilbert["max_position_embeddings"] = 29
     t = transformers
     model = {
         "BertModel": lambda: t.BertModel(t.BertConfig(**bert, type_vocab_size=3)),
@@ -495,8 +497,13 @@ def published(transformers, name):
         "GPT2Model": lambda: t.GPT2Model(t.GPT2Config(**gpt2, activation_function="relu")),
         "untied": lambda: t.GPT2LMHeadModel(t.GPT2Config(**gpt2, tie_word_embeddings=False)),
         "RobertaForMaskedLM": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**bert, type_vocab_size=1)),
-        "DistilBertForMaskedLM": lambda: t.DistilBertForMaskedLM(
-            t.DistilBertConfig(vocab_size=97, dim=36, n_layers=2, n_heads=3, hidden_dim=50, max_position_embeddings=29)
+        "DistilBertForMaskedLM": lambda: t.DistilBertForMaskedLM(t.DistilBertConfig(**distilbert)),
+        "untied BERT": lambda: t.BertForMaskedLM(t.BertConfig(**bert, tie_word_embeddings=False)),
+        "untied RoBERTa": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**bert, tie_word_embeddings=False)),
+        "untied XLM-RoBERTa": lambda: t.XLMRobertaForMaskedLM(t.XLMRobertaConfig(**bert, tie_word_embeddings=False)),
+        "untied CamemBERT": lambda: t.CamembertForMaskedLM(t.CamembertConfig(**bert, tie_word_embeddings=False)),
+        "untied DistilBERT": lambda: t.DistilBertForMaskedLM(
+            t.DistilBertConfig(**distilbert, tie_word_embeddings=False)
         ),
     }[name]()
     with torch.no_grad():
@@ -532,6 +539,11 @@ NAMES = [
     "untied",
     "RobertaForMaskedLM",
     "DistilBertForMaskedLM",
+    "untied BERT",
+    "untied RoBERTa",
+    "untied XLM-RoBERTa",
+    "untied CamemBERT",
+    "untied DistilBERT",
 ]
 
 
@@ -552,6 +564,66 @@ def test_published_folders_are_read(transformers, name, tmp_path):
     again, _ = checkpoints.read(tmp_path / "again")
     assert again.architecture == ours.architecture
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ours.parameters(), strict=True))
+    kind = json.loads((tmp_path / "again" / "config.json").read_text())["architectures"][0]
+    theirs = getattr(transformers, kind).from_pretrained(tmp_path / "again").eval()
+    assert_same_states(ours, theirs, ids, torch.tensor([13, 13, 13]))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["BERT", "RoBERTa"])
+def test_the_bias_of_the_logits(transformers, family, tied, tmp_path):
+    """Of a file's two biases the one that transformers uses; of an old file's single one that one."""
+    own, decoder = {
+        "BERT": ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+        "RoBERTa": ("lm_head.bias", "lm_head.decoder.bias"),
+    }[family]
+    published(transformers, f"untied {family}").save_pretrained(tmp_path)
+    describe(tmp_path, tie_word_embeddings=tied)
+    found, _ = files.read_tensors(tmp_path / "model.safetensors")
+    biases = {name: torch.from_numpy(found[name]) for name in (own, decoder)}
+    assert not torch.equal(biases[own], biases[decoder])
+    kind = {"BERT": "BertForMaskedLM", "RoBERTa": "RobertaForMaskedLM"}[family]
+    theirs = getattr(transformers, kind).from_pretrained(tmp_path).eval()
+    ours, _ = checkpoints.read(tmp_path)
+    assert torch.equal(ours.masked_head.bias, biases[decoder])
+    assert not ours.architecture.tied  # whatever config.json says: the file holds two matrices
+    ids = torch.randint(2, 80, (3, 13), generator=torch.Generator().manual_seed(1))
+    assert_same_states(ours, theirs, ids, torch.tensor([13, 13, 13]))
+    for left, gone in ((own, decoder), (decoder, own)):
+        files.write_tensors(
+            tmp_path / "model.safetensors", {name: one for name, one in found.items() if name != gone}, {}
+        )
+        assert torch.equal(checkpoints.read(tmp_path)[0].masked_head.bias, biases[left])
+
+
+def test_every_activation_is_theirs_or_refused_by_name(transformers, folder):
+    from transformers.activations import ACT2FN
+
+    from firth.contextual.transformer import _ACTIVATIONS
+
+    x = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    for name in ACT2FN:
+        describe(folder, hidden_act=name)
+        if name in checkpoints._ACTIVATIONS:
+            ours = _ACTIVATIONS[checkpoints.read(folder)[0].architecture.activation](x)
+            assert_near(ours, ACT2FN[name](x), 1e-7)
+        else:
+            with pytest.raises(ValueError, match=f"does not know the activation '{name}'"):
+                checkpoints.read(folder)
+    assert {"gelu", "gelu_python", "gelu_new", "gelu_fast", "relu", "silu", "swish"} <= checkpoints._ACTIVATIONS.keys()
+
+
+def test_a_roberta_whose_head_has_another_activation_is_refused(transformers, tmp_path):
+    published(transformers, "RobertaForMaskedLM").save_pretrained(tmp_path)
+    describe(tmp_path, hidden_act="relu")
+    with pytest.raises(ValueError, match="head of a RoBERTa computes gelu, its blocks 'relu'"):
+        checkpoints.read(tmp_path)
+
+
+def test_an_untied_head_without_its_matrix_is_refused(folder):
+    describe(folder, tie_word_embeddings=False)
+    with pytest.raises(ValueError, match=r"no tensor 'cls\.predictions\.decoder\.weight'"):
+        checkpoints.read(folder)
 
 
 OURS = {
@@ -680,6 +752,26 @@ def test_an_index_that_names_nothing_is_damaged(folder):
             checkpoints.read(folder)
 
 
+def test_an_index_names_files_in_its_folder(folder):
+    """No other file of the machine is read, and one that is missing is named."""
+    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    (folder / "elsewhere").mkdir()
+    weights.rename(folder / "elsewhere" / "part.safetensors")
+    for name in (
+        "elsewhere/part.safetensors",
+        "../part.safetensors",
+        str(folder / "elsewhere/part.safetensors"),
+        "..",
+        "",
+    ):
+        index.write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(ValueError, match=r"index\.json names .*, which is not a file in its folder"):
+            checkpoints.read(folder)
+    index.write_text(json.dumps({"weight_map": {"a": "part.safetensors"}}))
+    with pytest.raises(FileNotFoundError, match=r"index\.json names 'part\.safetensors', which is not there"):
+        checkpoints.read(folder)
+
+
 def test_errors_name_the_tensor(folder, tmp_path):
     name = "bert.encoder.layer.1.attention.self.key.bias"
     shutil.copytree(folder, folder / "spare")
@@ -705,12 +797,20 @@ def test_errors_name_the_tensor(folder, tmp_path):
         ({"hidden_act": "mish"}, "activation 'mish'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
         ({"num_attention_heads": 5}, "multiple of heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, not 0"),
+        ({"type_vocab_size": 0}, "embeddings of 3 token types"),
     ],
 )
 def test_errors_of_config(folder, changes, text):
     describe(folder, **changes)
     with pytest.raises(ValueError, match=text):
         checkpoints.read(folder)
+
+
+def test_token_types_that_config_does_not_mention_are_read(folder):
+    wanted, _ = checkpoints.read(folder)
+    describe(folder, type_vocab_size="absent")
+    assert checkpoints.read(folder)[0].architecture == wanted.architecture
 
 
 def test_errors_of_files(folder):

@@ -1551,7 +1551,7 @@ _DEVICE = click.option("--device", default="cpu", help="Where to compute, as tor
 def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
     """A model's folder, of a classifier the transformer; `able` names what the model must be able to do."""
     _check_device(device)
-    model = _contextual().load(path, device=device)
+    model = _contextual().load(str(path), device=device)  # as a string, which may name a repository
     model = getattr(model, "encoder", model)
     if able is not None and not hasattr(model, able):
         kinds = {"generate": "a GPT", "fill_mask": "a BERT", "attention_maps": "a GPT or a BERT"}
@@ -1602,8 +1602,8 @@ def _lines(path: str) -> list[str]:
 def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **options: Any) -> None:
     """Go on with a text.
 
-    MODEL is a folder that firth train gpt wrote, or a published model of GPT-2's family. Without a PROMPT, or for -, it
-    is read from standard input. What is printed begins with the prompt.
+    MODEL is a folder that firth train gpt wrote, or a published model of GPT-2's family: its folder, or its name, such
+    as gpt2. Without a PROMPT, or for -, it is read from standard input. What is printed begins with the prompt.
 
     \b
     Example:
@@ -1631,8 +1631,8 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
 def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
     """Show what may stand where a text has [MASK].
 
-    MODEL is a folder that firth train bert wrote, or a published model of BERT's family. Without a TEXT, texts are read
-    from standard input, one a line.
+    MODEL is a folder that firth train bert wrote, or a published model of BERT's family: its folder, or its name.
+    Without a TEXT, texts are read from standard input, one a line.
 
     \b
     Example:
@@ -1665,7 +1665,10 @@ def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | st
         click.argument("texts", metavar="[FILE]", default="-"),
         click.option("-o", "--output", type=_PATH, required=True, help="An array of NumPy's (.npy), a row a line."),
         click.option(
-            "--pooling", type=click.Choice(["mean", "cls", "max"]), default="mean", help="What of a text's states."
+            "--pooling",
+            type=click.Choice(["mean", "cls", "max"]),
+            show_default="that of a folder of sentence-transformers; else mean",
+            help="How to pool the hidden states into one vector.",
         ),
         click.option(
             "--layer",
@@ -1685,7 +1688,7 @@ def encode(
     path: Path,
     texts: str,
     output: Path,
-    pooling: str,
+    pooling: str | None,
     layer: int | str | None,
     device: str,
     quiet: bool,
@@ -1694,7 +1697,8 @@ def encode(
     """Write a vector for each line of text.
 
     The vectors are a GPT's, a BERT's or an ELMo's. MODEL is a folder that firth train wrote, or that of a classifier
-    or a published model. FILE has a text a line; without it, or for -, texts are read from standard input.
+    or a published model, or a published model's name. FILE has a text a line; without it, or for -, texts are read
+    from standard input.
 
     \b
     Example:
@@ -1712,10 +1716,12 @@ def encode(
         raise click.UsageError(f"--layer mixture is for an ELMo, and this is a {type(model).__name__}")
     if layer is None:
         layer = "mixture" if elmo else -1
+    if pooling is None and (elmo or model.sentence_modules is None):
+        pooling = "mean"
     try:
         with _as_flags(["layer", "pooling", *options]):
             if elmo:
-                rows = _encoded_by_elmo(model, lines, pooling, bars, layer=layer, **options)
+                rows = _encoded_by_elmo(model, lines, pooling or "mean", bars, layer=layer, **options)
             else:
                 rows = model.encode(lines, pooling=pooling, layer=layer, progress=bars, **options)
     except click.UsageError as error:

@@ -202,6 +202,7 @@ def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArr
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > size - 8:
+            refuse_pointer(path)
             raise ValueError(f"{path} is not a safetensors file, or it is cut short")
         try:
             header = json.loads(file.read(length))
@@ -216,6 +217,18 @@ def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArr
         except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, OverflowError, RecursionError):
             raise ValueError(f"{path} is not a safetensors file: its header is not the JSON it should be") from None
     return tensors, {key: _decoded(value) for key, value in raw.items()}
+
+
+def refuse_pointer(path: PathLike) -> None:
+    """ValueError with the remedy, if a file is what Git LFS leaves in place of one that it has not fetched."""
+    with Path(path).open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ValueError(
+                f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull in its folder, or download it"
+            )
+
+
+_POINTER = b"version https://git-lfs"
 
 
 def write_own(

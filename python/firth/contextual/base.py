@@ -25,6 +25,8 @@ from firth import files
 from firth.checks import one_of, whole_number
 from firth.contextual import checkpoints, training
 from firth.contextual.figures import AttentionMaps
+from firth.contextual.hub import local_folder
+from firth.contextual.sentences import MODULES, SentenceModules, pooled, sentence_modules, transformer_folder
 from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
@@ -35,7 +37,7 @@ from firth.vectors import Vectors
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-Pooling = Literal["mean", "cls", "max"]
+Pooling = Literal["mean", "cls", "max", "tokens"]
 Joining = Literal["mean", "first", "last"]
 Sentence = str | Sequence[str]
 
@@ -128,10 +130,10 @@ class TrainedModel(Learner):
         return training.device_of(self.device)
 
     @contextlib.contextmanager
-    def _saving(self, path: files.PathLike, *, stale: str | None = None) -> Iterator[Path]:
+    def _saving(self, path: files.PathLike, *, stale: Sequence[str] = ()) -> Iterator[Path]:
         """A new folder, whose files take the places of those in `path` when all of them are written.
 
-        `stale` is a file that another kind of model may have left there.
+        `stale` are files that another kind of model may have left there.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
@@ -139,10 +141,12 @@ class TrainedModel(Learner):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
             yield Path(name)
-            if stale is not None:
-                (folder / stale).unlink(missing_ok=True)
-            for one in sorted(Path(name).iterdir()):
-                os.replace(one, folder / one.name)
+            for one in stale:
+                (folder / one).unlink(missing_ok=True)
+            for place in sorted(one for one in Path(name).rglob("*") if one.is_file()):
+                to = folder / place.relative_to(name)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(place, to)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -194,6 +198,7 @@ class ContextualModel(TrainedModel):
         elif self.embedding_mode != "tuned":
             raise ValueError(f"embedding_mode={self.embedding_mode!r} needs embedding, the vectors to begin with")
         self.static_start: StaticStart | None = None
+        self.sentence_modules: SentenceModules | None = None  # of a folder of sentence-transformers
         self._transformer: Transformer | None = None
         self._learnt_tokenizer = False  # by `fit`, not given
 
@@ -333,6 +338,7 @@ class ContextualModel(TrainedModel):
                     _learnt_tokenizer=learnt,
                     _transformer=transformer,
                     static_start=start,
+                    sentence_modules=self.sentence_modules if pretrained else None,
                     history=[],
                     _from_folder=pretrained and self._from_folder,
                 )
@@ -487,8 +493,10 @@ class ContextualModel(TrainedModel):
     def _save(self, path: files.PathLike, write_head: Callable[[Path], object] | None = None) -> None:
         """`save`, with what a classifier has beside its transformer."""
         transformer, tokenizer = self.transformer, self._pieces()
-        with self._saving(path, stale=HEAD) as folder:
+        with self._saving(path, stale=(HEAD, MODULES)) as folder:
             checkpoints.write(folder, transformer, tokenizer)
+            if self.sentence_modules is not None:
+                self.sentence_modules.write(folder)
             (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=1) + "\n", encoding="utf-8")
             if write_head is not None:
                 write_head(folder / HEAD)
@@ -499,18 +507,23 @@ class ContextualModel(TrainedModel):
         return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
 
     @classmethod
-    def load(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
+    def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any) -> Self:
         """Read a folder that `save` wrote, or another of the same layout: another name for `from_pretrained`."""
-        return cls.from_pretrained(path, device=device, **options)
+        return cls.from_pretrained(path, revision=revision, device=device, **options)
 
     @classmethod
-    def from_pretrained(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
-        """Read a folder of the Hugging Face layout: config.json, model.safetensors, tokenizer.json.
+    def from_pretrained(
+        cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any
+    ) -> Self:
+        """Read a pretrained model: config.json, model.safetensors and tokenizer.json, in the Hugging Face layout.
 
         Parameters
         ----------
         path
-            The folder: of a model that `save` wrote, or of a published one of this family.
+            The folder of a model that `save` wrote, or of a published one of this family; or the name of a repository,
+            such as "gpt2", which `huggingface_hub` (the extra `hub`) downloads into its cache.
+        revision
+            A branch, a tag or a commit of the repository; None: its main branch.
         device
             Where the model shall run.
         options
@@ -520,39 +533,40 @@ class ContextualModel(TrainedModel):
         Raises
         ------
         OSError
-            If a file is not there.
+            If a file or a repository is not there, or cannot be reached.
         TypeError
             If an option is none of training.
         ValueError
-            If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer has more
-            pieces than its model rows.
+            If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer is not
+            the model's own.
         """
-        folder = Path(path)
         known = {field.name for field in dataclasses.fields(cls)}
         for name in options:
             if name not in known or name in _OF_FOLDER:
                 raise TypeError(f"{name} is no option of training: the folder says what a model is")
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is no folder with config.json and model.safetensors in it")
         training.device_of(device)
-        transformer, config = checkpoints.read(folder)
+        folder = local_folder(path, revision)
+        home = transformer_folder(folder)
+        transformer, config = checkpoints.read(home)
         architecture = transformer.architecture
         if architecture.causal != cls.causal:
             other = "GPT" if architecture.causal else "BERT"
             raise ValueError(f"{folder} holds a {config.get('model_type')}: {other}.from_pretrained reads it")
-        tokenizer = Tokenizer.load(folder)
-        if len(tokenizer) > architecture.vocabulary_size:
+        if architecture.cross:
             raise ValueError(
-                f"the tokenizer in {folder} has {len(tokenizer)} pieces and the model rows for "
-                f"{architecture.vocabulary_size}: they are not of one model"
+                f"{home / checkpoints.CONFIG} describes the decoder of an encoder-decoder (add_cross_attention), whose "
+                "blocks attend to an encoder's states, which are not here"
             )
+        tokenizer = Tokenizer.load(home)
+        checkpoints.check_tokenizer(home, config, tokenizer, architecture.vocabulary_size)
+        modules, tokenizer = sentence_modules(folder, tokenizer, dim=architecture.dim, positions=architecture.length)
         described = _described(folder, cls.__name__)
         saved = described.get("options", {})
         if not isinstance(saved, dict):
             raise ValueError(f"{folder / DESCRIPTION} is damaged: its options are no object")
         saved = {name: value for name, value in saved.items() if name in known}
         saved |= {name: getattr(architecture, name) for name in _OF_ARCHITECTURE}
-        saved |= {"attention": "firth", "device": device, "tokenizer": tokenizer}
+        saved |= {"attention": "firth", "device": device, "tokenizer": None}
         try:
             model = cls(**saved)
             model._restore({}, described)
@@ -563,6 +577,8 @@ class ContextualModel(TrainedModel):
         if options:
             history, model = model.history, dataclasses.replace(model, **options)
             model.history = history
+        model.__dict__["tokenizer"] = tokenizer  # which need not be one to train with: it may have no mask
+        model.sentence_modules = modules
         model._transformer = transformer.to(model._place()).eval()
         model._from_folder = True
         return model
@@ -596,15 +612,18 @@ class ContextualModel(TrainedModel):
         layer
             Which states: 0 are the embeddings, `layers` or -1 the last.
         pooling
-            One vector for a sentence, of all its pieces, special ones included: their "mean", their "max", or the first
-            one ("cls"), which BERT puts before every sentence.
+            How to pool the hidden states of all tokens, special ones included, into one vector: their "mean", their
+            "max", or the first one ("cls"), which BERT puts before every sentence. "tokens": one vector for each token.
+            None: if the model was read from a folder of sentence-transformers, the vectors that this library returns,
+            with the folder's pooling, prompt and modules; otherwise "tokens".
         words
             One state for a word, of its pieces: their "mean", the "first" or the "last". Words of a string are what the
             tokenizer takes for words.
         normalize
             Scale every vector to length 1.
         truncate
-            Cut sentences to so many pieces. None: one longer than the model's positions is an error.
+            Truncate sentences to so many tokens. None: a sentence that is longer than the model's positions is an
+            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length.
         bf16
             Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
         progress
@@ -614,7 +633,8 @@ class ContextualModel(TrainedModel):
         -------
         list of ndarray, or ndarray
             For each sentence float32 (pieces, dim), special pieces included, or (words, dim); with `pooling` one array
-            (sentences, dim), with zeros for a sentence that has no piece.
+            (sentences, dim), with zeros for a sentence that has no token. Modules of sentence-transformers may change
+            the number of dimensions.
 
         Raises
         ------
@@ -637,20 +657,31 @@ class ContextualModel(TrainedModel):
             one_of("words", words, typing.get_args(Joining))
             if pooling is not None:
                 raise ValueError("pooling and words exclude each other: one vector for a sentence, or one for a word")
-        encodings = self._encoded(sentences, truncate)
+        modules = self.sentence_modules if pooling is None and words is None else None
+        pooling = None if pooling == "tokens" else pooling
+        width, skip, special = self.dim, 0, self._special
+        if modules is not None:
+            sentences = modules.prompted(checked_sentences(sentences))
+            truncate = modules.length if truncate is None else truncate
+            width, skip, special = modules.width, modules.skipped(self._pieces()), True
+        encodings = self._encoded(sentences, truncate, special=special)
         # Of a sentence without a piece nothing is computed, and its words, if it has any, are zeros.
         found = [np.zeros((0 if words is None else one.n_words, self.dim), np.float32) for one in encodings]
-        pooled = np.zeros((len(encodings), self.dim), np.float32)
+        vectors = np.zeros((len(encodings), width), np.float32)
         for rows, states, lengths in self._states(encodings, layer, bf16=bf16, progress=progress):
+            if modules is not None:
+                with self._running():
+                    vectors[rows] = modules.vectors(states, lengths, skip).cpu().numpy()
+                continue
             if pooling is not None:
-                pooled[rows] = _pooled(states, lengths, pooling).cpu().numpy()
+                vectors[rows] = pooled(states, lengths, pooling).cpu().numpy()
                 continue
             whole = states.cpu().numpy()
             for i, row in enumerate(rows):
                 own = whole[i, : len(encodings[row].ids)].copy()
                 found[row] = own if words is None else np.asarray(word_means(own, encodings[row], words))
-        if pooling is not None:
-            return _unit(pooled) if normalize else pooled
+        if pooling is not None or modules is not None:
+            return _unit(vectors) if normalize else vectors
         return [_unit(one) for one in found] if normalize else found
 
     def logits(self, texts: str | Sequence[Sentence], *, truncate: int | None = None) -> NDArray[np.float32]:
@@ -714,13 +745,16 @@ class ContextualModel(TrainedModel):
         weights = {layer: np.asarray(maps[layer])[0] for layer in chosen}
         return AttentionMaps([self._shown(one) for one in encoding.ids], weights, some)
 
-    def _encoded(self, sentences: Sequence[Sentence], truncate: int | None) -> list[Encoding]:
+    def _encoded(
+        self, sentences: Sequence[Sentence], truncate: int | None, *, special: bool | None = None
+    ) -> list[Encoding]:
         """Pieces of sentences, looked at before anything is computed."""
+        special = self._special if special is None else special
         tokenizer, positions = self._pieces(), self.transformer.architecture.length
         given = checked_sentences(sentences)
         if truncate is not None:
-            whole_number("truncate", truncate, low=3 if self._special else 1, high=positions)
-        encodings = tokenizer.encode_batch(given, special=self._special, length=truncate)
+            whole_number("truncate", truncate, low=3 if special else 1, high=positions)
+        encodings = tokenizer.encode_batch(given, special=special, length=truncate)
         for i, one in enumerate(encodings):
             if len(one.ids) > positions:
                 raise ValueError(
@@ -785,15 +819,6 @@ def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
-
-
-def _pooled(states: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
-    if how == "cls":
-        return states[:, 0]
-    inside = (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[..., None]
-    if how == "max":
-        return states.masked_fill(~inside, -math.inf).amax(1)
-    return states.masked_fill(~inside, 0).sum(1) / lengths[:, None]
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +27,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
-_ACTIVATIONS = {  # theirs: ours; of several names for one thing the first is written
+_ACTIVATIONS = {  # theirs: ours; of several names for one function the first is written
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
     "silu": "silu",
@@ -226,6 +229,13 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     config = read_json(folder / CONFIG)
     kind = config.get("model_type")
     family = _FAMILIES.get(str(kind))
+    if config.get("model") == "ELMo":
+        raise ValueError(f"{folder} holds an ELMo: firth.contextual.load, or ELMo.load, reads it")
+    if config.get("is_encoder_decoder") is True or kind == "encoder-decoder":
+        raise ValueError(
+            f"{folder / CONFIG} describes an encoder-decoder, a {kind!r}; firth reads encoders or decoders alone: "
+            f"{', '.join(_FAMILIES)}"
+        )
     if family is None:
         raise ValueError(f"{folder / CONFIG} describes a {kind!r} model; firth reads {', '.join(_FAMILIES)}")
     tensors = _read_weights(folder)
@@ -245,10 +255,15 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     if not any(name.startswith(last) for name in tensors):
         raise ValueError(f"{folder} has no tensor '{last}...', which config.json says there is")
     with torch.device("meta"):  # weights that are replaced at once need no memory, and no random numbers
-        transformer = Transformer(architecture)
+        try:
+            transformer = Transformer(architecture)
+        except (RuntimeError, TypeError, OverflowError):
+            raise ValueError(f"{folder / CONFIG} is damaged: no tensor can have the sizes that it says") from None
     state, used = {}, set()
     for name, parameter in transformer.state_dict().items():
         theirs, transposed = _their_names(family, prefix, name)
+        if name == "masked_head.bias":
+            theirs = [_bias_of_head(family, tensors)]
         parts = []
         for their in theirs:
             if their not in tensors:
@@ -318,7 +333,7 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
             tensors[their] = (part.T if transposed else part).contiguous().numpy()
     if kind == "bert" and not architecture.token_types:  # one kind, which adds nothing
         tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = np.zeros((1, architecture.dim), np.float32)
-    if "cls.predictions.bias" in tensors:  # the same by the decoder's name, as readers of today expect
+    if "cls.predictions.bias" in tensors:  # also by the decoder's name, as readers of today expect
         tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -330,15 +345,55 @@ def write(folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer
         tokenizer.save(folder)
 
 
+def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer, rows: int) -> None:
+    """Refuse a tokenizer that is not the model's own: of another size, or with other special tokens.
+
+    Raises
+    ------
+    ValueError
+        If it has more tokens than the embedding has rows, or far fewer; or if config.json gives the number of an
+        ordinary token as that of a special one.
+    """
+    n = len(tokenizer)
+    if not rows - _MOST_UNUSED <= n <= rows:
+        raise ValueError(
+            f"the tokenizer in {folder} has {n} tokens and the model rows for {rows}: they are not of one model"
+        )
+    roles = {"pad": tokenizer.padding, "cls": tokenizer.start, "mask": tokenizer.mask, "unk": tokenizer.unknown}
+    roles["sep"] = tokenizer.end
+    if config.get("model_type") not in ("bert", "distilbert"):  # whose configurations may have these, with no meaning
+        roles |= {"bos": tokenizer.end if tokenizer.start is None else tokenizer.start, "eos": tokenizer.end}
+    for role, own in roles.items():
+        number = config.get(f"{role}_token_id")
+        if own is None or type(number) is not int or number in (own, _DEFAULT_END) or not 0 <= number < n:
+            continue
+        if not tokenizer.special[number]:
+            raise ValueError(
+                f"{folder / CONFIG} says {role}_token_id = {number}, which in its tokenizer is the ordinary token "
+                f"{tokenizer.pieces[number]!r}: they are not of one model"
+            )
+
+
+# Rows that no token has: embeddings are padded to a multiple of 64, 128 or 1,024 rows.
+_MOST_UNUSED = 1024
+_DEFAULT_END = 50256  # of GPT-2: configurations of models with another vocabulary often keep it
+
+
 def read_json(place: Path) -> dict[str, Any]:
     """The object that a JSON file holds; ValueError naming the file if it holds anything else."""
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None
+    found = parse_json(place)
     if not isinstance(found, dict):
         raise ValueError(f"{place} is damaged: it is not JSON of the kind it should be, an object")
     return found
+
+
+def parse_json(place: Path) -> Any:
+    """What a JSON file holds; ValueError naming the file if it is not JSON."""
+    try:
+        return json.loads(place.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        files.refuse_pointer(place)
+        raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None
 
 
 def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:
@@ -350,7 +405,13 @@ def _read_weights(folder: Path) -> dict[str, NDArray[Any]]:
             raise ValueError(f"{folder / _INDEX} is damaged: its weight_map does not name the files of the tensors")
         tensors: dict[str, NDArray[Any]] = {}
         for name in sorted(set(parts.values())):
-            tensors |= files.read_tensors(folder / Path(name).name)[0]
+            if name != PurePath(name).name or name in ("", ".."):
+                raise ValueError(f"{folder / _INDEX} names {name!r}, which is not a file in its folder")
+            if not (folder / name).exists():
+                raise FileNotFoundError(
+                    f"{folder / _INDEX} names {name!r}, which is not there: the folder is not whole"
+                )
+            tensors |= files.read_tensors(folder / name)[0]
         return tensors
     pickled = (folder / "pytorch_model.bin").exists()
     advice = ": pytorch_model.bin is pickled, which firth does not open; save it as safetensors" if pickled else ""
@@ -367,9 +428,13 @@ def _architecture(
     for ours, theirs in family.options.items():
         if config.get(theirs) is not None:
             given[ours] = config[theirs]
-    for name in ("vocabulary_size", "layers", "heads", "dim", "length"):
-        if name not in given:
+    for name in ("vocabulary_size", "layers", "heads", "dim", "length", "mlp_dim"):
+        if name not in given and name != "mlp_dim":
             raise ValueError(f"{folder / CONFIG} does not say {family.options[name]!r}")
+        try:
+            whole_number(family.options[name], given.get(name, 1), low=1)
+        except ValueError as error:
+            raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
     defaults = {"activation": "gelu_new", "epsilon": 1e-5} if family is _GPT2 else {"activation": "gelu"}
     given = {"epsilon": 1e-12, "causal": False, **defaults, **given}
     if str(given["activation"]) not in _ACTIVATIONS:
@@ -381,18 +446,30 @@ def _architecture(
     for name in ("causal", "cross", "tied"):
         if not isinstance(given.get(name, True), bool):
             raise TypeError(f"{family.options[name]} must be true or false, not {given[name]!r}")
-    given["length"] = whole_number(family.options["length"], given["length"]) - skipped
-    names = {name.removeprefix(family.prefix) for name in tensors}
+    given["length"] -= skipped
+    names = {name.removeprefix(family.prefix): name for name in tensors}
+    embedding = names.get(f"{family.parts['embedding']}.weight", "")
     kinds = tensors.get(family.prefix + "embeddings.token_type_embeddings.weight")
     if kinds is None:
         kinds = tensors.get("embeddings.token_type_embeddings.weight")
     if kinds is not None and len(kinds) == 1 and not np.any(kinds):  # as `write` expresses that there are none
         given["token_types"] = 0
+    elif kinds is not None and not given.setdefault("token_types", len(kinds)):
+        raise ValueError(f"{folder} has embeddings of {len(kinds)} token types, and {CONFIG} says that there are none")
     given["pooler"] = "pooler" in family.parts and f"{family.parts['pooler']}.weight" in names
     if family.head:
         given["masked_head"] = f"{family.head['masked_head.dense']}.weight" in names
-    if not given.get("tied", True) and f"{family.unembedding}.weight" not in names:
+    unembedding = tensors.get(f"{family.unembedding}.weight")
+    if unembedding is None and not given.get("masked_head"):
         given["tied"] = True  # a model without its head
+    elif unembedding is not None and given.get("tied", True):
+        # Two different matrices are not tied, whatever config.json says: so does `transformers` 5 take them.
+        given["tied"] = np.array_equal(unembedding, tensors.get(embedding, unembedding))
+    if family is _ROBERTA and given["masked_head"] and given["activation"] != "gelu":
+        raise ValueError(
+            f"{folder / CONFIG}: the head of a RoBERTa computes gelu, its blocks {config.get('hidden_act')!r}; firth "
+            "knows no model with two activations"
+        )
     try:
         return Architecture(**given)
     except ValueError as error:
@@ -411,6 +488,16 @@ def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bo
     _, layer, inner = part.split(".", 2)
     names = [f"{prefix}{family.blocks}{layer}.{their}.{kind}" for their in family.block[inner]]
     return names, family.transposed and kind == "weight" and not inner.endswith("norm")
+
+
+def _bias_of_head(family: _Family, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """The name of the bias that the logits have.
+
+    `transformers` 5 adds the decoder's; the head's own, which it writes too, is another one if the embeddings are not
+    tied. Old files hold only one of them.
+    """
+    own, decoder = f"{family.head['masked_head']}.bias", f"{family.unembedding}.bias"
+    return decoder if decoder in tensors else own
 
 
 def _config(architecture: Architecture, kind: str, headed: bool, tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -437,7 +437,7 @@ class _FineTuned(Learner):
             kind = read_config(folder).get("model_type", "model")
             raise FileNotFoundError(
                 f"{folder} holds a {kind} without the head of a {cls.__name__}, {HEAD}: read the model by "
-                f"load_transformer(folder), and fit a {cls.__name__}(encoder=...) on it"
+                f"firth.contextual.load(folder), and fit a {cls.__name__}(encoder=...) on it"
             )
         tensors, metadata = files.read_own(folder / HEAD, "head")
         if metadata.get("model") != cls.__name__:
@@ -507,7 +507,7 @@ class SentenceClassifier(_FineTuned):
 
     Examples
     --------
-    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")
+    >>> bert = BERT.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
     >>> texts = ["a film to see twice", "two hours lost", "what a cast", "a bore"]
     >>> labels = ["good", "bad", "good", "bad"]
     >>> model = SentenceClassifier(encoder=bert, head_only=True).fit(texts, labels)
@@ -599,7 +599,7 @@ class TokenClassifier(_FineTuned):
 
     Examples
     --------
-    >>> bert = BERT.from_pretrained("all-MiniLM-L6-v2")
+    >>> bert = BERT.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
     >>> sentences = [["Anna", "sings"], ["she", "writes"], ["Peter", "reads", "books"]]
     >>> labels = [["name", "verb"], [None, "verb"], ["name", "verb", "noun"]]
     >>> model = TokenClassifier(encoder=bert, head_only=True).fit(sentences, labels)

@@ -7,27 +7,32 @@ from typing import Any
 from firth import files
 from firth.contextual.elmo import ELMo
 from firth.contextual.finetuning import SentenceClassifier, TokenClassifier, holds_head
+from firth.contextual.hub import local_folder
 from firth.contextual.models import load_transformer, read_config
 
 
-def load(path: files.PathLike, *, device: str = "cpu") -> Any:
-    """Read a folder as what it holds.
+def load(path: files.PathLike, *, revision: str | None = None, device: str = "cpu") -> Any:
+    """Read a model as what its folder holds.
 
     Parameters
     ----------
     path
         A folder that `save` of a `GPT`, a `BERT`, an `ELMo`, a `SentenceClassifier` or a `TokenClassifier` wrote, or a
-        published model of GPT-2's or BERT's family.
+        published model of GPT-2's or BERT's family; or the name of a repository, such as "gpt2", which
+        `huggingface_hub` (the extra `hub`) downloads into its cache.
+    revision
+        A branch, a tag or a commit of the repository; None: its main branch.
     device
         Where it shall run.
 
     Raises
     ------
     OSError
-        If a file is not there.
+        If a file or a repository is not there, or cannot be reached.
     ValueError
         If it holds something else, or is damaged.
     """
+    path = local_folder(path, revision)
     config = read_config(path)
     if config.get("model") == ELMo.__name__:
         return ELMo.load(path, device=device)

@@ -15,6 +15,7 @@ from firth import files
 from firth.checks import real_number, whole_number
 from firth.contextual import checkpoints, generation, training
 from firth.contextual.base import ContextualModel, Sentence, checked_sentences
+from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture
 from firth.models.base import option
@@ -413,6 +414,8 @@ class BERT(ContextualModel):
         super()._can_go_on()
         if self.transformer.masked_head is None:
             raise ValueError("this model has no head for masks, by which BERT learns: it was saved as an encoder alone")
+        if self._pieces().mask is None:
+            raise ValueError("this model's tokenizer has no mask token, which training BERT needs")
 
     def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
         return training.MaskedBatches(
@@ -466,7 +469,8 @@ def load_transformer(path: files.PathLike, *, device: str = "cpu") -> Contextual
     OSError, ValueError
         As from `GPT.from_pretrained`.
     """
-    kind = GPT if read_config(path).get("model_type") == "gpt2" else BERT
+    config = read_config(path)
+    kind = GPT if config.get("model_type") == "gpt2" or config.get("is_decoder") is True else BERT
     return kind.from_pretrained(path, device=device)
 
 
@@ -483,4 +487,4 @@ def read_config(path: files.PathLike) -> dict[str, Any]:
     folder = Path(path)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder with {checkpoints.CONFIG} in it")
-    return checkpoints.read_json(folder / checkpoints.CONFIG)
+    return checkpoints.read_json(transformer_folder(folder) / checkpoints.CONFIG)

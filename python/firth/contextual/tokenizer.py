@@ -188,8 +188,15 @@ class Tokenizer:
         except OSError:
             raise
         except Exception as error:  # the library raises bare Exception
+            names = (FILE, "vocab.txt", "vocab.json", "merges.txt")
+            for one in [place / name for name in names] if place.is_dir() else [place]:
+                if one.exists():
+                    files.refuse_pointer(one)
             raise ValueError(f"{place} holds no tokenizer that can be read: {error}") from None
-        raise FileNotFoundError(f"{place} holds no {FILE}, no vocab.txt, and no vocab.json with merges.txt")
+        raise FileNotFoundError(
+            f"{place} holds no {FILE}, no vocab.txt, and no vocab.json with merges.txt: "
+            f"save_pretrained of its tokenizer in transformers writes a {FILE}"
+        )
 
     def save(self, path: files.PathLike) -> None:
         """Write the tokenizer: to a file whose name ends in .json, else into a folder, which is made.
@@ -625,7 +632,16 @@ def _old_gpt2(folder: Path) -> tokenizers.Tokenizer:
     merges: Any = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     tokenizer: Any = _untrained("bpe", False)
     tokenizer.model = models.BPE(vocabulary, merges)
-    if _END_OF_TEXT in vocabulary:
+    config = folder / "config.json"
+    if config.exists() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "roberta":
+        ends = {name: vocabulary[name] for name in ("<s>", "</s>")}
+        tokenizer.add_special_tokens([name for name in (*ends, "<pad>", "<unk>") if name in vocabulary])
+        if "<mask>" in vocabulary:  # the space before it is its own
+            tokenizer.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True)])
+        tokenizer.post_processor = processors.RobertaProcessing(
+            ("</s>", ends["</s>"]), ("<s>", ends["<s>"]), add_prefix_space=False
+        )
+    elif _END_OF_TEXT in vocabulary:
         tokenizer.add_special_tokens([_END_OF_TEXT])
     return cast("tokenizers.Tokenizer", tokenizer)
 
