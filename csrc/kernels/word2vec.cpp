@@ -431,8 +431,7 @@ struct BagOfRows {
             const std::int64_t last = now.ends[now.n_predicted - 1];
             for (int word = 0; word < now.n_predicted; ++word) {
                 // The next centre's rows are asked for in as many parts as there are words.
-                const std::int64_t part = coming * word / now.n_predicted,
-                                   end = coming * (word + 1) / now.n_predicted;
+                const std::int64_t part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
                 Rows upcoming{next.rows + part, end - part};
                 while (target < now.ends[word]) {
                     const std::int64_t left = now.ends[word] - target;

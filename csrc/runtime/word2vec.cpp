@@ -22,7 +22,8 @@ constexpr std::int64_t kRoundBlocks = 4;
 constexpr std::int64_t kRoundTokens = kBlockTokens * kRoundBlocks;
 constexpr int kPool = 512;  // negatives that a block draws from: more would touch, and copy, more rows
 static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 16);
-// Shorter texts are trained by one thread: rounds would be so large a part of an epoch that the first epochs lag behind.
+// Shorter texts are trained by one thread: rounds would be so large a part of an epoch that the first epochs lag
+// behind.
 constexpr std::int64_t kFewTokens = 512 * kRoundTokens;
 
 // How far one pair of rows pulls each of them, as a share of the way to where the pair would have it, divided by the
@@ -30,11 +31,11 @@ constexpr std::int64_t kFewTokens = 512 * kRoundTokens;
 // tenth of it lets texts of few words overshoot; four times as much holds frequent words back.
 constexpr float kCurvature = 0.05f;
 
-// The share of its blocks' summed moves that a row takes. Each block moves its own copy of the row, and knows nothing of
-// the others' moves. If a row is pulled a few times only, the sum is what one thread would do. If it is pulled often, it
-// comes to rest within each block: the sum would carry it n_blocks times too far, and training would diverge, so it
-// takes the mean. In between, a pull x closes x / (1 + x) of the way, as an implicit gradient step does, and pulls add
-// up: all blocks together close pull / (1 + pull), each of them alone (pull / n) / (1 + pull / n).
+// The share of its blocks' summed moves that a row takes. Each block moves its own copy of the row, and knows nothing
+// of the others' moves. If a row is pulled a few times only, the sum is what one thread would do. If it is pulled
+// often, it comes to rest within each block: the sum would carry it n_blocks times too far, and training would diverge,
+// so it takes the mean. In between, a pull x closes x / (1 + x) of the way, as an implicit gradient step does, and
+// pulls add up: all blocks together close pull / (1 + pull), each of them alone (pull / n) / (1 + pull / n).
 float joint_share(float pull, int n_blocks) { return (1 + pull / static_cast<float>(n_blocks)) / (1 + pull); }
 
 // Which rows of a matrix a round's blocks need, and which of them several do.
@@ -133,8 +134,7 @@ void rows_in(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
         targets += task.noise != nullptr ? 1 + task.negative : task.path_begins[word + 1] - task.path_begins[word];
     }
     const float mean_targets = static_cast<float>(targets) / static_cast<float>(std::max(block.kept.n, 1));
-    const float pull =
-        kCurvature * task.learning_rate * static_cast<float>(task.window + 1) * mean_targets;
+    const float pull = kCurvature * task.learning_rate * static_cast<float>(task.window + 1) * mean_targets;
     for (int i = 0; i < block.kept.n; ++i) {
         const std::int32_t word = block.kept.words[i];
         if (task.bag_begins == nullptr) {
@@ -308,7 +308,8 @@ class Rounds {
         Slot& slot = slot_of(phase_.needed);
         slot.in.begin_round();
         for (int b = 0; b < blocks_of(phase_.needed); ++b) {
-            rows_in(task_, slot.rooms[static_cast<std::size_t>(b)]->block, [&](auto row, float pull) { slot.in.need(row, b, pull); });
+            rows_in(task_, slot.rooms[static_cast<std::size_t>(b)]->block,
+                    [&](auto row, float pull) { slot.in.need(row, b, pull); });
         }
         slot.in.end_round();
     }
@@ -316,7 +317,8 @@ class Rounds {
         Slot& slot = slot_of(phase_.needed);
         slot.out.begin_round();
         for (int b = 0; b < blocks_of(phase_.needed); ++b) {
-            rows_out(task_, slot.rooms[static_cast<std::size_t>(b)]->block, [&](auto row, float pull) { slot.out.need(row, b, pull); });
+            rows_out(task_, slot.rooms[static_cast<std::size_t>(b)]->block,
+                     [&](auto row, float pull) { slot.out.need(row, b, pull); });
         }
         slot.out.end_round();
     }

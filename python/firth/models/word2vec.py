@@ -50,16 +50,19 @@ class Word2Vec(GradientModel):
     negative
         K, negatives for each position; in skip-gram its window shares them (Ji, Satish, Li & Dubey 2016).
     sample
-        Frequent words are skipped at random: one that makes up a share f of the text is kept with probability
-        sqrt(sample / f) + sample / f. 0 keeps every word.
+        Frequent words are dropped at random: a token of a word that makes up a share f of the text is kept with
+        probability sqrt(sample / f) + sample / f. 0 keeps every token. In a text of fewer than 1 / sample distinct
+        words, one over their number takes the place of `sample`: words of average frequency are always kept, so that
+        short texts, letters and graphs keep most of their tokens.
     ns_exponent
         Negatives are drawn in proportion to count ** ns_exponent.
     learning_rate, min_learning_rate
         Step size at the first word and at the last; linear in between.
     deterministic
-        The same seed gives the same vectors to the bit, however many threads. Blocks of 512 tokens are trained four
-        at a time; rows that several of them touch, on copies whose moves are then added up in order. Their negatives
-        come from a pool of 512 drawn for each block.
+        The same seed gives the same vectors to the bit, at any number of threads. Blocks of 512 tokens are trained four
+        at a time. If several of them need a row, each trains a copy; then the row moves by the sum of their moves, or
+        by less, down to their mean, the more often they moved it. Negatives come from a pool of 512 drawn for each
+        block. A text of less than a million tokens is trained by one thread.
     epochs
         Passes over the corpus.
     seed
@@ -204,12 +207,14 @@ def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint
     counts
         (words,) how often each occurs.
     sample
-        The share of the text from which on words are thinned, as word2vec's program has it; 0 keeps all.
+        Words with a larger share of the text than this are dropped at random, as in word2vec's program; 0 keeps all.
+        A share that is below the average is never dropped: otherwise a text of few words would lose nearly all tokens.
     """
     if sample == 0:
         return np.full(len(counts), 2**32 - 1, np.uint32)
+    threshold = max(sample, 1 / np.count_nonzero(counts))
     share: NDArray[Any] = np.maximum(counts, 1) / counts.sum()
-    probability = np.minimum(1.0, np.sqrt(sample / share) + sample / share)
+    probability = np.minimum(1.0, np.sqrt(threshold / share) + threshold / share)
     return np.minimum(probability * 2.0**32, 2.0**32 - 1).astype(np.uint32)
 
 
