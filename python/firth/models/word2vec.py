@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,11 @@ from firth import _core
 from firth.corpus import Corpus, Vocabulary
 from firth.models.base import GradientModel, Tally, Train, loss_units, option
 from firth.runtime import padded_rows, padded_size
+
+# Tokens that training passes for each word before vectors of the default size leave their random start, found with texts
+# of some tens of words; and how many are enough for a text of any number of words.
+_STEPS_PER_WORD = 100
+_ENOUGH_STEPS = 10_000
 
 Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
 
@@ -125,6 +131,7 @@ class Word2Vec(GradientModel):
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
         corpus, words = data, len(data.vocabulary)
         counts = _core.count_words(corpus.ids, corpus.offsets, words)
+        self._warn_of_few_steps(counts)
         keep = keep_thresholds(counts, self.sample)
         noise = paths = None
         if self.loss == "ns":
@@ -166,6 +173,17 @@ class Word2Vec(GradientModel):
             return Tally(0, examples, f"token {diverged_at}, the word {word!r}")
 
         return corpus.n_tokens, train
+
+    def _warn_of_few_steps(self, counts: NDArray[np.int64]) -> None:
+        """Warn if a short text passes by so few times that the vectors stay close to their random start."""
+        tokens, words = int(counts.sum()), int(np.count_nonzero(counts))
+        enough = min(_STEPS_PER_WORD * words, _ENOUGH_STEPS)
+        if tokens * self.epochs < enough:
+            warnings.warn(
+                f"the text is short: with {tokens} tokens of {words} words, {self.epochs} epochs hardly move the "
+                f"vectors from their random start. Set epochs={-(-enough // tokens)} or more, or give more text",
+                stacklevel=4,  # where fit is called
+            )
 
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags | None, NDArray[np.float32]]:
         """Make `_tensors` anew, with the rows that training begins with; tell these, and which of them make a word."""
