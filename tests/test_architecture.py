@@ -129,8 +129,9 @@ def test_stub_equals_module(name):
     stub = stubbed(ast.parse((PACKAGE / f"{name}.pyi").read_text()).body)
     found = compiled(importlib.import_module(f"firth.{name}"), f"firth.{name}")
     if name == "_tokens":  # Cython does not tell what __init__ takes
-        for members in (stub["Texts"], stub["Tokens"], found["Texts"], found["Tokens"]):
-            members.pop("__init__", None)
+        for members in (*stub.values(), *found.values()):
+            if isinstance(members, dict):
+                members.pop("__init__", None)
     assert found == stub
 
 

@@ -123,8 +123,9 @@ void forward(const py::object& q, const py::object& k, const py::object& v, cons
     task.out = array_of(tensor_of(out, "out", true), given.out_shape, task.bf16, "out");
     require(lse.writeable(), "lse must be writeable");
     task.lse = lse_of(lse, task);
-    const py::gil_scoped_release release;
-    attend(task, threads_of(threads));
+    threads = threads_of(threads);
+    const Released release;
+    attend(task, threads);
 }
 
 // Attention without any terms, of tensors whose library offers its arrays to C code: nothing but the work is done,
@@ -190,8 +191,9 @@ py::object forward_plain(const py::object& q, const py::object& k, const py::obj
     task.causal = causal;
     task.window = -1;
     task.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(sq[3])));
+    threads = threads_of(threads);
     {
-        const py::gil_scoped_release release;
+        const Released release;
         attend(task, threads);
     }
     void* made = nullptr;
@@ -230,8 +232,9 @@ void backward(const py::object& out_gradient, const py::object& q, const py::obj
         // term_of takes the stride of one number for that of a broadcast axis; along the keys it is none.
         if (task.n_keys == 1) bias.key = 1;
     }
-    const py::gil_scoped_release release;
-    attend_backward(task, d_out, dq, dk, dv, bias, threads_of(threads));
+    threads = threads_of(threads);
+    const Released release;
+    attend_backward(task, d_out, dq, dk, dv, bias, threads);
 }
 
 void weights(const py::object& q, const py::object& k, const py::array_t<float>& lse, const Array<std::int64_t>& heads,
@@ -250,8 +253,9 @@ void weights(const py::object& q, const py::object& k, const py::array_t<float>&
             "out must have a number for each batch, head, row and key");
     float* const to = out.mutable_data();
     const std::int64_t n_heads = heads.size(), n_rows = rows.size();
-    const py::gil_scoped_release release;
-    attention_maps(task, head, n_heads, row, n_rows, to, threads_of(threads));
+    threads = threads_of(threads);
+    const Released release;
+    attention_maps(task, head, n_heads, row, n_rows, to, threads);
 }
 
 void entropies(const py::object& q, const py::object& k, const py::array_t<float>& lse, Array<float>& out,
@@ -260,8 +264,9 @@ void entropies(const py::object& q, const py::object& k, const py::array_t<float
     given.task.lse = lse_of(lse, given.task);
     require(out.writeable() && out.size() == lse.size(), "out must have a number for each query");
     float* const to = out.mutable_data();
-    const py::gil_scoped_release release;
-    attention_row_entropies(given.task, to, threads_of(threads));
+    threads = threads_of(threads);
+    const Released release;
+    attention_row_entropies(given.task, to, threads);
 }
 
 }  // namespace

@@ -1,12 +1,15 @@
-// What every binding does before it lets go of the GIL: look at shapes, strides and ranges, and say what is wrong.
+// What every binding does before it releases the GIL: look at shapes, strides and ranges, and say what is wrong.
 #pragma once
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+
+#include "bindings/released.hpp"
 
 namespace firth {
 
@@ -65,9 +68,18 @@ inline Matrix matrix_of(const py::array_t<float>& array, const char* name, bool 
     return {const_cast<float*>(array.data()), array.shape(0), array.shape(1), stride};
 }
 
+// How many threads to use where so many are asked for; warns where that is fewer.
 inline int threads_of(int threads) {
     require(threads >= 1, "threads must be at least 1, not " + std::to_string(threads));
-    return threads;
+    const int sensible = std::min(threads, sensible_threads()), used = grantable_threads(sensible);
+    if (used < threads) {
+        const std::string why = used < sensible ? "the system does not let this process start so many"
+                                                : "more are never faster on the processors of this machine";
+        const std::string message =
+            "threads=" + std::to_string(threads) + ": using " + std::to_string(used) + ", since " + why;
+        if (PyErr_WarnEx(PyExc_RuntimeWarning, message.c_str(), 1) != 0) throw py::error_already_set();
+    }
+    return used;
 }
 
 }  // namespace firth

@@ -123,10 +123,10 @@ py::tuple train(py::array_t<float>& rows, py::array_t<float>& outputs, const Bag
     task.epochs = epochs;
     task.learning_rate = learning_rate;
     task.seed = seed;
-    threads_of(threads);
+    threads = threads_of(threads);
     ClassifierTally tally;
     {
-        const py::gil_scoped_release release;
+        const Released release;
         tally = train_classifier(task, begin, end, threads);
     }
     return py::make_tuple(tally.loss, tally.examples, tally.diverged_at);
@@ -139,8 +139,8 @@ void predict(py::array_t<float>& probabilities, const py::array_t<float>& rows, 
     const std::int64_t n = std::get<0>(bags).size() - 1;
     require(out.rows == n && out.columns == model.n_labels && (out.rows <= 1 || out.stride == out.columns),
             "probabilities must be contiguous, of a row for each bag and a column for each label");
-    threads_of(threads);
-    const py::gil_scoped_release release;
+    threads = threads_of(threads);
+    const Released release;
     predict_classifier(model, n, out.data, threads);
 }
 
@@ -178,17 +178,17 @@ py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
     require(end_feature >= kUnknown && end_feature < n_words, "end_feature must be a word's, or -1");
     BagOptions options{n_words, static_cast<std::uint32_t>(buckets), word_ngrams, nullptr};
     if (rows) options.rows = vector_of(*rows, "rows", n_words + buckets);
-    threads_of(threads);
+    threads = threads_of(threads);
     py::array_t<std::int64_t> begins(offsets.size());
     std::int64_t* const begin = begins.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Released release;
         count_bags(texts, options, threads, begin);
     }
     py::array_t<std::int32_t> found(begin[texts.n_documents]);
     std::int32_t* const out = found.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Released release;
         fill_bags(texts, options, begin, threads, out);
     }
     return py::make_tuple(begins, found);

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
 
 #include "bindings/check.hpp"
+#include "bindings/one_at_a_time.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
@@ -29,7 +31,6 @@ struct CooccurrenceRows {
         : room(most),
           columns(static_cast<std::size_t>(most) * sizeof(std::int32_t)),
           values(static_cast<std::size_t>(most) * sizeof(float)) {}
-    CooccurrenceRows(CooccurrenceRows&&) = default;
 
     // Gives back the room that is left.
     void trim() {
@@ -43,6 +44,10 @@ struct CooccurrenceRows {
     Pages columns;  // int32
     Pages values;   // float
 };
+
+using Rows = OneAtATime<CooccurrenceRows>;
+
+Rows::Use use(Rows& rows) { return rows.use("CooccurrenceRows"); }
 
 // Holds what every call needs of a corpus, so that rows may be asked for a range at a time. `counts` is what
 // count_words gave for these ids, which it has checked: nothing of that is looked at again.
@@ -65,35 +70,36 @@ class CooccurrenceCounter {
         if (right) task_.right = (right_ = units(*right, "right", window)).data();
         require(task_.n_documents >= 0 && task_.offsets[task_.n_documents] == task_.n_tokens,
                 "offsets must run from 0 to the number of ids");
-        const py::gil_scoped_release release;
+        const Released release;
         starts_.emplace(task_);
     }
 
     // Finds where the words [first, first + n) stand; rows are then had of these.
     void find_places(std::int32_t first, std::int32_t n, int threads) {
         require(first >= 0 && n >= 0 && first <= task_.n_words - n, "words must lie in the vocabulary");
-        threads_of(threads);
-        const py::gil_scoped_release release;
+        threads = threads_of(threads);
+        const Released release;
         places_ = Places();  // given back before more is taken
         places_ = Places(task_, counts_.data(), first, n, threads);
     }
 
     // Appends rows [first, first + n) and returns the length of each.
-    Array<std::int64_t> rows(std::int32_t first, std::int32_t n, CooccurrenceRows& out, int threads) const {
+    Array<std::int64_t> rows(std::int32_t first, std::int32_t n, Rows& to, int threads) const {
+        const auto out = use(to);
         require(first >= places_.first() && n >= 0 && first <= places_.end() - n,
                 "rows must be of words whose places are known");
-        threads_of(threads);
+        threads = threads_of(threads);
         const std::int64_t near = (task_.left ? task_.window : 0) + (task_.right ? task_.window : 0);
         std::int64_t most = 0;
         for (std::int32_t row = first; row < first + n; ++row) {
             most += std::min<std::int64_t>(task_.n_words, places_.count(row) * near);
         }
-        require(most <= out.room - out.size, "there is no room for as many non-zeros as these rows can have");
+        require(most <= out->room - out->size, "there is no room for as many non-zeros as these rows can have");
         Array<std::int64_t> lengths(n);
         std::int64_t* const length = lengths.mutable_data();
-        const py::gil_scoped_release release;
-        out.size += count_rows(task_, *starts_, places_, first, n, length, out.columns.as<std::int32_t>() + out.size,
-                               out.values.as<float>() + out.size, threads);
+        const Released release;
+        out->size += count_rows(task_, *starts_, places_, first, n, length, out->columns.as<std::int32_t>() + out->size,
+                                out->values.as<float>() + out->size, threads);
         return lengths;
     }
 
@@ -106,37 +112,49 @@ class CooccurrenceCounter {
     Places places_;
 };
 
+using Counter = OneAtATime<CooccurrenceCounter>;
+
+Counter::Use use(Counter& counter) { return counter.use("CooccurrenceCounter"); }
+
 // What rows have been counted into, as NumPy sees it: kept alive by it.
 template <class T>
 py::array_t<T> view(const py::object& self, Pages CooccurrenceRows::* pages) {
-    const auto& rows = self.cast<const CooccurrenceRows&>();
-    return py::array_t<T>(rows.size, (rows.*pages).template as<T>(), self);
+    const auto rows = use(self.cast<Rows&>());
+    return py::array_t<T>(rows->size, ((*rows).*pages).template as<T>(), self);
 }
 
 }  // namespace
 
 void bind_counts(py::module_& m) {
-    py::class_<CooccurrenceRows>(m, "CooccurrenceRows")
+    py::class_<Rows>(m, "CooccurrenceRows")
         .def(py::init([](std::int64_t most) {
                  require(most >= 0 && most < (std::int64_t{1} << 48), "most must lie in 0 .. 2^48");
-                 return CooccurrenceRows(most);
+                 return std::make_unique<Rows>(most);
              }),
              py::arg("most"))
         .def_property_readonly(
             "columns", [](const py::object& self) { return view<std::int32_t>(self, &CooccurrenceRows::columns); })
         .def_property_readonly("values",
                                [](const py::object& self) { return view<float>(self, &CooccurrenceRows::values); })
-        .def("trim", &CooccurrenceRows::trim);
-    py::class_<CooccurrenceCounter>(m, "CooccurrenceCounter")
+        .def("trim", [](Rows& self) { use(self)->trim(); });
+    py::class_<Counter>(m, "CooccurrenceCounter")
         .def(py::init<const py::array_t<std::int32_t>&, const py::array_t<std::int64_t>&,
                       const py::array_t<std::int64_t>&, int, const std::optional<py::array_t<double>>&,
                       const std::optional<py::array_t<double>>&>(),
              py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("counts").noconvert(), py::kw_only(),
              py::arg("window"), py::arg("left"), py::arg("right"))
-        .def("find_places", &CooccurrenceCounter::find_places, py::arg("first"), py::arg("n"), py::kw_only(),
-             py::arg("threads"))
-        .def("rows", &CooccurrenceCounter::rows, py::arg("first"), py::arg("n"), py::kw_only(), py::arg("out"),
-             py::arg("threads"));
+        .def(
+            "find_places",
+            [](Counter& self, std::int32_t first, std::int32_t n, int threads) {
+                use(self)->find_places(first, n, threads);
+            },
+            py::arg("first"), py::arg("n"), py::kw_only(), py::arg("threads"))
+        .def(
+            "rows",
+            [](Counter& self, std::int32_t first, std::int32_t n, Rows& out, int threads) {
+                return use(self)->rows(first, n, out, threads);
+            },
+            py::arg("first"), py::arg("n"), py::kw_only(), py::arg("out"), py::arg("threads"));
 }
 
 }  // namespace firth

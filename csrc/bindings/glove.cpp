@@ -5,42 +5,48 @@
 #include <memory>
 
 #include "bindings/check.hpp"
+#include "bindings/one_at_a_time.hpp"
 
 namespace firth {
 namespace {
 
-std::unique_ptr<GloveTiles> tiles(const py::array_t<std::int64_t>& indptr, const py::array& indices,
-                                  const py::array_t<float>& data, std::uint64_t seed, int threads) {
+using Tiles = OneAtATime<GloveTiles>;
+
+std::unique_ptr<Tiles> tiles(const py::array_t<std::int64_t>& indptr, const py::array& indices,
+                             const py::array_t<float>& data, std::uint64_t seed, int threads) {
     const std::int64_t* begins = vector_of(indptr, "indptr");
     const float* values = vector_of(data, "data");
     require(indptr.size() >= 1 && indptr.size() <= (std::int64_t{1} << 31),
             "indptr must have one element a row, and one");
     const auto n = static_cast<std::int32_t>(indptr.size() - 1);
     require(begins[0] == 0 && begins[n] == data.size(), "indptr must run from 0 to the number of non-zeros");
-    threads_of(threads);
+    threads = threads_of(threads);
     const auto made = [&](const auto& columns) {
         const auto* column = vector_of(columns, "indices", data.size());
-        const py::gil_scoped_release release;
-        return std::make_unique<GloveTiles>(begins, column, values, n, seed, threads);
+        const Released release;
+        return std::make_unique<Tiles>(begins, column, values, n, seed, threads);
     };
     if (py::isinstance<py::array_t<std::int32_t>>(indices)) return made(py::array_t<std::int32_t>(indices));
     if (py::isinstance<py::array_t<std::int64_t>>(indices)) return made(py::array_t<std::int64_t>(indices));
     throw std::invalid_argument("indices must be int32 or int64");
 }
 
-py::tuple train(GloveTiles& self, py::array_t<float>& words, py::array_t<float>& contexts, int vector_size, float x_max,
+py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& contexts, int vector_size, float x_max,
                 float alpha, float learning_rate, float clip, std::int64_t begin, std::int64_t end, std::uint64_t epoch,
                 int threads) {
+    const auto tiles = self.use("GloveTiles");
     const Matrix w = matrix_of(words, "words", true), c = matrix_of(contexts, "contexts", true);
-    require(w.rows == self.n_words() && c.rows == self.n_words(), "words and contexts must have a row for each word");
+    require(w.rows == tiles->n_words() && c.rows == tiles->n_words(),
+            "words and contexts must have a row for each word");
     require(w.columns == c.columns && w.stride == w.columns && c.stride == c.columns && w.columns % 32 == 0 &&
                 w.columns < (1 << 24),
             "rows must be a multiple of 32 floats, one after the other");
     require(vector_size >= 1 && vector_size + 2 <= w.columns / 2, "rows must hold twice vector_size + 2 floats");
     require(x_max > 0 && std::isnormal(x_max), "x_max must be above 0");
     require(alpha >= 0 && std::isfinite(alpha), "alpha must not be negative");
-    require(0 <= begin && begin <= end && end <= self.size(), "begin and end must lie in 0 .. the number of non-zeros");
-    threads_of(threads);
+    require(0 <= begin && begin <= end && end <= tiles->size(),
+            "begin and end must lie in 0 .. the number of non-zeros");
+    threads = threads_of(threads);
     Glove task{};
     task.words = w.data;
     task.contexts = c.data;
@@ -52,8 +58,8 @@ py::tuple train(GloveTiles& self, py::array_t<float>& words, py::array_t<float>&
     task.clip = clip;
     GloveTally tally;
     {
-        const py::gil_scoped_release release;
-        tally = self.train(task, begin, end, epoch, threads);
+        const Released release;
+        tally = tiles->train(task, begin, end, epoch, threads);
     }
     return py::make_tuple(tally.cost, tally.cost_part, tally.entries, tally.row);
 }
@@ -61,7 +67,7 @@ py::tuple train(GloveTiles& self, py::array_t<float>& words, py::array_t<float>&
 }  // namespace
 
 void bind_glove(py::module_& m) {
-    py::class_<GloveTiles>(m, "GloveTiles")
+    py::class_<Tiles>(m, "GloveTiles")
         .def(py::init(&tiles), py::arg("indptr").noconvert(), py::arg("indices"), py::arg("data").noconvert(),
              py::kw_only(), py::arg("seed"), py::arg("threads"))
         .def("train", &train, py::arg("words").noconvert(), py::arg("contexts").noconvert(), py::kw_only(),

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "runtime/isa.hpp"
+#include "runtime/threads.hpp"
 
 namespace firth {
 void bind_attention(pybind11::module_& m);
@@ -22,6 +23,13 @@ void bind_word2vec(pybind11::module_& m);
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.doc() = "The compiled kernels of firth. See _core.pyi.";
     firth::use_best_isa();
+    pybind11::register_local_exception_translator([](std::exception_ptr error) {
+        try {
+            std::rethrow_exception(std::move(error));
+        } catch (const firth::Interrupted&) {
+            // Python knows already what the signal's handler raised.
+        }
+    });
     firth::bind_runtime(m);
     firth::bind_text(m);
     firth::bind_subwords(m);

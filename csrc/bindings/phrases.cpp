@@ -44,8 +44,8 @@ std::int64_t merge(const py::array_t<std::int32_t>& ids, const py::array_t<std::
         require(state[i] >= 0 && state[i] < INT32_MAX && word[i] >= 0 && to[i] != PhraseTable::kNone,
                 "states and words must not be negative, nor states or targets the last of their type");
     }
-    threads_of(threads);
-    const py::gil_scoped_release release;
+    threads = threads_of(threads);
+    const Released release;
     const PhraseTable table(state, word, to, states.size(), n_words);
     return merge_phrases(documents, table, target.ids, target.offsets, threads);
 }
@@ -57,9 +57,9 @@ std::int64_t renumbered(const py::array_t<std::int32_t>& ids, const py::array_t<
     const Target target = target_of(out, out_offsets, ids.size(), offsets, offsets.size());
     const std::int32_t* const numbers = vector_of(new_ids, "new_ids");
     require(new_ids.size() < (std::int64_t{1} << 31), "new_ids must have fewer than 2^31 elements");
-    threads_of(threads);
+    threads = threads_of(threads);
     const auto n_words = static_cast<std::int32_t>(new_ids.size());
-    const py::gil_scoped_release release;
+    const Released release;
     return renumber(documents, numbers, n_words, target.ids, target.offsets, threads);
 }
 

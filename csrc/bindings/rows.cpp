@@ -25,10 +25,10 @@ py::tuple parse_text(const py::buffer& data, std::int64_t start, std::int64_t ve
     const py::buffer_info info = data.request();
     std::string_view text = bytes_of(info, start);
     check_columns(vector_size);
-    threads_of(threads);
+    threads = threads_of(threads);
     std::vector<std::int64_t> lines, cuts;
     {
-        const py::gil_scoped_release release;
+        const Released release;
         text = text.substr(0, static_cast<std::size_t>(lines_end(text, limit)));
         lines = share_lines(text, threads, cuts);
     }
@@ -40,7 +40,7 @@ py::tuple parse_text(const py::buffer& data, std::int64_t start, std::int64_t ve
     auto* const spans = reinterpret_cast<Span*>(words.mutable_data());
     auto* const statuses = reinterpret_cast<LineStatus*>(status.mutable_data());
     {
-        const py::gil_scoped_release release;
+        const Released release;
         parse_lines(text, lines, cuts, vector_size, numbers, spans, statuses);
         for (std::int64_t i = 0; i < n; ++i) spans[i] = {spans[i].begin + start, spans[i].end + start};
     }
@@ -60,7 +60,7 @@ py::tuple parse_binary(const py::buffer& data, std::int64_t start, std::int64_t 
     auto* const spans = reinterpret_cast<Span*>(words.mutable_data());
     std::int64_t whole = 0;
     {
-        const py::gil_scoped_release release;
+        const Released release;
         whole = parse_entries(bytes, count, vector_size, numbers, spans);
         for (std::int64_t i = 0; i < std::min(count, whole + 1); ++i) {
             spans[i] = {spans[i].begin + start, spans[i].end + start};
@@ -79,6 +79,7 @@ py::tuple decode_words(const py::buffer& data, const Array<std::int64_t>& spans)
     for (py::ssize_t i = 0; i < spans.shape(0); ++i) {
         require(0 <= span[i].begin && span[i].begin <= span[i].end && span[i].end <= info.size,
                 "spans[" + std::to_string(i) + "] does not lie in the data");
+        if (i % 4096 == 0 && PyErr_CheckSignals() != 0) throw py::error_already_set();
         const char* const word = bytes.data() + span[i].begin;
         const py::ssize_t size = span[i].end - span[i].begin;
         PyObject* decoded = PyUnicode_DecodeUTF8(word, size, nullptr);
@@ -101,11 +102,11 @@ py::bytes format_text(const py::bytes& words, const py::array_t<std::int64_t>& o
     require(std::is_sorted(offset, offset + m.rows + 1) && offset[0] == 0 &&
                 offset[m.rows] == static_cast<std::int64_t>(bytes.size()),
             "offsets must rise from 0 to the number of bytes");
-    threads_of(threads);
+    threads = threads_of(threads);
     std::vector<std::string> pieces;
     std::size_t size = 0;
     {
-        const py::gil_scoped_release release;
+        const Released release;
         pieces = format_lines(bytes, offset, m.data, m.rows, m.columns, m.stride, threads);
         for (const std::string& piece : pieces) size += piece.size();
     }

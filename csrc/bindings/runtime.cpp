@@ -27,8 +27,8 @@ void uniform(py::array_t<float>& out, float scale, std::uint64_t seed, int threa
              const std::optional<py::array_t<std::int64_t>>& numbers) {
     const Matrix m = matrix_of(out, "out", true);
     const std::int64_t* number = numbers ? vector_of(*numbers, "numbers", m.rows) : nullptr;
-    threads_of(threads);
-    const py::gil_scoped_release release;
+    threads = threads_of(threads);
+    const Released release;
     fill_uniform(m.data, static_cast<std::size_t>(m.rows), static_cast<std::size_t>(m.columns),
                  static_cast<std::size_t>(m.stride), number, scale, seed, threads);
 }
@@ -43,7 +43,7 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
     require(n_words >= 0, "n_words must not be negative");
     Array<std::int64_t> result(n_words);
     std::int64_t* counts = result.mutable_data();
-    const py::gil_scoped_release release;
+    const Released release;
     require(n_offsets >= 1 && offset[0] == 0 && offset[n_offsets - 1] == n,
             "offsets must run from 0 to the number of ids");
     for (std::int64_t i = 1; i < n_offsets; ++i) {
@@ -52,13 +52,15 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
         }
     }
     std::fill_n(counts, n_words, 0);
-    for (std::int64_t i = 0; i < n; ++i) {
-        if (id[i] < 0 || id[i] >= n_words) {
-            throw std::invalid_argument("ids[" + std::to_string(i) + "] = " + std::to_string(id[i]) +
-                                        " is not the row of one of " + std::to_string(n_words) + " words");
+    in_steps(0, n, 1 << 22, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+            if (id[i] < 0 || id[i] >= n_words) {
+                throw std::invalid_argument("ids[" + std::to_string(i) + "] = " + std::to_string(id[i]) +
+                                            " is not the row of one of " + std::to_string(n_words) + " words");
+            }
+            ++counts[id[i]];
         }
-        ++counts[id[i]];
-    }
+    });
     return result;
 }
 

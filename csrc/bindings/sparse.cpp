@@ -21,6 +21,7 @@ void check_rows(const std::int64_t* begin, const std::int32_t* column, std::int6
     }
     parallel_shares(n, threads, [&](long long first, long long end, int) {
         for (long long i = first; i < end; ++i) {
+            if (i % (1 << 20) == 0) check_interrupt();
             if (column[i] < 0 || column[i] >= columns) {
                 throw std::invalid_argument("indices[" + std::to_string(i) + "] = " + std::to_string(column[i]) +
                                             " is not one of " + std::to_string(columns) + " columns");
@@ -49,9 +50,9 @@ void times(bool transposed, py::array_t<float>& out, const py::array_t<std::int6
     const float* const value = vector_of(data, "data", n);
     require(x.columns == result.columns, "out and dense must have equally many columns, not " +
                                              std::to_string(result.columns) + " and " + std::to_string(x.columns));
-    threads_of(threads);
+    threads = threads_of(threads);
     require(end_of(result) <= x.data || end_of(x) <= result.data, "out and dense must not overlap");
-    const py::gil_scoped_release release;
+    const Released release;
     check_rows(begin, column, n, rows, columns, transposed, threads);
     const SparseTimesDense task{begin, column,         value,    x.data,       result.data,
                                 rows,  result.columns, x.stride, result.stride};

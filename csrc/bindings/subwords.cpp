@@ -20,17 +20,17 @@ py::tuple buckets_of(const py::array_t<std::uint8_t>& words, const py::array_t<s
                      int max_n, std::int64_t buckets, int threads) {
     const auto unpacked = unpack(words, word_offsets);
     const Subwords subwords = subwords_of(min_n, max_n, buckets);
-    threads_of(threads);
+    threads = threads_of(threads);
     py::array_t<std::int64_t> offsets(word_offsets.size());
     std::int64_t* const offset = offsets.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Released release;
         count_subwords(unpacked, subwords, threads, offset);
     }
     py::array_t<std::uint32_t> found(offset[unpacked.size()]);
     std::uint32_t* const out = found.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Released release;
         find_subwords(unpacked, subwords, offset, threads, out);
     }
     return py::make_tuple(offsets, found);

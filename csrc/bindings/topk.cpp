@@ -7,11 +7,11 @@ namespace {
 
 py::array_t<float> inverse_norms_of(const py::array_t<float>& matrix, int threads) {
     const Matrix m = matrix_of(matrix, "matrix", false);
-    threads_of(threads);
+    threads = threads_of(threads);
     py::array_t<float> out(m.rows);
     float* const data = out.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Released release;
         inverse_norms(m.data, m.rows, m.columns, m.stride, threads, data);
     }
     return out;
@@ -26,7 +26,7 @@ py::tuple search(const py::array_t<float>& matrix, const py::array_t<float>& nor
     require(q.columns == m.columns,
             "queries must have " + std::to_string(m.columns) + " columns, not " + std::to_string(q.columns));
     require(0 <= k && k <= m.rows, "k must lie in 0 .. " + std::to_string(m.rows) + ", not " + std::to_string(k));
-    threads_of(threads);
+    threads = threads_of(threads);
     const TopK task{m.data, vector_of(norms, "inverse_norms", m.rows), q.data, m.stride, m.columns, q.rows, k};
 
     py::array_t<std::int64_t> rows({q.rows, k});
@@ -34,7 +34,7 @@ py::tuple search(const py::array_t<float>& matrix, const py::array_t<float>& nor
     std::int64_t* const rows_data = rows.mutable_data();
     float* const scores_data = scores.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Released release;
         topk(task, m.rows, threads, rows_data, scores_data);
     }
     return py::make_tuple(rows, scores);

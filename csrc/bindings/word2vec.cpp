@@ -104,10 +104,10 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
             "offsets must run from 0 to the number of ids");
     require(0 <= begin && begin <= end && end <= task.n_tokens, "begin and end must lie in 0 .. the number of ids");
     require(epochs >= 1 && 0 <= epoch && epoch < epochs, "epoch must lie in 0 .. epochs - 1");
-    threads_of(threads);
+    threads = threads_of(threads);
     Word2VecTally tally;
     {
-        const py::gil_scoped_release release;
+        const Released release;
         tally = deterministic ? train_word2vec_rounds(task, begin, end, threads)
                               : train_word2vec(task, begin, end, threads);
     }
@@ -120,7 +120,7 @@ py::tuple tree(const py::array_t<std::int64_t>& counts) {
     for (py::ssize_t i = 1; i < counts.size(); ++i) require(count[i - 1] >= count[i], "counts must descend");
     Huffman found;
     {
-        const py::gil_scoped_release release;
+        const Released release;
         found = huffman(count, static_cast<std::int32_t>(counts.size()));
     }
     const auto array = [](const auto& values) {

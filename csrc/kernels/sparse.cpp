@@ -156,9 +156,6 @@ void sparse_rows(const SparseTimesDense& task, std::int64_t first, std::int64_t 
 }
 
 void sparse_columns(const SparseTimesDense& task, std::int64_t first, std::int64_t end) {
-    for (std::int64_t row = first; row < end; ++row) {
-        for (std::int64_t d = 0; d < task.width; ++d) task.out[row * task.out_stride + d] = 0;
-    }
     const auto pass = [&](auto vectors, std::int64_t from) { add_vectors<vectors.n>(task, first, end, from); };
     const std::int64_t rest = in_passes(task.width, pass);
     if (rest < task.width) add_rest(task, first, end, rest);

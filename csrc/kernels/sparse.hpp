@@ -14,8 +14,8 @@ struct SparseTimesDense {
     const std::int32_t* columns;  // (begin[M]) in [0, N); for A^T, ascending in each row
     const float* values;          // (begin[M])
     const float* dense;           // X: (N, width), for A^T (M, width); rows dense_stride floats apart
-    float* out;           // (M, width), for A^T (N, width); rows out_stride floats apart; not read before written
-    std::int64_t n_rows;  // M
+    float* out;                   // (M, width), for A^T (N, width); rows out_stride floats apart
+    std::int64_t n_rows;          // M
     std::int64_t width;
     std::int64_t dense_stride;
     std::int64_t out_stride;
@@ -25,8 +25,8 @@ struct SparseTimesDense {
 // share of rows, so that its bits depend on nothing else.
 FIRTH_DECLARE_KERNEL(void, sparse_rows, const SparseTimesDense& task, std::int64_t first, std::int64_t end)
 
-// The rows [first, end) of out = A^T X, columns of A: each number one sum over its column's entries from the first row
-// on, with the same bits as if A had been transposed before.
+// Adds A^T X to out in its rows [first, end), columns of A: to each number its column's entries one by one from the
+// first row on. From zeros, and of A whole or some of its rows after the others, the bits are those of A transposed.
 FIRTH_DECLARE_KERNEL(void, sparse_columns, const SparseTimesDense& task, std::int64_t first, std::int64_t end)
 
 }  // namespace firth

@@ -118,7 +118,7 @@ void scan(const TopK& task, const float* queries, std::int64_t begin, std::int64
 
 }  // namespace
 
-void topk_range(const TopK& task, std::int64_t begin, std::int64_t end, Candidate* heaps, float* scratch) {
+void topk_begin(const TopK& task, Candidate* heaps, float* scratch) {
     const std::int64_t dim = task.vector_size;
     const std::int64_t vectors = (task.n_queries + kWidth - 1) / kWidth;
     float* const packed = scratch;                               // (vectors, D, kWidth)
@@ -130,7 +130,13 @@ void topk_range(const TopK& task, std::int64_t begin, std::int64_t end, Candidat
         thresholds[q] = real ? -__builtin_inff() : __builtin_inff();
     }
     for (std::int64_t i = 0; i < task.n_queries * task.k; ++i) heaps[i] = {-__builtin_inff(), kNoRow};
+}
 
+void topk_range(const TopK& task, std::int64_t begin, std::int64_t end, Candidate* heaps, float* scratch) {
+    const std::int64_t dim = task.vector_size;
+    const std::int64_t vectors = (task.n_queries + kWidth - 1) / kWidth;
+    const float* const packed = scratch;
+    float* const thresholds = scratch + vectors * kWidth * dim;
     const std::int64_t tile = (kTileFloats / (dim * kTileStep) + 1) * kTileStep;
     for (std::int64_t from = begin; from < end; from += tile) {
         const std::int64_t to = from + tile < end ? from + tile : end;

@@ -30,8 +30,12 @@ struct TopK {
     std::int64_t k;
 };
 
-// Puts into each heap the k best rows of [begin, end): in no order but that a heap has, the worst first; of rows with
-// equal scores the lower one is better. heaps: (Q, k); scratch: Q rounded up to kQueryLanes, times D + 1 floats.
+// Begins a search: no rows are found yet. heaps: (Q, k); scratch: Q rounded up to kQueryLanes, times D + 1 floats; both
+// are then topk_range's.
+FIRTH_DECLARE_KERNEL(void, topk_begin, const TopK& task, Candidate* heaps, float* scratch)
+
+// Keeps in each heap the k best of the rows that were there and those of [begin, end), above all before: in no order
+// but that a heap has, the worst first; of rows with equal scores the lower one is better.
 // A score is one sum over d in ascending order, whatever the batch, so that its bits depend on nothing else.
 FIRTH_DECLARE_KERNEL(void, topk_range, const TopK& task, std::int64_t begin, std::int64_t end, Candidate* heaps,
                      float* scratch)

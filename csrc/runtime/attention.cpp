@@ -52,6 +52,7 @@ void share_out(const Attention& task, std::int64_t n_items, int n_threads, Work&
         const Scratch scratch(FIRTH_BF16_KERNEL(task.bf16, attention_scratch_bytes)(task));
         for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < n_items;) {
             work(item, scratch.data);
+            check_interrupt();
         }
     });
 }

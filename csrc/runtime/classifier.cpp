@@ -28,7 +28,10 @@ ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t be
 void predict_classifier(const Classifier& model, std::int64_t n_examples, float* probabilities, int n_threads) {
     parallel_shares(n_examples, n_threads, [&](long long begin, long long end, int) {
         const AlignedBytes scratch(FIRTH_KERNEL(classifier_scratch_bytes)(model, 0));
-        FIRTH_KERNEL(classifier_predict)(model, begin, end, probabilities + begin * model.n_labels, scratch.data);
+        const std::int64_t step = (std::int64_t{1} << 26) / (std::int64_t{model.n_labels} * model.vector_size) + 1;
+        in_steps(begin, end, step, [&](long long from, long long to) {
+            FIRTH_KERNEL(classifier_predict)(model, from, to, probabilities + from * model.n_labels, scratch.data);
+        });
     });
 }
 

@@ -93,10 +93,12 @@ Places::Places(const CooccurrenceTask& task, const std::int64_t* counts, std::in
         if (from >= to) return;
         std::vector<std::int64_t> next(begin_.begin() + from, begin_.begin() + to);
         const auto low = static_cast<std::uint32_t>(first + from), span = static_cast<std::uint32_t>(to - from);
-        for (std::int64_t p = 0; p < task.n_tokens; ++p) {
-            const std::uint32_t word = static_cast<std::uint32_t>(task.ids[p]) - low;
-            if (word < span) positions[next[word]++] = p;
-        }
+        in_steps(0, task.n_tokens, 1 << 22, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t p = begin; p < end; ++p) {
+                const std::uint32_t word = static_cast<std::uint32_t>(task.ids[p]) - low;
+                if (word < span) positions[next[word]++] = p;
+            }
+        });
     });
 }
 
@@ -208,6 +210,7 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
             changed.notify_all();
             std::copy_n(own_columns.as<std::int32_t>(), here, columns + begin);
             std::copy_n(own_values.as<float>(), here, values + begin);
+            check_interrupt();
         }
     });
     return size;

@@ -5,7 +5,8 @@
 // Kernels include this, so it stays free of the standard library.
 #pragma once
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(FIRTH_ONE_ISA)
+#define FIRTH_X86_ISAS
 #define FIRTH_DECLARE_KERNEL(result, name, ...) \
     namespace x86_64_v2 {                       \
     result name(__VA_ARGS__);                   \

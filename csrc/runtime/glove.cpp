@@ -17,8 +17,9 @@
 namespace firth {
 namespace {
 
-constexpr std::int64_t kBlocks = 60;          // on either side: bounds what can go on at once, about a third of it
-constexpr std::int64_t kSliceEntries = 4096;  // more cost quality: neighbours in time should have little in common
+constexpr std::int64_t kBlocks = 60;           // on either side: bounds what can go on at once, about a third of it
+constexpr std::int64_t kSliceEntries = 4096;   // more cost quality: neighbours in time should have little in common
+constexpr std::int64_t kFewEntries = 1 << 22;  // so few that what they take does not matter
 constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric_limits<float>::max();
 constexpr std::int64_t kWindow = 256;  // slices of the order among which a thread looks for one that may start
 
@@ -118,16 +119,24 @@ std::vector<std::int64_t> check_and_count(const std::int64_t* begins, const Inde
     std::vector<std::int64_t> total(static_cast<std::size_t>(n) + 1);
     std::mutex guard;
     std::int64_t wrong = begins[n];
+    // The threads' own counts together take no more memory than the tiles will, which are made when these are gone.
+    const std::int64_t most = std::max(begins[n], kFewEntries) / (static_cast<std::int64_t>(n) + 1);
+    n_threads = static_cast<int>(std::clamp<std::int64_t>(most, 1, n_threads));
     parallel_shares(begins[n], n_threads, [&](long long begin, long long end, int) {
         std::vector<std::int64_t> mine(total.size());
-        long long at = begin;
-        for (; at < end; ++at) {
-            const float x = values[at];
-            if (columns[at] < 0 || columns[at] >= n || !(x >= kLeast && x <= kMost)) break;
-            ++mine[static_cast<std::size_t>(columns[at]) + 1];
-        }
+        long long first_wrong = begins[n];
+        in_steps(begin, end, 1 << 20, [&](long long from, long long to) {
+            for (long long at = from; at < to && first_wrong == begins[n]; ++at) {
+                const float x = values[at];
+                if (columns[at] < 0 || columns[at] >= n || !(x >= kLeast && x <= kMost)) {
+                    first_wrong = at;
+                } else {
+                    ++mine[static_cast<std::size_t>(columns[at]) + 1];
+                }
+            }
+        });
         const std::lock_guard lock(guard);
-        if (at < end) wrong = std::min<std::int64_t>(wrong, at);
+        wrong = std::min<std::int64_t>(wrong, first_wrong);
         for (std::size_t i = 0; i < mine.size(); ++i) total[i] += mine[i];
     });
     if (wrong < begins[n]) {
@@ -165,6 +174,7 @@ GloveTiles::GloveTiles(const std::int64_t* begins, const Index* columns, const f
             dealt(column_blocks);      // of each tile: its first slice, and how many
         std::vector<std::int64_t> at;  // where a slice's next entry goes
         for (std::size_t b; (b = next++) < row_blocks;) {
+            check_interrupt();
             const std::int64_t begin = begins[row_cuts_[b]], end = begins[row_cuts_[b + 1]];
             std::fill(sizes.begin(), sizes.end(), 0);
             for (std::int64_t i = begin; i < end; ++i) ++sizes[block_of[static_cast<std::size_t>(columns[i])]];

@@ -4,7 +4,7 @@
 #include <iterator>
 #include <stdexcept>
 
-#if defined(__x86_64__)
+#if defined(FIRTH_X86_ISAS)
 #include <cpuid.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -22,7 +22,7 @@ struct Isa {
     bool (*runs)();
 };
 
-#if defined(__x86_64__)
+#if defined(FIRTH_X86_ISAS)
 // Of level v3, what the compilers' run-time check has no name for in older versions: leaf 1, and leaf 0x80000001.
 bool has_lzcnt_movbe_f16c() {
     unsigned a, b, c, d;

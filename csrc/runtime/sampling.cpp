@@ -43,6 +43,7 @@ void fill_uniform(float* out, std::size_t rows, std::size_t columns, std::size_t
     const std::uint64_t key = random_key(seed, 0);
     parallel_shares(static_cast<long long>(rows), n_threads, [&](long long begin, long long end, int) {
         for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
+            if (row % 4096 == 0) check_interrupt();
             const std::uint64_t number = numbers ? static_cast<std::uint64_t>(numbers[row]) : row;
             for (std::size_t column = 0; column < columns; ++column) {
                 const std::uint64_t bits =

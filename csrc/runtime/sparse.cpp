@@ -9,7 +9,8 @@
 namespace firth {
 namespace {
 
-constexpr std::int64_t kSample = 1 << 14;  // entries looked at to tell where most of them lie
+constexpr std::int64_t kStep = std::int64_t{1} << 29;  // multiplications between two looks at whether to go on
+constexpr std::int64_t kSample = 1 << 14;              // entries looked at to tell where most of them lie
 
 // A thread is worth its start from some hundred thousand multiplications; the result is the same.
 int worth(std::int64_t entries, std::int64_t width, int n_threads) {
@@ -25,7 +26,8 @@ void sparse_times_dense(const SparseTimesDense& task, int n_threads) {
     const std::int64_t total = cost(task.n_rows);
     n_threads = worth(total, task.width, n_threads);
     // Pieces of about equal cost, several for each thread: where the entries lie decides how long one takes.
-    const std::int64_t n_pieces = n_threads == 1 ? 1 : 16 * n_threads;
+    const std::int64_t n_pieces =
+        std::max<std::int64_t>(n_threads == 1 ? 1 : 16 * n_threads, total * task.width / kStep);
     const auto cut = [&](std::int64_t piece) {
         const double border = static_cast<double>(total) * static_cast<double>(piece) / static_cast<double>(n_pieces);
         std::int64_t low = 0, high = task.n_rows;
@@ -43,6 +45,7 @@ void sparse_times_dense(const SparseTimesDense& task, int n_threads) {
     parallel(n_threads, [&](int) {
         for (std::int64_t piece; (piece = next++) < n_pieces;) {
             const std::int64_t end = piece + 1 == n_pieces ? task.n_rows : cut(piece + 1);
+            check_interrupt();
             FIRTH_KERNEL(sparse_rows)(task, cut(piece), end);
         }
     });
@@ -65,7 +68,20 @@ void sparse_transposed_times_dense(const SparseTimesDense& task, std::int64_t n_
     };
     parallel(n_threads, [&](int thread) {
         const auto t = static_cast<std::size_t>(thread);
-        FIRTH_KERNEL(sparse_columns)(task, cut(t), cut(t + 1));
+        const std::int64_t first = cut(t), end = cut(t + 1);
+        for (std::int64_t column = first; column < end; ++column) {
+            std::fill_n(task.out + column * task.out_stride, task.width, 0.0f);
+        }
+        const std::int64_t per_row =
+            (n / std::max<std::int64_t>(1, task.n_rows) + 1) * std::max<std::int64_t>(1, task.width);
+        const std::int64_t step = kStep / per_row * n_threads;
+        in_steps(0, task.n_rows, step + 1, [&](std::int64_t from, std::int64_t to) {
+            SparseTimesDense rows = task;
+            rows.begin += from;
+            rows.dense += from * task.dense_stride;
+            rows.n_rows = to - from;
+            FIRTH_KERNEL(sparse_columns)(rows, first, end);
+        });
     });
 }
 

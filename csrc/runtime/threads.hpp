@@ -1,10 +1,14 @@
-// One way to run work on several threads, with OpenMP or without.
+// One way to run work on several threads, with OpenMP or without, and to end it early.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <exception>
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace firth {
@@ -12,6 +16,58 @@ namespace firth {
 // Whether this process was forked from one that had loaded firth. OpenMP's threads do not come along in a fork, and
 // its runtime waits for them for ever.
 bool forked();
+
+// More threads than this are never faster on this machine, and may be more than the system can hold.
+int sensible_threads();
+
+// n, or how many threads this thread may ask OpenMP for if the system does not grant n: OpenMP's runtime ends the
+// process where it cannot start a thread. The first time, and for each larger n, threads are started to find out.
+int grantable_threads(int n);
+
+// Ends work whose caller no longer waits for it.
+class Interrupted : public std::exception {
+  public:
+    const char* what() const noexcept override { return "interrupted"; }
+};
+
+// While it lives, check_interrupt() throws Interrupted on this thread, and on those of its parallel(), once
+// interrupted() has returned true.
+class Interruptible {
+  public:
+    Interruptible(const Interruptible&) = delete;
+    Interruptible& operator=(const Interruptible&) = delete;
+    void check();
+
+  protected:
+    Interruptible();
+    ~Interruptible();
+
+  private:
+    using Clock = std::chrono::steady_clock;
+    virtual bool interrupted() = 0;  // called now and then on the thread that made this
+
+    Interruptible* outer_;
+    std::thread::id owner_;
+    Clock::time_point asked_;
+    std::atomic<bool> ended_{false};
+};
+
+// Work that takes long calls this every few milliseconds, where all that it has taken is finished or can be dropped:
+// never between taking a piece of work that other threads wait for and its end.
+void check_interrupt();
+
+// While it lives, this thread works for somebody else's Interruptible.
+class PartOf {
+  public:
+    explicit PartOf(Interruptible* whole);
+    ~PartOf();
+    PartOf(const PartOf&) = delete;
+    PartOf& operator=(const PartOf&) = delete;
+    static Interruptible* here();
+
+  private:
+    Interruptible* before_;
+};
 
 // Calls work(thread) for thread = 0 .. n_threads - 1, each on a thread of its own, and waits for all of them.
 // An exception must not leave a parallel region: the first one is kept and thrown again here.
@@ -23,7 +79,9 @@ void parallel(int n_threads, Work&& work) {
     }
     std::exception_ptr failure;
     std::mutex guard;
+    Interruptible* const whole = PartOf::here();
     const auto guarded = [&](int thread) {
+        const PartOf part(whole);
         try {
             work(thread);
         } catch (...) {
@@ -33,8 +91,9 @@ void parallel(int n_threads, Work&& work) {
     };
 #ifdef _OPENMP
     if (!forked()) {
-        // A loop, not the bare region: a runtime that grants fewer threads than asked for still does all the work.
-#pragma omp parallel for num_threads(n_threads) schedule(static, 1)
+        // A loop, not the bare region: with fewer threads than asked for, all the work is still done.
+        const int team = grantable_threads(n_threads);
+#pragma omp parallel for num_threads(team) schedule(static, 1)
         for (int thread = 0; thread < n_threads; ++thread) guarded(thread);
         if (failure) std::rethrow_exception(failure);
         return;
@@ -45,8 +104,8 @@ void parallel(int n_threads, Work&& work) {
     int started = 1;
     try {
         for (; started < n_threads; ++started) others.emplace_back(guarded, started);
-    } catch (const std::system_error&) {
-        // The system grants no more threads: the rest of the work is done on this one.
+    } catch (const std::exception&) {
+        // The system grants no more threads, or memory for them: the rest of the work is done on this one.
     }
     guarded(0);
     for (int thread = started; thread < n_threads; ++thread) guarded(thread);
@@ -58,6 +117,15 @@ void parallel(int n_threads, Work&& work) {
 template <class Work>
 void parallel_shares(long long n, int n_threads, Work&& work) {
     parallel(n_threads, [&](int thread) { work(n * thread / n_threads, n * (thread + 1) / n_threads, thread); });
+}
+
+// Calls work(begin, end) for pieces of [begin, end) no longer than `step`, between which it can be interrupted.
+template <class Work>
+void in_steps(long long begin, long long end, long long step, Work&& work) {
+    for (; begin < end; begin += step) {
+        check_interrupt();
+        work(begin, std::min(begin + step, end));
+    }
 }
 
 }  // namespace firth

@@ -10,6 +10,8 @@
 namespace firth {
 namespace {
 
+constexpr std::int64_t kStep = std::int64_t{1} << 30;  // multiplications between two looks at whether to go on
+
 float inverse_norm(const float* row, std::int64_t n) {
     double sum = 0;
     for (std::int64_t d = 0; d < n; ++d) sum += static_cast<double>(row[d]) * static_cast<double>(row[d]);
@@ -32,11 +34,16 @@ void topk_batch(const TopK& task, std::int64_t n_rows, int n_threads, std::int64
         std::vector<Candidate>& mine = heaps[static_cast<std::size_t>(thread)];
         mine.resize(static_cast<std::size_t>(task.n_queries * task.k));
         std::vector<float> scratch(static_cast<std::size_t>(lanes * (task.vector_size + 1)));
-        FIRTH_KERNEL(topk_range)(task, begin, end, mine.data(), scratch.data());
+        FIRTH_KERNEL(topk_begin)(task, mine.data(), scratch.data());
+        const std::int64_t step = std::max<std::int64_t>(1024, kStep / (lanes * task.vector_size));
+        in_steps(begin, end, step, [&](long long from, long long to) {
+            FIRTH_KERNEL(topk_range)(task, from, to, mine.data(), scratch.data());
+        });
     });
     parallel_shares(task.n_queries, n_threads, [&](long long begin, long long end, int) {
         std::vector<Candidate> all(static_cast<std::size_t>(n_threads * task.k));
         for (long long q = begin; q < end; ++q) {
+            check_interrupt();
             auto into = all.begin();
             for (const auto& heap : heaps) into = std::copy_n(heap.begin() + q * task.k, task.k, into);
             std::partial_sort(all.begin(), all.begin() + task.k, all.end(), better);
@@ -54,7 +61,9 @@ void topk_batch(const TopK& task, std::int64_t n_rows, int n_threads, std::int64
 void inverse_norms(const float* matrix, std::int64_t rows, std::int64_t columns, std::int64_t stride, int n_threads,
                    float* out) {
     parallel_shares(rows, n_threads, [&](long long begin, long long end, int) {
-        for (long long row = begin; row < end; ++row) out[row] = inverse_norm(matrix + row * stride, columns);
+        in_steps(begin, end, 1 << 14, [&](long long from, long long to) {
+            for (long long row = from; row < to; ++row) out[row] = inverse_norm(matrix + row * stride, columns);
+        });
     });
 }
 

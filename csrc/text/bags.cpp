@@ -44,6 +44,7 @@ void count_bags(const Texts& texts, const BagOptions& options, int n_threads, st
     begins[0] = 0;
     parallel_shares(texts.n_documents, n_threads, [&](long long begin, long long end, int) {
         for (long long d = begin; d < end; ++d) {
+            if (d % 1024 == 0) check_interrupt();
             std::int64_t features = texts.end_feature >= 0;
             for (std::int64_t t = texts.offsets[d]; t < texts.offsets[d + 1]; ++t) {
                 const std::int32_t id = texts.ids[t];
@@ -65,6 +66,7 @@ void fill_bags(const Texts& texts, const BagOptions& options, const std::int64_t
     parallel_shares(texts.n_documents, n_threads, [&](long long begin, long long end, int) {
         std::vector<std::uint64_t> hashes;
         for (long long d = begin; d < end; ++d) {
+            if (d % 1024 == 0) check_interrupt();
             std::int32_t* at = out + begins[d];
             hashes.clear();
             for (std::int64_t t = texts.offsets[d]; t < texts.offsets[d + 1]; ++t) {

@@ -477,7 +477,10 @@ void TextCounter::write(std::int32_t* ids, std::int64_t* offsets) {
     const auto for_each_segment = [&](auto&& work) {
         std::atomic<std::size_t> next{0};
         parallel(threads_, [&](int) {
-            for (std::size_t i; (i = next++) < segments_.size();) work(i);
+            for (std::size_t i; (i = next++) < segments_.size();) {
+                check_interrupt();
+                work(i);
+            }
         });
     };
     // First what is kept moves together inside each segment, then, when it is known how much each one keeps, out.

@@ -27,6 +27,7 @@ std::int64_t rewrite(const Documents& documents, std::int32_t* out, std::int64_t
         const std::int64_t first = cut(thread), end = cut(thread + 1);
         std::int32_t* to = out + offsets[first];
         for (std::int64_t d = first; d < end; ++d) {
+            if (d % 1024 == 0) check_interrupt();
             const std::int64_t length = write(documents.ids + offsets[d], documents.ids + offsets[d + 1], to);
             out_offsets[d + 1] = length;
             to += length;

@@ -106,7 +106,10 @@ std::int64_t lines_end(std::string_view text, std::int64_t limit) {
     const char* end = begin + text.size();
     if (limit >= 0) {
         const char* line = begin;
-        for (std::int64_t i = 0; i < limit && line < end; ++i) line = std::min(find_newline(line, end) + 1, end);
+        for (std::int64_t i = 0; i < limit && line < end; ++i) {
+            if (i % 1024 == 0) check_interrupt();
+            line = std::min(find_newline(line, end) + 1, end);
+        }
         end = line;
     }
     while (begin < end && (is_blank(end[-1]) || end[-1] == '\n')) --end;
@@ -128,7 +131,9 @@ std::vector<std::int64_t> share_lines(std::string_view text, int threads, std::v
         const auto i = static_cast<std::size_t>(thread);
         std::int64_t count = 0;
         const char* const stop = begin + cuts[i + 1];
-        for (const char* line = begin + cuts[i]; line < stop; line = find_newline(line, stop) + 1) ++count;
+        for (const char* line = begin + cuts[i]; line < stop; line = find_newline(line, stop) + 1) {
+            if (++count % 1024 == 0) check_interrupt();
+        }
         lines[i + 1] = count;
     });
     for (std::size_t i = 1; i < lines.size(); ++i) lines[i] += lines[i - 1];
@@ -144,6 +149,7 @@ void parse_lines(std::string_view text, const std::vector<std::int64_t>& lines, 
         std::int64_t n = lines[i];
         const char* const stop = start + cuts[i + 1];
         for (const char* line = start + cuts[i]; line < stop; ++n) {
+            if (n % 64 == 0) check_interrupt();
             const char* const end = find_newline(line, stop);
             const char *word_begin = line, *word_end = end;
             status[n] = parse_line(line, end, columns, matrix + n * columns, &word_begin, &word_end);
@@ -158,6 +164,7 @@ std::int64_t parse_entries(std::string_view data, std::int64_t n, std::int64_t c
     const char* const end = start + data.size();
     const char* at = start;
     for (std::int64_t i = 0; i < n; ++i) {
+        if (i % 1024 == 0) check_interrupt();
         while (at < end && *at == '\n') ++at;
         const void* found = at < end ? std::memchr(at, ' ', static_cast<std::size_t>(end - at)) : nullptr;
         const char* const blank = found ? static_cast<const char*>(found) : end;
@@ -178,6 +185,7 @@ std::vector<std::string> format_lines(std::string_view words, const std::int64_t
         std::string text;
         char number[32];  // "-1.17549435e-38" needs 15
         for (long long row = begin; row < end; ++row) {
+            if (row % 64 == 0) check_interrupt();
             text += words.substr(static_cast<std::size_t>(offsets[row]),
                                  static_cast<std::size_t>(offsets[row + 1] - offsets[row]));
             for (std::int64_t column = 0; column < columns; ++column) {

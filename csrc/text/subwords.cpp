@@ -71,6 +71,7 @@ void count_subwords(const std::vector<std::string_view>& words, const Subwords& 
     offsets[0] = 0;
     parallel_shares(n, n_threads, [&](long long begin, long long end, int) {
         for (long long i = begin; i < end; ++i) {
+            if (i % 1024 == 0) check_interrupt();
             offsets[i + 1] = count_subwords(words[static_cast<std::size_t>(i)], subwords);
         }
     });
@@ -81,6 +82,7 @@ void find_subwords(const std::vector<std::string_view>& words, const Subwords& s
                    int n_threads, std::uint32_t* out) {
     parallel_shares(static_cast<long long>(words.size()), n_threads, [&](long long begin, long long end, int) {
         for (long long i = begin; i < end; ++i) {
+            if (i % 1024 == 0) check_interrupt();
             find_subwords(words[static_cast<std::size_t>(i)], subwords, out + offsets[i]);
         }
     });

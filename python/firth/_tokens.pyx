@@ -7,23 +7,25 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.long cimport PyLong_AsLong
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memchr, memcpy
 from libcpp.vector cimport vector
 
 cdef extern from "Python.h":
-    int PyBUF_READ
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     void* PyUnicode_DATA(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
-    # Of a list or tuple alone. An iterator for each of a million short documents would take as long as their words.
-    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
-    PyObject* PySequence_Fast_GET_ITEM(object sequence, Py_ssize_t i)
+
+cdef extern from "<atomic>" namespace "std" nogil:
+    cdef cppclass atomic_flag:
+        bint test_and_set()
+        void clear()
 
 cdef object _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -52,12 +54,12 @@ cdef _reject(item, Py_ssize_t index, str wanted):
     raise TypeError(f"documents[{index}] is {kind}, not {wanted}; {hint}")
 
 
-cdef class Texts:
-    """Strings from an iterator, packed as UTF-8 for TextCounter.feed: one line each, their own line ends as spaces."""
+cdef class _Blocks:
+    """What an iterator yields, in blocks. The iterator may run any code, so other threads may come in between."""
 
     cdef object iterator
     cdef bint strict
-    cdef vector[char] buffer
+    cdef atomic_flag used
     cdef readonly Py_ssize_t documents
     cdef readonly Py_ssize_t invalid
 
@@ -66,8 +68,33 @@ cdef class Texts:
         self.strict = strict
 
     def block(self, Py_ssize_t size):
-        """The next `size` bytes or somewhat more, valid until the next call; None when no text is left."""
+        """The next block; RuntimeError while another call makes one."""
+        if self.used.test_and_set():
+            raise RuntimeError(f"{type(self).__name__} is in use by another call; give each thread an object of its own")
+        try:
+            return self.next_block(size)
+        finally:
+            self.used.clear()
+
+    cdef next_block(self, Py_ssize_t size):
+        raise NotImplementedError
+
+
+cdef class Texts(_Blocks):
+    """Strings from an iterator, packed as UTF-8 for TextCounter.feed: one line each, their own line ends as spaces.
+
+    A block is `size` bytes or somewhat more, valid until the next call; None when no text is left.
+    """
+
+    cdef bytearray buffer  # never resized: a view of the last block may be left
+
+    def __init__(self, iterator, *, bint strict):
+        super().__init__(iterator, strict=strict)
+        self.buffer = bytearray()
+
+    cdef next_block(self, Py_ssize_t size):
         cdef Py_ssize_t used = 0, n
+        cdef bytearray larger
         cdef char* start
         cdef char* line_end
         cdef const char* source
@@ -82,9 +109,11 @@ cdef class Texts:
                 encoded = self.encode(text)
                 source = encoded
                 n = len(encoded)
-            if used + n + 1 > <Py_ssize_t>self.buffer.size():
-                self.buffer.resize(max(2 * self.buffer.size(), <size_t>(used + n + 1)))
-            start = self.buffer.data() + used
+            if used + n + 1 > PyByteArray_GET_SIZE(self.buffer):
+                larger = PyByteArray_FromStringAndSize(NULL, max(2 * PyByteArray_GET_SIZE(self.buffer), used + n + 1))
+                memcpy(PyByteArray_AS_STRING(larger), PyByteArray_AS_STRING(self.buffer), used)
+                self.buffer = larger
+            start = PyByteArray_AS_STRING(self.buffer) + used
             memcpy(start, source, n)
             line_end = <char*>memchr(start, b"\n", n)
             while line_end != NULL:
@@ -97,7 +126,7 @@ cdef class Texts:
                 break
         if used == 0:
             return None
-        return PyMemoryView_FromMemory(self.buffer.data(), used, PyBUF_READ)
+        return memoryview(self.buffer)[:used].toreadonly()
 
     cdef bytes encode(self, text):
         try:
@@ -113,30 +142,26 @@ cdef class Texts:
         return str.encode(replaced)
 
 
-cdef class Tokens:
-    """Lists of tokens from an iterator, as numbers for TextCounter.feed_tokens."""
+cdef class Tokens(_Blocks):
+    """Lists of tokens from an iterator, as numbers for TextCounter.feed_tokens.
 
-    cdef object iterator
-    cdef bint strict
+    A block is `size` tokens or somewhat more: words not seen before (UTF-8, offsets), numbers, document ends; None when
+    no document is left.
+    """
+
     cdef dict numbers
-    cdef readonly Py_ssize_t documents
-    cdef readonly Py_ssize_t invalid
 
     def __init__(self, iterator, *, bint strict):
-        self.iterator = iterator
-        self.strict = strict
+        super().__init__(iterator, strict=strict)
         self.numbers = {}
 
-    def block(self, Py_ssize_t size):
-        """The next `size` tokens or somewhat more: words not seen before (UTF-8, offsets), numbers, document ends.
-
-        None when no document is left.
-        """
+    cdef next_block(self, Py_ssize_t size):
         cdef vector[int32_t] numbers
         cdef vector[int64_t] ends
         cdef list new_words = []
         cdef PyObject* found
         cdef Py_ssize_t position
+        cdef tuple tokens
         for document in self.iterator:
             if not isinstance(document, (list, tuple)):
                 if (
@@ -145,10 +170,11 @@ cdef class Tokens:
                     or not hasattr(document, "__len__")
                 ):
                     _reject(document, self.documents, "a list of tokens")
-                document = list(document)
-            position = 0
-            while position < PySequence_Fast_GET_SIZE(document):
-                token = <object>PySequence_Fast_GET_ITEM(document, position)
+            # A list may be changed by other threads, or by what its strings do when they are compared. An iterator for
+            # each of a million short documents would take as long as their words.
+            tokens = tuple(document)
+            for position in range(PyTuple_GET_SIZE(tokens)):
+                token = <object>PyTuple_GET_ITEM(tokens, position)
                 if not PyUnicode_Check(token):
                     raise TypeError(
                         f"documents[{self.documents}][{position}] is {_kind(token)}, not a string: {token!r:.60}"
@@ -158,7 +184,6 @@ cdef class Tokens:
                     numbers.push_back(<int32_t>PyLong_AsLong(<object>found))
                 else:
                     numbers.push_back(self.number(token, position, new_words))
-                position += 1
             ends.push_back(<int64_t>numbers.size())
             self.documents += 1
             if <Py_ssize_t>(numbers.size() + ends.size()) >= size:

@@ -25,6 +25,7 @@ Weighting = Literal["flat", "harmonic", "dynamic"]
 
 # A record of GloVe's programs: rows and columns from 1.
 _GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
+_FEW = 1 << 22  # tokens of a corpus so small that what counting takes does not matter
 _STEPS = 16  # ranges of rows at the least: looks at Ctrl-C, moves of the bar
 _RECORDS = 1 << 20  # GloVe records handled at once
 _ENTRIES = 1 << 18  # of a matrix that are handled at once in float64: what stays in cache
@@ -346,6 +347,8 @@ def count_cooccurrences(
         right=None if side == "left" else weights,
     )
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
+    # A thread adds up rows in 9 bytes a word: all of them together in no more than what the places of all tokens take.
+    workers = max(1, min(workers, max(corpus.n_tokens, _FEW) // max(1, len(counts))))
     # What rows take: their places of 8 bytes, and their non-zeros of 8, which are copied once.
     places, rows = 8 * counts, 8 * most
     fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 40 * len(counts)
