@@ -22,9 +22,6 @@ constexpr std::int64_t kRoundBlocks = 4;
 constexpr std::int64_t kRoundTokens = kBlockTokens * kRoundBlocks;
 constexpr int kPool = 512;  // negatives that a block draws from: more would touch, and copy, more rows
 static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 16);
-// Shorter texts are trained by one thread: rounds would be so large a part of an epoch that the first epochs lag
-// behind.
-constexpr std::int64_t kFewTokens = 512 * kRoundTokens;
 
 // How far one pair of rows pulls each of them, as a share of the way to where the pair would have it, divided by the
 // learning rate: the curvature sigma(z) sigma(-z) |other row|^2 of the loss, averaged over the directions of a row. A
@@ -382,7 +379,6 @@ Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int6
 }
 
 Word2VecTally train_word2vec_rounds(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads) {
-    if (task.n_tokens < kFewTokens) return train_word2vec(task, begin, end, 1);
     task.pool = kPool;
     Rounds rounds(task, begin, end, n_threads);
     return rounds.train();

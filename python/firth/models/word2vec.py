@@ -19,6 +19,10 @@ from firth.runtime import padded_rows, padded_size
 _STEPS_PER_WORD = 100
 _ENOUGH_STEPS = 10_000
 
+# Tokens of a text from which on deterministic training works in rounds. In a shorter text a round of 2,048 tokens is so
+# large a part of an epoch that the first epochs lag behind, and one thread trains it in seconds.
+_ROUNDS_FROM = 1 << 20
+
 Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
 
 
@@ -142,6 +146,7 @@ class Word2Vec(GradientModel):
         bags, vectors = self._rows_in(corpus.vocabulary)
         context = padded_rows(words if self.loss == "ns" else max(words - 1, 1), self.vector_size)
         self._tensors |= {"context": context, "counts": counts}
+        in_rounds = self.deterministic and corpus.n_tokens >= _ROUNDS_FROM
 
         def train(begin: int, end: int, epoch: int) -> Tally:
             loss, examples, _, diverged_at = _core.train_word2vec(
@@ -164,8 +169,8 @@ class Word2Vec(GradientModel):
                 learning_rate=self.learning_rate,
                 min_learning_rate=self.min_learning_rate,
                 seed=self.seed,
-                deterministic=self.deterministic,
-                threads=self.n_threads,
+                deterministic=in_rounds,
+                threads=1 if self.deterministic and not in_rounds else self.n_threads,
             )
             if diverged_at < 0:
                 return Tally(loss_units(loss), examples)
