@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -452,7 +454,7 @@ def test_train_takes_saved_counts(text: Path, tmp_path: Path) -> None:
     assert run(*common, counts, "-q").output == ""
     refused(run(*common, counts, "--min-count", 2), 2, f"--min-count was settled when the counts in {counts} were made")
     refused(run(*common, counts, text), 2, f"{counts} holds saved counts, which stand alone")
-    refused(run(*common, counts, "--save-model", counts), 2, f"{counts} is what shall be read")
+    refused(run(*common, counts, "--save-model", counts), 2, f"{counts} is an input of this command")
 
 
 @pytest.mark.parametrize("name", ["skipgram", "lsa"])
@@ -692,7 +694,7 @@ def test_counts_that_cannot_be_written_are_found_before_counting(
     missing = tmp_path / "missing" / "o"
     refused(run("count", text, *more, which, missing), 1, str(missing), "no folder")
     refused(run("count", text, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
-    refused(run("count", text, *more, which, text), 2, f"{text} is what shall be read")
+    refused(run("count", text, *more, which, text), 2, f"{text} is an input of this command")
     refused(run("count", text, tmp_path / "other", *more, which, tmp_path / "o"), 1, "other: No such file")
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
@@ -831,7 +833,7 @@ def test_phrases_that_cannot_be_written_are_found_before_reading(
     missing = tmp_path / "missing" / "o"
     refused(run("phrases", places, *more, which, missing), 1, str(missing), "no folder")
     refused(run("phrases", places, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
-    refused(run("phrases", places, *more, which, places), 2, f"{places} is what shall be read")
+    refused(run("phrases", places, *more, which, places), 2, f"{places} is an input of this command")
     refused(run("phrases", tmp_path / "other", *more, which, tmp_path / "p"), 1, "other: No such file")
     assert [path.name for path in tmp_path.iterdir()] == ["places.txt"]
 
@@ -1011,6 +1013,140 @@ def test_convert(compass: Path, tmp_path: Path) -> None:
     )
     assert (tmp_path / "o").read_text().splitlines()[0].split() == ["east", "1", "0"]
     assert firth.load_vectors(tmp_path / "o").words == COMPASS[:5]
+
+
+def test_convert_reads_standard_input_and_writes_standard_output(compass: Path, tmp_path: Path) -> None:
+    data = compass.read_bytes()
+    for packed in (data, gzip.compress(data)):
+        result = run("convert", "-", tmp_path / "o.txt", stdin=packed)
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / "o.txt").read_bytes() == data
+    run("convert", compass, tmp_path / "o.bin")
+    result = run("convert", tmp_path / "o.bin", "-")
+    assert result.stdout.encode() == data
+    assert "8 vectors of 2 numbers on standard output" in result.stderr
+    assert run("convert", "-", "-", "--to", "glove", stdin=data).stdout.encode() == data.split(b"\n", 1)[1]
+    refused(run("convert", compass, "-", "--to", "safetensors"), 2, "standard output takes text alone")
+    refused(run("convert", "-", tmp_path / "o.txt", stdin=b""), 1, "standard input is in none", "it is empty")
+    refused(run("convert", "-", tmp_path / "o.txt", stdin=b"2 2\na 1 1\n"), 1, "standard input: the header promises 2")
+
+
+def test_convert_does_not_overwrite_its_input(compass: Path, tmp_path: Path) -> None:
+    data = compass.read_bytes()
+    soft, hard = tmp_path / "soft.txt", tmp_path / "hard.txt"
+    soft.symlink_to(compass)
+    hard.hardlink_to(compass)
+    for source, target in [(compass, compass), (compass, soft), (soft, compass), (compass, hard), (soft, hard)]:
+        refused(run("convert", source, target), 2, f"{target} is an input of this command; write to another file")
+    with compass.open() as stdin:
+        process = start("convert", "-", compass, stdin=stdin)
+        assert f"{compass} is an input of this command" in process.communicate()[1]
+        assert process.returncode == 2
+    assert compass.read_bytes() == data
+
+
+def test_vectors_may_come_from_a_pipe(compass: Path, tmp_path: Path) -> None:
+    assert run("neighbors", "-", "east", "-n", 1, stdin=compass.read_bytes()).stdout.startswith("east\n")
+    assert run("analogy", "-", "east", "west", "north", stdin=compass.read_bytes()).exit_code == 0
+    (tmp_path / "gold").write_text("east west 0\neast northeast 1\n")
+    assert "2      2" in run("evaluate", "-", tmp_path / "gold", stdin=compass.read_bytes()).stdout
+    said = run("evaluate", compass, "-", stdin=gzip.compress(b"\xef\xbb\xbf: one\neast west north south\n")).stdout
+    assert "standard input  right answers      1" in said
+    refused(run("evaluate", compass, "-", stdin=b"east west\n"), 1, "standard input, line 1 should be two words and")
+    refused(run("evaluate", "-", "-"), 2, "standard input can be only one of the files")
+    refused(run("neighbors", "-", stdin=compass.read_bytes()), 2, "cannot hold both the vectors and the words")
+    refused(run("neighbors", "-", "up", stdin=compass.read_bytes()), 1, "of standard input: 'up'")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(compass.read_bytes()))
+    writer.start()
+    assert run("neighbors", pipe, "east", "-n", 1).stdout.startswith("east\n")
+    writer.join()
+
+
+def test_words_and_texts_of_standard_input_may_be_compressed(compass: Path) -> None:
+    plain = run("neighbors", compass, stdin=b"\xef\xbb\xbfeast\nnorth\n")
+    assert plain.stdout.count("\n") > 4
+    assert plain.exit_code == 0
+    assert run("neighbors", compass, stdin=gzip.compress(b"east\nnorth\n")).stdout == plain.stdout
+    refused(run("neighbors", compass, stdin="east\n".encode("utf-16")), 1, "standard input is UTF-16; convert it")
+
+
+def test_output_that_cannot_be_standard_output_is_refused(text: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ["count", text, "-o", "-"],
+        ["count", text, "--glove", "-"],
+        ["phrases", text, "-o", "-"],
+        ["phrases", text, "-o", "x", "--save-phrases", "-"],
+        ["train", "skipgram", text, "-o", "x.txt", "--save-model", "-"],
+        ["train", "skipgram", text, "-o", "x.txt", "--checkpoint", "-"],
+        ["train", "classifier", text, "-o", "-"],
+        ["quantize", text, "-o", "-"],
+        ["encode", tmp_path, "-o", "-"],
+        ["attention-map", tmp_path, "a", "-o", "-"],
+        ["demo", "-o", "-"],
+        *([["train", name, text, "-o", "-"] for name in CONTEXTUAL] if HAS_TORCH else []),
+    ):
+        refused(run(*arguments), 2, "- means standard output, which takes text alone; give a name")
+    assert [path.name for path in tmp_path.iterdir()] == [text.name]
+
+
+def test_vectors_and_glove_s_vocabulary_can_go_to_standard_output(text: Path, tmp_path: Path) -> None:
+    common = ("--epochs", 1, "--vector-size", 3, "--threads", 1)
+    result = run("train", "skipgram", text, "-o", "-", *common, "--save-model", tmp_path / "m")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("20 3\n")
+    assert result.stdout.count("\n") == 21
+    result = run("count", text, "--glove", tmp_path / "c", "--glove-vocab", "-", "-q")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.split()) == 40
+    assert not Path("-").exists()
+
+
+CLOSED_SCRIPT = """
+import json, os, sys
+from firth.cli import main
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as error:
+        codes.append(error.code)
+for number in range(3):
+    os.fstat(number)  # so that no file that is opened later has its number
+with open("codes", "w") as file:
+    json.dump(codes, file)
+"""
+
+
+@pytest.mark.parametrize("closed", [(2,), (1,), (0,), (0, 1, 2)])
+def test_commands_work_with_closed_standard_streams(
+    text: Path, compass: Path, tmp_path: Path, closed: tuple[int, ...]
+) -> None:
+    commands = {
+        ("train", "skipgram", text, "-o", "v.txt", "--epochs", 1, "--vector-size", 3): 0,
+        ("count", text, "-o", "counts"): 0,
+        ("phrases", text, "-o", "corpus"): 0,
+        ("demo", text, "-o", "d.txt", "--epochs", 1): 0,
+        ("neighbors", compass, "east"): 0,
+        ("convert", compass, "c.bin"): 0,
+        ("convert", compass, "-"): 1 if 1 in closed else 0,
+        ("neighbors", compass): 1 if 0 in closed else 0,
+        ("train", "skipgram", "missing", "-o", "v.txt"): 1,
+        ("--version",): 0,
+    }
+    given = json.dumps([list(map(str, arguments)) for arguments in commands])
+    shell = " ".join(f"{number}>&-" for number in closed)
+    command = ["sh", "-c", f'exec "$0" -c "$1" "$2" {shell}', sys.executable, CLOSED_SCRIPT, given]
+    process = subprocess.run(command, check=False, capture_output=True, text=True, input="", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "codes").read_text()) == list(commands.values())
+    said = "Error: standard input: it is closed" in process.stderr, "standard output is closed" in process.stderr
+    assert said == ((0 in closed and 2 not in closed), (1 in closed and 2 not in closed))
+    assert (tmp_path / "v.txt").read_text().startswith("20 3\n")
+    assert (tmp_path / "c.bin").read_bytes().startswith(b"8 2\neast ")
 
 
 # ---- demo
@@ -1193,7 +1329,11 @@ def test_classifier_refuses_bad_input(tmp_path: Path, labelled: Path, text: Path
     out = tmp_path / "m"
     refused(run("train", "classifier", text, "-o", out), 1, "no line of", "__label__")
     refused(run("train", "classifier", tmp_path / "none", "-o", out), 1, "none")
-    refused(run("train", "classifier", labelled, "-o", labelled), 2, "what shall be read")
+    refused(run("train", "classifier", labelled, "-o", labelled), 2, "is an input of this command")
+    for flag in ("--validation", "--pretrained"):
+        (tmp_path / "v.txt").write_text("1 2\na 1 2\n")
+        target = tmp_path / "v.txt"
+        refused(run("train", "classifier", labelled, "-o", target, flag, target), 2, "is an input of this command")
     refused(run("train", "classifier", labelled, "-o", out, "--patience", 3), 1, "needs validation")
     refused(run("train", "classifier", labelled, "-o", out, "--min-n", 5, "--max-n", 2), 2, "--min-n")
     refused(run("predict", compass, labelled), 1)
@@ -1424,3 +1564,15 @@ def test_standard_input_is_learnt_from(folders: dict[str, Path], tmp_path: Path)
     result = run("train", "gpt", "-", "-o", tmp_path / "m", *TINY, "--steps", 30, stdin=folders["text"].read_bytes())
     assert result.exit_code == 0, result.output
     assert (firth.load(tmp_path / "m").vectors.matrix == firth.load(folders["gpt"]).vectors.matrix).all()
+    result = run("train", "gpt", "-", "-o", tmp_path / "n", *TINY, stdin="the bank".encode("utf-16"))
+    refused(result, 1, "Error: standard input is UTF-16; convert it: iconv -f UTF-16 -t UTF-8\n")
+
+
+def test_a_text_in_a_pipe_is_read_once_though_it_is_used_twice(folders: dict[str, Path], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(gzip.compress(folders["text"].read_bytes())))
+    writer.start()
+    result = run("train", "gpt", pipe, "-o", tmp_path / "m", *TINY, "--steps", 2)
+    writer.join()
+    assert result.exit_code == 0, result.output

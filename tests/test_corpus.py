@@ -15,6 +15,8 @@ import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 
 import firth
 import reference
-from firth import Corpus, Vocabulary, _core, corpus
+from firth import Corpus, Vocabulary, _core, corpus, files
 
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -52,14 +54,15 @@ PIECES = [
     *[b"The", b"the", b"a\x00", b"naive", "naïve".encode(), b"x" * 70],
 ]
 texts = st.one_of(st.binary(max_size=150), st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join)).filter(
-    lambda data: not data.startswith(UTF_16)
+    lambda data: not data.startswith(UTF_16) and files._compression(data) is None
 )
 
 
 def read(data, tokenizer="whitespace", *, threads=1, block=None, min_share=1, min_count=1, **options):
-    """The corpus of a file with these bytes, read in small blocks and shares."""
+    """The corpus of a file with these bytes, read in small blocks and shares: any bytes, as if they were text."""
     full = corpus._Options(min_count, None, None, tokenizer, "replace", threads, block, min_share)
-    return corpus._from_file(io.BytesIO(data), dataclasses.replace(full, **options))[0]
+    with mock.patch.object(files, "not_text", return_value=""):
+        return corpus._from_file(io.BytesIO(data), dataclasses.replace(full, **options))[0]
 
 
 def assert_holds(result: Corpus, documents: list[list[str]], invalid: int | None = None) -> None:
@@ -233,6 +236,27 @@ def test_compressed_files(tmp_path, suffix, pack):
     assert_holds(Corpus.from_file(str(path), min_count=1, tokenizer=str.split), DOCUMENTS)
 
 
+def test_compression_is_told_by_contents_wherever_text_comes_from(tmp_path):
+    packed = gzip.compress(TEXT.encode())
+    path = tmp_path / "text.txt"
+    path.write_bytes(packed)
+    for source in (
+        path,
+        io.BytesIO(packed),
+        [io.BytesIO(TEXT.encode()[:22]), io.BytesIO(gzip.compress(TEXT.encode()[22:]))],
+    ):
+        assert_holds(Corpus.from_file(source, min_count=1), DOCUMENTS)
+    program = "import firth; print(firth.Corpus.from_file('-', min_count=1)[2][2])"
+    result = subprocess.run([sys.executable, "-c", program], input=packed, capture_output=True, check=True)
+    assert result.stdout.decode().strip() == "lends"
+
+
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(OSError, match="it is closed: 'standard input'"):
+        Corpus.from_file("-")
+
+
 def test_open_files_and_standard_input(tmp_path):
     class OnlyRead:
         def __init__(self):
@@ -338,6 +362,62 @@ def test_hugging_face_tokenizer_is_not_allowed_to_cut_or_fill(tmp_path):
     assert tokenizer.truncation["max_length"] == 3
 
 
+@pytest.mark.parametrize("kind", ["tokenizers", "transformers, fast", "transformers, slow", "firth.contextual"])
+def test_tokenizers_of_several_libraries_give_their_tokens(kind, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "the", "bank", "##s", "river"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(dict(zip(vocabulary, range(9), strict=True)), unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["[CLS]"])
+    if kind == "firth.contextual":
+        pytest.importorskip("torch")
+        tokenizer = pytest.importorskip("firth.contextual").Tokenizer(tokenizer)
+    elif kind.startswith("transformers"):
+        transformers = pytest.importorskip("transformers")
+        if kind == "transformers, fast":
+            tokenizer = transformers.PreTrainedTokenizerFast(
+                tokenizer_object=tokenizer, model_max_length=3, unk_token="[UNK]"
+            )
+        else:
+            tokenizer = slow_tokenizer(transformers)
+    lines = ["the banks the banks", "", "a river"]
+    expected = [["the", "bank", "##s", "the", "bank", "##s"], [], ["[UNK]", "river"]]
+    path = tmp_path / "text.txt"
+    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    assert_holds(Corpus.from_iterable(lines, min_count=1, tokenizer=tokenizer), expected)
+    assert_holds(Corpus.from_file(path, min_count=1, tokenizer=tokenizer), expected)
+    if kind == "transformers, slow":
+        return
+    with pytest.warns(UserWarning, match="documents: 1 lone surrogate was read"):
+        assert len(Corpus.from_iterable(["the bank \ud800"], min_count=1, tokenizer=tokenizer)[0]) == 3
+    with pytest.raises(ValueError, match=r"documents\[1\] holds a lone surrogate"):
+        Corpus.from_iterable(["the", "bank \ud800"], min_count=1, tokenizer=tokenizer, errors="strict")
+
+
+def slow_tokenizer(transformers):
+    """One of transformers that is written in Python."""
+
+    class Slow(transformers.PreTrainedTokenizer):
+        def __init__(self):
+            super().__init__(unk_token="[UNK]")
+
+        vocab_size = 0
+
+        def get_vocab(self):
+            return {}
+
+        def _tokenize(self, text):
+            words = {"the": ["the"], "banks": ["bank", "##s"], "river": ["river"]}
+            return [token for word in text.split() for token in words.get(word, ["[UNK]"])]
+
+        def _convert_token_to_id(self, token):
+            return 0
+
+    return Slow()
+
+
 def test_a_function_sees_one_line_at_a_time():
     seen = []
 
@@ -437,6 +517,23 @@ def test_safetensors_files_are_no_texts(tmp_path):
     assert_holds(read(b"abcdefg {", block=1), [["abcdefg", "{"]])
 
 
+@pytest.mark.parametrize("tokenizer", ["whitespace", str.split])
+def test_what_is_not_text_is_refused_with_its_name(tmp_path, tokenizer):
+    path = tmp_path / "noise.txt"
+    path.write_bytes(np.random.default_rng(1).bytes(5000))
+    with path.open("rb") as file:
+        for source in (path, file):
+            with pytest.raises(ValueError, match=r"noise\.txt is not text in UTF-8: .*iconv"):
+                Corpus.from_file(source, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"noise\.txt is not text"):
+        Corpus.estimate_memory(path)
+    path.write_bytes("the bank\n".encode("utf-16-le"))
+    with pytest.raises(
+        ValueError, match=r"noise\.txt is UTF-16LE without a byte order mark; convert it: iconv -f UTF-16LE"
+    ):
+        Corpus.from_file([io.BytesIO(b"good text"), path], tokenizer=tokenizer)
+
+
 def test_invalid_text_is_counted_and_told(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes("caf\xe9 b\n\xe9 \xef\xbf\xbd".encode("latin-1"))
@@ -522,6 +619,8 @@ def test_tokenizers_that_are_none():
         ({"errors": "ignore"}, ValueError, "'replace' or 'strict'"),
         ({"tokenizer": "letters"}, ValueError, "tokenizer must be 'whitespace'"),
         ({"tokenizer": 3}, TypeError, "tokenizer must be a function"),
+        # Such as tiktoken's, which give numbers.
+        ({"tokenizer": SimpleNamespace(encode_batch=len)}, TypeError, "tokenizer must be a function"),
         ({"vocabulary": ["a"]}, TypeError, "must be a Vocabulary"),
         ({"vocabulary": Vocabulary(["a"]), "max_size": 3}, ValueError, "not both"),
     ],
@@ -855,8 +954,10 @@ def test_estimate_memory_of_what_it_cannot_tell(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="is empty"):
         Corpus.estimate_memory(path)
-    with pytest.raises(ValueError, match="is compressed"):
-        Corpus.estimate_memory(tmp_path / "a.gz")
+    packed = tmp_path / "b.txt"
+    packed.write_bytes(gzip.compress(b"a b c\n"))
+    with pytest.raises(ValueError, match=r"b\.txt is compressed"):
+        Corpus.estimate_memory(packed)
     with pytest.raises(ValueError, match="'whitespace' and 'words' only"):
         Corpus.estimate_memory(path, tokenizer=str.split)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import tempfile
 import threading
@@ -153,6 +154,12 @@ def test_save_open_and_glove_s_files(tmp_path):
     np.testing.assert_array_equal(matrix, found.csr.toarray())
     records[np.random.default_rng(0).permutation(len(records))].tofile(tmp_path / "shuffled")
     assert same(counts.Cooccurrences.from_glove(tmp_path / "shuffled", corpus.vocabulary), found)
+    packed = gzip.compress((tmp_path / "records").read_bytes())
+    (tmp_path / "packed").write_bytes(packed)
+    assert same(counts.Cooccurrences.from_glove(tmp_path / "packed", corpus.vocabulary), found)
+    (tmp_path / "packed").write_bytes(packed[:-20])
+    with pytest.raises(OSError, match="packed is damaged or cut short"):
+        counts.Cooccurrences.from_glove(tmp_path / "packed", corpus.vocabulary)
 
 
 def test_glove_s_vocabulary(tmp_path):

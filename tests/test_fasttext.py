@@ -255,3 +255,54 @@ def test_options_that_cannot_be_are_told_with_the_file(corpus, tmp_path):
     fasttext_format.write(tmp_path / "wrong.bin", dataclasses.replace(stored, min_n=4))
     with pytest.raises(ValueError, match=r"wrong\.bin .* min_n \(4\) must not be above max_n \(3\)"):
         firth.FastText.from_fasttext(tmp_path / "wrong.bin")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": lambda rows: rows[:-1]},
+        {"rows": lambda rows: rows[:, :-1]},
+        {"rows": lambda rows: rows.astype(np.float64)},
+        {"buckets": lambda buckets: buckets[:-1]},
+        {"buckets": lambda buckets: buckets[::-1].copy()},
+        {"buckets": lambda buckets: buckets + 2**40},
+        {"buckets": lambda buckets: buckets - 2**40},
+        {"buckets": lambda buckets: buckets.astype(np.int32)},
+        {"context": lambda context: context[:, :3].copy()},
+        {"counts": lambda counts: counts[1:]},
+        {"vectors": lambda vectors: vectors[:, :3].copy()},
+        {"vectors": lambda vectors: vectors[1:], "counts": lambda counts: counts[1:]},
+        {"words": lambda words: np.full_like(words, ord("a"))},
+    ],
+)
+def test_a_damaged_model_is_refused_by_name(model, tmp_path, change):
+    model.save(tmp_path / "whole")
+    tensors, metadata = files.read_tensors(tmp_path / "whole")
+    tensors |= {name: changed(tensors[name]) for name, changed in change.items()}
+    files.write_tensors(tmp_path / "damaged.model", tensors, metadata)
+    with pytest.raises(ValueError, match=r"damaged\.model is a damaged model"):
+        firth.load(tmp_path / "damaged.model")
+
+
+def test_a_model_with_a_word_twice_is_refused_by_name(corpus, tmp_path):
+    model = make(epochs=1).fit(corpus)
+    model.to_fasttext(tmp_path / "m.bin")
+    stored = fasttext_format.read(tmp_path / "m.bin")
+    for changes, message in (
+        ({"words": [stored.words[0]] * len(stored.words)}, "words must differ"),
+        ({"counts": -stored.counts}, "counts must not be negative"),
+    ):
+        for name, value in changes.items():
+            object.__setattr__(stored, name, value)
+        fasttext_format.write(tmp_path / "wrong.bin", stored)
+        with pytest.raises(ValueError, match=rf"wrong\.bin is damaged: {message}"):
+            firth.FastText.from_fasttext(tmp_path / "wrong.bin")
+
+
+def test_a_word_of_too_many_ngrams_is_named():
+    long = "x" * 200_000
+    corpus = firth.Corpus.from_iterable([["short", long]] * 3, min_count=1)
+    with pytest.raises(
+        ValueError, match=r"the word 'xxxxxxxxxxxxxxxxxxxx'\.\.\., of 200,000 characters, has 1,\d+,\d+ n-"
+    ):
+        firth.FastText(min_n=1, max_n=8, vector_size=2, bucket=10).fit(corpus)

@@ -432,7 +432,7 @@ def test_damage_is_told_with_its_place(tmp_path):
         with pytest.raises(ValueError, match=rf"damaged\.bin.*{message}"):
             fasttext_format.read(path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"damaged\.bin is empty"):
+    with pytest.raises(ValueError, match=r"damaged\.bin is not a fastText model: it is empty"):
         fasttext_format.read(path)
     with pytest.raises(FileNotFoundError):
         fasttext_format.read(tmp_path / "nowhere.bin")

@@ -1,12 +1,17 @@
 import bz2
 import errno
 import gzip
+import io
 import json
 import lzma
 import os
+import pickle
 import stat
 import struct
+import tarfile
 import threading
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -39,17 +44,203 @@ def assert_equal_tensors(found, expected):
 # ---- open_binary
 
 
+def zstd(data):
+    return pytest.importorskip("zstandard").ZstdCompressor(write_checksum=True).compress(data)
+
+
+COMPRESSED = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
+LINES = b"".join(b"line %d of a text\n" % i for i in range(5000))
+
+
+class OnlyRead:
+    """An open file that can do nothing but read, and never gives more than it likes to."""
+
+    def __init__(self, data):
+        self.file = io.BytesIO(data)
+
+    def read(self, size):
+        return self.file.read(min(size, 1000))
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_contents_tell_the_compression(tmp_path, kind):
+    packed = COMPRESSED[kind](LINES)
+    for name in (f"text.{kind}", "text.txt", "text"):
+        path = tmp_path / name
+        path.write_bytes(packed)
+        with files.open_binary(path) as file:
+            assert file.readline() == b"line 0 of a text\n"
+            assert file.read() == LINES[17:]
+        assert files.is_compressed(path)
+        assert files.contents(path) == LINES
+    for source in (io.BytesIO(packed), OnlyRead(packed)):
+        with files.open_binary(source) as file:
+            assert file.read() == LINES
+    # Several streams end to end are one, as the programs of all four have it.
+    assert files.contents(io.BytesIO(packed + COMPRESSED[kind](b"more"))) == LINES + b"more"
+    empty = COMPRESSED[kind](b"")
+    assert files.contents(io.BytesIO(empty)) == b""
+    assert files.contents(io.BytesIO(empty + packed)) == LINES
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_damage_of_compressed_files_is_told_with_their_name(tmp_path, kind):
+    packed = COMPRESSED[kind](np.random.default_rng(1).bytes(3000))
+    path = tmp_path / "some.txt"
+    for size in range(12, len(packed), 97):
+        path.write_bytes(packed[:size])
+        with pytest.raises(OSError, match=r"some\.txt is damaged or cut short"):
+            files.contents(path)
+    for at in range(12, len(packed), 97):
+        path.write_bytes(packed[:at] + bytes([packed[at] ^ 0x5A]) + packed[at + 1 :])
+        with pytest.raises(OSError, match=r"some\.txt is damaged or cut short"):
+            files.contents(path)
+
+
+def test_a_name_that_promises_compression_in_vain(tmp_path):
+    for suffix in COMPRESSED:
+        path = tmp_path / f"plain.txt.{suffix}"
+        path.write_bytes(b"plain\n")
+        with pytest.raises(OSError, match=rf"plain\.txt\.{suffix} is damaged, or not what its name says: .*rename it"):
+            files.open_binary(path)
+        path.write_bytes(b"")
+        assert files.contents(path) == b""
+
+
+def test_what_only_begins_like_a_compressed_file_is_read_as_it_is(tmp_path):
+    path = tmp_path / "text"
+    for data in (b"", b"B", b"BZh", b"BZh9 is a word", b"BZh91AY&S", b"\x1f\x8b", b"P*M and so on", b"\n"):
+        path.write_bytes(data)
+        with files.open_binary(path) as file:
+            assert file.read() == data
+            file.seek(0)  # a file on disk is itself
+        for source in (io.BytesIO(data), OnlyRead(data)):
+            assert files.contents(source) == data
+
+
+def test_open_files_stay_open_and_are_read_from_where_they_stand():
+    file = io.BytesIO(b"head" + gzip.compress(b"body"))
+    file.seek(4)
+    with files.open_binary(file) as opened:
+        assert opened.read() == b"body"
+    assert not file.closed
+
+
+def test_a_line_that_is_typed_is_there_at_once():
+    reading, writing = os.pipe()
+    with open(reading, "rb") as pipe, open(writing, "wb", buffering=0) as typed:
+        typed.write(b"one\n")
+        opened = files.open_binary(pipe)
+        assert opened.read1(100) == b"one\n"
+        typed.write(b"\n")
+        assert opened.read1(100) == b"\n"
+    reading, writing = os.pipe()
+    with open(reading, "rb") as pipe, open(writing, "wb", buffering=0) as typed:
+        typed.write(b"\n")
+        assert files.open_binary(pipe).read1(100) == b"\n"
+
+
+# ---- what is text
+
+SENTENCES = {
+    "English": "The bank of the river, where nobody had been before. ",
+    "French": "Été à l'école: les élèves étaient très énervés. Où êtes-vous né? ",
+    "Czech": "Byl pozdní večer, první máj, večerní máj, byl lásky čas. ",
+    "Russian": "Я помню чудное мгновенье: передо мной явилась ты. ",
+    "Arabic": "كان يا ما كان في قديم الزمان ",
+    "Chinese": "北京大学的学生在图书馆里读书。今天天气很好。我们去公园吧。\n",
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+@pytest.mark.parametrize("repeats", [1, 5000])
+def test_utf_8_is_text_and_wide_encodings_are_told_with_the_remedy(language, repeats):
+    text = SENTENCES[language] * repeats
+    assert files.text_start(text.encode(), "it") == 0
+    assert files.text_start(b"\xef\xbb\xbf" + text.encode(), "it") == 3
+    for encoding in ("utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+        marked = encoding.count("-") == 1
+        name = encoding.upper() if marked else encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+        if language == "Chinese" and encoding.startswith("utf-16-"):
+            message = "it is not text in UTF-8: .* convert it: iconv -f ENCODING -t UTF-8"
+        else:
+            message = f"it is {name}.*; convert it: iconv -f {name} -t UTF-8"
+        with pytest.raises(ValueError, match=message):
+            files.text_start(text.encode(encoding), "it")
+
+
 @pytest.mark.parametrize(
-    ("suffix", "opener"), [(".gz", gzip.open), (".bz2", bz2.open), (".xz", lzma.open), (".zst", None), ("", open)]
+    ("language", "encoding", "good"),
+    [
+        ("English", "ascii", True),
+        ("French", "latin-1", True),
+        ("French", "cp1252", True),
+        ("Czech", "iso-8859-2", True),
+        ("Russian", "koi8-r", False),
+        ("Russian", "cp1251", False),
+        ("Arabic", "iso-8859-6", False),
+        ("Chinese", "gb18030", False),
+    ],
 )
-def test_open_binary_unpacks(tmp_path, suffix, opener):
-    path = tmp_path / f"text.txt{suffix}"
-    opener = opener or pytest.importorskip("zstandard").open
-    with opener(path, "wb") as file:
-        file.write(b"one\ntwo\n")
-    with files.open_binary(path) as file:
-        assert file.read() == b"one\ntwo\n"
-    assert files.is_compressed(path) == (suffix != "")
+def test_latin_letters_in_encodings_of_their_own_are_text_with_flaws(language, encoding, good):
+    data = (SENTENCES[language] * 50).encode(encoding)
+    assert (files.not_text(data) == "") == good
+
+
+def binary_files():
+    noise = np.random.default_rng(1).bytes(5000)
+    text = SENTENCES["English"].encode() * 200
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("text", text)
+    bundle = io.BytesIO()
+    with tarfile.open(fileobj=bundle, mode="w") as file:
+        entry = tarfile.TarInfo("text")
+        entry.size = len(text)
+        file.addfile(entry, io.BytesIO(text))
+    picture = (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s2I5BI", 13, b"IHDR", 50, 50, 8, 2, 0, 0, 0, 0) + zlib.compress(noise)
+    )
+    columns = b"".join(struct.pack("<I", len(line)) + line for line in [text[:60]] * 50)
+    array = io.BytesIO()
+    np.save(array, np.ones(10))
+    return {
+        "random": (noise, "control characters or NUL"),
+        "few random": (noise[:80], "not text in UTF-8"),
+        "zip": (archive.getvalue(), "a zip archive"),
+        "tar": (bundle.getvalue(), "a tar archive"),
+        "PNG": (picture, "control characters or NUL"),
+        "Parquet": (b"PAR1" + columns + b"PAR1", "a Parquet file"),
+        "strings with their lengths": (columns, "control characters or NUL"),
+        "pickle": (pickle.dumps(["text"] * 3), "a pickle"),
+        "NumPy": (array.getvalue(), "an array of NumPy"),
+        "PDF": (b"%PDF-1.4\n" + text, "a PDF document"),
+        "safetensors": (struct.pack("<Q", 2) + b"{}", "a safetensors file"),
+        "floats": (np.linspace(-1, 1, 300, dtype=np.float32).tobytes(), "not text in UTF-8"),
+    }
+
+
+@pytest.mark.parametrize("kind", binary_files())
+def test_binary_files_are_no_text(kind):
+    data, message = binary_files()[kind]
+    with pytest.raises(ValueError, match=f"it is .*{message}"):
+        files.text_start(data, "it")
+
+
+def test_flaws_of_real_texts_are_no_reason_to_refuse_them():
+    text = SENTENCES["English"].encode() * 100
+    for flaw in (
+        b"\0",
+        b"\xff\xfe",
+        b"caf\xe9 " * 20,
+        b"\x1b[1mbold\x1b[0m " * 50,
+        b"\x1e\x1f" * 500,
+        b"\f",
+        b"\x08\x7f",
+    ):
+        assert files.not_text(text + flaw + text) == ""
+    for short in (b"", b"a", b"\0", b"caf\xe9", b"\xe9\xe8 \xe0", b"a\0b"):
+        assert files.not_text(short) == ""
 
 
 def test_open_binary_names_a_directory(tmp_path):
@@ -229,6 +420,10 @@ def test_replacing_writes_into_what_is_no_ordinary_file(tmp_path):
     [
         '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-8, -4]}}',
         '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}}',
+        '{"a": {"dtype": "F32", "shape": [1%s], "data_offsets": [0, 4]}}' % (", 1" * 70),
+        '{"a": {"dtype": "F32", "shape": [0, 99999999999999999999], "data_offsets": [0, 0]}}',
         '{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
         '{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}',
         '{"__metadata__": ["x"]}',
@@ -243,3 +438,11 @@ def test_damaged_headers(tmp_path, header):
     for mmap in (False, True):
         with pytest.raises(ValueError, match="damaged"):
             files.read_tensors(path, mmap=mmap)
+
+
+def test_a_compressed_container_is_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "some.model"
+    files.write_tensors(path, ARRAYS, METADATA)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"some\.model is compressed; decompress it"):
+        files.read_tensors(path)

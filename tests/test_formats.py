@@ -1,6 +1,7 @@
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import mmap
 import os
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
@@ -126,6 +128,52 @@ def test_packed_files_are_read(tmp_path, opener):
         with opener(tmp_path / f"v{suffix}", "wb") as file:
             file.write((tmp_path / "plain").read_bytes())
         assert_same(formats.read(tmp_path / f"v{suffix}"), WORDS, matrix)
+
+
+def test_compression_is_told_by_contents(tmp_path):
+    formats.write(tmp_path / "plain.bin", WORDS, some_rows())
+    for name in ("v.bin", "v", "v.txt"):
+        (tmp_path / name).write_bytes(lzma.compress((tmp_path / "plain.bin").read_bytes()))
+        assert_same(formats.read(tmp_path / name), WORDS, some_rows())
+
+
+@pytest.mark.parametrize("opener", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["word2vec-text", "word2vec-binary"])
+def test_damaged_compressed_files_are_named(tmp_path, opener, name):
+    path = tmp_path / "v"
+    formats.write(path, [f"w{i}" for i in range(100)], some_rows(100, 20), format=name)
+    packed = opener(path.read_bytes())
+    for damaged in (packed[:-300], packed[:300], packed[:500] + b"xyz" + packed[503:]):
+        path.write_bytes(damaged)
+        for read in (formats.read, formats.tell):
+            with pytest.raises(OSError, match=r"/v is damaged or cut short: "):
+                read(path)
+
+
+@pytest.mark.parametrize("name", [*SUFFIXES, "fasttext"])
+def test_pipes_and_standard_input_are_read(tmp_path, name, monkeypatch):
+    path, pipe = tmp_path / "v", tmp_path / "pipe"
+    formats.write(path, WORDS, some_rows(), format=name)
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    writer.start()
+    assert_same(formats.read(pipe), WORDS, some_rows())
+    writer.join()
+    with path.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        assert_same(formats.read("-"), WORDS, some_rows())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"3 2\na 1 2\n")))
+    with pytest.raises(ValueError, match="standard input: the header promises 3 words"):
+        formats.read("-")
+
+
+def test_text_formats_can_go_to_standard_output(capsysbinary):
+    formats.write("-", ["a", "b"], np.ones((2, 2), np.float32))
+    formats.write("-", ["a"], np.ones((1, 1), np.float32), format="glove")
+    assert capsysbinary.readouterr().out == b"2 2\na 1 1\nb 1 1\na 1\n"
+    for name in ("word2vec-binary", "safetensors", "fasttext"):
+        with pytest.raises(ValueError, match=f"standard output takes text alone, .* not {name}"):
+            formats.write("-", ["a"], np.ones((1, 1), np.float32), format=name)
 
 
 def test_gz_is_packed_and_the_same_every_time(tmp_path):
@@ -300,6 +348,12 @@ def test_limit_reads_the_first_words_alone(tmp_path):
         ),
         (b"3 1\na " + struct.pack("<f", 1), "cut short: the file ends within entry 2 of 3", "a"),
         (b"99999999999999 1\na " + struct.pack("<f", 1), "the file ends within entry 2 of 99999999999999", "a"),
+        (
+            b"1 1\na " + struct.pack("<f", 1) + b"\nb " + struct.pack("<f", 2),
+            "6 bytes follow the last of the 1 entry that the header promises",
+            "a",
+        ),
+        (b"2 1\na " + struct.pack("<f", 1) + b"b " + struct.pack("<f", 1) + b"\n!", "1 byte follows", "ab"),
         (
             b"2 1\na " + struct.pack("<f", 1) + b"a " + struct.pack("<f", 2),
             "entry 2 repeats the word 'a' of entry 1",
@@ -555,6 +609,27 @@ def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path, format):
     Vectors(["one", "two"], np.ones((2, 3), np.float32)).save(path, format=format)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert load_vectors(path).words == ["one", "two"]
+
+
+@pytest.mark.parametrize("cut", ["9 6\n", "9 6\nthe", "9 6\nthe ", "9 6\nthe 0.", "9 6\nthe -", "9 6\nthe 0.1 0.2 0.3"])
+def test_a_text_cut_within_its_first_row_is_no_table_of_another_format(tmp_path, cut):
+    with pytest.raises(ValueError, match=r"/file: the header promises (9 words|.* cut short)"):
+        formats.read(write(tmp_path, cut.encode()))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n\n"])
+def test_line_ends_may_follow_a_binary_file(tmp_path, end):
+    data = b"2 1\na " + struct.pack("<f", 1) + b"\nb " + struct.pack("<f", 2) + end
+    for packed in (data, gzip.compress(data)):
+        path = write(tmp_path, packed)
+        assert formats.read(path)[0] == ["a", "b"]
+        assert formats.read(path, limit=1)[0] == ["a"]  # what is behind it is not looked at
+
+
+def test_vectors_in_another_encoding_are_refused_with_the_remedy(tmp_path):
+    path = write(tmp_path, "1 2\nthe 1 2\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"in none of the formats .*; it is UTF-16; convert it: iconv -f UTF-16"):
+        formats.read(path)
 
 
 def test_a_header_that_promises_more_than_the_file_holds(tmp_path):

@@ -41,7 +41,12 @@ PROMISES = {
         "corpus::several_files_end_their_last_lines",
         "cli::train_reads_several_files_and_standard_input",
     ],
-    ".gz, .bz2, .xz and .zst are unpacked as they are read": ["corpus::compressed_files"],
+    "what is compressed (gzip, bzip2, xz, Zstandard) is decompressed as it is read, whatever its name": [
+        "corpus::compressed_files",
+        "corpus::compression_is_told_by_contents_wherever_text_comes_from",
+        "files::contents_tell_the_compression",
+    ],
+    "a file that is not text is refused with the remedy": ["corpus::what_is_not_text_is_refused_with_its_name"],
     "the plurals lie further along": ["vectors::a_direction_orders_words_along_it"],
     "the correlation with people's scores": ["evaluate::similarity_is_gensims"],
     'everything; firth.load("enwiki.model")': ["models::save_and_load", "classifier::save_and_load"],

@@ -7,12 +7,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import io
 import itertools
 import lzma
 import math
+import os
 import re
 import select
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -21,7 +24,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import IO, Any, NoReturn, TypeVar, cast
 
 import click
 import numpy as np
@@ -55,7 +58,29 @@ _ERRORS = (
 
 _FORMAT = click.Choice([one.name for one in formats.FORMATS])
 _METHOD = click.Choice(typing.get_args(Method))
+
+
+class _FileOrStream(click.Path):
+    """A path, or "-", which stays a string: standard input, or standard output where text is written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "-" else super().convert(value, param, ctx)
+
+
+class _Output(click.Path):
+    """A path to write to that cannot be standard output."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-":
+            self.fail(
+                "- means standard output, which takes text alone; give a name (./- is a file named -)", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
 _PATH = click.Path(path_type=Path)
+_STREAM = _FileOrStream(path_type=Path)
+_OUTPUT = _Output(path_type=Path)
 _BATCH = 256  # lines of a pipe that are looked up at once
 _TEXTS = 10_000  # that are classified at once
 
@@ -70,6 +95,7 @@ class _Commands(click.Group):
     """Commands whose errors are one line on stderr: exit code 1 for data and files, 2 for usage, 130 for Ctrl-C."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        _fill_closed()
         kwargs["prog_name"] = "firth"
         kwargs["standalone_mode"] = False
         with warnings.catch_warnings():
@@ -93,6 +119,21 @@ class _Commands(click.Group):
             raise
         except _ERRORS as error:
             raise click.ClickException(_describe(error)) from error
+
+
+def _fill_closed() -> None:
+    """Let the null device stand for closed standard streams.
+
+    Else the next file that is opened has their number, and what a library says on stderr is written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203
+            found = os.open(os.devnull, os.O_RDWR)
+            if found != number:
+                os.dup2(found, number)
+                os.close(found)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -146,8 +187,8 @@ def main(ctx: click.Context) -> None:
 
 
 @main.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=OUTPUT, help="Where vectors go.")
+@click.argument("file", required=False, type=_STREAM)
+@click.option("-o", "--output", type=_OUTPUT, default=OUTPUT, help="Where vectors go.")
 @click.option(
     "--epochs",
     type=click.IntRange(1),
@@ -155,7 +196,7 @@ def main(ctx: click.Context) -> None:
     show_default="as many as take a few seconds, at most 30",
     help="Passes over the text.",
 )
-def demo(file: Path | None, output: Path, epochs: int | None) -> None:
+def demo(file: files.PathLike | None, output: Path, epochs: int | None) -> None:
     """Show in under a minute what firth does.
 
     Reads the documentation that comes with Python (nothing is downloaded), or FILE, a text in any language that
@@ -282,8 +323,15 @@ def _training_options(
         kept += "; a .bin is in fastText's format, which has every bucket: 4 * --bucket * --vector-size bytes"
     parameters = [
         _INPUTS,
-        click.option("-o", "--output", "path", type=_PATH, required=True, help="Vectors; the suffix says the format."),
-        click.option("--save-model", type=_PATH, metavar="FILE", help=f"{kept}."),
+        click.option(
+            "-o",
+            "--output",
+            "path",
+            type=_STREAM,
+            required=True,
+            help="Vectors; the suffix says the format. - is standard output, as word2vec's text.",
+        ),
+        click.option("--save-model", type=_OUTPUT, metavar="FILE", help=f"{kept}."),
         *_reading_options(),
         *(
             _option(kind, name, declared[name], fields[name].default)
@@ -293,7 +341,7 @@ def _training_options(
     ]
     if issubclass(kind, GradientModel):
         parameters += [
-            click.option("--checkpoint", type=_PATH, metavar="FOLDER", help="Keep the state of the training here."),
+            click.option("--checkpoint", type=_OUTPUT, metavar="FOLDER", help="Keep the state of the training here."),
             click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
         ]
     return _taking([*parameters, _QUIET])
@@ -331,7 +379,7 @@ def _as_flags(names: Iterable[str]) -> Iterator[None]:
 def skipgram(**arguments: Any) -> None:
     """Tell the words around a word from random ones (word2vec).
 
-    The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst;
+    The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain or compressed;
     several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
@@ -347,8 +395,8 @@ def skipgram(**arguments: Any) -> None:
 def cbow(**arguments: Any) -> None:
     """Tell a word from random ones by the words around it (word2vec).
 
-    The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2,
-    .xz or .zst; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+    The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain or
+    compressed; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
     Example:
@@ -362,7 +410,7 @@ def cbow(**arguments: Any) -> None:
 def fasttext(**arguments: Any) -> None:
     """Learn words and their pieces, for unseen words too (fastText).
 
-    The model is fastText's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several
+    The model is fastText's. INPUT is text, one sentence or paragraph a line; plain or compressed; several
     files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by
     --save-model alone: -o writes the words' vectors, and its .bin is word2vec's format.
 
@@ -380,7 +428,7 @@ def fasttext(**arguments: Any) -> None:
 def glove(**arguments: Any) -> None:
     """Fit the logarithms of co-occurrence counts (GloVe).
 
-    The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files
+    The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain or compressed; several files
     are read as one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth
     count wrote, which bring their own window, side and weighting.
 
@@ -398,7 +446,7 @@ def ppmi(**arguments: Any) -> None:
     """Compare counts with what chance would give (PPMI).
 
     The matrix is that of positive pointwise mutual information; its greatest singular values and their vectors make it
-    dense. INPUT is text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as
+    dense. INPUT is text, one sentence or paragraph a line; plain or compressed; several files are read as
     one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth count
     wrote, which bring their own window, side and weighting.
 
@@ -415,8 +463,8 @@ def ppmi(**arguments: Any) -> None:
 def lsa(**arguments: Any) -> None:
     """Find words that stand in the same documents (LSA).
 
-    The model is latent semantic analysis. INPUT is text, and each of its lines a document; plain, .gz, .bz2, .xz or
-    .zst; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+    The model is latent semantic analysis. INPUT is text, and each of its lines a document; plain or compressed; several
+    files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
 
     \b
     Example:
@@ -429,7 +477,7 @@ def _train(
     kind: type[Model],
     *,
     inputs: tuple[str, ...],
-    path: Path,
+    path: files.PathLike,
     save_model: Path | None,
     quiet: bool,
     min_count: int,
@@ -447,9 +495,9 @@ def _train(
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
     _check_output(path, inputs=inputs)
-    if save_model is not None and save_model.resolve() == path.resolve():
+    if save_model is not None and _same(save_model, path):
         raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
-    if checkpoint is not None and (checkpoint / CHECKPOINT).resolve() == path.resolve():
+    if checkpoint is not None and _same(checkpoint / CHECKPOINT, path):
         raise click.UsageError(f"{path} is the file of the checkpoint; write to another one")
     if save_model is not None:
         with _tried(save_model, inputs) as probe:
@@ -483,7 +531,17 @@ def _train(
 def _voice(quiet: bool) -> tuple[Callable[[str], None], bool]:
     """What says a line on stderr, and whether bars shall be there."""
     say: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: click.echo(text, err=True))
-    return say, not quiet and sys.stderr.isatty()
+    return say, not quiet and _typed(sys.stderr)
+
+
+def _typed(stream: Any) -> bool:
+    """Whether a standard stream is a terminal; None stands for one that is closed."""
+    return stream is not None and stream.isatty()
+
+
+def _same(a: files.PathLike, b: files.PathLike) -> bool:
+    """Whether two outputs are one file."""
+    return "-" not in (a, b) and Path(a).resolve() == Path(b).resolve()
 
 
 def _read(
@@ -540,8 +598,9 @@ def _check_state(checkpoint: Path | None, resume: bool) -> None:
         probe.touch()
 
 
-def _saved(vectors: Vectors, path: Path) -> str:
-    return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'number')} in {path}"
+def _saved(vectors: Vectors, path: files.PathLike) -> str:
+    where = f"in {path}" if path != "-" else "on standard output"
+    return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'number')} {where}"
 
 
 def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Sequence[str] = _READ) -> T | None:
@@ -627,9 +686,14 @@ def _counting_options() -> _Parameters:
 @_taking(
     [
         _INPUTS,
-        click.option("-o", "--output", type=_PATH, help="Counts, for firth train and firth.Cooccurrences.open."),
-        click.option("--glove", type=_PATH, metavar="FILE", help="Counts as records of GloVe's programs."),
-        click.option("--glove-vocab", type=_PATH, metavar="FILE", help="The vocabulary that goes with --glove."),
+        click.option("-o", "--output", type=_OUTPUT, help="Counts, for firth train and firth.Cooccurrences.open."),
+        click.option("--glove", type=_OUTPUT, metavar="FILE", help="Counts as records of GloVe's programs."),
+        click.option(
+            "--glove-vocab",
+            type=_STREAM,
+            metavar="FILE",
+            help="The vocabulary that goes with --glove; - for stdout.",
+        ),
         *_reading_options(),
         *_counting_options(),
         _QUIET,
@@ -639,7 +703,7 @@ def count(
     inputs: tuple[str, ...],
     output: Path | None,
     glove: Path | None,
-    glove_vocab: Path | None,
+    glove_vocab: files.PathLike | None,
     quiet: bool,
     min_count: int,
     max_size: int | None,
@@ -661,14 +725,14 @@ def count(
     with _as_flags([*counting, *reading]):
         check_options(**counting)
         firth.corpus._Options(**reading, vocabulary=None, errors="replace")
-    targets = {"--output": output, "--glove": glove, "--glove-vocab": glove_vocab}
+    targets: dict[str, files.PathLike | None] = {"--output": output, "--glove": glove, "--glove-vocab": glove_vocab}
     if output is None and glove is None:
         raise click.UsageError("where do the counts go? Give --output, --glove or both")
     if glove_vocab is not None and glove is None:
         raise click.UsageError("--glove-vocab needs --glove, the counts that it goes with")
     places = {flag: path for flag, path in targets.items() if path is not None}
     for (flag, path), (other, same) in itertools.combinations(places.items(), 2):
-        if path.resolve() == same.resolve():
+        if _same(path, same):
             raise click.UsageError(f"{flag} and {other} name the same file")
     for path in places.values():
         with _tried(path, inputs) as probe:
@@ -745,7 +809,7 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
             "-o",
             "--output",
             "path",
-            type=_PATH,
+            type=_OUTPUT,
             required=True,
             help="The classifier, best as a .model, which holds what was learnt alone. A .bin is for fastText's "
             "programs: with n-grams it has every bucket, 800 MB of them by default.",
@@ -758,7 +822,7 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
         ),
         *_classifier_options(),
         click.option("--class-weight", type=click.Choice(["balanced"]), help="Weigh rare labels as much as others."),
-        click.option("--pretrained", type=_PATH, metavar="VECTORS", help="Vectors of words to begin with."),
+        click.option("--pretrained", type=_STREAM, metavar="VECTORS", help="Vectors of words to begin with."),
         click.option(
             "--validation",
             metavar="SHARE|FILE",
@@ -771,14 +835,14 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
 def classifier(
     inputs: tuple[str, ...],
     path: Path,
-    pretrained: Path | None,
+    pretrained: files.PathLike | None,
     validation: float | str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Tell the labels of texts (fastText's classifier).
 
-    In INPUT every line is a text and its labels, each the word that follows the prefix; plain, .gz, .bz2, .xz or .zst.
+    In INPUT every line is a text and its labels, each the word that follows the prefix; plain or compressed.
     firth predict, test and quantize read a .model as they read a .bin; firth quantize writes a small .ftz for fastText.
 
     \b
@@ -787,7 +851,8 @@ def classifier(
       firth predict reviews.model new.txt
     """
     say, bars = _voice(quiet)
-    _check_model_output(path, inputs)
+    others = [one for one in (pretrained, validation) if isinstance(one, str | Path)]
+    _check_model_output(path, [*inputs, *others])
     with _as_flags(options):
         FastTextClassifier(**options)
         vectors = None if pretrained is None else load_vectors(pretrained)
@@ -821,7 +886,7 @@ def _write_classifier(model: FastTextClassifier, path: Path, say: Callable[[str]
 
 def _load_classifier(path: Path) -> FastTextClassifier:
     """One of ours or of fastText's."""
-    with path.open("rb") as file:
+    with files.open_binary(path) as file:
         theirs = file.read(len(fasttext_format.MAGIC)) == fasttext_format.MAGIC
     model = FastTextClassifier.from_fasttext(path) if theirs else firth.load(path)
     if not isinstance(model, FastTextClassifier):
@@ -860,11 +925,11 @@ def predict(path: Path, texts: str, k: int, threshold: float, probabilities: boo
     model = _load_classifier(path)
     prefix = model.label_prefix
     with contextlib.ExitStack() as stack:
+        file = stack.enter_context(files.open_text(texts))
         if texts == "-":
-            batches = _arriving(sys.stdin.buffer, _TEXTS)
+            batches = _arriving(file, _TEXTS)
         else:
-            stack.enter_context(files.unpacking(texts))
-            every = iter(stack.enter_context(files.open_binary(texts)).readline, b"")
+            every = iter(file.readline, b"")
             batches = iter(lambda: list(itertools.islice(every, _TEXTS)), [])
         for lines in batches:
             read = [line.decode(errors="replace") for line in lines]
@@ -953,7 +1018,7 @@ def _percent(share: float) -> str:
 @_taking(
     [
         _CLASSIFIER_FILE,
-        click.option("-o", "--output", "target", type=_PATH, required=True, help=".ftz is fastText's format."),
+        click.option("-o", "--output", "target", type=_OUTPUT, required=True, help=".ftz is fastText's format."),
         click.option("--cutoff", type=int, metavar="N", show_default="all", help="Keep so many words and n-grams."),
         click.option("--part-size", type=int, metavar="N", default=2, help="Numbers of a vector to a byte."),
         click.option("--norms", is_flag=True, help="Keep vectors' lengths apart, in a byte more for each."),
@@ -996,8 +1061,10 @@ def quantize(
 @_taking(
     [
         _INPUTS,
-        click.option("-o", "--output", type=_PATH, required=True, help="The corpus with its phrases, for firth train."),
-        click.option("--save-phrases", type=_PATH, metavar="FILE", help="Also keep them for firth.Phrases.open."),
+        click.option(
+            "-o", "--output", type=_OUTPUT, required=True, help="The corpus with its phrases, for firth train."
+        ),
+        click.option("--save-phrases", type=_OUTPUT, metavar="FILE", help="Also keep them for firth.Phrases.open."),
         *_reading_options(),
         click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Make no phrases that are rarer."),
         click.option(
@@ -1096,7 +1163,7 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Read only so many vectors of the file.",
         ),
         click.option("-n", "--topn", type=click.IntRange(1), metavar="N", default=10, help="How many words to show."),
-        click.argument("path", metavar="VECTORS", type=click.Path(path_type=Path)),
+        click.argument("path", metavar="VECTORS", type=_STREAM),
     ):
         command = parameter(command)
     return command
@@ -1108,7 +1175,12 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--plus", multiple=True, metavar="WORD", help="Add its vector to each WORD's. May be repeated.")
 @click.option("--minus", multiple=True, metavar="WORD", help="Take its vector from each WORD's. May be repeated.")
 def neighbors(
-    path: Path, words: tuple[str, ...], topn: int, limit: int | None, plus: tuple[str, ...], minus: tuple[str, ...]
+    path: files.PathLike,
+    words: tuple[str, ...],
+    topn: int,
+    limit: int | None,
+    plus: tuple[str, ...],
+    minus: tuple[str, ...],
 ) -> None:
     """Show the words whose vectors lie nearest to a word's.
 
@@ -1123,11 +1195,13 @@ def neighbors(
       firth neighbors vectors.txt king --minus man --plus woman
       firth neighbors vectors.txt < words.txt
     """
+    from_stdin = words in ((), ("-",))
+    if from_stdin and path == "-":
+        raise click.UsageError("standard input cannot hold both the vectors and the words; name the words")
     vectors = _queried(path, limit)
     _require_words(vectors, [*plus, *minus], path)
     unknown: list[str] = []
-    from_stdin = words in ((), ("-",))
-    typed = from_stdin and sys.stdin.isatty()
+    typed = from_stdin and _typed(sys.stdin)
     for batch in _batches(typed) if from_stdin else [list(words)]:
         known = [word for word in batch if vectors.get(word) is not None]
         if plus or minus:
@@ -1153,7 +1227,7 @@ def neighbors(
 @click.argument("b")
 @click.argument("c")
 @click.option("--method", type=_METHOD, default="3cosadd", help="How answers are scored.")
-def analogy(path: Path, a: str, b: str, c: str, topn: int, limit: int | None, method: Method) -> None:
+def analogy(path: files.PathLike, a: str, b: str, c: str, topn: int, limit: int | None, method: Method) -> None:
     """Find D such that A is to B as C is to D.
 
     \b
@@ -1166,9 +1240,10 @@ def analogy(path: Path, a: str, b: str, c: str, topn: int, limit: int | None, me
     _show_scores(vectors.analogy(a, b, c, topn=topn, method=method))
 
 
-def _queried(path: Path, limit: int | None) -> Vectors:
+def _queried(path: files.PathLike, limit: int | None) -> Vectors:
     """A file's vectors; if it is a whole model of words and their pieces, with those of unseen words."""
-    format = None if limit is not None else formats.tell(path)
+    whole = limit is None and path != "-" and Path(path).is_file()  # a pipe would lose what is looked at
+    format = formats.tell(path) if whole else None
     if format is not None and format.name == "safetensors":
         if files.read_tensors(path, mmap=True)[1].get("model") == FastText.__name__:
             return cast("Vectors", firth.load(path).vectors)
@@ -1180,10 +1255,11 @@ def _queried(path: Path, limit: int | None) -> Vectors:
 
 def _batches(typed: bool) -> Iterator[list[str]]:
     """Words of standard input: with a prompt if somebody types them."""
-    batches = _arriving(sys.stdin.buffer, _BATCH)
+    batches: Iterator[list[bytes]] | None = None
     while True:
         if typed:
             click.echo("Word: ", nl=False, err=True)
+        batches = batches or _arriving(files.open_text("-"), _BATCH)  # which waits for the first word
         lines = next(batches, None)
         if lines is None:
             if typed:
@@ -1192,18 +1268,18 @@ def _batches(typed: bool) -> Iterator[list[str]]:
         yield [word for line in lines for word in line.decode(errors="replace").split()]
 
 
-def _require_words(vectors: Vectors, words: Iterable[str], path: Path) -> None:
+def _require_words(vectors: Vectors, words: Iterable[str], path: files.PathLike) -> None:
     missing = [word for word in words if vectors.get(word) is None]
     if missing:
         raise click.ClickException(_unknown(vectors, missing, path))
 
 
-def _unknown(vectors: Vectors, words: Iterable[str], path: Path) -> str:
+def _unknown(vectors: Vectors, words: Iterable[str], path: files.PathLike) -> str:
     named = []
     for word in dict.fromkeys(words):
         other = next((form for form in (word.lower(), word.capitalize(), word.upper()) if form in vectors.index), None)
         named.append(f"{word!r} ({other!r} is)" if other else repr(word))
-    return f"not among the {counted(len(vectors), 'word')} of {path}: {', '.join(named)}"
+    return f"not among the {counted(len(vectors), 'word')} of {files.name_of(path)}: {', '.join(named)}"
 
 
 def _show_scores(near: Sequence[tuple[str, float]]) -> None:
@@ -1223,8 +1299,8 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 
 
 @main.command()
-@click.argument("path", metavar="VECTORS", type=click.Path(path_type=Path))
-@click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("path", metavar="VECTORS", type=_STREAM)
+@click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=_STREAM)
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Read only so many vectors of the file."
 )
@@ -1236,7 +1312,9 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
     help="Answer with the first so many words.",
 )
 @click.option("--method", type=_METHOD, default="3cosadd", help="How answers are scored.")
-def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_vocab: int, method: Method) -> None:
+def evaluate(
+    path: files.PathLike, gold: tuple[files.PathLike, ...], limit: int | None, restrict_vocab: int, method: Method
+) -> None:
     """Compare vectors with what people said.
 
     Each FILE is one of two kinds, and firth sees which. Similarity: two words and a score a line; shown is Spearman's
@@ -1247,6 +1325,8 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
     Example:
       firth evaluate vectors.txt EN-WS-353-ALL.txt questions-words.txt
     """
+    if [path, *gold].count("-") > 1:
+        raise click.UsageError("standard input can be only one of the files")
     read = [_read_gold(file) for file in gold]
     vectors = _queried(path, limit)
     rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
@@ -1255,16 +1335,32 @@ def evaluate(path: Path, gold: tuple[Path, ...], limit: int | None, restrict_voc
             similar = firth.evaluate.similarity(vectors, asked)
             if similar.composed:
                 click.echo(
-                    f"{file.name}: {similar.composed:,} of the {similar.found:,} known pairs have an out-of-vocabulary "
-                    "word; using the vector composed of its character n-grams",
+                    f"{Path(files.name_of(file)).name}: {similar.composed:,} of the {similar.found:,} known pairs have "
+                    "an out-of-vocabulary word; using the vector composed of its character n-grams",
                     err=True,
                 )
             rows.append(
-                _score_row(file.name, "rank correlation", similar.pairs, similar.found, similar.spearman, ".3f")
+                _score_row(
+                    Path(files.name_of(file)).name,
+                    "rank correlation",
+                    similar.pairs,
+                    similar.found,
+                    similar.spearman,
+                    ".3f",
+                )
             )
         else:
             answers = firth.evaluate.analogies(vectors, asked, restrict_vocab=restrict_vocab, method=method)
-            rows.append(_score_row(file.name, "right answers", answers.asked, answers.found, answers.accuracy, ".1%"))
+            rows.append(
+                _score_row(
+                    Path(files.name_of(file)).name,
+                    "right answers",
+                    answers.asked,
+                    answers.found,
+                    answers.accuracy,
+                    ".1%",
+                )
+            )
             rows += [
                 _score_row(f"  {one.name}", "", one.asked, one.found, one.accuracy, ".1%") for one in answers.sections
             ]
@@ -1277,13 +1373,21 @@ def _score_row(name: str, measure: str, asked: int, known: int, score: float, st
     return name, measure, f"{asked:,}", f"{known:,}", coverage, "-" if math.isnan(score) else format(score, style)
 
 
-def _read_gold(path: Path) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
+def _read_gold(path: files.PathLike) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
     """Word pairs with scores; or analogies, if the first line is that of a section."""
-    _, first = next(firth.evaluate._lines(path), (0, ""))
+    with files.open_text(path) as file:
+        data = file.read()  # once, for it may be a pipe
+
+    def again() -> IO[bytes]:
+        copy = io.BytesIO(data)
+        copy.name = files.name_of(path)
+        return copy
+
+    _, first = next(firth.evaluate._lines(again()), (0, ""))
     if first.startswith(":"):
-        return firth.evaluate._read_questions(path)
+        return firth.evaluate._read_questions(again())
     try:
-        pairs = list(firth.evaluate._read_pairs(path))
+        pairs = list(firth.evaluate._read_pairs(again()))
     except ValueError as error:
         hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
         raise click.ClickException(f"{error}{hint}") from None
@@ -1382,7 +1486,7 @@ class _TrainContextual(click.Command):
         declared = typing.get_type_hints(kind)
         decorators: _Parameters = [
             _INPUTS,
-            click.option("-o", "--output", "path", type=_PATH, metavar="FOLDER", required=True, help="The model."),
+            click.option("-o", "--output", "path", type=_OUTPUT, metavar="FOLDER", required=True, help="The model."),
         ]
         if "tokenizer" in fields:
             decorators.append(
@@ -1396,7 +1500,7 @@ class _TrainContextual(click.Command):
             )
         if "embedding" in fields:
             decorators.append(
-                click.option("--embedding", type=_PATH, metavar="VECTORS", help="Static vectors to begin with.")
+                click.option("--embedding", type=_STREAM, metavar="VECTORS", help="Static vectors to begin with.")
             )
         for name, meaning in _CONTEXTUAL.items():
             if name not in fields:
@@ -1416,7 +1520,7 @@ class _TrainContextual(click.Command):
                 )
             )
         decorators += [
-            click.option("--checkpoint", type=_PATH, metavar="FOLDER", help="Keep the state of the training here."),
+            click.option("--checkpoint", type=_OUTPUT, metavar="FOLDER", help="Keep the state of the training here."),
             click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
             _QUIET,
         ]
@@ -1458,12 +1562,15 @@ class _TrainContextual(click.Command):
                 say(_evaluated(model.history[-1], "words" if self.kind == "ELMo" else "pieces"))
 
         with contextlib.ExitStack() as stack:
-            data = [Path(one) for one in inputs]
-            if "-" in inputs:  # it is read twice: for the tokenizer, and to learn from
-                kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="firth-")), "standard input")
-                with kept.open("wb") as file:
-                    shutil.copyfileobj(sys.stdin.buffer, file)
-                data = [kept if one == "-" else Path(one) for one in inputs]
+            data = []
+            for one in inputs:
+                path_of_one = Path(one)
+                if one == "-" or not path_of_one.is_file():  # text is read twice: for the tokenizer, and to train
+                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="firth-"))
+                    path_of_one = Path(folder, "standard input" if one == "-" else path_of_one.name)
+                    with files.open_text(one) as source, path_of_one.open("wb") as file:
+                        shutil.copyfileobj(source, file)
+                data.append(path_of_one)
             if next(contextual.training.read_texts(data), None) is None:
                 names = ", ".join("standard input" if one == "-" else one for one in inputs)
                 raise click.ClickException(f"there is no text in {names}")
@@ -1502,7 +1609,7 @@ train.add_command(
         """Learn to tell the next piece of text from those before (GPT).
 
         The model is a transformer that reads from the left. INPUT is text, one document a line unless --documents says
-        otherwise; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is standard input.
+        otherwise; plain or compressed; several files are read as one; - is standard input.
 
         \b
         Examples:
@@ -1517,7 +1624,7 @@ train.add_command(
         """Learn to tell masked pieces of text from those around (BERT).
 
         The model is a transformer that reads from both sides. INPUT is text, one document a line unless --documents
-        says otherwise; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is standard input.
+        says otherwise; plain or compressed; several files are read as one; - is standard input.
 
         \b
         Examples:
@@ -1532,7 +1639,7 @@ train.add_command(
         """Learn to tell the next word from either side (ELMo).
 
         The model is two language models of LSTMs, one for each direction, over words spelt in characters. INPUT is
-        text, one sentence or paragraph a line; plain, .gz, .bz2, .xz or .zst; several files are read as one; - is
+        text, one sentence or paragraph a line; plain or compressed; several files are read as one; - is
         standard input.
 
         \b
@@ -1663,7 +1770,7 @@ def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | st
     [
         _MODEL_FOLDER,
         click.argument("texts", metavar="[FILE]", default="-"),
-        click.option("-o", "--output", type=_PATH, required=True, help="An array of NumPy's (.npy), a row a line."),
+        click.option("-o", "--output", type=_OUTPUT, required=True, help="An array of NumPy's (.npy), a row a line."),
         click.option(
             "--pooling",
             type=click.Choice(["mean", "cls", "max"]),
@@ -1762,7 +1869,7 @@ def _encoded_by_elmo(
         _MODEL_FOLDER,
         click.argument("sentence"),
         click.option(
-            "-o", "--output", type=_PATH, required=True, help="A picture (.png, .svg, .pdf), or arrays (.npz)."
+            "-o", "--output", type=_OUTPUT, required=True, help="A picture (.png, .svg, .pdf), or arrays (.npz)."
         ),
         click.option("--layer", type=int, metavar="N", show_default="all", help="Which layer, from 0."),
         click.option("--head", type=int, metavar="N", show_default="all", help="Which head, from 0."),
@@ -1813,59 +1920,82 @@ def attention_map(
 
 
 @main.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=_STREAM)
+@click.argument("target", metavar="OUT", type=_STREAM)
 @click.option("--from", "source_format", type=_FORMAT, show_default="told by its contents", help="Format of IN.")
 @click.option("--to", "target_format", type=_FORMAT, show_default="by its suffix", help="Format of OUT.")
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Keep only the first so many vectors."
 )
 def convert(
-    source: Path, target: Path, source_format: str | None, target_format: str | None, limit: int | None
+    source: files.PathLike,
+    target: files.PathLike,
+    source_format: str | None,
+    target_format: str | None,
+    limit: int | None,
 ) -> None:
     """Write vectors in another format.
 
+    For IN, - is standard input. For OUT, - is standard output, which takes word2vec's and GloVe's text.
+
     \b
-    Example:
+    Examples:
       firth convert vectors.txt vectors.bin
+      xzcat vectors.txt.xz | firth convert - vectors.bin
     """
-    _check_output(target, target_format)
+    _check_output(target, target_format, [source])
     vectors = load_vectors(source, format=source_format, limit=limit)
     vectors.save(target, format=target_format)
     click.echo(_saved(vectors, target), err=True)
 
 
-def _check_output(path: Path, format: str | None = None, inputs: Sequence[str | Path] = ()) -> None:
+def _check_output(path: files.PathLike, format: str | None = None, inputs: Sequence[files.PathLike] = ()) -> None:
     """Find out before the work whether vectors can be written here at its end: format, folder and all."""
-    if format is None:
-        try:
-            formats.by_suffix(path)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
+    try:
+        chosen = formats.by_suffix(path) if format is None else formats.named(format)
+        formats.check_stream(path, chosen)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     with _tried(path, inputs) as probe:
-        Vectors(["word"], np.ones((1, 1), np.float32)).save(probe, format=format)
+        Vectors(["word"], np.ones((1, 1), np.float32)).save(probe, format=chosen.name)
 
 
 @contextlib.contextmanager
-def _tried(path: Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
+def _tried(path: files.PathLike, inputs: Sequence[files.PathLike] = ()) -> Iterator[Path]:
     """A path of the same name in a folder beside it, to write to and forget; errors speak of the path itself.
 
-    Nothing can be tried beside a pipe or a terminal, which is written to as it is: then the folder lies elsewhere.
+    Nothing can be tried beside a pipe, a terminal or standard output, which is written to as it is: then the folder
+    lies elsewhere.
     """
-    if path.exists() and any(Path(one).exists() and path.samefile(one) for one in inputs):
-        raise click.UsageError(f"{path} is what shall be read; write to another file")
-    if path.is_dir():
-        raise click.ClickException(f"{path} is a folder; give a file name")
-    if not path.parent.is_dir():
-        raise click.ClickException(f"cannot write {path}: there is no folder {path.parent}")
+    stream = path == "-"
+    if stream and sys.stdout is None:
+        raise click.ClickException("standard output is closed")
+    place = Path("standard output" if stream else path)
+    if not stream:
+        if any(_is_file(one, place) for one in inputs):
+            raise click.UsageError(f"{place} is an input of this command; write to another file")
+        if place.is_dir():
+            raise click.ClickException(f"{place} is a folder; give a file name")
+        if not place.parent.is_dir():
+            raise click.ClickException(f"cannot write {place}: there is no folder {place.parent}")
     try:
-        beside = path.parent if path.is_file() or not path.exists() else None
+        beside = place.parent if not stream and (place.is_file() or not place.exists()) else None
         folder = tempfile.TemporaryDirectory(prefix=".firth-", dir=beside)
     except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror}") from None
+        raise click.ClickException(f"cannot write {place}: {error.strerror}") from None
     with folder:
-        probe = Path(folder.name, path.name)
+        probe = Path(folder.name, place.name)
         try:
             yield probe
         except (OSError, ValueError) as error:
-            raise click.ClickException(_describe(error).replace(str(probe), str(path))) from None
+            raise click.ClickException(_describe(error).replace(str(probe), str(place))) from None
+
+
+def _is_file(source: files.PathLike, place: Path) -> bool:
+    """Whether an input, be it standard input, is the file at this place."""
+    try:
+        found = os.fstat(files.standard_input().fileno()) if source == "-" else os.stat(source)
+        # A terminal, or /dev/null, may well be both.
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.stat(place))
+    except (OSError, ValueError):  # one of the two does not exist
+        return False

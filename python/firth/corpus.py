@@ -7,11 +7,10 @@ import functools
 import io
 import itertools
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, overload
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,11 +21,12 @@ from firth.checks import whole_number
 from firth.files import (
     PathLike,
     is_compressed,
+    name_of,
     open_binary,
     pack_words,
     read_own,
+    text_start,
     unpack_words,
-    unpacking,
     write_own,
 )
 from firth.runtime import default_threads
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     import tokenizers
 
 Source: TypeAlias = PathLike | IO[bytes] | IO[str]
-Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer"
+# Also transformers' tokenizers and firth.contextual.Tokenizer, whose modules need not be installed.
+Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer | Any"
 
 _BLOCK = 8 << 20  # bytes that each thread gets at a time; between blocks the bar moves and Ctrl-C is seen
 _LARGEST_BLOCK = 256 << 20
@@ -44,14 +45,9 @@ _TOKENS = 1 << 20  # tokens of a block of lists
 _BATCH = 1000  # texts that a Hugging Face tokenizer gets at a time
 # No character beyond this is a letter or digit (CJK ideographs end at U+33479).
 _LAST_CHARACTER = 0x34000
-_HEAD = 9  # bytes at the start of a file that tell what it is; no block cuts them
+_HEAD = 1 << 16  # bytes at the start of a file that tell whether it is text
+_SHORTEST = 9  # bytes at the start that no block cuts: they tell what a file is
 _LARGEST = {"min_count": 2**62, "max_size": 2**31 - 1, "threads": 4096}
-_BOMS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
 
 
 class Vocabulary:
@@ -279,9 +275,9 @@ class Corpus:
         Parameters
         ----------
         source
-            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. Paths that
-            end in .gz, .bz2, .xz or .zst are unpacked as they are read. Only ``\n`` ends a line; blank lines are
-            empty documents, so that document i is line i.
+            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. What is
+            compressed (gzip, bzip2, xz, Zstandard), whatever its name, is decompressed as it is read. Only ``\n`` ends
+            a line; blank lines are empty documents, so that document i is line i.
         min_count
             Words that occur less often are left out.
         max_size
@@ -294,8 +290,9 @@ class Corpus:
             "whitespace" splits as `str.split` does. "words" takes the lower-cased runs of letters, digits and
             underscores, as ``re.findall(r"\w+", text.lower())`` does but character by character: the capital sigma
             becomes σ at the end of a word too, İ becomes i. A function from a text to a list of str is called for
-            each line; so is a Hugging Face ``tokenizers.Tokenizer``, without special tokens, truncation or padding.
-            Those two do not see a carriage return at a line's end.
+            each line; so is a ``tokenizers.Tokenizer``, a tokenizer of Hugging Face's transformers or a
+            `firth.contextual.Tokenizer`: their tokens as strings, without special tokens, truncation or padding.
+            None of these sees a carriage return at a line's end.
         errors
             What becomes of invalid UTF-8: "replace" puts U+FFFD for each invalid part, as ``bytes.decode`` does, and
             warns; "strict" raises.
@@ -314,8 +311,15 @@ class Corpus:
         OSError
             If a file is missing, is a directory, or cannot be read.
         ValueError
-            If there is no text, no word is left, a file is UTF-16, UTF-32 or a safetensors file such as a saved corpus,
-            or (``errors="strict"``) text is invalid: naming the file, the line and the byte.
+            If there is no text, no word is left, a file is not text in UTF-8, or (``errors="strict"``) text is invalid:
+            naming the file, the line and the byte.
+
+        Notes
+        -----
+        A file is not text in UTF-8 if it has the byte order mark of UTF-16 or UTF-32, is of a known kind (safetensors,
+        zip, tar, PDF, Parquet, pickle, NumPy), or if in its first 64 KiB more than one byte in a thousand is NUL, more
+        than one in a hundred a control character, or more than three characters in ten are invalid. The error names the
+        remedy. Latin-1 and the like stay far below that: their invalid characters become U+FFFD, with a warning.
         """
         options = _Options(min_count, max_size, vocabulary, tokenizer, errors, threads)
         corpus, invalid = _from_file(source, options, progress=progress)
@@ -478,8 +482,11 @@ class _Options:
                     f"tokenizer must be 'whitespace', 'words', a function or a tokenizers.Tokenizer, not "
                     f"{self.tokenizer!r}"
                 )
-        elif not callable(self.tokenizer) and not hasattr(self.tokenizer, "encode_batch"):
-            raise TypeError(f"tokenizer must be a function from a text to a list of str, not {self.tokenizer!r:.60}")
+        elif not callable(self.tokenizer) and _fast_tokenizer(self.tokenizer) is None:
+            raise TypeError(
+                "tokenizer must be a function from a text to a list of str, or a tokenizer of tokenizers, transformers "
+                f"or firth.contextual, not {self.tokenizer!r:.60}"
+            )
 
     @property
     def strict(self) -> bool:
@@ -509,26 +516,6 @@ def _lower_table() -> NDArray[np.uint32]:
     word[ord("_")] = True
     lower = np.frombuffer(characters.lower().encode("utf-32-le"), "<u4")
     return np.where(word, lower, 0).astype(np.uint32)
-
-
-def _name_of(source: Source) -> str:
-    if isinstance(source, str | os.PathLike):
-        return "standard input" if source == "-" else os.fspath(source)
-    return str(getattr(source, "name", "the file object"))
-
-
-def _text_start(head: bytes, name: str) -> int:
-    """How many bytes of a file that begins so are a byte order mark; raises if it is no text to read."""
-    for mark, encoding in _BOMS.items():
-        if head.startswith(mark):
-            raise ValueError(f"{name} is {encoding}; convert it: iconv -f {encoding} -t UTF-8")
-    # The length of a JSON header, below 2^32, and the header.
-    if head[4:_HEAD] == b"\0\0\0\0{":
-        raise ValueError(
-            f"{name} is a safetensors file, not a text: a saved corpus is read by Corpus.open, a model by firth.load, "
-            "vectors by firth.load_vectors"
-        )
-    return 3 if head.startswith(b"\xef\xbb\xbf") else 0
 
 
 def _sources(source: Source | Sequence[Source]) -> list[Source]:
@@ -567,32 +554,28 @@ class _Files:
 
     def blocks(self, source: Source) -> Iterator[tuple[int, memoryview]]:
         """A file without its byte order mark, in blocks, each of which lives until the next: its position and bytes."""
-        if isinstance(source, str | os.PathLike) and source != "-":
-            with unpacking(source), open_binary(source) as file:
-                yield from self._blocks_of(file, _name_of(source))
+        name = name_of(source)
+        if not isinstance(source, str | os.PathLike) and isinstance(source.read(0), str):
+            yield from self._shares(self._text_blocks(source, name), name)
         else:
-            yield from self._blocks_of(sys.stdin.buffer if source == "-" else source, _name_of(source))
+            with open_binary(cast("PathLike | IO[bytes]", source)) as file:
+                yield from self._shares(self._byte_blocks(file, name), name)
 
-    def _blocks_of(self, file: Any, name: str) -> Iterator[tuple[int, memoryview]]:
+    def _shares(self, blocks: Iterator[memoryview], name: str) -> Iterator[tuple[int, memoryview]]:
         step = self.options.block_bytes
         at = 0
-        for block in self._text_blocks(file, name) if isinstance(file.read(0), str) else self._byte_blocks(file, name):
-            for begin in range(_text_start(bytes(block[:_HEAD]), name) if at == 0 else 0, len(block), step):
+        for block in blocks:
+            for begin in range(text_start(bytes(block[:_HEAD]), name) if at == 0 else 0, len(block), step):
                 yield at + begin, block[begin : begin + step]
             at += len(block)
             self.bar.update(len(block))
 
-    def _byte_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(max(_HEAD, self.options.block_bytes)))
+    def _byte_blocks(self, file: BinaryIO, name: str) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(max(_SHORTEST, self.options.block_bytes)))
         while True:
             n = 0
             while n < len(buffer):
-                if hasattr(file, "readinto"):
-                    got = file.readinto(buffer[n:])
-                else:
-                    data = file.read(len(buffer) - n)
-                    got = None if data is None else len(data)
-                    buffer[n : n + (got or 0)] = data or b""
+                got = file.readinto(buffer[n:])  # type: ignore[attr-defined]
                 if got is None:
                     raise BlockingIOError(f"{name} gives nothing yet and does not wait: make it blocking")
                 if not got:
@@ -604,7 +587,7 @@ class _Files:
                 return
 
     def _text_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
-        while text := file.read(max(_HEAD, self.options.block_bytes)):
+        while text := file.read(max(_SHORTEST, self.options.block_bytes)):
             try:
                 data = text.encode()
             except UnicodeEncodeError:
@@ -619,7 +602,7 @@ class _Files:
     def feed(self, counter: _core.TextCounter) -> None:
         """Everything to the counter."""
         for source in self.sources:
-            name, before = _name_of(source), counter.invalid
+            name, before = name_of(source), counter.invalid
             for i, (at, block) in enumerate(self.blocks(source)):
                 if i == 0:
                     counter.begin_file(at)
@@ -637,7 +620,7 @@ class _Files:
     def lines(self) -> Iterator[str]:
         """Every line of every file, as text, for tokenizers that are not ours."""
         for source in self.sources:
-            name, byte, line = _name_of(source), 0, 0
+            name, byte, line = name_of(source), 0, 0
             rest: list[bytes] = []  # of a line that goes on in the next block
             for at, block in self.blocks(source):
                 byte = at - sum(map(len, rest))  # where the line at hand begins
@@ -671,18 +654,29 @@ def _invalid_text(name: str, line: int, byte: int) -> ValueError:
     )
 
 
+def _fast_tokenizer(tokenizer: Any) -> Any:
+    """The ``tokenizers.Tokenizer`` that this is or that does the work in it; None if there is none."""
+    if type(tokenizer).__module__ == "firth.contextual.tokenizer":
+        return tokenizer._tokenizer
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)  # of transformers' fast tokenizers
+    return inner if hasattr(inner, "encode_batch") and hasattr(inner, "to_str") else None
+
+
 def _tokenised(texts: Iterator[str], tokenizer: Any) -> Iterator[Sequence[str]]:
-    if hasattr(tokenizer, "encode_batch"):
+    fast = _fast_tokenizer(tokenizer)
+    if fast is not None:
         # A copy, because a tokenizer may be set to cut texts at some length, or to fill them up.
-        whole = type(tokenizer).from_str(tokenizer.to_str())
+        whole = type(fast).from_str(fast.to_str())
         whole.no_truncation()
         whole.no_padding()
         while batch := list(itertools.islice(texts, _BATCH)):
             for encoding in whole.encode_batch(batch, add_special_tokens=False):
                 yield encoding.tokens
         return
+    # Those tokenizers of transformers that are written in Python give numbers when they are called.
+    tokenize = tokenizer.tokenize if hasattr(tokenizer, "convert_tokens_to_ids") else tokenizer
     for i, text in enumerate(texts):
-        tokens = tokenizer(text)
+        tokens = tokenize(text)
         if not isinstance(tokens, list | tuple):
             raise TypeError(f"the tokenizer gave a {type(tokens).__name__} for documents[{i}], not a list of str")
         yield tokens
@@ -718,7 +712,7 @@ def _count_file(
             files.feed(counter)
         else:
             surrogates = _feed_tokens(counter, _tokenised(files.lines(), options.tokenizer), options)
-    names = ", ".join(map(_name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
+    names = ", ".join(map(name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
     if surrogates:
         files.note_invalid(f"tokens of {names}", surrogates)
     return counter, names, files.invalid
@@ -761,7 +755,8 @@ def _count_iterable(documents: Any, options: _Options, *, progress: bool = False
             counter.end_file()
             invalid = texts.invalid
         elif isinstance(first[0], str):
-            invalid = _feed_tokens(counter, _tokenised(_only_texts(iterator), options.tokenizer), options)
+            given = _Strings(iterator, _fast_tokenizer(options.tokenizer) is not None, options.strict)
+            invalid = _feed_tokens(counter, _tokenised(iter(given), options.tokenizer), options) + given.invalid
         elif options.tokenizer != "whitespace":
             raise TypeError(
                 f"documents[0] is of type {type(first[0]).__name__}, but a tokenizer takes strings; give texts, or "
@@ -772,11 +767,29 @@ def _count_iterable(documents: Any, options: _Options, *, progress: bool = False
     return counter, invalid
 
 
-def _only_texts(documents: Iterator[Any]) -> Iterator[str]:
-    for i, text in enumerate(documents):
-        if not isinstance(text, str):
-            raise TypeError(f"documents[{i}] is of type {type(text).__name__}, not a string as documents[0] is")
-        yield text
+@dataclasses.dataclass
+class _Strings:
+    """Documents that must be strings; with `clean`, their lone surrogates are replaced, or refused if `strict`."""
+
+    documents: Iterator[Any]
+    clean: bool
+    strict: bool
+    invalid: int = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for i, text in enumerate(self.documents):
+            if not isinstance(text, str):
+                raise TypeError(f"documents[{i}] is of type {type(text).__name__}, not a string as documents[0] is")
+            if self.clean:
+                replaced, n = _tokens.replace_surrogates(text)
+                if n and self.strict:
+                    raise ValueError(
+                        f"documents[{i}] holds a lone surrogate, which is no text; replace it, or give errors='replace'"
+                    )
+                self.invalid += n
+                yield replaced
+            else:
+                yield text
 
 
 def _finish(counter: _core.TextCounter, options: _Options, name: str, invalid: int) -> Corpus:
@@ -834,7 +847,7 @@ def _estimate_memory(path: PathLike, options: _Options) -> dict[str, int]:
             file.seek(start)
             data = file.read(size if len(starts) == 1 else sample)
             if start == 0:
-                data = data[_text_start(data[:_HEAD], str(path)) :]
+                data = data[text_start(data[:_HEAD], str(path)) :]
             sampled += len(data)
             for counter in [whole] if i % 2 else [whole, half]:
                 counter.begin_file(0)

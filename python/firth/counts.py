@@ -236,7 +236,7 @@ class Cooccurrences:
         Parameters
         ----------
         path
-            The file of records.
+            The file of records, plain or compressed.
         vocabulary
             The words, in the order of the file that GloVe's ``vocab_count`` wrote.
 
@@ -245,9 +245,8 @@ class Cooccurrences:
         ValueError
             If the file does not hold whole records, or one of them names a word that the vocabulary lacks.
         """
-        path = Path(path)
-        mapped = path.is_file() and path.stat().st_size > 0  # a pipe has no size, and holds something all the same
-        raw = np.memmap(path, np.uint8, "r") if mapped else np.frombuffer(path.read_bytes(), np.uint8)
+        raw = np.frombuffer(files.contents(path), np.uint8)
+        path = files.name_of(path)
         if len(raw) % _GLOVE.itemsize:
             raise ValueError(f"{path} does not hold whole records of {_GLOVE.itemsize} bytes: it has {len(raw)}")
         records = raw.view(_GLOVE)

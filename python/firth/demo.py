@@ -15,6 +15,7 @@ import click
 from tqdm import tqdm
 
 from firth.corpus import Corpus
+from firth.files import PathLike, name_of
 from firth.models import Word2Vec
 from firth.vectors import Vectors
 
@@ -27,13 +28,13 @@ _ASKED = ("list", "socket", "left", "red", "month", "encode")  # frequent in Pyt
 _SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
 
 
-def run(file: Path | None, output: Path, epochs: int | None) -> None:
+def run(file: PathLike | None, output: Path, epochs: int | None) -> None:
     """Show the whole way, from text to saved vectors, on stdout; progress bars go to stderr if that is a terminal.
 
     Parameters
     ----------
     file
-        A text; None for the documentation of Python itself.
+        A text, or "-" for standard input; None for the documentation of Python itself.
     output
         Where the vectors are saved.
     epochs
@@ -44,7 +45,7 @@ def run(file: Path | None, output: Path, epochs: int | None) -> None:
     OSError, ValueError
         If the file cannot be read, or holds no word often enough.
     """
-    bars = sys.stderr.isatty()
+    bars = sys.stderr is not None and sys.stderr.isatty()
     _title("Text")
     if file is None:
         texts = python_documentation(bars)
@@ -53,7 +54,7 @@ def run(file: Path | None, output: Path, epochs: int | None) -> None:
     else:
         min_count = 5
         corpus = Corpus.from_file(file, min_count=min_count, tokenizer="words", progress=bars)
-        _say(f"{file}, in lower case and split into words.")
+        _say(f"{name_of(file)}, in lower case and split into words.")
     read, words = corpus.report, corpus.vocabulary.words
     _say(
         f"{counted(read.tokens_read, 'word')}, {read.distinct_words_read:,} different. Without the rare ones, seen less"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -293,19 +294,19 @@ def _spearman(x: list[float], y: list[float]) -> float:
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, blank ones left out."""
-    with files.open_binary(path) as file:
+    with files.open_text(path) as file:
         for number, line in enumerate(file, 1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                text = line.decode().strip()
             except UnicodeDecodeError:
-                raise ValueError(f"{path}, line {number} is not UTF-8: {line!r}") from None
+                raise ValueError(f"{files.name_of(path)}, line {number} is not UTF-8: {line!r}") from None
             if text:
                 yield number, text
 
 
-def _read_pairs(path: Path) -> Iterator[Triple]:
+def _read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
     first = True
     for number, line in _lines(path):
         if line.startswith("#"):
@@ -323,10 +324,10 @@ def _read_pairs(path: Path) -> Iterator[Triple]:
                 if np.isfinite(score):
                     yield parts[0], parts[1], score
                     continue
-        raise ValueError(f"{path}, line {number} should be two words and a score: {line!r}")
+        raise ValueError(f"{files.name_of(path)}, line {number} should be two words and a score: {line!r}")
 
 
-def _read_questions(path: Path) -> dict[str, list[Question]]:
+def _read_questions(path: files.PathLike | IO[bytes]) -> dict[str, list[Question]]:
     sections: dict[str, list[Question]] = {}
     section: list[Question] | None = None
     for number, line in _lines(path):
@@ -335,8 +336,8 @@ def _read_questions(path: Path) -> dict[str, list[Question]]:
             continue
         words = line.split()
         if len(words) != 4:
-            raise ValueError(f"{path}, line {number} should be four words, or ': section': {line!r}")
+            raise ValueError(f"{files.name_of(path)}, line {number} should be four words, or ': section': {line!r}")
         if section is None:
-            raise ValueError(f"{path}, line {number} comes before the first ': section': {line!r}")
+            raise ValueError(f"{files.name_of(path)}, line {number} comes before the first ': section': {line!r}")
         section.append((words[0], words[1], words[2], words[3]))
     return sections

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 import numpy as np
@@ -122,6 +121,9 @@ class FastTextFile:
                 f"counts must be int64 of {len(self.words)} words and {len(self.labels)} labels, "
                 f"not {self.counts.dtype} of shape {self.counts.shape}"
             )
+        if self.counts.min(initial=0) < 0:
+            raise ValueError(f"counts must not be negative: that of entry {int(self.counts.argmin()) + 1} is "
+                             f"{self.counts.min()}")  # fmt: skip
         n_ngrams = self.bucket
         if self.pruned is not None:
             if self.pruned.dtype != np.int32 or self.pruned.ndim != 2 or self.pruned.shape[1] != 2:
@@ -233,7 +235,7 @@ _NUMBERS = tuple(name for name in _FIELDS if name not in ("loss", "model", "samp
 class _Source:
     """A file's bytes, taken one piece after the other."""
 
-    def __init__(self, path: Path, data: bytes | mmap.mmap) -> None:
+    def __init__(self, path: str, data: bytes | mmap.mmap) -> None:
         self.path = path
         self.data = data
         self.at = 0
@@ -271,7 +273,7 @@ def read(path: files.PathLike) -> FastTextFile:
     Parameters
     ----------
     path
-        A .bin or .ftz file, of version 11 or 12. One that is packed (.gz, .bz2, .xz, .zst) is unpacked into memory.
+        A .bin or .ftz file, of version 11 or 12. A compressed one is decompressed into memory.
 
     Returns
     -------
@@ -285,14 +287,12 @@ def read(path: files.PathLike) -> FastTextFile:
     ValueError
         Naming the file and the place, if it is no fastText model, is cut short or damaged.
     """
-    path = Path(path)
-    with files.open_binary(path) as file:
-        if files.is_compressed(path):
-            with files.unpacking(path):
-                return _read(_Source(path, file.read()))
-        if path.stat().st_size == 0:
-            raise ValueError(f"{path} is empty, not a fastText model")
-        return _read(_Source(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    return parse(files.contents(path), files.name_of(path))
+
+
+def parse(data: bytes | mmap.mmap, name: str) -> FastTextFile:
+    """`read` for the bytes of a file; `name` is what messages call it."""
+    return _read(_Source(name, data))
 
 
 def decoded(path: files.PathLike, model: FastTextFile, *, stacklevel: int) -> tuple[list[str], list[str]]:
@@ -308,6 +308,8 @@ def decoded(path: files.PathLike, model: FastTextFile, *, stacklevel: int) -> tu
 
 
 def _read(source: _Source) -> FastTextFile:
+    if not source.data:
+        raise ValueError(f"{source.path} is not a fastText model: it is empty")
     if source.data[:4] != MAGIC:
         raise ValueError(f"{source.path} is not a fastText model: it does not begin with the bytes {MAGIC.hex(' ')}")
     source.skip(4, "the signature")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
+import io
 import itertools
 import json
 import lzma
 import math
+import mmap as memory_map
 import operator
 import os
 import secrets
 import struct
+import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -38,54 +42,345 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-def open_binary(path: PathLike) -> BinaryIO:
-    """Open a file for reading bytes, unpacked if its name ends in .gz, .bz2, .xz or .zst."""
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give the files in it, one by one")
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if suffix == ".bz2":
-        return cast(BinaryIO, bz2.open(path, "rb"))
-    if suffix == ".xz":
-        return cast(BinaryIO, lzma.open(path, "rb"))
-    if suffix == ".zst":
-        return _open_zstd(path)
-    return path.open("rb")
+# ---- opening
 
 
-_PACKED = {".gz", ".bz2", ".xz", ".zst"}
+def name_of(source: PathLike | IO[Any]) -> str:
+    """What messages call a file: its path, "standard input" for "-", or the name of an open file."""
+    if isinstance(source, str | os.PathLike):
+        return "standard input" if source == "-" else os.fspath(source)
+    return str(getattr(source, "name", "the file object"))
+
+
+def standard_input() -> BinaryIO:
+    """The bytes of standard input.
+
+    Raises
+    ------
+    OSError
+        If it is closed.
+    """
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed", "standard input")
+    return cast(BinaryIO, sys.stdin.buffer)
+
+
+def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
+    """Open a file for reading bytes. A compressed one is decompressed while it is read.
+
+    Parameters
+    ----------
+    source
+        A path; "-", the string, for standard input; or an open binary file, which is read from where it stands and
+        stays open.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or its name ends in .gz, .bz2, .xz or .zst and its contents are not compressed. While
+        it is read: if it is damaged or cut short. The error names the file.
+
+    Notes
+    -----
+    The first bytes tell gzip, bzip2, xz and Zstandard, whatever the name. Only what may still begin a compressed file
+    is read ahead, so that a line that somebody types is there at once.
+    """
+    name = name_of(source)
+    owned = False
+    if not isinstance(source, str | os.PathLike):
+        file = cast(BinaryIO, source)
+    elif source == "-":
+        file = standard_input()
+    else:
+        if Path(source).is_dir():
+            raise IsADirectoryError(f"{name} is a directory; give the files in it, one by one")
+        file, owned = Path(source).open("rb"), True  # noqa: SIM115
+    try:
+        head = _read_head(file)
+        kind = _compression(head)
+        if kind is None and owned and head and named_compressed(name):
+            raise OSError(
+                f"{name} is damaged, or not what its name says: it is not compressed. If it is text, rename it"
+            )
+        if kind is None and owned and file.seekable():
+            file.seek(0)
+            return file
+        rest = io.BufferedReader(_Rest(head, file, owned), _BUFFER)
+        return rest if kind is None else io.BufferedReader(_Decompressed(kind, rest, name), _BUFFER)
+    except BaseException:
+        if owned:
+            file.close()
+        raise
+
+
+def open_text(source: PathLike | IO[bytes]) -> BinaryIO:
+    """`open_binary` for text in UTF-8, behind its byte order mark.
+
+    Raises
+    ------
+    ValueError
+        If the file is not text, as `text_start` has it.
+    """
+    file = cast(io.BufferedReader, open_binary(source))
+    try:
+        file.read(text_start(file.peek(), name_of(source)))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def contents(source: PathLike | IO[bytes]) -> bytes | memory_map.mmap:
+    """All bytes of a file: mapped if they lie on disk as they are, else read into memory, decompressed."""
+    with open_binary(source) as file:
+        if isinstance(source, str | os.PathLike) and isinstance(getattr(file, "raw", None), io.FileIO):
+            size = os.fstat(file.fileno()).st_size
+            return memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ) if size else b""
+        return file.read()
+
+
+# How compressed files begin: gzip, with the only method there is; bzip2, with its level and the mark of a block or of
+# the end; xz; Zstandard, whose files may begin with a frame that readers skip.
+_MAGIC = {
+    b"\x1f\x8b\x08": "gzip",
+    **{b"BZh%d%s" % (level, mark): "bz2" for level in range(1, 10) for mark in (b"1AY&SY", b"\x17rE8P\x90")},
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    **{b"%c\x2a\x4d\x18" % first: "zstd" for first in range(0x50, 0x60)},
+}
+_BUFFER = 1 << 18  # bytes decompressed at once
+_ZSTD_STEP = 1 << 13  # compressed bytes taken at once: they may stand for 256 MB at the most
+
+
+def _compression(head: bytes) -> str | None:
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def _read_head(file: BinaryIO) -> bytes:
+    """Bytes from the start of a file, as long as they may be those of a compressed one."""
+    head = b""
+    while any(len(head) < len(magic) and magic.startswith(head) for magic in _MAGIC):
+        byte = file.read(1)
+        if not byte:
+            break
+        head += byte
+    return head
 
 
 def is_compressed(path: PathLike) -> bool:
-    """Whether `open_binary` unpacks this file."""
-    return Path(path).suffix.lower() in _PACKED
+    """Whether this is an ordinary file whose contents are compressed."""
+    if not Path(path).is_file():  # a pipe would lose the bytes that are looked at
+        return False
+    with Path(path).open("rb") as file:
+        return _compression(_read_head(file)) is not None
 
 
-def _open_zstd(path: Path) -> BinaryIO:
+def named_compressed(path: PathLike) -> bool:
+    """Whether a file's name promises that its contents are compressed."""
+    return Path(path).suffix.lower() in (".gz", ".bz2", ".xz", ".zst")
+
+
+class _Rest(io.RawIOBase):
+    """A file from its beginning, of which some bytes were read already."""
+
+    def __init__(self, head: bytes, file: BinaryIO, owned: bool) -> None:
+        self._head, self._file, self._owned = head, file, owned
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def readinto(self, buffer: Any) -> int | None:
+        head, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        data: bytes | None = b""
+        if len(head) < len(buffer) and not head.endswith(b"\n"):  # whoever types a line waits for no second one
+            data = getattr(self._file, "read1", self._file.read)(len(buffer) - len(head))
+        if data is None and not head:
+            return None
+        data = head + (data or b"")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if self._owned:
+            self._file.close()
+        super().close()
+
+
+class _Decompressed(io.RawIOBase):
+    """What a compressed file holds; each error of a decompressor becomes an OSError with the file's name."""
+
+    def __init__(self, kind: str, file: BinaryIO, name: str) -> None:
+        openers: dict[str, Callable[[BinaryIO, str], Any]] = {
+            "gzip": lambda file, _: gzip.GzipFile(fileobj=file, mode="rb"),
+            "bz2": lambda file, _: bz2.BZ2File(file, "rb"),
+            "xz": lambda file, _: lzma.LZMAFile(file, "rb"),  # noqa: SIM115
+            "zstd": _open_zstd,
+        }
+        self._file, self._name = file, name
+        self._stream = openers[kind](file, name)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data: bytes = self._stream.read(len(buffer))
+        except Exception as error:
+            known = isinstance(error, EOFError | zlib.error | lzma.LZMAError)
+            # bz2's own is an OSError that no system call gave; zstd's library need not be there to be named here.
+            bare = isinstance(error, OSError) and error.errno is None and not isinstance(error, BlockingIOError)
+            if not (known or bare or type(error).__name__ == "ZstdError"):
+                raise
+            raise OSError(f"{self._name} is damaged or cut short: {error}") from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._file.close()
+        super().close()
+
+
+def _open_zstd(file: BinaryIO, name: str) -> Any:
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]  # Python 3.14 and newer
     except ImportError:
         try:
-            import zstandard as zstd
+            import zstandard
         except ImportError:
-            raise ImportError(f"reading {path} needs zstandard: pip install 'firth[zstd]'") from None
-    return cast(BinaryIO, zstd.open(path, "rb"))
+            raise ImportError(f"reading {name} needs zstandard: pip install 'firth[zstd]'") from None
+        return io.BufferedReader(_ZstdFrames(file, zstandard.ZstdDecompressor()))
+    return zstd.ZstdFile(file, "rb")
 
 
-@contextlib.contextmanager
-def unpacking(path: PathLike) -> Iterator[None]:
-    """Turn what the unpackers raise at damaged data, each an error of its own kind, into an OSError with the name."""
-    try:
-        yield
-    except Exception as error:
-        known = isinstance(error, EOFError | zlib.error | lzma.LZMAError)
-        # bz2's own is an OSError that no system call gave; zstd's library need not be there to be named here.
-        bare = isinstance(error, OSError) and error.errno is None and not isinstance(error, BlockingIOError)
-        if not (known or bare or type(error).__name__ == "ZstdError"):
-            raise
-        raise OSError(f"{path} is damaged, or not what its name says: {error}") from None
+class _ZstdFrames(io.RawIOBase):
+    """All frames of a Zstandard file, whose end must be the end of one: zstandard's own reader does not look."""
+
+    def __init__(self, file: BinaryIO, decompressor: Any) -> None:
+        self._file, self._decompressor = file, decompressor
+        self._frame: Any = None  # which is being read
+        self._rest = b""  # compressed bytes behind the last frame
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._rest or self._file.read(_ZSTD_STEP)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the file ends within a frame")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._ready = memoryview(self._frame.decompress(data))
+            self._rest = b""
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        n = min(len(buffer), len(self._ready))
+        buffer[:n] = self._ready[:n]
+        self._ready = self._ready[n:]
+        return n
+
+
+# ---- what is text
+
+_EXAMINED = 1 << 16  # bytes of a file that decide whether it is text
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+UTF8_MARK = b"\xef\xbb\xbf"
+# Control characters but white space, the separators (28 to 31) that str.split knows, and the escapes of terminals.
+_CONTROL = bytes([*range(9), *range(14, 27), 127])
+_KNOWN = {
+    b"PK\x03\x04": "a zip archive (or a document that is one, such as .docx); extract the text in it",
+    b"%PDF-": "a PDF document; extract its text",
+    b"PAR1": "a Parquet file; give its column of texts to from_iterable",
+    b"\x93NUMPY": "an array of NumPy",
+    **{b"\x80%c" % protocol: "a pickle, which firth never opens" for protocol in range(2, 6)},
+}
+
+
+def text_start(head: bytes, name: str) -> int:
+    """How many bytes of a text that begins so are a byte order mark.
+
+    Parameters
+    ----------
+    head
+        The first 64 KiB of the file, or all of it if it is shorter.
+    name
+        What the error calls the file.
+
+    Raises
+    ------
+    ValueError
+        If it is not text in UTF-8, with what it seems to be and the remedy.
+
+    Notes
+    -----
+    Real texts have flaws, which are replaced and counted elsewhere: a line in another encoding, Latin-1 throughout, a
+    stray NUL. A file is not text if more than one byte in a thousand is NUL, more than one in a hundred a control
+    character, or more than three characters in ten are invalid. Text in Latin-1 and its like has fewer than two such
+    characters in ten in every language with Latin letters. Cyrillic, Greek or Chinese text in encodings of their own
+    has far more, and would give words of nothing but U+FFFD.
+    """
+    problem = not_text(head)
+    if problem:
+        raise ValueError(f"{name} is {problem}")
+    return len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
+
+
+def not_text(head: bytes) -> str:
+    """What a file that begins so is instead of text in UTF-8, and the remedy; empty if it is text."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if head.startswith(mark):
+            return f"{encoding}; convert it: iconv -f {encoding} -t UTF-8"
+    if head[4:9] == b"\0\0\0\0{":  # the length of a JSON header, below 2^32, and the header
+        return (
+            "a safetensors file, not a text: a saved corpus is read by Corpus.open, a model by firth.load, vectors by "
+            "firth.load_vectors"
+        )
+    for magic, known in _KNOWN.items():
+        if head.startswith(magic):
+            return f"not text: it is {known}"
+    if head[257:262] == b"ustar":
+        return "not text: it is a tar archive; extract the files in it"
+    head = head[:_EXAMINED]
+    nul = head.count(0)
+    control = len(head) - len(head.translate(None, _CONTROL))
+    if control > max(1, len(head) / 5) and (encoding := _wide_encoding(head)):
+        return f"{encoding} without a byte order mark; convert it: iconv -f {encoding} -t UTF-8"
+    characters = head.decode(errors="replace")
+    invalid = characters.count("\ufffd") - head.count(b"\xef\xbf\xbd")
+    if nul > max(1, len(head) / 1000) or control > max(1, len(head) / 100):
+        what = f"{control:,} of its first {len(head):,} bytes are control characters or NUL"
+    elif invalid > max(15, 0.3 * len(characters)):
+        what = f"{invalid:,} of its first {len(characters):,} characters are invalid"
+    else:
+        return ""
+    return f"not text in UTF-8: {what}. If it is text in another encoding, convert it: iconv -f ENCODING -t UTF-8"
+
+
+def _wide_encoding(head: bytes) -> str:
+    """UTF-16 or UTF-32 without a mark, if a file with many control characters and NULs is text in one of them."""
+    head = head[: len(head) // 4 * 4] or head[: len(head) // 2 * 2]
+    for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        text = head.decode(encoding, errors="replace")
+        # Hardly any bytes are UTF-32 by chance. In UTF-16 a byte is a control character or NUL where the character is
+        # Latin, Greek, Cyrillic, Hebrew or Arabic; in the other byte order these would be Chinese ones.
+        beyond = "\ufffd" if "32" in encoding else "\u0800"
+        if "\0" not in text and sum(letter < beyond for letter in text) > 0.8 * len(text):
+            return encoding
+    return ""
+
+
+# ---- writing
 
 
 @contextlib.contextmanager
@@ -94,8 +389,15 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
 
     On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays as it was. A file
     that is replaced keeps its mode; a symbolic link keeps pointing to the file. What is no ordinary file, such as a
-    pipe or a terminal, is written to as it is.
+    pipe or a terminal, is written to as it is; so is "-", the string: standard output.
     """
+    if path == "-":
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed", "standard output")
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     place = Path(path)
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a directory; give a file name")
@@ -176,13 +478,17 @@ def write_tensors(
                 file.write(np.ascontiguousarray(array[start : start + step]).data.cast("B"))
 
 
-def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_tensors(
+    path: PathLike, *, mmap: bool = False, data: bytes | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read what `write_tensors`, or any writer of safetensors, wrote.
 
     Parameters
     ----------
     path
         A safetensors file.
+    data
+        The file's bytes, if they were read from a pipe: `path` then only names it in errors.
     mmap
         Map the arrays read-only instead of reading them: nothing is loaded until it is looked at.
 
@@ -196,26 +502,31 @@ def read_tensors(path: PathLike, *, mmap: bool = False) -> tuple[dict[str, NDArr
     ValueError
         If the file is not a whole safetensors file of types that firth knows.
     """
-    path = Path(path)
-    with path.open("rb") as file:  # and from here on the file itself: under its name another may appear meanwhile
-        size = os.fstat(file.fileno()).st_size
+    shown = name_of(path)
+    # From here on the file itself: under its name another one may appear meanwhile.
+    with Path(path).open("rb") if data is None else io.BytesIO(data) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
         start = file.read(8)
+        if _compression(start):
+            raise ValueError(f"{shown} is compressed; decompress it first: a safetensors file is read in place")
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > size - 8:
-            refuse_pointer(path)
-            raise ValueError(f"{path} is not a safetensors file, or it is cut short")
+            if data is None:
+                refuse_pointer(path)
+            raise ValueError(f"{shown} is not a safetensors file, or it is cut short")
         try:
             header = json.loads(file.read(length))
             raw = header.pop("__metadata__", {})
             if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
                 raise TypeError("its metadata are not strings by name")
             tensors = {
-                name: _read_tensor(path, file, 8 + length, size, name, entry, mmap) for name, entry in header.items()
+                name: _read_tensor(shown, file, 8 + length, size, name, entry, mmap) for name, entry in header.items()
             }
         except KeyError as error:
-            raise ValueError(f"{path} holds something that firth does not read: {error}") from None
+            raise ValueError(f"{shown} holds something that firth does not read: {error}") from None
         except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, OverflowError, RecursionError):
-            raise ValueError(f"{path} is not a safetensors file: its header is not the JSON it should be") from None
+            raise ValueError(f"{shown} is not a safetensors file: its header is not the JSON it should be") from None
     return tensors, {key: _decoded(value) for key, value in raw.items()}
 
 
@@ -259,24 +570,32 @@ def read_own(path: PathLike, kind: str, *, mmap: bool = False) -> tuple[dict[str
 
 
 def _read_tensor(
-    path: Path, file: IO[bytes], start: int, size: int, name: str, entry: dict[str, Any], mmap: bool
+    path: str, file: IO[bytes], start: int, size: int, name: str, entry: dict[str, Any], mmap: bool
 ) -> NDArray[Any]:
     """One tensor, whose header is `entry`, of a file of `size` bytes with the tensors from byte `start` on."""
     if entry["dtype"] == "BF16":  # the upper half of a float32, which NumPy has no name for
         halves = _read_tensor(path, file, start, size, name, {**entry, "dtype": "U16"}, mmap)
         return (halves.astype("<u4") << 16).view("<f4")
     dtype, shape = _DTYPES[entry["dtype"]], tuple(map(operator.index, entry["shape"]))
-    begin, end = map(operator.index, entry["data_offsets"])
+    offsets = [operator.index(offset) for offset in entry["data_offsets"]]
+    if len(offsets) != 2 or len(shape) > 32:  # NumPy of any version has so many dimensions
+        raise ValueError(f"{path} is damaged: tensor {name!r} has {len(offsets)} offsets and {len(shape)} dimensions")
+    begin, end = offsets
     if not 0 <= begin <= end <= size - start or min(shape, default=0) < 0:
         raise ValueError(f"{path} is cut short: tensor {name!r} does not lie inside it")
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{path} is damaged: tensor {name!r} has {end - begin} bytes, not those of shape {shape}")
     if begin == end:
+        if max(shape) > np.iinfo(np.intp).max // dtype.itemsize:
+            raise ValueError(f"{path} is damaged: tensor {name!r} has the shape {shape}")
         return np.empty(shape, dtype)
     if mmap:
         return np.memmap(file, dtype, "r", start + begin, shape)
     file.seek(start + begin)
-    return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+    array = np.empty(math.prod(shape), dtype)
+    if file.readinto(array.data.cast("B")) != array.nbytes:  # type: ignore[attr-defined]
+        raise ValueError(f"{path} was cut short while it was read")
+    return array.reshape(shape)
 
 
 def _decoded(value: str) -> Any:
@@ -308,7 +627,7 @@ def unpack_words(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
     packed, ends = tensors["words"], tensors["word_offsets"]
     if packed.dtype != np.uint8 or ends.dtype != np.int64 or ends.ndim != 1 or packed.ndim != 1:
         raise TypeError("words are not packed as bytes and offsets")
-    if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(packed) or (np.diff(ends) < 0).any():
-        raise TypeError("the words' offsets do not run through their bytes")
+    if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(packed) or (ends[1:] < ends[:-1]).any():
+        raise TypeError(f"word_offsets must rise from 0 to {len(packed)}, the bytes of words")
     data, offsets = packed.tobytes(), ends.tolist()
     return [data[begin:end].decode() for begin, end in itertools.pairwise(offsets)]

@@ -26,6 +26,7 @@ Table = tuple[list[str], Matrix]
 Errors = Literal["strict", "skip"]
 
 _HEAD = 1 << 20  # bytes that a format is told by
+_LARGEST = 1 << 28  # numbers of a vector
 _LISTED = 5  # bad lines that a message spells out
 _CHUNK = 1 << 18  # numbers formatted at once: a megabyte
 _MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before UTF-8
@@ -37,7 +38,9 @@ _WHITE = re.compile(rb"[ \t\n\r\v\f]")
 class Request:
     """What to read, and how."""
 
-    path: Path
+    source: files.PathLike
+    path: str  # as messages name it
+    data: bytes | mmap.mmap  # all of the file, decompressed
     limit: int | None
     errors: Errors
     mmap: bool
@@ -52,6 +55,8 @@ class Format:
     ----------
     name
         As in ``load_vectors(path, format=...)``.
+    text
+        Whether it is text, which may go to standard output.
     suffixes
         File names by which it is chosen for writing, before any ".gz".
     sniff
@@ -61,10 +66,11 @@ class Format:
     """
 
     name: str
+    text: bool
     suffixes: tuple[str, ...]
     sniff: Callable[[bytes], bool]
     read: Callable[[Request], Table]
-    write: Callable[[Path, list[str], Matrix], None]
+    write: Callable[[files.PathLike, list[str], Matrix], None]
 
 
 def read(
@@ -80,18 +86,15 @@ def read(
         raise ValueError(f"errors must be 'strict' or 'skip', not {errors!r}")
     if limit is not None:
         limit = whole_number("limit", limit)
-    path = Path(path)
-    if format is None:
-        head = _head_of(path)
-        told = _tell(head)
-        if told is None:
-            raise ValueError(f"{path} is in none of the formats that firth knows: {_names()}{_guess(head)}")
-        chosen = told
-    else:
-        chosen = _named(format)
-    if mmap and chosen.name != "safetensors":
-        raise ValueError(f"{path}: mmap=True needs a safetensors file; {chosen.name} has to be read")
-    request = Request(path, limit, errors, mmap)
+    wanted = None if format is None else named(format)
+    data = files.contents(path)
+    shown = files.name_of(path)
+    chosen = _tell(data[:_HEAD]) if wanted is None else wanted
+    if chosen is None:
+        raise ValueError(f"{shown} is in none of the formats that firth knows: {_names()}{_guess(data[:_HEAD])}")
+    if mmap and (chosen.name != "safetensors" or path == "-"):
+        raise ValueError(f"{shown}: mmap=True needs a safetensors file; {chosen.name} has to be read")
+    request = Request(path, shown, data, limit, errors, mmap)
     table = chosen.read(request)
     for text in request.warnings:
         warnings.warn(text, stacklevel=3)  # where load_vectors is called
@@ -100,16 +103,25 @@ def read(
 
 def write(path: files.PathLike, words: list[str], matrix: Matrix, *, format: str | None = None) -> None:
     """Write words and matrix; see `Vectors.save` for the parameters."""
-    path = Path(path)
-    chosen = by_suffix(path) if format is None else _named(format)
+    chosen = by_suffix(path) if format is None else named(format)
+    check_stream(path, chosen)
     chosen.write(path, words, matrix)
 
 
+def check_stream(path: files.PathLike, chosen: Format) -> None:
+    """Raise ValueError if this format cannot be written to standard output."""
+    if path == "-" and not chosen.text:
+        allowed = " and ".join(one.name for one in FORMATS if one.text)
+        raise ValueError(f"standard output takes text alone, {allowed}, not {chosen.name}; give a file name")
+
+
 def by_suffix(path: files.PathLike) -> Format:
-    """Format in which a file of this name is written; ValueError if the name says none."""
+    """Format in which a file of this name is written, text for standard output; ValueError if the name says none."""
+    if path == "-":
+        return named("word2vec-text")
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if files.is_compressed(path):
+    if files.named_compressed(path):
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
     chosen = next((one for one in FORMATS if suffix in one.suffixes), None)
@@ -121,12 +133,8 @@ def by_suffix(path: files.PathLike) -> Format:
 
 def tell(path: files.PathLike) -> Format | None:
     """Format that a file seems to be in, by its first bytes; None if it is none of them."""
-    return _tell(_head_of(Path(path)))
-
-
-def _head_of(path: Path) -> bytes:
     with files.open_binary(path) as file:
-        return file.read(_HEAD)
+        return _tell(file.read(_HEAD))
 
 
 def _tell(head: bytes) -> Format | None:
@@ -137,7 +145,8 @@ def _names() -> str:
     return ", ".join(repr(one.name) for one in FORMATS)
 
 
-def _named(name: str) -> Format:
+def named(name: str) -> Format:
+    """Format of this name; ValueError if there is none."""
     for one in FORMATS:
         if one.name == name:
             return one
@@ -145,9 +154,12 @@ def _named(name: str) -> Format:
 
 
 def _guess(head: bytes) -> str:
-    if head[:2] == b"\x80\x04" or head[:2] == b"\x80\x05" or head[:2] == b"\x80\x02":
+    if not head:
+        return "; it is empty"
+    if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5":
         return "; it looks like a pickle, which firth never opens: save it with its own library as word2vec text"
-    return "; it is empty" if not head else ""
+    problem = files.not_text(head)
+    return f"; it is {problem}" if problem else ""
 
 
 # ---- telling formats apart
@@ -187,6 +199,9 @@ def _sniff_text(head: bytes) -> bool:
     if not header:
         return False
     body = head[header.end() :]
+    lines = [line.split() for line in body.split(b"\n", 2) if line.strip()]
+    if len(lines) == 1 and len(lines[0]) == 2 and int(header[2]) > 1 and _is_number(lines[0][1]):
+        return True  # which is cut short within its first row, behind the first number
     # Rows need not have as many numbers as the header promises: that is an error to report, not another format. Only
     # where they have a single one may the "header" be the first row of a file without one.
     return _looks_like_rows(body, min(2, int(header[2]))) or (int(header[1]) == 0 and not body.strip())
@@ -204,54 +219,46 @@ def _sniff_glove(head: bytes) -> bool:
 # ---- text
 
 
-@contextlib.contextmanager
-def _bytes_of(path: Path) -> Iterator[bytes | mmap.mmap]:
-    """A file's bytes: mapped, or read if it has to be unpacked."""
-    if files.is_compressed(path):
-        with files.open_binary(path) as file:
-            data = file.read()
-        yield data
-        return
-    with files.open_binary(path) as file:
-        if path.stat().st_size == 0:
-            yield b""
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            yield mapped
-
-
 def _read_text(request: Request) -> Table:
-    with _bytes_of(request.path) as data:
-        header = _HEADER.match(data)
-        if not header:
-            raise ValueError(
-                f"{request.path}: line 1 should be the header of word2vec's text format, two whole numbers; it is "
-                f"{_shown(data[:80])}. Without a header the format is 'glove'"
-            )
-        size = int(header[2])
-        if (
-            2 * size > len(data) and int(header[1]) > 0
-        ):  # a digit and a blank each, at the least: nothing is allocated on such a word
-            raise ValueError(
-                f"{request.path}: the header promises vectors of {size} numbers, more than the file can hold"
-            )
-        rows = _parse_rows(request, data, header.end(), size)
-        found, promised = len(rows.spans), int(header[1])
-        expected = promised if request.limit is None else min(promised, request.limit)
-        if found != expected and (request.limit is None or found < expected):
-            rows.wrong = f"the header promises {_count(promised, 'word')} and is followed by {_count(found, 'line')}"
-        return _assemble(request, data, rows)
+    data = request.data
+    header = _HEADER.match(data)
+    if not header:
+        raise ValueError(
+            f"{request.path}: line 1 should be the header of word2vec's text format, two whole numbers; it is "
+            f"{_shown(data[:80])}. Without a header the format is 'glove'"
+        )
+    promised, size = int(header[1]), int(header[2])
+    _check_size(request, promised, size, 2)  # a digit and a blank each, at the least
+    rows = _parse_rows(request, data, header.end(), size)
+    found = len(rows.spans)
+    expected = promised if request.limit is None else min(promised, request.limit)
+    if found != expected and (request.limit is None or found < expected):
+        rows.wrong = f"the header promises {_count(promised, 'word')} and is followed by {_count(found, 'line')}"
+    return _assemble(request, data, rows)
+
+
+def _check_size(request: Request, rows: int, size: int, least: int) -> None:
+    """Look at the size of vectors before memory is allocated for it; a number takes `least` bytes of the file."""
+    if size < 1:
+        raise ValueError(f"{request.path}: vectors must have at least 1 number each, not {size}")
+    if (least * size > len(request.data) and rows > 0) or size > _LARGEST:
+        raise ValueError(
+            f"{request.path}: the header promises vectors of {size} numbers, more than the file can hold: it is "
+            "damaged or cut short"
+        )
 
 
 def _read_glove(request: Request) -> Table:
-    with _bytes_of(request.path) as data:
-        # Words may contain blanks, so the number of fields that most lines have decides.
-        counts = Counter(len(line.split()) for line in data[:_HEAD].split(b"\n")[:1000] if line.strip())
-        if not counts:
-            raise ValueError(f"{request.path} has no vectors: it is empty")
-        start = len(_MARK) if data[: len(_MARK)] == _MARK else 0
-        rows = _parse_rows(request, data, start, max(counts, key=lambda n: (counts[n], -n)) - 1)
-        return _assemble(request, data, rows)
+    data = request.data
+    # Words may contain blanks, so the number of fields that most lines have decides.
+    counts = Counter(len(line.split()) for line in data[:_HEAD].split(b"\n")[:1000] if line.strip())
+    if not counts:
+        raise ValueError(f"{request.path} has no vectors: it is empty")
+    start = len(_MARK) if data[: len(_MARK)] == _MARK else 0
+    size = max(counts, key=lambda n: (counts[n], -n)) - 1
+    _check_size(request, 1, size, 2)
+    rows = _parse_rows(request, data, start, size)
+    return _assemble(request, data, rows)
 
 
 @dataclass
@@ -270,8 +277,6 @@ class _Rows:
 
 
 def _parse_rows(request: Request, data: bytes | mmap.mmap, start: int, size: int) -> _Rows:
-    if size < 1:
-        raise ValueError(f"{request.path}: vectors must have at least 1 number each, not {size}")
     limit = -1 if request.limit is None else request.limit
     matrix, spans, status = _core.parse_text(
         data, start=start, vector_size=size, limit=limit, threads=default_threads()
@@ -296,7 +301,8 @@ def _line_problem(line: bytes, status: int, size: int) -> str:
 
 
 def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+    several = what[:-1] + "ies" if what.endswith("y") else what + "s"
+    return f"{n} {what if n == 1 else several}"
 
 
 def _shown(data: bytes) -> str:
@@ -354,34 +360,38 @@ def _problem(rows: _Rows) -> str:
 
 
 def _read_binary(request: Request) -> Table:
-    with _bytes_of(request.path) as data:
-        header = _HEADER.match(data)
-        if not header:
-            raise ValueError(
-                f"{request.path} does not begin with the header of word2vec's binary format, two whole numbers and "
-                "a newline"
-            )
-        promised, size = int(header[1]), int(header[2])
-        if size < 1:
-            raise ValueError(f"{request.path}: vectors must have at least 1 number each, not {size}")
-        count = promised if request.limit is None else min(promised, request.limit)
-        matrix, spans, whole = _core.parse_binary(data, start=header.end(), vector_size=size, count=count)
-        rows = _Rows(matrix[:whole], spans[:whole].copy(), "entry", 1)
-        if whole < count:
-            begin, end = spans[whole].tolist()
-            word = f" ({_shown(data[begin:end])})" if begin < end else ""
-            rows.wrong = f"it is cut short: the file ends within entry {whole + 1}{word} of {promised}"
-        return _assemble(request, data, rows)
+    data = request.data
+    header = _HEADER.match(data)
+    if not header:
+        raise ValueError(
+            f"{request.path} does not begin with the header of word2vec's binary format, two whole numbers and "
+            "a newline"
+        )
+    promised, size = int(header[1]), int(header[2])
+    _check_size(request, promised, size, 4)
+    count = promised if request.limit is None else min(promised, request.limit)
+    matrix, spans, whole = _core.parse_binary(data, start=header.end(), vector_size=size, count=count)
+    rows = _Rows(matrix[:whole], spans[:whole].copy(), "entry", 1)
+    if whole < count:
+        begin, end = spans[whole].tolist()
+        word = f" ({_shown(data[begin:end])})" if begin < end else ""
+        rows.wrong = f"it is cut short: the file ends within entry {whole + 1}{word} of {promised}"
+    elif whole == promised:
+        end = int(spans[-1, 1]) + 1 + 4 * size if whole else header.end()
+        if left := len(data[end:].strip(b"\r\n")):
+            follow = "1 byte follows" if left == 1 else f"{left} bytes follow"
+            rows.wrong = f"{follow} the last of the {_count(promised, 'entry')} that the header promises"
+    return _assemble(request, data, rows)
 
 
 # ---- writing
 
 
 @contextlib.contextmanager
-def _packed(path: Path) -> Iterator[IO[bytes]]:
+def _packed(path: files.PathLike) -> Iterator[IO[bytes]]:
     """The file to write to, packed if its name ends in .gz."""
-    pack = files.is_compressed(path)
-    if pack and path.suffix.lower() != ".gz":
+    pack = files.named_compressed(path)
+    if pack and Path(path).suffix.lower() != ".gz":
         raise ValueError(f"cannot write {path}: of the packed formats firth writes .gz alone")
     with files.replacing(path) as file:
         if pack:
@@ -392,7 +402,7 @@ def _packed(path: Path) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _encoded(path: Path, words: list[str], forbidden: Callable[[bytes], object], what: str) -> list[bytes]:
+def _encoded(path: files.PathLike, words: list[str], forbidden: Callable[[bytes], object], what: str) -> list[bytes]:
     encoded = []
     for row, word in enumerate(words):
         data = _encode(path, row, word)
@@ -402,14 +412,14 @@ def _encoded(path: Path, words: list[str], forbidden: Callable[[bytes], object],
     return encoded
 
 
-def _encode(path: Path, row: int, word: str) -> bytes:
+def _encode(path: files.PathLike, row: int, word: str) -> bytes:
     try:
         return word.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}") from None
 
 
-def _refuse(path: Path, row: int, word: str, what: str) -> NoReturn:
+def _refuse(path: files.PathLike, row: int, word: str, what: str) -> NoReturn:
     problem = f"has {what} in it" if word else "is empty"
     raise ValueError(
         f"cannot write {path}: word {row}, {word!r}, {problem}, which this format cannot hold. Replace it (by '_', as "
@@ -417,15 +427,15 @@ def _refuse(path: Path, row: int, word: str, what: str) -> NoReturn:
     )
 
 
-def _write_text(path: Path, words: list[str], matrix: Matrix) -> None:
+def _write_text(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
     _write_rows(path, words, matrix, f"{len(words)} {matrix.shape[1]}\n".encode())
 
 
-def _write_glove(path: Path, words: list[str], matrix: Matrix) -> None:
+def _write_glove(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
     _write_rows(path, words, matrix, b"")
 
 
-def _write_rows(path: Path, words: list[str], matrix: Matrix, header: bytes) -> None:
+def _write_rows(path: files.PathLike, words: list[str], matrix: Matrix, header: bytes) -> None:
     encoded = _encoded(path, words, _WHITE.search, "white space")
     step = max(1, _CHUNK // matrix.shape[1])
     with _packed(path) as file:
@@ -438,7 +448,7 @@ def _write_rows(path: Path, words: list[str], matrix: Matrix, header: bytes) -> 
             file.write(_core.format_text(b"".join(some), offsets, rows, threads=default_threads()))
 
 
-def _write_binary(path: Path, words: list[str], matrix: Matrix) -> None:
+def _write_binary(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
     encoded = _encoded(path, words, lambda word: b" " in word or b"\n" in word, "a blank or a newline")
     step = max(1, _CHUNK // matrix.shape[1])
     with _packed(path) as file:
@@ -461,9 +471,12 @@ def _entries(words: list[bytes], matrix: Matrix) -> Iterable[bytes]:
 
 def _read_safetensors(request: Request) -> Table:
     path = request.path
-    if files.is_compressed(path):
+    on_disk = isinstance(request.data, mmap.mmap)
+    if not on_disk and request.source != "-" and files.is_compressed(request.source):
         raise ValueError(f"{path}: unpack a safetensors file before reading it; it is read in place")
-    tensors, _ = files.read_tensors(path, mmap=request.mmap)
+    tensors, _ = files.read_tensors(
+        request.source, mmap=request.mmap and on_disk, data=None if on_disk else bytes(request.data)
+    )
     # A file of vectors holds "matrix"; a trained model's holds "vectors" (and "context" and more).
     name = next((name for name in ("matrix", "vectors") if name in tensors), None)
     if name is None or "words" not in tensors or "word_offsets" not in tensors:
@@ -474,23 +487,25 @@ def _read_safetensors(request: Request) -> Table:
     words = _unpacked(path, tensors)
     if matrix.ndim != 2 or len(matrix) != len(words):
         raise ValueError(f"{path}: {name} of shape {matrix.shape} does not fit {len(words)} words")
+    if len(set(words)) < len(words):
+        word, n = Counter(words).most_common(1)[0]
+        raise ValueError(f"{path} is damaged: it holds the word {word!r} {n} times")
     if request.limit is not None:
         words, matrix = words[: request.limit], matrix[: request.limit]
     return words, matrix if matrix.dtype == np.float32 else matrix.astype(np.float32)
 
 
-def _unpacked(path: Path, tensors: dict[str, NDArray[Any]]) -> list[str]:
-    offsets, data = tensors["word_offsets"], tensors["words"]
-    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != data.size or np.any(np.diff(offsets) < 0):
-        raise ValueError(f"{path}: word_offsets must rise from 0 to {data.size}, the bytes of words")
+def _unpacked(path: str, tensors: dict[str, NDArray[Any]]) -> list[str]:
     try:
         return files.unpack_words(tensors)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: words are not UTF-8: {error}") from None
+    except TypeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def _write_safetensors(path: Path, words: list[str], matrix: Matrix) -> None:
-    if files.is_compressed(path):
+def _write_safetensors(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
+    if files.named_compressed(path):
         raise ValueError(f"cannot write {path}: safetensors files are read in place and never packed")
     for row, word in enumerate(words):
         _encode(path, row, word)
@@ -502,14 +517,14 @@ def _write_safetensors(path: Path, words: list[str], matrix: Matrix) -> None:
 
 
 def _read_fasttext(request: Request) -> Table:
-    model = fasttext_format.read(request.path)
+    model = fasttext_format.parse(request.data, request.path)
     words = model.words[: request.limit]
     ends = np.cumsum([0, *map(len, words)])
     rows = _Rows(model.word_vectors(request.limit), np.stack([ends[:-1], ends[1:]], axis=1), "entry", 1)
     return _assemble(request, b"".join(words), rows)
 
 
-def _write_fasttext(path: Path, words: list[str], matrix: Matrix) -> None:
+def _write_fasttext(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
     """A skip-gram model without n-grams, whose words' vectors these are; what training would add to it is 0."""
     if len(words) == 0:
         raise ValueError(f"cannot write {path}: fastText's programs take no model without words")
@@ -539,9 +554,9 @@ def _write_fasttext(path: Path, words: list[str], matrix: Matrix) -> None:
 
 # In the order in which they are tried on a file: the most particular first.
 FORMATS: tuple[Format, ...] = (
-    Format("safetensors", (".safetensors",), _sniff_safetensors, _read_safetensors, _write_safetensors),
-    Format("fasttext", (), _sniff_fasttext, _read_fasttext, _write_fasttext),
-    Format("word2vec-text", (".txt", ".vec"), _sniff_text, _read_text, _write_text),
-    Format("word2vec-binary", (".bin",), _sniff_binary, _read_binary, _write_binary),
-    Format("glove", (".glove",), _sniff_glove, _read_glove, _write_glove),
+    Format("safetensors", False, (".safetensors",), _sniff_safetensors, _read_safetensors, _write_safetensors),
+    Format("fasttext", False, (), _sniff_fasttext, _read_fasttext, _write_fasttext),
+    Format("word2vec-text", True, (".txt", ".vec"), _sniff_text, _read_text, _write_text),
+    Format("word2vec-binary", False, (".bin",), _sniff_binary, _read_binary, _write_binary),
+    Format("glove", True, (".glove",), _sniff_glove, _read_glove, _write_glove),
 )

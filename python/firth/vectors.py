@@ -503,7 +503,7 @@ class Vectors:
         ----------
         path
             Where to. The format follows from its end: .safetensors, .bin (word2vec's binary), .txt or .vec
-            (word2vec's text), .glove; with .gz behind it, packed.
+            (word2vec's text), .glove; with .gz behind it, packed. "-" is standard output, as text.
         format
             "safetensors", "word2vec-binary", "word2vec-text", "glove" or "fasttext" (a model of fastText's without
             subwords, which its programs open), whatever the file's name.
@@ -679,7 +679,8 @@ def load_vectors(
     ----------
     path
         word2vec's text or binary format, GloVe's text, a fastText model (.bin or .ftz), or safetensors (firth's
-        vectors, and models it has trained); all but the last may be packed (.gz, .bz2, .xz, .zst).
+        vectors, and models it has trained); all but the last may be compressed (gzip, bzip2, xz, Zstandard). "-" is
+        standard input.
     format
         "word2vec-text", "word2vec-binary", "glove", "fasttext" or "safetensors"; told by the contents if not given.
     limit

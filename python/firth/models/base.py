@@ -331,7 +331,7 @@ class Model(Learner):
             kept[...] = stored
             self._tensors[name] = kept
         self.history = records(metadata["history"], Epoch)
-        self._view = None
+        self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error is one about the file
 
 
 def choices(declared: Any) -> tuple[str, ...]:

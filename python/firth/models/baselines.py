@@ -74,6 +74,7 @@ class OneHot(Model):
         # What the file holds is known, and its zeros would be read into memory of their own.
         self._tensors = {"vectors": _identity(len(words))}
         self._words = words
+        self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error is one about the file
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

@@ -16,6 +16,7 @@ from firth.models.word2vec import Bags, Word2Vec
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
+_MOST_ROWS = 1 << 20  # that the kernel takes for one word, its own among them
 _BLOCK = 1 << 16  # rows of buckets written at once
 
 
@@ -277,6 +278,10 @@ class FastText(Word2Vec):
             "context": stored.output,
             "counts": stored.counts,
         }
+        try:
+            model._view = model._vectors_of(vectors)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
         return model
 
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags, NDArray[np.float32]]:
@@ -285,6 +290,13 @@ class FastText(Word2Vec):
             begins, hashed = Subwords.hashed(words, self.min_n, self.max_n, self.bucket, self.n_threads)
         else:
             begins, hashed = np.zeros(len(words) + 1, np.int64), np.zeros(0, np.int64)
+        lengths = np.diff(begins)
+        if len(lengths) and lengths.max() >= _MOST_ROWS:
+            word = words[int(lengths.argmax())]
+            raise ValueError(
+                f"the word {word[:20]!r}..., of {len(word):,} characters, has {lengths.max():,} n-grams, and FastText "
+                f"takes fewer than {_MOST_ROWS:,}: leave it out of the corpus, or lower max_n"
+            )
         buckets, places = np.unique(hashed, return_inverse=True)
         # The word's own row comes first in its bag.
         bag_begins = begins + np.arange(len(words) + 1)
@@ -331,10 +343,14 @@ class FastText(Word2Vec):
         }
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+        # A training that diverged has left the words' vectors alone.
+        whole = {"rows", "buckets", "context"}
+        if whole & tensors.keys() and (missing := (whole | {"counts"}) - tensors.keys()):
+            raise TypeError(f"it lacks {', '.join(sorted(missing))}")
         super()._restore(tensors, metadata)
-        if "rows" not in self._tensors:  # a training that diverged has left the words' vectors alone
+        if "rows" not in self._tensors:
             return
-        buckets = self._tensors.get("buckets", np.zeros(0, np.int64))
+        buckets = self._tensors["buckets"]
         if len(self._tensors["rows"]) != len(self._words) + len(buckets):
             raise TypeError(
                 f"rows must be {len(self._words)} for the words and {len(buckets)} for the buckets, not "
