@@ -14,9 +14,9 @@ from firth.corpus import Corpus, Vocabulary
 from firth.models.base import GradientModel, Tally, Train, loss_units, option
 from firth.runtime import padded_rows, padded_size
 
-# Tokens that training passes for each word before vectors of the default size leave their random start, found with texts
-# of some tens of words; and how many are enough for a text of any number of words.
-_STEPS_PER_WORD = 100
+# After so many tokens for each word of a short text, vectors of the default size have left their random start; after so
+# many tokens, whatever the number of words. Measured on texts of some tens of words.
+_STEPS_PER_WORD = 200
 _ENOUGH_STEPS = 10_000
 
 # Tokens of a text from which on deterministic training works in rounds. In a shorter text a round of 2,048 tokens is so
@@ -187,7 +187,7 @@ class Word2Vec(GradientModel):
             warnings.warn(
                 f"the text is short: with {tokens} tokens of {words} words, {self.epochs} epochs hardly move the "
                 f"vectors from their random start. Set epochs={-(-enough // tokens)} or more, or give more text",
-                stacklevel=4,  # where fit is called
+                stacklevel=5,  # where fit is called
             )
 
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags | None, NDArray[np.float32]]:
