@@ -58,7 +58,7 @@ def pytest_make_collect_report(collector):
     return _judged((yield))
 
 
-# What a name has behind a plus shows in attention alone.
+# Names with a plus differ from others in bf16 attention only.
 @pytest.fixture(params=[name for name in _core.available_isas() if "+" not in name])
 def isa(request):
     """Each instruction set that runs here, in use during the test."""

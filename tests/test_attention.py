@@ -19,13 +19,13 @@ from firth.attention import attention, attention_backward, attention_entropies, 
 
 ISAS = _core.available_isas()
 KINDS = {"float32": np.float32, "bfloat16": reference.bfloat16}
-EPS = {"float32": 2.0**-23, "bfloat16": 2.0**-8}
+EPS = {"float32": 2.0**-23, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 NO_WEIGHTS = ("dropout", "seed")  # options that weights and entropies do not have
 
 
 @pytest.fixture(params=ISAS)
 def isa(request):
-    """Each instruction set that runs here, those for bf16 too, in use during the test."""
+    """Each instruction set that runs here, in use during the test; also those that differ in bf16 only."""
     before = _core.current_isa()
     _core.use_isa(request.param)
     yield request.param
@@ -89,8 +89,8 @@ def assert_close(name, got, exact, naive, size, eps):
 
 
 def check(q, k, v, g, options, *, threads=1, kind="float32", backward=True, ways=None):
-    """Everything there is against the oracle; `ways` make what firth gets, and NumPy of what it gives."""
-    number, eps, oracle = KINDS[kind], EPS[kind], reference.attention
+    """Compare all results with the oracle's. `ways`: converts an array for firth, and a result for NumPy."""
+    number, eps, oracle = KINDS.get(kind, np.float16), EPS[kind], reference.attention
     take, give = ways or ways_of(kind)
     q, k, v, g = map(number, (q, k, v, g))
     out, lse = attention(*map(take, (q, k, v)), return_lse=True, threads=threads, **options)
@@ -141,7 +141,7 @@ def everything(q, k, v, g, *, threads=1, kind="float32", **options):
 
 
 def ways_of(kind):
-    """What makes an array of float32 one of a kind, and back."""
+    """Functions that convert an array of float32 to a kind, and back."""
     if kind == "float32":
         return lambda x: x, lambda x: x
     torch = pytest.importorskip("torch")
@@ -307,6 +307,17 @@ def test_bits_do_not_depend_on_threads(isa, options, dims, kind):
     once = everything(*made, threads=1, kind=kind, **options)
     for threads in (1, 2, 3):
         same_bits(once, everything(*made, threads=threads, kind=kind, **options))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": 90}, {"causal": True, "dropout": 0.1}], ids=str)
+def test_bits_do_not_depend_on_threads_beside_numbers_that_are_not_finite(isa, options, kind):
+    # Queries are cut into blocks of another size for other threads: what a block reads decides nothing for one query.
+    made = inputs(7, 1, 1, 1, 1000, 1011, 8, 8)
+    made[2][0, 0, [333, 610], 3] = np.nan, np.inf
+    take, give = ways_of(kind)
+    found = (attention(*map(take, made[:3]), threads=threads, return_lse=True, **options) for threads in (1, 3))
+    same_bits(*([give(x) for x in one] for one in found))
 
 
 def rms(x):
@@ -541,7 +552,7 @@ def test_what_is_hidden_is_not_felt(isa, hiding, n_queries, bad, kind):
         x[~there] = bad
     for x, y in zip(clean, everything(q, k, v, g, threads=2, kind=kind, **options), strict=True):
         if x is not None:
-            # Where a zero would meet a NaN, bf16 is multiplied as floats.
+            # Where a zero would be multiplied with NaN, bf16 is computed in float32.
             largest = np.max(np.abs(x), where=np.isfinite(x), initial=0)
             np.testing.assert_allclose(x, y, atol=5e-6 if kind == "float32" else 2 * EPS[kind] * largest)
 
@@ -673,12 +684,13 @@ def test_a_mask_of_very_negative_floats_hides(isa, added, n_queries):
         assert x is None or np.isfinite(x).all()
 
 
-@pytest.mark.parametrize("options", [{"scale": 0.0}, {"scale": 1e-42}, {"scale": -1.0}, {"scale": 1e30}])
-def test_scales_of_all_kinds(isa, options):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("scale", "size"), [(0.0, 1), (1e-42, 1), (-1.0, 1), (0.3, 1), (1e30, 1e-15), (1e-38, 1e15), (-1e-38, 1e18)]
+)
+def test_scales_of_all_kinds(isa, scale, size, kind):
     q, k, v, g = inputs(13, 1, 2, 2, 60, 50, 8, 8)
-    if options["scale"] == 1e30:
-        q *= np.float32(1e-30)
-    check(q, k, v, g, options)
+    check(q * np.float32(size), k * np.float32(size), v, g, {"scale": scale}, kind=kind)
 
 
 def test_denormal_numbers(isa):
@@ -936,10 +948,12 @@ def test_tensors_that_ask_for_gradients(torch):
 
 def test_tensors_of_wrong_kinds(torch):
     q, k, v, _ = map(torch.from_numpy, inputs(1, 1, 2, 2, 5, 5, 4, 4))
-    with pytest.raises(TypeError, match="q must be float32 or bf16, not float64"):
+    with pytest.raises(TypeError, match="q must be float32, bf16 or float16, not float64"):
         attention(q.double(), k, v)
-    with pytest.raises(TypeError, match="k must be float32 as q is, not bf"):
+    with pytest.raises(TypeError, match="k must be float32 as q is, not bf16"):
         attention(q, k.bfloat16(), v.bfloat16())
+    with pytest.raises(TypeError, match="k must be bf16 as q is, not float16"):
+        attention(q.bfloat16(), k.half(), v.half())
     with pytest.raises(TypeError, match="bias must be float32, not bfloat16"):
         attention(q, k, v, bias=torch.zeros(5, 5, dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="q lies on another device"):
@@ -977,10 +991,9 @@ def test_bf16_of_numpys():
 class Exporter:
     """Some library's array, which speaks DLPack and no more."""
 
-    dtype = "somebody.float32"
-
     def __init__(self, array, device=1):
         self.array, self.shape, self.device = array, array.shape, device
+        self.dtype = f"somebody.{array.dtype}"
 
     def __dlpack__(self, **options):
         return self.array.__dlpack__(**options)
@@ -1002,14 +1015,68 @@ def test_arrays_of_other_libraries():
         attention(q, Exporter(k, device=2), v)
 
 
+@pytest.mark.parametrize("library", ["NumPy", "PyTorch", "DLPack"])
+def test_float16_is_float32_rounded_at_the_end(isa, library):
+    if library == "PyTorch":
+        torch = pytest.importorskip("torch")
+        take, give = torch.from_numpy, lambda x: x.numpy()
+    else:
+        take, give = (np.asarray if library == "NumPy" else Exporter), lambda x: x
+    q, k, v, g = (x.astype(np.float16) for x in inputs(4, 2, 4, 2, 30, 45, 20, 12))
+    q = in_order(0, 2, 1, 3)(q)
+    bias = np.random.default_rng(1).standard_normal((30, 45)).astype(np.float32)
+    options = {"causal": True, "bias": bias, "alibi": [0.1, 0.2, 0.3, 0.4]}
+
+    def run(g, q, k, v, take, give, number):
+        out, lse = attention(take(q), take(k), take(v), return_lse=True, **options)
+        # Rounded outputs go in again, as users have them.
+        given = take(give(out).astype(np.float16).astype(number))
+        gradients = attention_backward(take(g), take(q), take(k), take(v), given, lse, **options)
+        weights = attention_weights(take(q), take(k), lse, heads=[2], rows=[-1], **options)
+        entropies = attention_entropies(take(q), take(k), lse, **options)
+        return [give(x) for x in (out, *gradients[:3], gradients.bias, lse, weights, entropies)]
+
+    half = run(g, q, k, v, take, give, np.float16)
+    whole = run(*(x.astype(np.float32) for x in (g, q, k, v)), lambda x: x, lambda x: x, np.float32)
+    assert [x.dtype for x in half] == [np.float16] * 4 + [np.float32] * 4
+    for x, y in zip(half, whole, strict=True):
+        np.testing.assert_array_equal(x, y.astype(x.dtype))
+    if library != "DLPack":
+        assert half[0].transpose(0, 2, 1, 3).flags.c_contiguous  # axes lie in memory as q's do
+
+
+def test_float16_equals_oracle(isa):
+    made = inputs(5, 1, 4, 2, 40, 50, 16, 16)
+    dropped = {"causal": True, "dropout": 0.2, "seed": 3}
+    check(*made, dropped, kind="float16", ways=(lambda x: x.astype(np.float16), lambda x: x.astype(np.float32)))
+
+
+def test_gradients_that_float16_cannot_hold_are_infinite():
+    q, k, v, g = (x.astype(np.float16) for x in inputs(5, 1, 1, 1, 4, 4, 8, 8))
+    out, lse = attention(q, k, v, return_lse=True, scale=1.0)
+    gradients = attention_backward(g * np.float16(1e4), q * np.float16(1e3), k, v, out, lse, scale=1.0)
+    assert np.isinf(gradients.k).any()
+
+
 # ---- errors
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"q": np.zeros((2, 4, 5, 8))}, TypeError, "q must be float32 or bf16, not float64"),
-        ({"q": np.zeros((2, 4, 5, 8), ">f4")}, TypeError, "q must be float32 or bf16, not >f4"),
+        ({"q": np.zeros((2, 4, 5, 8))}, TypeError, "q must be float32, bf16 or float16, not float64"),
+        ({"q": np.zeros((2, 4, 5, 8), ">f4")}, TypeError, "q must be float32, bf16 or float16, not >f4"),
+        ({"q": np.zeros((2, 4, 5, 8), ">f2")}, TypeError, "q must be float32, bf16 or float16, not >f2"),
+        ({"q": np.zeros((2, 4, 5, 8), np.float16)}, TypeError, "k must be float16 as q is, not float32"),
+        ({"k": np.zeros((2, 2, 7, 8), np.float16)}, TypeError, "k must be float32 as q is, not float16"),
+        ({"v": np.zeros((2, 2, 7, 3), np.float16)}, TypeError, "v must be float32 as q is, not float16"),
+        ({"q": np.ma.zeros((2, 4, 5, 8), np.float32)}, TypeError, r"q must not be a masked array.*q\.filled"),
+        ({"k": np.ma.zeros((2, 2, 7, 8), np.float32)}, TypeError, "k must not be a masked array"),
+        ({"v": np.ma.zeros((2, 2, 7, 3), np.float32)}, TypeError, "v must not be a masked array"),
+        ({"mask": np.ma.ones((5, 7), bool)}, TypeError, "mask must not be a masked array"),
+        ({"bias": np.ma.ones((5, 7), np.float32)}, TypeError, "bias must not be a masked array"),
+        ({"lengths": np.ma.array([1, 2])}, TypeError, "lengths must not be a masked array"),
+        ({"alibi": np.ma.ones(4)}, TypeError, "alibi must not be a masked array"),
         ({"k": [[[[1.0]]]]}, TypeError, "k must be an array or a tensor, not list"),
         ({"q": np.zeros((4, 5, 8), np.float32)}, ValueError, r"q must have four axes .* not shape \(4, 5, 8\)"),
         ({"k": np.zeros((2, 2, 7, 9), np.float32)}, ValueError, r"k must have shape \(2, 2, 7, 8\), not \(2, 2, 7, 9"),
@@ -1063,8 +1130,11 @@ def test_errors_say_what_was_wrong(changes, error, message):
     ("name", "value", "error", "message"),
     [
         ("grad_out", np.zeros((2, 4, 5, 4), np.float32), ValueError, r"grad_out must have shape \(2, 4, 5, 3\)"),
-        ("grad_out", np.zeros((2, 4, 5, 3)), TypeError, "grad_out must be float32 or bf16"),
+        ("grad_out", np.zeros((2, 4, 5, 3)), TypeError, "grad_out must be float32, bf16 or float16"),
+        ("grad_out", np.zeros((2, 4, 5, 3), np.float16), TypeError, "grad_out must be float32 as q is, not float16"),
         ("out", np.zeros((2, 4, 5, 4), np.float32), ValueError, r"out must have shape \(2, 4, 5, 3\)"),
+        ("out", np.ma.zeros((2, 4, 5, 3), np.float32), TypeError, "out must not be a masked array"),
+        ("lse", np.ma.zeros((2, 4, 5), np.float32), TypeError, "lse must not be a masked array"),
         ("lse", np.zeros((2, 4, 4), np.float32), ValueError, r"lse must have shape \(2, 4, 5\), not \(2, 4, 4\)"),
         ("lse", None, TypeError, "lse must be of numbers"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -41,18 +42,85 @@ def test_firth_isa_forces_one(isa):
     assert python("import firth; print(firth.cpu_info()['isa'])", FIRTH_ISA=isa).stdout.strip() == isa
 
 
-@pytest.mark.skipif("x86-64-v4+amx" not in _core.available_isas(), reason="no AMX here")
-def test_without_leave_to_use_tiles_there_are_none():
-    # Linux refuses where a thread's stack for signals has no room for what tiles hold.
-    script = """
-import ctypes
+needs_amx = pytest.mark.skipif("x86-64-v4+amx" not in _core.available_isas(), reason="no AMX here")
+
+# A signal stack that has no room for the contents of tiles. Linux refuses tiles while there is one, and refuses one as
+# soon as it has granted tiles.
+SMALL_STACK = """
+import ctypes, os, sys
+import numpy as np
+import firth
 class Stack(ctypes.Structure):
     _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
 room = ctypes.create_string_buffer(4096)
-assert ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(room), 0, 4096)), None) == 0
-import firth
-print(firth.cpu_info()["isa"])"""
-    assert python(script, FIRTH_ISA="").stdout.strip() == "x86-64-v4"
+def small_stack():
+    return ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(room), 0, 4096)), None) == 0
+def attend(dtype):
+    q = np.full((1, 1, 64, 32), 0x3F80 if dtype == np.uint16 else 1, dtype)  # ones; whole numbers of 16 bits are bf16
+    options = dict.fromkeys(("window", "lengths", "visible", "added", "bias", "slopes"))
+    options |= {"causal": False, "scale": 1.0, "dropout": 0.0, "seed": 0}
+    out, lse = np.empty_like(q), np.empty((1, 1, 64), np.float32)
+    firth._core.attend(q, q, q, out, lse, options=options, threads=1)
+    assert (out == q).all()
+"""
+
+
+@needs_amx
+def test_tiles_are_requested_at_the_first_attention_in_bf16():
+    script = """
+assert firth.cpu_info()["isa"] == "x86-64-v4+amx"
+attend(np.float32)
+assert small_stack()
+no_stack = Stack(None, 2, 0)
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(no_stack), None) == 0
+attend(np.uint16)
+assert firth.cpu_info()["isa"] == "x86-64-v4+amx"
+assert not small_stack()
+child = os.fork()
+if child == 0:
+    attend(np.uint16)
+    os._exit(firth.cpu_info()["isa"] != "x86-64-v4+amx")
+assert os.waitpid(child, 0)[1] == 0
+print("done")"""
+    result = python(SMALL_STACK + script, FIRTH_ISA="")
+    assert result.stdout == "done\n", result.stderr
+
+
+@needs_amx
+@pytest.mark.parametrize("forced", ["", "x86-64-v4+amx"])
+def test_without_tiles_bf16_is_computed_by_the_next_best_instruction_set(forced):
+    script = """
+assert small_stack()
+attend(np.uint16)
+info = firth.cpu_info()
+assert "x86-64-v4+amx" not in info["available"]
+attend(np.uint16)
+print(info["isa"])"""
+    result = python(SMALL_STACK + script, FIRTH_ISA=forced)
+    assert result.stdout == "x86-64-v4\n", result.stderr
+
+
+def is_refused(isa):
+    try:
+        _core.use_isa(isa)
+    except RuntimeError as error:
+        return f"'{isa}' cannot be selected while kernels are running" in str(error)
+    return False
+
+
+@pytest.mark.skipif(len(_core.available_isas()) == 1, reason="one instruction set")
+def test_the_instruction_set_cannot_change_during_work():
+    before = _core.current_isa()
+    other = next(name for name in _core.available_isas() if name != before)
+    q = np.ones((1, 2, 1500, 64), np.float32)
+    worker = threading.Thread(target=firth.attention, args=(q, q, q), kwargs={"threads": 1})
+    worker.start()
+    refused = False
+    while worker.is_alive():
+        refused |= is_refused(other)
+    assert refused
+    _core.use_isa(before)
+    assert _core.current_isa() == before
 
 
 def test_an_unavailable_instruction_set_is_an_error_that_lists_the_available():

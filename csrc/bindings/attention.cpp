@@ -124,7 +124,7 @@ void forward(const py::object& q, const py::object& k, const py::object& v, cons
     require(lse.writeable(), "lse must be writeable");
     task.lse = lse_of(lse, task);
     threads = threads_of(threads);
-    const Released release;
+    const KernelWork work;
     attend(task, threads);
 }
 
@@ -193,7 +193,7 @@ py::object forward_plain(const py::object& q, const py::object& k, const py::obj
     task.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(sq[3])));
     threads = threads_of(threads);
     {
-        const Released release;
+        const KernelWork work;
         attend(task, threads);
     }
     void* made = nullptr;
@@ -233,7 +233,7 @@ void backward(const py::object& out_gradient, const py::object& q, const py::obj
         if (task.n_keys == 1) bias.key = 1;
     }
     threads = threads_of(threads);
-    const Released release;
+    const KernelWork work;
     attend_backward(task, d_out, dq, dk, dv, bias, threads);
 }
 
@@ -254,7 +254,7 @@ void weights(const py::object& q, const py::object& k, const py::array_t<float>&
     float* const to = out.mutable_data();
     const std::int64_t n_heads = heads.size(), n_rows = rows.size();
     threads = threads_of(threads);
-    const Released release;
+    const KernelWork work;
     attention_maps(task, head, n_heads, row, n_rows, to, threads);
 }
 
@@ -265,7 +265,7 @@ void entropies(const py::object& q, const py::object& k, const py::array_t<float
     require(out.writeable() && out.size() == lse.size(), "out must have a number for each query");
     float* const to = out.mutable_data();
     threads = threads_of(threads);
-    const Released release;
+    const KernelWork work;
     attention_row_entropies(given.task, to, threads);
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "bindings/released.hpp"
+#include "runtime/isa.hpp"
 
 namespace firth {
 
@@ -67,6 +68,12 @@ inline Matrix matrix_of(const py::array_t<float>& array, const char* name, bool 
     if (array.shape(0) <= 1 && (stride < array.shape(1) || array.strides(0) % 4 != 0)) stride = array.shape(1);
     return {const_cast<float*>(array.data()), array.shape(0), array.shape(1), stride};
 }
+
+// A binding has an object of this type while it calls kernels: it releases the GIL and holds the instruction set.
+class KernelWork {
+    HeldIsa isa_;
+    Released release_;
+};
 
 // How many threads to use where so many are asked for; warns where that is fewer.
 inline int threads_of(int threads) {

@@ -126,7 +126,7 @@ py::tuple train(py::array_t<float>& rows, py::array_t<float>& outputs, const Bag
     threads = threads_of(threads);
     ClassifierTally tally;
     {
-        const Released release;
+        const KernelWork work;
         tally = train_classifier(task, begin, end, threads);
     }
     return py::make_tuple(tally.loss, tally.examples, tally.diverged_at);
@@ -140,7 +140,7 @@ void predict(py::array_t<float>& probabilities, const py::array_t<float>& rows, 
     require(out.rows == n && out.columns == model.n_labels && (out.rows <= 1 || out.stride == out.columns),
             "probabilities must be contiguous, of a row for each bag and a column for each label");
     threads = threads_of(threads);
-    const Released release;
+    const KernelWork work;
     predict_classifier(model, n, out.data, threads);
 }
 

@@ -58,7 +58,7 @@ py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& cont
     task.clip = clip;
     GloveTally tally;
     {
-        const Released release;
+        const KernelWork work;
         tally = tiles->train(task, begin, end, epoch, threads);
     }
     return py::make_tuple(tally.cost, tally.cost_part, tally.entries, tally.row);

@@ -52,7 +52,7 @@ void times(bool transposed, py::array_t<float>& out, const py::array_t<std::int6
                                              std::to_string(result.columns) + " and " + std::to_string(x.columns));
     threads = threads_of(threads);
     require(end_of(result) <= x.data || end_of(x) <= result.data, "out and dense must not overlap");
-    const Released release;
+    const KernelWork work;
     check_rows(begin, column, n, rows, columns, transposed, threads);
     const SparseTimesDense task{begin, column,         value,    x.data,       result.data,
                                 rows,  result.columns, x.stride, result.stride};

@@ -21,7 +21,7 @@ py::tuple search(const py::array_t<float>& matrix, const py::array_t<float>& nor
                  std::int64_t k, int threads) {
     const Matrix m = matrix_of(matrix, "matrix", false);
     const Matrix q = matrix_of(queries, "queries", false);
-    require(m.rows < kNoRow, "matrix must have fewer than 2^31 - 1 rows");
+    require(m.rows < kNoCandidate, "matrix must have fewer than 2^31 - 1 rows");
     require(m.columns >= 1, "matrix must have at least 1 column, not 0");
     require(q.columns == m.columns,
             "queries must have " + std::to_string(m.columns) + " columns, not " + std::to_string(q.columns));
@@ -34,7 +34,7 @@ py::tuple search(const py::array_t<float>& matrix, const py::array_t<float>& nor
     std::int64_t* const rows_data = rows.mutable_data();
     float* const scores_data = scores.mutable_data();
     {
-        const Released release;
+        const KernelWork work;
         topk(task, m.rows, threads, rows_data, scores_data);
     }
     return py::make_tuple(rows, scores);

@@ -107,7 +107,7 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     threads = threads_of(threads);
     Word2VecTally tally;
     {
-        const Released release;
+        const KernelWork work;
         tally = deterministic ? train_word2vec_rounds(task, begin, end, threads)
                               : train_word2vec(task, begin, end, threads);
     }

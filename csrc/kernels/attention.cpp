@@ -8,7 +8,7 @@
 // and become weights. Rows' greatest scores and sums are carried along from chunk to chunk (Milakov & Gimelshein 2018;
 // Dao et al. 2022), one sum a lane.
 //
-// In bf16 on AMX both are products of tiles, 32 rows by two tiles of columns; the rest is the same (see "in tiles").
+// With AMX, in bf16, both are products of tiles instead, 32 rows by two tiles of columns (see "in tiles" below).
 //
 // What is hidden must not be felt, whatever it is: its weight is exactly zero, and where a zero would meet a NaN or an
 // infinity in a product, that product is done one visible pair at a time.
@@ -60,7 +60,7 @@ FIRTH_INLINE float lanes_sum(Vec x) {
     return sum;
 #endif
 }
-// Of numbers of which none is NaN.
+// No lane may be NaN.
 FIRTH_INLINE float lanes_max(Vec x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps(reinterpret_cast<__m512>(x));
@@ -262,15 +262,17 @@ FIRTH_INLINE __m256i rounded(const float* p) {
 
 // --- The register blocks --------------------------------------------------------------------------------------------
 
-// What a lane of 32 bits is: a float; or, where the processor multiplies them, two numbers in bf16, of which both
-// products are added to a float.
+// A lane of 32 bits holds a float; or, where the processor multiplies them, two numbers in bf16, whose two products are
+// both added to a float.
 struct Wide {
     static constexpr int kNumbers = 1;  // in a lane
+    FIRTH_INLINE Vec broadcast(const float* lane) { return splat(*lane); }
     FIRTH_INLINE Vec multiply_add(Vec x, Vec y, Vec sum) { return x * y + sum; }
 };
 #if defined(__AVX512BF16__)
 struct Halves {
     static constexpr int kNumbers = 2;
+    FIRTH_INLINE Vec broadcast(const float* lane) { return splat_bits(lane); }
     FIRTH_INLINE Vec multiply_add(Vec x, Vec y, Vec sum) {
         return reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(x),
                                                       reinterpret_cast<__m512bh>(y)));
@@ -289,7 +291,7 @@ FIRTH_INLINE void score_panel(const float* const* rows, const float* panel, int 
         for (int v = 0; v < kVectors; ++v) keys[v] = load(panel + v * kWidth);
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
-            const Vec x = splat(rows[r][d]);
+            const Vec x = Arithmetic::broadcast(rows[r] + d);
 #pragma GCC unroll 4
             for (int v = 0; v < kVectors; ++v) sum[r][v] = Arithmetic::multiply_add(x, keys[v], sum[r][v]);
         }
@@ -313,7 +315,7 @@ FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int
         for (int v = 0; v < N; ++v) x[v] = load(from + v * kWidth);
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
-            const Vec weight = splat(weights[r * row]);
+            const Vec weight = Arithmetic::broadcast(weights + r * row);
 #pragma GCC unroll 4
             for (int v = 0; v < N; ++v) sum[r][v] = Arithmetic::multiply_add(weight, x[v], sum[r][v]);
         }
@@ -613,21 +615,26 @@ FIRTH_INLINE void weights_of(const Attention& task, const Dropout& dropout, cons
     }
 }
 
-// Values of a chunk: as lanes to be multiplied, and as floats, with whether a zero may meet them, when asked for.
+// Values of a chunk: as lanes to be multiplied and, on request, as floats.
 struct Values {
     const Attention& task;
     std::int64_t batch, key_head, begin, n;
     float* room;
     Rows lanes;
     Rows wide = {nullptr, 0};
-    bool finite = true;
+    std::int32_t infinite[kChunk + 1] = {};  // of the first i rows, how many are not finite
 
-    bool all_finite() {
+    // Whether a product of zero with the rows [first, last) is zero. No other rows may decide that: which ones the
+    // chunk holds depends on how queries are cut into blocks, which depends on the number of threads.
+    bool all_finite(std::int64_t first, std::int64_t last) {
         if (wide.data == nullptr) {
             wide = rows_of(task, task.v, batch, key_head, begin, n, task.value_width, true, room);
-            finite = FIRTH_ISA::all_finite(wide, n, task.value_width);
+            for (std::int64_t i = 0; i < n; ++i) {
+                const bool finite = FIRTH_ISA::all_finite({wide[i], 0}, 1, task.value_width);
+                infinite[i + 1] = infinite[i] + (finite ? 0 : 1);
+            }
         }
-        return finite;
+        return infinite[first] == infinite[last < n ? last : n];
     }
 };
 
@@ -643,7 +650,8 @@ FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Qu
     weights_of<R>(task, dropout, queries, begin, whole, partial, scores, stride, rows, first, before);
     float* const to = rows.values + first * rows.stride;
     const int vectors = static_cast<int>(rows.stride / kWidth);
-    if ((partial || task.dropout > 0) && !values.all_finite()) {
+    const std::int64_t n = (end - begin + Arithmetic::kNumbers - 1) / Arithmetic::kNumbers;  // lanes
+    if ((partial || task.dropout > 0) && !values.all_finite(skip, skip + n * Arithmetic::kNumbers)) {
         const Rows from{values.wide[skip], values.wide.stride};
         weigh_pairs(R, scores, stride, 1, from, end - begin, before, 1, to, rows.stride, vectors);
         return;
@@ -660,7 +668,6 @@ FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Qu
         }
     }
 #endif
-    const std::int64_t n = (end - begin + Arithmetic::kNumbers - 1) / Arithmetic::kNumbers;
     weigh<Arithmetic, R>(scores, stride, 1, from, n, before, 1, to, rows.stride, vectors);
 }
 
@@ -838,9 +845,12 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
     };
     const Rows queries = rows_in_lanes(task.q, head, begin, end - begin, room.queries);
     const KeyRange all = attention_keys(task, batch, begin, end);
+    // In whole lanes, so that a lane holds the same keys however queries are cut into blocks.
+    const std::int64_t even = (all.end + Arithmetic::kNumbers - 1) / Arithmetic::kNumbers * Arithmetic::kNumbers;
+    const std::int64_t last = even < task.n_keys ? even : task.n_keys;
     for (std::int64_t chunk = all.begin / kChunk * kChunk; chunk < all.end; chunk += kChunk) {
         const std::int64_t from = chunk > all.begin ? chunk : all.begin / kPanel * kPanel;
-        const std::int64_t to = chunk + kChunk < all.end ? chunk + kChunk : all.end;
+        const std::int64_t to = chunk + kChunk < last ? chunk + kChunk : last;
         pack(rows_in_lanes(task.k, key_head, from, to - from, room.keys), to - from, lanes, room.packed);
         Values values{task, batch, key_head, from, to - from, room.values, {nullptr, 0}};
         if (with_values) {
@@ -899,13 +909,13 @@ FIRTH_INLINE void forward(const Attention& task, std::int64_t batch, std::int64_
 
 // --- Forward, in tiles ----------------------------------------------------------------------------------------------
 
-// bf16 where there are tiles: scores of kPair queries by a chunk of keys are computed, turned into weights, in half
-// their room, and multiplied with the values. Widths are padded to multiples of kPair, with zeros, so that any array of
-// bf16 comes this way.
-constexpr int kTile = 16;                 // rows of a tile, and floats in a row; it has twice as many numbers in bf16
-constexpr int kPair = 32;                 // of two tiles side by side: all products are made of two by two
+// For bf16 where there are tiles. The scores of kPair queries by a chunk of keys are computed, become weights in bf16
+// in the same memory, and are multiplied with the values. Widths are padded with zeros to multiples of kPair, so that
+// all arrays in bf16 are computed in tiles.
+constexpr int kTile = 16;                 // rows of a tile; a row is 16 floats, or 32 numbers in bf16
+constexpr int kPair = 32;                 // rows, or floats in a row, of two tiles: products have two by two
 constexpr int kTileLanes = 256;           // lanes of 32 bits in a tile
-constexpr std::int64_t kTileChunk = 256;  // keys between two looks at the greatest score
+constexpr std::int64_t kTileChunk = 256;  // keys between two updates of the greatest score
 
 FIRTH_INLINE std::int64_t in_pairs_of_tiles(std::int64_t n) { return (n + kPair - 1) / kPair * kPair; }
 
@@ -916,8 +926,8 @@ struct HalfRows {
     const std::uint16_t* operator[](std::int64_t i) const { return data + i * stride; }
 };
 
-// Rows [begin, begin + n) of an array, as they lie if whole tiles can be read of them, otherwise copied to `room`, with
-// zeros behind them.
+// Rows [begin, begin + n) of an array: in place if their width fills whole tiles, otherwise (or if `copy`) copied to
+// `room` and padded with zeros.
 FIRTH_INLINE HalfRows half_rows_of(const AttentionArray& array, std::int64_t batch, std::int64_t head,
                                    std::int64_t begin, std::int64_t n, int width, bool copy, std::uint16_t* room) {
     const auto* const from =
@@ -937,7 +947,8 @@ FIRTH_INLINE HalfRows half_rows_of(const AttentionArray& array, std::int64_t bat
     return {room, stride};
 }
 
-// 16 rows of 16 lanes become 16 of their columns, to_stride lanes apart; zeros in the place of rows beyond n.
+// Transposes 16 rows of 16 lanes: a column becomes 16 lanes, to_stride lanes after the one before it. Rows beyond n
+// count as zeros and are not read.
 FIRTH_INLINE void transpose_tile(const std::uint16_t* rows, std::int64_t stride, std::int64_t n, std::uint32_t* to,
                                  std::int64_t to_stride) {
 #if defined(__AVX512F__)
@@ -964,7 +975,7 @@ FIRTH_INLINE void transpose_tile(const std::uint16_t* rows, std::int64_t stride,
 #endif
 }
 
-// What rows are multiplied with to meet these n: tiles of their columns, (n / 16, width / 32).
+// Packs n rows as the right factor of products with other rows, that is, transposed: tiles (n / 16, width / 32).
 FIRTH_INLINE void pack_columns(const HalfRows& rows, std::int64_t n, int width, std::uint32_t* to) {
     for (std::int64_t i = 0; i < in_pairs_of_tiles(n); i += kTile) {
         for (int d = 0; d < width; d += kPair, to += kTileLanes) {
@@ -973,8 +984,8 @@ FIRTH_INLINE void pack_columns(const HalfRows& rows, std::int64_t n, int width, 
     }
 }
 
-// What weights are multiplied with to weigh n rows: tiles of two rows a row, (n / 32, width / 16). Zeros in the place
-// of rows beyond n.
+// Packs n rows as the right factor of products with weights: tiles (n / 32, width / 16), in which a lane holds the
+// numbers of two rows. Rows beyond n count as zeros and are not read.
 FIRTH_INLINE void pack_rows(const HalfRows& rows, std::int64_t n, int width, std::uint32_t* to) {
     const int across = width / kTile;
     for (std::int64_t i = 0; i < in_pairs_of_tiles(n); i += 2) {
@@ -995,7 +1006,7 @@ FIRTH_INLINE void pack_rows(const HalfRows& rows, std::int64_t n, int width, std
     }
 }
 
-// The same of n lanes of two numbers each.
+// Whether all numbers are finite, of n lanes of two numbers in bf16.
 bool all_finite(const std::uint32_t* pairs, std::int64_t n) {
     typedef std::int32_t Bits __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
     VecInt bad{};
@@ -1006,8 +1017,9 @@ bool all_finite(const std::uint32_t* pairs, std::int64_t n) {
     return !any(bad);
 }
 
-// (16 R, 32) of a product, added to `to` or in its place: of rows of 32 n numbers, `stride` bytes apart, and of n tiles
-// twice, `next` lanes apart from each other and `beside` from the second ones.
+// A block (16 R, 32) of a product is stored in `to`, or added to it. The left factor is rows of 32 n numbers, `stride`
+// bytes apart. The right factor is n pairs of tiles: `next` lanes from pair to pair, `beside` lanes from the first tile
+// of a pair to the second.
 template <int R, bool Add>
 FIRTH_INLINE void multiply(Tiles& tiles, const void* rows, std::int64_t stride, const std::uint32_t* columns,
                            std::int64_t next, std::int64_t beside, std::int64_t n, float* to, std::int64_t to_stride) {
@@ -1043,9 +1055,9 @@ FIRTH_INLINE void multiply(Tiles& tiles, const void* rows, std::int64_t stride, 
     if constexpr (R == 2) tiles.store<3>(below + kTile, bytes);
 }
 
-// 2^x for x up to 126, within 3e-6, which weights in bf16 do not show; NaN for NaN. Zero below -100: beside a weight of
-// 1 that is nothing, and products with denormal numbers would take the processor forty times as long. The polynomial is
-// that of [0, 1), exactly 1 at 0.
+// 2^x for x up to 126, with a relative error of at most 3e-6, far below the rounding to bf16; NaN for NaN. Below -100
+// it is 0, which makes no difference beside a weight of 1; denormal results would take the processor forty times as
+// long. The polynomial approximates 2^x on [0, 1) and is exactly 1 at 0.
 FIRTH_INLINE Vec weight_of(Vec x) {
     const auto power = [](Vec r) __attribute__((always_inline)) {
         Vec p = splat(1.342668553e-2f);
@@ -1069,8 +1081,8 @@ FIRTH_INLINE Vec weight_of(Vec x) {
 #endif
 }
 
-// A row's scores, in units of `unit`, turn into weights of n keys, in floats or, in half their room, in bf16. The sum
-// is of all that are not dropped before they are rounded.
+// Scores of a row, times `unit` in units of log 2, become weights of n keys: floats (Wide), or bf16 in the first half
+// of the same memory. Returns the sums of the weights, one per lane, before dropout and rounding.
 template <bool Drop, bool Wide>
 FIRTH_INLINE Vec weights_of_row(float* scores, std::int64_t n, float unit, float most, const Dropout& dropout,
                                 std::uint32_t key, std::int64_t begin) {
@@ -1079,12 +1091,12 @@ FIRTH_INLINE Vec weights_of_row(float* scores, std::int64_t n, float unit, float
         Vec weights[2];
 #pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) {
-            // In this order the greatest score's weight is 1, however huge it is.
+            // Subtracted first, so that the weight of the greatest score is 1 however large it is.
             weights[v] = weight_of((load(scores + j + v * kWidth) - most) * unit);
             sums[v] += weights[v];
             if constexpr (Drop) {
                 const Vec kept = dropout.at(key, begin + j + v * kWidth);
-                // A dropped weight is zero even if it is not a number: it is not part of the sum of values.
+                // A dropped weight is zero even if it was NaN: its value is not added at all.
                 weights[v] = select(kept == 0.0f, Vec{}, weights[v] * kept);
             }
         }
@@ -1127,12 +1139,13 @@ struct TileRoom {
     }
 };
 
-// Values of a chunk, and of each kPair of them whether a zero may meet them: not known until somebody asks.
+// The packed values of a chunk.
 struct TileValues {
     const std::uint32_t* tiles;
-    std::int64_t numbers;  // lanes of a pair of tiles' rows
-    signed char finite[kTileChunk / kPair];
+    std::int64_t numbers;                    // lanes of kPair values
+    signed char finite[kTileChunk / kPair];  // whether kPair values are all finite: 1 yes, 0 no, -1 not known yet
 
+    // Whether a product of zero with the rows [first, last) is zero, and with the others that share tiles with them.
     bool all_finite(std::int64_t first, std::int64_t last) {
         bool all = true;
         for (std::int64_t i = first / kPair; i * kPair < last; ++i) {
@@ -1146,14 +1159,16 @@ struct TileValues {
 FIRTH_INLINE bool has_terms(const Attention& task) {
     return task.added.data || task.bias.data || task.slopes || task.visible.data;
 }
-// What scores are in units of, until they become weights: 1 if they are moved to units of log 2 before, for the terms.
+// Products of queries and keys times this are scores in units of log 2. It is 1 where the products are scaled before
+// they become weights: terms are added to scaled scores, and only a positive factor keeps the greatest score the
+// greatest.
 FIRTH_INLINE float unit_of(const Attention& task) {
     const float unit = task.scale * kLog2e;
     return has_terms(task) || !(unit > 0) ? 1.0f : unit;
 }
 
-// Up to kPair queries from query i on, the first one number `first` of the rows, meet the keys [low, high) of the chunk
-// that begins with key `from`; their scores stand in room.scores, as they were multiplied.
+// `some` queries (up to kPair), beginning with `query`, which is row `first` of room.rows, attend to the keys [low,
+// high) of the chunk that begins with key `from`. room.scores holds their products.
 FIRTH_INLINE void gather_in_tiles(Tiles& tiles, const Attention& task, const Dropout& dropout, const Query& query,
                                   int some, std::int64_t low, std::int64_t high, std::int64_t from, std::int64_t first,
                                   const TileRoom& room, TileValues& values) {
@@ -1240,9 +1255,11 @@ void forward_in_tiles(const Attention& task, std::int64_t batch, std::int64_t he
     room.rows.clear(in_pairs_of_tiles(end - begin));
     half_rows_of(task.q, batch, head, begin, end - begin, task.width, true, room.queries);
     const KeyRange all = attention_keys(task, batch, begin, end);
+    // In whole tiles, so that a tile holds the same keys however queries are cut into blocks.
+    const std::int64_t even = in_pairs_of_tiles(all.end), last = even < task.n_keys ? even : task.n_keys;
     for (std::int64_t chunk = all.begin / kTileChunk * kTileChunk; chunk < all.end; chunk += kTileChunk) {
         const std::int64_t from = chunk > all.begin ? chunk : all.begin / kPair * kPair;
-        const std::int64_t to = chunk + kTileChunk < all.end ? chunk + kTileChunk : all.end;
+        const std::int64_t to = chunk + kTileChunk < last ? chunk + kTileChunk : last;
         pack_columns(half_rows_of(task.k, batch, key_head, from, to - from, task.width, false, room.copies), to - from,
                      width, room.keys);
         pack_rows(half_rows_of(task.v, batch, key_head, from, to - from, task.value_width, false, room.copies),
@@ -1279,14 +1296,15 @@ void forward_in_tiles(const Attention& task, std::int64_t batch, std::int64_t he
 
 // --- Backward, in tiles ---------------------------------------------------------------------------------------------
 
-// Of the five products, three have weights or slopes on the side where rows lie as they are computed (scores, dP, and
-// the queries' gradients, dS K). The other two, sums over queries, are computed turned: of their gradients' columns,
-// with queries and gradients of outs turned once for all blocks of keys that meet them, and weights two queries a lane.
+// Of the five products, three have rows of queries on the left: the scores, dP, and the queries' gradients, dS K. The
+// other two, dV = P^T dO and dK = dS^T Q, sum over queries. They are computed transposed, dO^T P and Q^T dS: the left
+// factors are transposed once for all blocks of keys, and P and dS are rounded to lanes that hold two queries. The
+// scale of dQ and dK is applied to the finished sums.
 
-// What is packed of a block of queries beforehand.
+// A block of queries, and gradients of their outputs, packed once for all blocks of keys.
 struct PackedQueries {
-    std::uint16_t *queries, *outs;  // (width, kAttentionBlock) turned
-    std::int32_t* finite;
+    std::uint16_t *queries, *outs;  // (width, kAttentionBlock): transposed
+    std::int32_t* finite;           // 1 if all of them are, else 0
 
     PackedQueries(Arena& arena, const Attention& task) {
         finite = arena.take<std::int32_t>(1);
@@ -1309,13 +1327,13 @@ struct TileBackwardRoom {
         int n;  // keys
         std::int64_t head, first;
         int n_queries;
-        bool zeros;  // there are zeros among the weights that must not meet what is not finite
+        bool zeros;  // some weights are zero and must not be multiplied with what is not finite
     };
     State* state;
     std::uint32_t *key_columns, *value_columns, *key_rows, *weight_pairs, *slope_pairs;
     std::uint16_t *slope_rows, *queries, *outs, *copies;
-    float *weights, *slopes;       // (kAttentionBlock, kAttentionBlock) of the block in hand: P, and dS
-    float *key_sums, *value_sums;  // (width, kAttentionBlock): turned
+    float *weights, *slopes;       // (kAttentionBlock, kAttentionBlock) of the current block: P and dS
+    float *key_sums, *value_sums;  // (width, kAttentionBlock): transposed
     float *query_sums, *wide, *rows;
 
     TileBackwardRoom(Arena& arena, const Attention& task) {
@@ -1346,9 +1364,9 @@ TileBackwardRoom tile_backward_room(const Attention& task, void* scratch) {
     return TileBackwardRoom(arena, task);
 }
 
-// Columns of n rows, of which a block has room: (width, kAttentionBlock). `tiles` is room for as many. False if there
-// are numbers that are not finite.
-bool turn(const HalfRows& rows, int n, int width, std::uint32_t* tiles, std::uint16_t* to) {
+// Transposes n rows of a block: to (width, kAttentionBlock). `tiles` is scratch of the same size. Returns whether all
+// numbers are finite.
+bool pack_transposed(const HalfRows& rows, int n, int width, std::uint32_t* tiles, std::uint16_t* to) {
     pack_rows(rows, n, width, tiles);
     const bool finite = all_finite(tiles, in_pairs_of_tiles(n) / 2 * width);
     for (std::int64_t i = 0; i < in_pairs_of_tiles(n); i += kPair) {
@@ -1368,8 +1386,8 @@ void pack_queries(const Attention& task, const AttentionArray& gradient, std::in
     const auto value_width = static_cast<int>(in_pairs_of_tiles(task.value_width));
     const HalfRows queries = half_rows_of(task.q, batch, head, begin, n, task.width, false, room.queries);
     const HalfRows outs = half_rows_of(gradient, batch, head, begin, n, task.value_width, false, room.outs);
-    const bool finite = turn(queries, n, width, room.key_columns, to.queries);
-    *to.finite = turn(outs, n, value_width, room.value_columns, to.outs) && finite ? 1 : 0;
+    const bool finite = pack_transposed(queries, n, width, room.key_columns, to.queries);
+    *to.finite = pack_transposed(outs, n, value_width, room.value_columns, to.outs) && finite ? 1 : 0;
 }
 
 void begin_keys_in_tiles(const Attention& task, std::int64_t batch, std::int64_t key_head, std::int64_t begin, int n,
@@ -1386,7 +1404,7 @@ void begin_keys_in_tiles(const Attention& task, std::int64_t batch, std::int64_t
     for (int i = 0; i < value_width * kAttentionBlock; ++i) room.value_sums[i] = 0;
 }
 
-// Lanes of two numbers each, rounded.
+// Stores two vectors as lanes of two numbers in bf16.
 FIRTH_INLINE void store_pairs(std::uint32_t* to, Vec low, Vec high) {
 #if defined(__AVX512BF16__)
     alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
@@ -1402,8 +1420,9 @@ FIRTH_INLINE void store_pairs(std::uint32_t* to, Vec low, Vec high) {
 #endif
 }
 
-// P and dS of two queries, from their scores and dP. Where some keys are hidden or dropped, or others want them
-// (`Rest`), they are left in room.weights and room.slopes, too.
+// P and dS of the queries i and i + 1 of a block, from their products with the keys in room.weights and dP in
+// room.slopes. `Rest`: keys may be hidden or dropped, there may be terms, and P and dS are left in room.weights and
+// room.slopes as well. Returns whether keys are hidden.
 template <bool Rest>
 FIRTH_INLINE bool slopes_in_tiles(const Attention& task, const AttentionGradients& gradients, const Dropout& dropout,
                                   std::int64_t begin, int i, int n, const TileBackwardRoom& room) {
@@ -1460,13 +1479,12 @@ FIRTH_INLINE bool slopes_in_tiles(const Attention& task, const AttentionGradient
                     gradient = select(kept == 0.0f, Vec{}, gradient * kept);
                     weights[h] = select(kept == 0.0f, Vec{}, weight * kept);
                 }
-                Vec slope = weight * (gradient - delta[h]);
-                slope = select(out, Vec{}, slope);
+            }
+            slopes[h] = weight * (gradient - delta[h]);
+            if constexpr (Rest) {
+                slopes[h] = select(out, Vec{}, slopes[h]);
                 store(p, weights[h]);
-                store(s, slope);
-                slopes[h] = slope * task.scale;
-            } else {
-                slopes[h] = weight * (gradient * task.scale - delta[h] * task.scale);
+                store(s, slopes[h]);
             }
             store_bf16(room.slope_rows + (i + h) * kAttentionBlock + j, slopes[h]);
         }
@@ -1477,11 +1495,11 @@ FIRTH_INLINE bool slopes_in_tiles(const Attention& task, const AttentionGradient
     return hidden;
 }
 
-// sums += scale * rows^T weights, turned, one visible pair at a time: for what a zero must not meet.
-void add_pairs_turned(const float* weights, const Rows& rows, int n, float scale, int n_keys, int width, float* sums) {
+// sums += rows^T weights, transposed, one visible pair at a time: where a zero must not meet what is not finite.
+void add_pairs_transposed(const float* weights, const Rows& rows, int n, int n_keys, int width, float* sums) {
     for (int i = 0; i < n; ++i) {
         for (int j = 0; j < n_keys; ++j) {
-            const float weight = weights[i * kAttentionBlock + j] * scale;
+            const float weight = weights[i * kAttentionBlock + j];
             if (weight == 0) continue;
             for (int d = 0; d < width; ++d) sums[d * kAttentionBlock + j] += weight * rows[i][d];
         }
@@ -1532,9 +1550,9 @@ void meet_in_tiles(const Attention& task, const AttentionGradients& gradients, s
         if (state.zeros && *packed.finite == 0) {
             const Rows outs =
                 rows_of(task, gradients.out, state.batch, head, begin, n, task.value_width, false, room.wide);
-            add_pairs_turned(room.weights, outs, n, 1, state.n, task.value_width, room.value_sums);
+            add_pairs_transposed(room.weights, outs, n, state.n, task.value_width, room.value_sums);
             const Rows wide = rows_of(task, task.q, state.batch, head, begin, n, task.width, false, room.wide);
-            add_pairs_turned(room.slopes, wide, n, task.scale, state.n, task.width, room.key_sums);
+            add_pairs_transposed(room.slopes, wide, n, state.n, task.width, room.key_sums);
             return;
         }
     } else {
@@ -1565,7 +1583,7 @@ void add_queries_in_tiles(const Attention& task, const AttentionGradients& gradi
     if (state.zeros && !all_finite(room.key_rows, keys / kPair * next)) {
         const Rows wide =
             rows_of(task, task.k, state.batch, state.key_head, state.begin, state.n, task.width, true, room.wide);
-        weigh_pairs(state.n_queries, room.slopes, kAttentionBlock, 1, wide, state.n, nullptr, task.scale, to, stride,
+        weigh_pairs(state.n_queries, room.slopes, kAttentionBlock, 1, wide, state.n, nullptr, 1, to, stride,
                     static_cast<int>(padded(task.width) / kWidth));
         return;
     }
@@ -1580,7 +1598,7 @@ void add_queries_in_tiles(const Attention& task, const AttentionGradients& gradi
         }
         return;
     }
-    // Rows beyond the last query belong to somebody else.
+    // Rows beyond the last query belong to another head.
     for (int i = 0; i < state.n_queries; ++i) {
         for (std::int64_t d = 0; d < width; d += kWidth)
             store(room.query_sums + i * width + d, load(to + i * stride + d));
@@ -1598,9 +1616,9 @@ void add_queries_in_tiles(const Attention& task, const AttentionGradients& gradi
     }
 }
 
-// n rows of an array, from `begin` on, from sums that lie turned.
-void write_turned(const Attention& task, const AttentionArray& array, std::int64_t batch, std::int64_t head,
-                  std::int64_t begin, int n, int width, const float* sums, float* rows) {
+// n rows of an array, from `begin` on: scale times sums that lie transposed.
+void write_transposed(const Attention& task, const AttentionArray& array, std::int64_t batch, std::int64_t head,
+                      std::int64_t begin, int n, int width, float scale, const float* sums, float* rows) {
     const std::int64_t stride = in_pairs_of_tiles(width);
     for (int first = 0; first < n; first += kTile) {
         for (std::int64_t d = 0; d < stride; d += kTile) {
@@ -1611,7 +1629,7 @@ void write_turned(const Attention& task, const AttentionArray& array, std::int64
                     for (int k = 0; k < kWidth; ++k) block[k] = load(sums + (d + l + k) * kAttentionBlock + first + i);
                     transpose(block);
 #pragma GCC unroll 16
-                    for (int k = 0; k < kWidth; ++k) store(rows + (i + k) * stride + d + l, block[k]);
+                    for (int k = 0; k < kWidth; ++k) store(rows + (i + k) * stride + d + l, block[k] * scale);
                 }
             }
         }
@@ -1743,7 +1761,7 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
     }
 }
 
-void attention_merge(const Attention& task, std::int64_t batch, std::int64_t key_head, const float* partials,
+void attention_merge(const Attention& task, std::int64_t batch, std::int64_t key_head, float* partials,
                      std::int64_t n) {
     const std::int64_t n_rows = few_rows(task), group = task.n_heads / task.n_key_heads;
     const std::int64_t stride = padded(task.value_width), size = attention_partial(task);
@@ -1753,7 +1771,7 @@ void attention_merge(const Attention& task, std::int64_t batch, std::int64_t key
             const float found = partials[(p * n_rows + row) * size + stride + 1];
             most = found > most ? found : most;
         }
-        float* const values = const_cast<float*>(partials) + row * size;  // the first part's, which is read first
+        float* const values = partials + row * size;  // the first part's, which is read first
         float sum = 0;
         for (std::int64_t p = 0; p < n; ++p) {
             const float* const part = partials + (p * n_rows + row) * size;
@@ -1969,10 +1987,10 @@ void attention_end_keys(const Attention& task, const AttentionGradients& gradien
     if (task.bf16) {
         const TileBackwardRoom tile_room = tile_backward_room(task, scratch);
         const TileBackwardRoom::State& at = *tile_room.state;
-        write_turned(task, gradients.k, at.batch, at.key_head, at.begin, at.n, task.width, tile_room.key_sums,
-                     tile_room.rows);
-        write_turned(task, gradients.v, at.batch, at.key_head, at.begin, at.n, task.value_width, tile_room.value_sums,
-                     tile_room.rows);
+        write_transposed(task, gradients.k, at.batch, at.key_head, at.begin, at.n, task.width, task.scale,
+                         tile_room.key_sums, tile_room.rows);
+        write_transposed(task, gradients.v, at.batch, at.key_head, at.begin, at.n, task.value_width, 1,
+                         tile_room.value_sums, tile_room.rows);
         return;
     }
 #endif
@@ -1986,9 +2004,14 @@ void attention_end_keys(const Attention& task, const AttentionGradients& gradien
     }
 }
 
-void attention_write_row(const Attention& task, const AttentionArray& array, std::int64_t batch, std::int64_t head,
-                         std::int64_t i, int width, const float* row) {
-    write_row(task, array, batch, head, i, width, row);
+void attention_end_query(const Attention& task, const AttentionArray& gradient, std::int64_t batch, std::int64_t head,
+                         std::int64_t i, float* sums) {
+#if defined(FIRTH_TILES)
+    if (task.bf16) {  // the scale is still missing
+        for (int d = 0; d < task.width; d += kWidth) store(sums + d, load(sums + d) * task.scale);
+    }
+#endif
+    write_row(task, gradient, batch, head, i, task.width, sums);
 }
 
 void attention_weights(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t query, float* weights,

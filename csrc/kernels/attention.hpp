@@ -51,12 +51,12 @@ struct Attention {
 struct AttentionGradients {
     AttentionArray out;         // (B, H, Tq, Dv) given
     const float* delta;         // (B, H, Tq) out . gradient of out, see attention_deltas
-    float* q;                   // (B, H, Tq, q_stride): sums, which begin at zero
+    float* q;                   // (B, H, Tq, q_stride): sums, which begin at zero; see attention_end_query
     std::int64_t q_stride;      // a multiple of 32, or of 16 for float32
     AttentionArray k;           // (B, Hk, Tk, D)
     AttentionArray v;           // (B, Hk, Tk, Dv)
     AttentionTerm<float> bias;  // sums, which begin at zero, over all axes but that of keys; or null
-    void* packed;               // for all blocks of kAttentionBlock queries: what attention_deltas leaves there
+    void* packed;               // for all blocks of kAttentionBlock queries: written by attention_deltas
 };
 
 // Rows of queries that are worked on together, at the most: in attention_forward, and in the backward pass along with
@@ -86,7 +86,8 @@ static inline KeyRange attention_keys(const Attention& task, std::int64_t batch,
 // Bytes of scratch, aligned to 64, that a thread needs for any of what follows.
 FIRTH_DECLARE_BF16_KERNEL(std::int64_t, attention_scratch_bytes, const Attention& task)
 
-// Queries that attention_forward works on at once: of a block of them it is best given a multiple.
+// Queries that attention_forward works on at once. Every block begins at a multiple of it, so that results do not
+// depend on the size of blocks.
 FIRTH_DECLARE_BF16_KERNEL(std::int64_t, attention_rows, const Attention& task)
 
 // out and lse of the queries [begin, end), kAttentionQueries at the most.
@@ -100,15 +101,15 @@ FIRTH_DECLARE_BF16_KERNEL(void, attention_forward, const Attention& task, std::i
 static inline std::int64_t attention_partial(const Attention& task) { return (task.value_width + 15) / 16 * 16 + 16; }
 FIRTH_DECLARE_BF16_KERNEL(void, attention_few, const Attention& task, std::int64_t batch, std::int64_t key_head,
                           std::int64_t begin, std::int64_t end, float* partial, void* scratch)
-// Puts n partial results of the rows of a key head together into out and lse.
+// Merges n partial results of the rows of a key head into out and lse; overwrites them.
 FIRTH_DECLARE_BF16_KERNEL(void, attention_merge, const Attention& task, std::int64_t batch, std::int64_t key_head,
-                          const float* partials, std::int64_t n)
+                          float* partials, std::int64_t n)
 
-// Bytes that are packed of each block of queries for the backward pass, a multiple of 64.
+// Bytes that attention_deltas packs of each block of queries, a multiple of 64.
 FIRTH_DECLARE_BF16_KERNEL(std::int64_t, attention_packed_bytes, const Attention& task)
 
-// out . gradient of out for the queries [begin, end), a block of kAttentionBlock of them, or fewer at the end; and
-// what is packed of them.
+// out . gradient of out for the queries [begin, end), a block of kAttentionBlock of them, or fewer at the end. Packs
+// the block for attention_meet, too.
 FIRTH_DECLARE_BF16_KERNEL(void, attention_deltas, const Attention& task, const AttentionArray& gradient,
                           std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t end, float* delta,
                           void* packed, void* scratch)
@@ -126,9 +127,9 @@ FIRTH_DECLARE_BF16_KERNEL(void, attention_add_queries, const Attention& task, co
 FIRTH_DECLARE_BF16_KERNEL(void, attention_end_keys, const Attention& task, const AttentionGradients& gradients,
                           void* scratch)
 
-// Row i of an array, from floats.
-FIRTH_DECLARE_BF16_KERNEL(void, attention_write_row, const Attention& task, const AttentionArray& array,
-                          std::int64_t batch, std::int64_t head, std::int64_t i, int width, const float* row)
+// The gradient of query i, from its row of AttentionGradients::q when all keys have been added; overwrites the row.
+FIRTH_DECLARE_BF16_KERNEL(void, attention_end_query, const Attention& task, const AttentionArray& gradient,
+                          std::int64_t batch, std::int64_t head, std::int64_t i, float* sums)
 
 // Weights of one query, recomputed from its lse: (Tk). Without dropout.
 FIRTH_DECLARE_BF16_KERNEL(void, attention_weights, const Attention& task, std::int64_t batch, std::int64_t head,

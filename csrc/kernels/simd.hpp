@@ -52,6 +52,11 @@ FIRTH_INLINE void store4(float* p, Vec4 v) { *reinterpret_cast<Vec4Memory*>(p) =
 // Less zero, not plus zero: only that is x for every x, -0 included, so that no arithmetic is left of it.
 FIRTH_INLINE Vec splat(float x) { return x - Vec{}; }
 FIRTH_INLINE VecInt splat_int(std::int32_t x) { return x - VecInt{}; }
+// The 32 bits at p in every lane, whatever they encode: float arithmetic could change those of a NaN.
+FIRTH_INLINE Vec splat_bits(const void* p) {
+    typedef std::int32_t Bits __attribute__((aligned(4), may_alias));
+    return reinterpret_cast<Vec>(splat_int(*static_cast<const Bits*>(p)));
+}
 
 // Chooses lane by lane; a mask lane is all ones or all zeros, as comparisons give it.
 FIRTH_INLINE Vec select(VecInt mask, Vec yes, Vec no) {

@@ -1,19 +1,18 @@
-// Matrix tiles, of 16 rows of 64 bytes: eight of them, and what Intel's AMX does with them; or, where
-// FIRTH_SOFTWARE_TILES is defined, a model of it in plain C++, so that kernels written for tiles can be tested on any
-// processor.
+// Intel AMX: eight tiles of 16 rows of 64 bytes, and products of them. Where FIRTH_SOFTWARE_TILES is defined, a model
+// of it in plain C++, so that kernels written for tiles can be tested on any processor.
 //
-//   load<T>(p, stride)    rows of 64 bytes, `stride` bytes apart
-//   store<T>(p, stride)
-//   zero<T>()
-//   multiply<C, A, B>()   C += A B, where C is 16 x 16 floats, A is 16 x 32 numbers in bf16 and B, 32 x 16 numbers, has
-//                         rows 2p and 2p + 1 in row p: in each lane of 32 bits a number of both
+//   load<T>(p, stride)    loads rows of 64 bytes, `stride` bytes apart, into tile T
+//   store<T>(p, stride)   stores them
+//   zero<T>()             sets tile T to zeros
+//   multiply<C, A, B>()   C += A B. C is 16 x 16 floats, A is 16 x 32 numbers in bf16, and B is 32 x 16 in bf16: each
+//                         lane of 32 bits in row p of tile B holds a number of row 2p and one of row 2p + 1
 //
-// A thread's tiles are there as long as its object of this type is.
+// A thread may use tiles while it has an object of this type.
 #pragma once
 
 #include "kernels/simd.hpp"
 
-#if defined(__AMX_BF16__) || defined(FIRTH_SOFTWARE_TILES)
+#if defined(FIRTH_AMX) || defined(FIRTH_SOFTWARE_TILES)  // from CMake: compilers name their macro differently
 #define FIRTH_TILES
 
 namespace firth::FIRTH_ISA {
@@ -34,8 +33,8 @@ class Tiles {
     FIRTH_INLINE_MEMBER void zero() {
         __builtin_memset(tiles_[T], 0, sizeof tiles_[T]);
     }
-    // As the processor does it: numbers of even and of odd place are summed by themselves, without rounding a product,
-    // and denormal numbers are taken and given as zeros.
+    // As the processor does it: products are exact, those of even and of odd columns are summed separately, and
+    // denormal numbers count as zeros, as inputs and as results.
     template <int C, int A, int B>
     FIRTH_INLINE_MEMBER void multiply() {
         for (int i = 0; i < 16; ++i) {
@@ -66,11 +65,11 @@ class Tiles {
 
 #else
 
-// Assembly rather than the compilers' intrinsics, which do not say that memory is read and written.
+// Assembly, not the compilers' intrinsics: those do not declare that they read and write memory.
 class Tiles {
   public:
     FIRTH_INLINE_MEMBER Tiles() {
-        alignas(64) unsigned char shape[64] = {1};  // palette 1; then bytes of a row, of eight tiles, and rows
+        alignas(64) unsigned char shape[64] = {1};  // palette 1; from byte 16 on bytes per row, from byte 48 on rows
         for (int t = 0; t < 8; ++t) {
             shape[16 + 2 * t] = 64;
             shape[48 + t] = 16;

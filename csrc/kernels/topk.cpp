@@ -129,7 +129,7 @@ void topk_begin(const TopK& task, Candidate* heaps, float* scratch) {
         for (std::int64_t d = 0; d < dim; ++d) lane[d * kWidth] = real ? task.queries[q * dim + d] : 0.0f;
         thresholds[q] = real ? -__builtin_inff() : __builtin_inff();
     }
-    for (std::int64_t i = 0; i < task.n_queries * task.k; ++i) heaps[i] = {-__builtin_inff(), kNoRow};
+    for (std::int64_t i = 0; i < task.n_queries * task.k; ++i) heaps[i] = {-__builtin_inff(), kNoCandidate};
 }
 
 void topk_range(const TopK& task, std::int64_t begin, std::int64_t end, Candidate* heaps, float* scratch) {

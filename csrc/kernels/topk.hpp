@@ -13,8 +13,8 @@ struct Candidate {
     std::int32_t row;
 };
 
-// Candidates that are no rows: worse than any.
-constexpr std::int32_t kNoRow = INT32_MAX;
+// The row of a candidate that stands for none: worse than any.
+constexpr std::int32_t kNoCandidate = INT32_MAX;
 
 // Scratch is sized for queries in multiples of this: the lanes of the widest vector.
 constexpr std::int64_t kQueryLanes = 16;

@@ -57,7 +57,8 @@ void share_out(const Attention& task, std::int64_t n_items, int n_threads, Work&
     });
 }
 
-constexpr std::int64_t kFewRows = 24;  // of queries that share a key head: below, keys are read as they lie
+constexpr std::int64_t kFewRows = 24;  // of queries that share a key head: up to this, keys are read as they lie
+static_assert(kFewRows <= kAttentionQueries);  // which scratch has room for
 
 void attend_few(const Attention& task, std::int64_t rows, int n_threads) {
     const std::int64_t key_heads = task.n_batches * task.n_key_heads;
@@ -212,8 +213,8 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
     parallel_shares(all_rows, n_threads, [&](long long begin, long long end, int) {
         for (long long row = begin; row < end; ++row) {
             const std::int64_t head = row / task.n_queries;
-            FIRTH_BF16_KERNEL(task.bf16, attention_write_row)
-            (task, q_gradient, head / task.n_heads, head % task.n_heads, row % task.n_queries, task.width,
+            FIRTH_BF16_KERNEL(task.bf16, attention_end_query)
+            (task, q_gradient, head / task.n_heads, head % task.n_heads, row % task.n_queries,
              gradients.q + row * gradients.q_stride);
         }
     });

@@ -1,6 +1,7 @@
 #include "runtime/isa.hpp"
 
 #include <atomic>
+#include <cstdint>
 #include <iterator>
 #include <stdexcept>
 
@@ -15,7 +16,9 @@
 namespace firth {
 namespace {
 
-// An instruction set as users name it: the level that most kernels are compiled for, and what multiplies bf16.
+constexpr int kAmx = 2;  // see current_bf16
+
+// An instruction set by the name that users see, as its level (see current_isa) and what multiplies bf16.
 struct Isa {
     const char* name;
     int level, bf16;
@@ -50,49 +53,100 @@ bool has_avx512_bf16() {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512bf16");
 }
-
-// AMX: whether the processor has tiles and multiplies bf16 in them, the operating system saves them, and it lets this
-// process have them. It has to be asked, once, and then holds for all threads: the room for them is not in every
-// thread's state from the start.
-bool tiles_granted() {
-#if defined(__linux__)
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    const bool bf16 = d & (1u << 22), tiles = d & (1u << 24);
-    if (!bf16 || !tiles || !__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return false;
-    unsigned low, high;
-    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    constexpr unsigned kTileState = 3u << 17;         // their configuration, and what is in them
-    constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, which older headers lack
-    return (low & kTileState) == kTileState && syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-#else
-    return false;
-#endif
-}
-bool runs_amx() {
-    static const bool runs = runs_v4() && has_avx512_bf16() && tiles_granted();
-    return runs;
-}
-
 const int kDot = has_avx512_bf16() ? 1 : 0;
+
+// Whether the processor has tiles and multiplies bf16 in them, and the operating system saves them.
+bool has_amx() {
+    static const bool has = [] {
+#if defined(__linux__)
+        unsigned a, b, c, d;
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        const bool bf16 = d & (1u << 22), tiles = d & (1u << 24);
+        if (!bf16 || !tiles || !__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return false;
+        unsigned low, high;
+        asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        constexpr unsigned kTileState = 3u << 17;  // their configuration, and their contents
+        return (low & kTileState) == kTileState;
+#else
+        return false;
+#endif
+    }();
+    return has;
+}
+
+// Linux lets a process use tiles only on request, and from then on refuses signal stacks that are too small for the 8
+// KiB of tiles. So firth asks at the first call that needs them, not when it is imported. The answer holds for all
+// threads, and for processes that are forked later.
+enum class Answer { kNotAsked, kGranted, kRefused };
+std::atomic<Answer> tiles{Answer::kNotAsked};
+
+bool tiles_granted() {
+    Answer answer = tiles.load(std::memory_order_relaxed);
+    if (answer == Answer::kNotAsked) {
+        Answer mine = Answer::kRefused;
+#if defined(__linux__)
+        constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, which older headers lack
+        if (syscall(SYS_arch_prctl, kRequest, kTileData) == 0) mine = Answer::kGranted;
+#endif
+        // Several threads may ask at the same time: the first answer holds, so that no work changes its kernels. No
+        // lock, which a process that is forked meanwhile would wait for forever.
+        if (tiles.compare_exchange_strong(answer, mine)) answer = mine;
+    }
+    return answer == Answer::kGranted;
+}
+
+bool runs_amx() { return runs_v4() && has_avx512_bf16() && has_amx() && tiles != Answer::kRefused; }
+
 const Isa kIsas[] = {
 #if defined(FIRTH_TILE_MODEL)
-    {"x86-64-v2+tiles", 0, 3, runs_v2},  // never the best
+    {"x86-64-v2+tiles", 0, 3, runs_v2},  // first in the list, so that use_best_isa never selects it
 #endif
     {"x86-64-v2", 0, 0, runs_v2},       {"x86-64-v3", 1, 0, runs_v3},
-    {"x86-64-v4", 2, kDot, runs_v4},    {"x86-64-v4+amx", 2, 2, runs_amx},
+    {"x86-64-v4", 2, kDot, runs_v4},    {"x86-64-v4+amx", 2, kAmx, runs_amx},
 };
 #else
+constexpr int kDot = 0;
+bool tiles_granted() { return false; }
 const Isa kIsas[] = {{"baseline", 0, 0, [] { return true; }}};
 #endif
 
-std::atomic<const Isa*> selected{&kIsas[0]};
+// The upper 32 bits: place in kIsas of the instruction set in use. The lower: how many HeldIsa there are. One word, so
+// that a change and a new holder cannot miss each other.
+constexpr std::uint64_t kHolders = 0xFFFFFFFF;
+std::atomic<std::uint64_t> state{0};
+
+const Isa& selected() { return kIsas[state.load(std::memory_order_relaxed) >> 32]; }
+
+void select(const Isa& isa) {
+    const auto place = static_cast<std::uint64_t>(&isa - kIsas);
+    std::uint64_t before = state.load();
+    do {
+        if ((before & kHolders) != 0) {
+            throw std::runtime_error(std::string("instruction set '") + isa.name +
+                                     "' cannot be selected while kernels are running: wait for them");
+        }
+    } while (!state.compare_exchange_weak(before, place << 32));
+}
 
 }  // namespace
 
-int current_isa() { return selected.load(std::memory_order_relaxed)->level; }
-int current_bf16() { return selected.load(std::memory_order_relaxed)->bf16; }
-const char* current_isa_name() { return selected.load()->name; }
+HeldIsa::HeldIsa() { state.fetch_add(1); }
+HeldIsa::~HeldIsa() { state.fetch_sub(1); }
+
+int current_isa() {
+    if ((state.load(std::memory_order_relaxed) & kHolders) == 0) {
+        throw std::logic_error("a kernel is called and no HeldIsa exists: please report this as a bug of firth");
+    }
+    return selected().level;
+}
+int current_bf16() {
+    const Isa& isa = selected();
+    return isa.bf16 == kAmx && !tiles_granted() ? kDot : isa.bf16;
+}
+const char* current_isa_name() {
+    const Isa* isa = &selected();
+    return (isa->runs() ? isa : isa - 1)->name;  // without AMX, if Linux has refused it since it was selected
+}
 
 std::vector<std::string> built_isas() {
     std::vector<std::string> names;
@@ -113,7 +167,7 @@ void use_isa(const std::string& name) {
     for (const Isa& isa : kIsas) {
         if (!isa.runs()) continue;
         if (name == isa.name) {
-            selected = &isa;
+            select(isa);
             return;
         }
         available += std::string(available.empty() ? "" : ", ") + isa.name;
@@ -124,7 +178,7 @@ void use_isa(const std::string& name) {
 void use_best_isa() {
     for (auto isa = std::rbegin(kIsas); isa != std::rend(kIsas); ++isa) {
         if (isa->runs()) {
-            selected = &*isa;
+            select(*isa);
             return;
         }
     }

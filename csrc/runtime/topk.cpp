@@ -49,8 +49,8 @@ void topk_batch(const TopK& task, std::int64_t n_rows, int n_threads, std::int64
             std::partial_sort(all.begin(), all.begin() + task.k, all.end(), better);
             for (std::int64_t i = 0; i < task.k; ++i) {
                 const Candidate& found = all[static_cast<std::size_t>(i)];
-                rows[q * task.k + i] = found.row == kNoRow ? -1 : found.row;
-                scores[q * task.k + i] = found.row == kNoRow ? std::nanf("") : found.score;
+                rows[q * task.k + i] = found.row == kNoCandidate ? -1 : found.row;
+                scores[q * task.k + i] = found.row == kNoCandidate ? std::nanf("") : found.score;
             }
         }
     });

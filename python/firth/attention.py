@@ -1,7 +1,8 @@
 """Fused attention on the processor: forward, backward, one step against a cache, and the weights on request.
 
-Every function takes NumPy arrays, or arrays of any library that speaks DLPack, such as PyTorch's tensors, in float32
-or bf16, and gives back what it was given.
+Every function takes NumPy arrays, or arrays of any library that supports DLPack, such as PyTorch's tensors, in float32,
+bf16 or float16, and returns arrays of the same library and type. float16 is computed in float32: inputs are converted
+first, and results are rounded to float16 at the end. In bf16, denormal numbers may count as zero.
 
 Which keys a query sees, and how they are weighted, `attention` states; it holds for all of them.
 
@@ -19,10 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core
-from firth.checks import real_number, whole_number
+from firth.checks import real_number, refuse_masked, whole_number
 from firth.runtime import default_threads
 
 _NO_DROPOUT = 0.0  # which needs no check
+_KINDS = "float32, bf16 or float16"
 
 
 class AttentionGradients(NamedTuple):
@@ -75,7 +77,7 @@ def attention(
     Parameters
     ----------
     q
-        Queries, (batch, heads, Tq, D), float32 or bf16, with any strides.
+        Queries, (batch, heads, Tq, D), in float32, bf16 or float16, with any strides.
     k, v
         Keys, (batch, key heads, Tk, D), and values, (batch, key heads, Tk, Dv), of the same type. The number of q's
         heads is a multiple of that of theirs; as many heads of q that follow each other share one of theirs.
@@ -113,9 +115,10 @@ def attention(
         if result is not None:
             return result
     call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
-    out, result = call.q.empty_like((*call.q.shape[:3], call.v.shape[3]))
+    out = call.q.empty_like((*call.q.shape[:3], call.v.shape[3]))
     lse = np.empty(call.q.shape[:3], np.float32)
     _core.attend(call.q.array, call.k.array, call.v.array, out, lse, options=call.options, threads=call.threads)
+    result = call.q.as_given(out)
     return (result, call.q.give_back(lse)) if return_lse else result
 
 
@@ -162,7 +165,8 @@ def attention_backward(
     expected = (*call.q.shape[:3], call.v.shape[3])
     for array in given:
         array.require_like(call.q, expected)
-    moved = [array.empty_like(array.shape) for array in (call.q, call.k, call.v)]
+    arrays = call.q, call.k, call.v
+    moved = [array.empty_like(array.shape) for array in arrays]
     bias_gradient = None if call.bias is None else np.zeros(call.bias.shape, np.float32)
     _core.attend_backward(
         given[0].array,
@@ -171,16 +175,17 @@ def attention_backward(
         call.v.array,
         given[1].array,
         call.check_lse(lse),
-        moved[0][0],
-        moved[1][0],
-        moved[2][0],
+        moved[0],
+        moved[1],
+        moved[2],
         # One number for all keys of a row moves no weight: its gradient is zero.
         None if bias_gradient is None or bias_gradient.shape[3] != call.k.shape[2] else bias_gradient,
         options=call.options,
         threads=call.threads,
     )
     shaped = None if bias_gradient is None else call.q.give_back(bias_gradient.reshape(np.shape(bias)))
-    return AttentionGradients(moved[0][1], moved[1][1], moved[2][1], shaped)
+    dq, dk, dv = (array.as_given(one) for array, one in zip(arrays, moved, strict=True))
+    return AttentionGradients(dq, dk, dv, shaped)
 
 
 def attention_weights(
@@ -254,23 +259,32 @@ def attention_entropies(
 
 
 class _Array:
-    """An array of some library: what the kernels take, and how to make more of its kind."""
+    """An array of some library: what the kernels take, and how to make more of its kind.
 
-    __slots__ = ("array", "given", "half", "name", "shape", "torch")
+    Kernels take float32, and bf16 as whole numbers of 16 bits. float16 is converted to float32 here, and results back.
+    """
+
+    __slots__ = ("array", "given", "kind", "name", "shape", "torch")
 
     def __init__(self, name: str, given: Any) -> None:
+        refuse_masked(name, given)
         self.name = name
         self.given = given
-        self.torch = None  # the module, if the array is its
+        self.torch = None  # the module, if the array is a tensor of PyTorch
         torch = sys.modules.get("torch")
         # Short sequences take a few microseconds: nothing is asked twice here.
         if isinstance(given, np.ndarray):
             self.array = given
-            self.half = given.dtype != np.float32
-            if self.half:
-                if given.dtype.name != "bfloat16":  # of the package ml_dtypes
-                    raise TypeError(f"{name} must be float32 or bf16, not {given.dtype}")
+            if given.dtype == np.float32:
+                self.kind = "float32"
+            elif given.dtype.name == "bfloat16":  # of the package ml_dtypes
+                self.kind = "bf16"
                 self.array = given.view(np.uint16)
+            elif given.dtype == np.float16:
+                self.kind = "float16"
+                self.array = given.astype(np.float32)
+            else:
+                raise TypeError(f"{name} must be {_KINDS}, not {given.dtype}")
             self.shape = given.shape
         elif torch is not None and isinstance(given, torch.Tensor):
             self.torch = torch
@@ -278,22 +292,30 @@ class _Array:
                 raise TypeError(
                     f"{name} is a tensor that asks for its gradient: use firth.contextual.attention, or {name}.detach()"
                 )
-            self.half = given.dtype is torch.bfloat16
-            if not self.half and given.dtype is not torch.float32:
-                raise TypeError(f"{name} must be float32 or bf16, not {str(given.dtype).removeprefix('torch.')}")
+            if given.dtype is torch.float32:
+                self.kind = "float32"
+            elif given.dtype is torch.bfloat16:
+                self.kind = "bf16"
+            elif given.dtype is torch.float16:
+                self.kind = "float16"
+            else:
+                raise TypeError(f"{name} must be {_KINDS}, not {str(given.dtype).removeprefix('torch.')}")
             if not given.is_cpu:
                 raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
-            self.array = (given.view(torch.uint16) if self.half else given).numpy()
+            if self.kind == "bf16":
+                self.array = given.view(torch.uint16).numpy()
+            else:  # float() returns a tensor of float32 itself
+                self.array = given.float().numpy()
             self.shape = self.array.shape
         elif hasattr(given, "__dlpack__"):
             if not _in_memory(given):
                 raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
             kind = str(given.dtype).rpartition(".")[2]
-            if kind not in ("float32", "bfloat16"):
-                raise TypeError(f"{name} must be float32 or bf16, not {kind}")
-            self.half = kind == "bfloat16"
+            if kind not in ("float32", "bfloat16", "float16"):
+                raise TypeError(f"{name} must be {_KINDS}, not {kind}")
+            self.kind = "bf16" if kind == "bfloat16" else kind
             self.shape = tuple(given.shape)
-            self.array = given.__dlpack__()
+            self.array = np.from_dlpack(given).astype(np.float32) if kind == "float16" else given.__dlpack__()
         else:
             raise TypeError(f"{name} must be an array or a tensor, not {type(given).__name__}")
         if len(self.shape) != 4:
@@ -303,31 +325,35 @@ class _Array:
         """Raise unless this array has a shape, and another's type."""
         if self.shape != shape:
             raise ValueError(f"{self.name} must have shape {shape}, not {self.shape}")
-        if self.half != other.half:
-            mine, its = ("bf16" if one.half else "float32" for one in (self, other))
-            raise TypeError(f"{self.name} must be {its} as {other.name} is, not {mine}")
+        if self.kind != other.kind:
+            raise TypeError(f"{self.name} must be {other.kind} as {other.name} is, not {self.kind}")
 
-    def empty_like(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
-        """A new array: as the kernels take it, and as it is given back. Heads lie where they lie in this one."""
-        storage = np.uint16 if self.half else np.float32
+    def empty_like(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """A new array, as the kernels take it. Its axes lie in memory as those of this one do."""
+        storage = np.uint16 if self.kind == "bf16" else np.float32
         strides = getattr(self.array, "strides", None)
         if strides is not None and self.shape[1] > 1 and self.shape[2] > 1 and strides[1] < strides[2]:
             batch, heads, time, width = shape
-            made = np.empty((batch, time, heads, width), storage).transpose(0, 2, 1, 3)
-        else:
-            made = np.empty(shape, storage)
-        return made, self.give_back(made)
+            return np.empty((batch, time, heads, width), storage).transpose(0, 2, 1, 3)
+        return np.empty(shape, storage)
+
+    def as_given(self, made: NDArray[Any]) -> Any:
+        """What kernels have written to an array of `empty_like`, in this array's library and type."""
+        if self.kind == "float16":
+            with np.errstate(over="ignore"):  # infinite, as in any arithmetic of float16
+                made = made.astype(np.float16)
+        return self.give_back(made)
 
     def give_back(self, made: NDArray[Any]) -> Any:
-        """An array of NumPy's as one of this array's library."""
-        half = made.dtype == np.uint16
+        """An array of NumPy in this array's library; whole numbers of 16 bits as bf16."""
+        bf16 = made.dtype == np.uint16
         if self.torch is not None:
             tensor = self.torch.from_numpy(made)
-            return tensor.view(self.torch.bfloat16) if half else tensor
+            return tensor.view(self.torch.bfloat16) if bf16 else tensor
         if isinstance(self.given, np.ndarray):
-            return made.view(self.given.dtype) if half else made
+            return made.view(self.given.dtype) if bf16 else made
         namespace = self.given.__array_namespace__()
-        if half:
+        if bf16:
             return namespace.asarray(made.view(namespace.bfloat16))
         return namespace.from_dlpack(made)
 
@@ -448,6 +474,7 @@ def _free(given: Any) -> bool:
 
 def _numpy(name: str, given: Any) -> NDArray[Any]:
     """A small or broadcast argument as an array of NumPy's."""
+    refuse_masked(name, given)
     if getattr(given, "requires_grad", False):
         if name != "bias":
             raise TypeError(f"{name} asks for a gradient and has none: {name}.detach() it, or give it as bias")

@@ -32,6 +32,16 @@ def real_number(name: str, value: object, *, low: float | None = None, above: fl
     return float(value)
 
 
+def refuse_masked(name: str, value: object) -> None:
+    """TypeError if `value` is a masked array of NumPy, because nothing here would obey its mask."""
+    # Most arrays are of the plain type; only others load numpy.ma.
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must not be a masked array, because its mask would be ignored: pass {name}.filled(value), which "
+            f"puts a value where the mask is set, or {name}.data"
+        )
+
+
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
     """ValueError naming the choices, if `value` is none of them."""
     if value not in choices:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from firth import _core, _tokens
-from firth.checks import whole_number
+from firth.checks import refuse_masked, whole_number
 from firth.files import (
     PathLike,
     is_compressed,
@@ -87,6 +87,7 @@ class Vocabulary:
             raise ValueError(
                 f"words must differ: {self.words[at]!r} is words[{at}] and words[{self._ids[self.words[at]]}]"
             )
+        refuse_masked("counts", counts)
         given = np.zeros(len(self.words), np.int64) if counts is None else np.asarray(counts)
         if given.shape != (len(self.words),):
             raise ValueError(f"counts must be {len(self.words)} numbers, one a word, not of shape {given.shape}")
@@ -157,6 +158,7 @@ class CorpusReport:
 
 def _integers(name: str, values: ArrayLike, dtype: type[np.int32] | type[np.int64]) -> NDArray[Any]:
     """`values` as a contiguous array of this type, if all of them are whole numbers that it can hold."""
+    refuse_masked(name, values)
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, not {array.dtype}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core
-from firth.checks import whole_number
+from firth.checks import refuse_masked, whole_number
 from firth.runtime import default_threads
 
 Matrix = NDArray[np.float32]
@@ -101,6 +101,7 @@ class ProductQuantizer:
         centroid.
         """
         size = whole_number("part_size", part_size, low=1)
+        refuse_masked("matrix", matrix)
         if matrix.ndim != 2 or matrix.dtype != np.float32 or 0 in matrix.shape:
             raise ValueError(f"matrix must be float32, a row and a column at least, not {matrix.dtype} {matrix.shape}")
         _check_finite(matrix)
@@ -140,6 +141,7 @@ class ProductQuantizer:
         ValueError
             If the matrix has another width, or a row that is not finite.
         """
+        refuse_masked("matrix", matrix)
         if matrix.ndim != 2 or matrix.dtype != np.float32 or matrix.shape[1] != self.vector_size:
             raise ValueError(f"matrix must be float32 of {self.vector_size} columns, not {matrix.dtype} {matrix.shape}")
         _check_finite(matrix)
@@ -174,6 +176,7 @@ class ProductQuantizer:
         ValueError
             If the codes have another width.
         """
+        refuse_masked("codes", codes)
         if codes.ndim != 2 or codes.dtype != np.uint8 or codes.shape[1] != self.n_parts:
             raise ValueError(f"codes must be uint8 of {self.n_parts} columns, not {codes.dtype} {codes.shape}")
         matrix = np.empty((len(codes), self.vector_size), np.float32)

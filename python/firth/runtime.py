@@ -26,6 +26,9 @@ def cpu_info() -> dict[str, Any]:
     Notes
     -----
     The environment variable ``FIRTH_ISA``, read at import, forces one of the available instruction sets.
+
+    ``x86-64-v4+amx`` differs from ``x86-64-v4`` in bf16 attention only, whose first call asks Linux for AMX. If Linux
+    refuses, ``x86-64-v4`` is used and reported from then on.
     """
     return {
         "isa": _core.current_isa(),

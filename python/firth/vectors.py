@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core, files, formats
-from firth.checks import real_number, whole_number
+from firth.checks import real_number, refuse_masked, whole_number
 from firth.corpus import Vocabulary
 from firth.runtime import default_threads
 
@@ -66,6 +66,7 @@ class Vectors:
         vocabulary = Vocabulary(words, counts)
         self.words, self.index = vocabulary.words, vocabulary._ids
         self.counts: NDArray[np.int64] | None = None if counts is None else vocabulary.counts
+        refuse_masked("matrix", matrix)
         rows = np.asarray(matrix)
         if rows.dtype.kind not in "fiub":
             raise TypeError(f"matrix must hold real numbers, not {rows.dtype}")
@@ -209,6 +210,7 @@ class Vectors:
         ValueError
             If either is negative, or queries have another shape, or one is not finite.
         """
+        refuse_masked("queries", queries)
         vectors = np.ascontiguousarray(queries, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.vector_size:
             raise ValueError(f"queries must have the shape (q, {self.vector_size}), not {vectors.shape}")
@@ -596,6 +598,7 @@ class Vectors:
         if isinstance(one, str):
             vector, name = self._vector(one).astype(np.float64), repr(one)
         else:
+            refuse_masked("vector", one)
             vector, name = np.asarray(one, np.float64), "a vector"
             if vector.shape != (self.vector_size,):
                 raise ValueError(f"a vector must have the shape ({self.vector_size},), not {vector.shape}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import _core, corpus, files
-from firth.checks import finite, real_number, whole_number
+from firth.checks import finite, real_number, refuse_masked, whole_number
 from firth.models import classifier_files
 from firth.models.base import (
     LOSS_UNITS,
@@ -998,6 +998,7 @@ def _diverged(epoch: int, what: str) -> FloatingPointError:
 def _weights(name: str, values: Any, n: int) -> Matrix | None:
     if values is None:
         return None
+    refuse_masked(name, values)
     given = np.asarray(values)
     if given.dtype.kind not in "iufb" or given.shape != (n,):
         raise ValueError(f"{name} must be {n} numbers, one a text, not {given.dtype} of shape {given.shape}")
