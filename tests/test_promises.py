@@ -169,11 +169,11 @@ PROMISES = {
         "attention::everything_combines",
         "attention::one_query_of_heads_that_share_keys",
     ],
-    "What a query does not see it does not feel, not even a NaN": [
+    "Masked keys never affect the output, even if they contain NaN": [
         "attention::what_is_hidden_is_not_felt",
         "attention::terms_that_are_hidden_are_not_felt",
     ],
-    "a query that sees nothing gives zeros": ["attention::queries_that_see_nothing_get_zeros"],
+    "a query that sees no key gives zeros": ["attention::queries_that_see_nothing_get_zeros"],
     "the same bits on any number of threads": ["attention::bits_do_not_depend_on_threads"],
     "of these rows alone": ["attention::weights_of_some_heads_and_rows"],
     # From one row to many meanings

@@ -218,6 +218,22 @@ def test_deterministic_training_gives_the_same_bits(isa, options):
             assert a.tobytes() == b.tobytes()
 
 
+def test_products_of_windows_and_targets_pass_2_to_the_31():
+    case = Case(random_documents([900], words=50), words=50, size=4, window=300, negative=9999, pieces=3)
+    sampling = reference.random_key(7, 2 * case.epoch)
+    reach = [1 + ((reference.random_at(sampling, p) >> 32) * case.window >> 32) for p in range(900)]
+    # The rows of a center are prefetched in parts while its predecessor predicts one context word after the other. The
+    # undefined-behavior sanitizer sees an overflow of such a product in every run; otherwise it crashes now and then.
+    center = max(range(300, 599), key=lambda p: min(reach[p : p + 2]))
+    words = 2 * min(reach[center : center + 2])
+    assert words * words * 0.8 * case.negative > 2**31, "a fifth of the negatives may hit the word itself"
+    loss, examples, centers, diverged = _core.train_word2vec(
+        case.vectors, case.context, ids=case.ids, offsets=case.offsets, threads=1, **case.options(center, center + 2)
+    )
+    assert (examples, centers, diverged) == (2 * sum(reach[center : center + 2]), 2, -1)
+    assert np.isfinite(loss)
+
+
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
 def test_huffman_equals_its_oracle(counts):
     counts = sorted(counts, reverse=True)
