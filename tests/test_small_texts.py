@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -80,22 +81,44 @@ def test_a_model_learns_or_says_what_to_set(text, name, tmp_path):
     corpus = firth.Corpus.from_iterable([line.split() for line in TEXTS[text]], min_count=1)
     model = dataclasses.replace(MODELS[name])
     options = {"checkpoint": tmp_path} if "epochs" in model.options else {}
-    try:
-        model.fit(corpus, **options)
-        said = ""
-    except ValueError as error:
-        said = str(error)
+    said = ""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            model.fit(corpus, **options)
+        except ValueError as error:
+            said = str(error)
     if said:
         assert re.search(SETS, said), said
         assert not model._tensors
         assert not model.history
     else:
         assert_sound(model)
+        if warned:
+            (warning,) = warned
+            assert re.search(r"Set epochs=\d+ or more", str(warning.message))
+            assert warning.filename == __file__
+        elif len(model.history) > 1:
+            assert model.history[-1].loss < model.history[0].loss
         model.save(tmp_path / "model")
         assert_sound(firth.load(tmp_path / "model"))
     for path in tmp_path.iterdir():
         tensors, _ = files.read_tensors(path)
         assert all(np.isfinite(tensor).all() for tensor in tensors.values()), path
+
+
+@pytest.mark.parametrize("name", ["skipgram", "skipgram hs", "skipgram deterministic", "cbow", "cbow hs", "fasttext"])
+def test_as_many_epochs_as_the_warning_names_are_enough(name):
+    corpus = firth.Corpus.from_iterable([line.split() for line in NINE.split("\n")], min_count=1)
+    with pytest.warns(UserWarning, match="the text is short") as warned:
+        MODELS[name].fit(corpus)
+    (epochs,) = re.findall(r"epochs=(\d+)", str(warned[0].message))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = dataclasses.replace(MODELS[name], epochs=int(epochs)).fit(corpus).history
+    tenth = len(history) // 10
+    first, last = (np.mean([epoch.loss for epoch in some]) for some in (history[:tenth], history[-tenth:]))
+    assert last < 0.98 * first
 
 
 COMMANDS = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import firth
 import reference
 from firth import _core
+from firth.models import word2vec
 from firth.models.word2vec import huffman_paths, keep_thresholds
 from firth.runtime import padded_rows
 
@@ -135,7 +136,7 @@ def test_kernel_equals_oracle_at_any_window(isa, window):
 def test_kernel_equals_oracle_with_subsampling(isa):
     case = Case(random_documents([200, 5, 5, 300]), sample=0.02)
     result = case.train()
-    assert 0.2 < result[2][2] / len(case.ids) < 0.8, "the sample should drop some words and keep some"
+    assert 0.2 < result[2][2] / len(case.ids) < 0.95, "the sample should drop some words and keep some"
     assert_close(case, result)
 
 
@@ -215,6 +216,22 @@ def test_deterministic_training_gives_the_same_bits(isa, options):
         many = case.train(threads, cuts)
         for a, b in zip(one, many, strict=True):
             assert a.tobytes() == b.tobytes()
+
+
+def test_products_of_windows_and_targets_pass_2_to_the_31():
+    case = Case(random_documents([900], words=50), words=50, size=4, window=300, negative=9999, pieces=3)
+    sampling = reference.random_key(7, 2 * case.epoch)
+    reach = [1 + ((reference.random_at(sampling, p) >> 32) * case.window >> 32) for p in range(900)]
+    # The rows of a center are prefetched in parts while its predecessor predicts one context word after the other. The
+    # undefined-behavior sanitizer sees an overflow of such a product in every run; otherwise it crashes now and then.
+    center = max(range(300, 599), key=lambda p: min(reach[p : p + 2]))
+    words = 2 * min(reach[center : center + 2])
+    assert words * words * 0.8 * case.negative > 2**31, "a fifth of the negatives may hit the word itself"
+    loss, examples, centers, diverged = _core.train_word2vec(
+        case.vectors, case.context, ids=case.ids, offsets=case.offsets, threads=1, **case.options(center, center + 2)
+    )
+    assert (examples, centers, diverged) == (2 * sum(reach[center : center + 2]), 2, -1)
+    assert np.isfinite(loss)
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
@@ -336,12 +353,86 @@ def test_alias_table_is_the_distribution():
             _core.alias_table(np.array(bad, float))
 
 
-def test_keep_thresholds_follow_word2vec():
-    counts = np.array([9000.0, 900.0, 90.0, 10.0])
-    share = counts / 10000
-    expected = np.minimum(1, (np.sqrt(share / 1e-2) + 1) * 1e-2 / share)
-    np.testing.assert_allclose(keep_thresholds(counts, 1e-2) / 2**32, expected, atol=1e-9)
+@pytest.mark.parametrize(("sample", "threshold"), [(0.3, 0.3), (0.25, 0.25), (1e-2, 0.25), (1e-9, 0.25)])
+def test_keep_thresholds_follow_word2vec_down_to_the_average_share(sample, threshold):
+    counts = np.array([9000.0, 900.0, 90.0, 10.0, 0.0])
+    share = counts[:-1] / 10000
+    expected = np.minimum(1, (np.sqrt(share / threshold) + 1) * threshold / share)
+    np.testing.assert_allclose(keep_thresholds(counts, sample)[:-1] / 2**32, expected, atol=1e-9)
     assert (keep_thresholds(counts, 0) == 2**32 - 1).all()
+
+
+def letters(n):
+    """37 symbols, each followed mostly by one of four: one document."""
+    rng = np.random.default_rng(2)
+    chances = rng.dirichlet(np.full(37, 0.1), size=37).cumsum(axis=1)
+    text = [0]
+    for chance in rng.random(n - 1):
+        text.append(min(36, int(np.searchsorted(chances[text[-1]], chance))))
+    return [[f"letter{symbol}" for symbol in text]]
+
+
+def walks(n):
+    """Random walks over the edges of a graph of 34 nodes, a few of which have most of the edges."""
+    rng = np.random.default_rng(3)
+    edges = [[] for _ in range(34)]
+    for node in range(1, 34):
+        for other in {int(node * rng.random() ** 3) for _ in range(3)}:
+            edges[node].append(other)
+            edges[other].append(node)
+    found = []
+    for start in range(n // 40):
+        walk = [start % 34]
+        while len(walk) < 40:
+            walk.append(edges[walk[-1]][int(rng.integers(len(edges[walk[-1]])))])
+        found.append([str(node) for node in walk])
+    return found
+
+
+def zipf(n):
+    """A thousand words, the first of which makes up an eighth of the text, in two topics that take turns."""
+    rng = np.random.default_rng(4)
+    chances = 1 / np.arange(1, 1001)
+    topics = [chances * rng.choice([0.1, 1], 1000) for _ in range(2)]
+    return [
+        [f"w{word:03}" for word in rng.choice(1000, 20, p=topics[i % 2] / topics[i % 2].sum())] for i in range(n // 20)
+    ]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        firth.Word2Vec(vector_size=16),
+        firth.Word2Vec(vector_size=16, architecture="cbow"),
+        firth.Word2Vec(vector_size=16, loss="hs"),
+        firth.Word2Vec(vector_size=16, architecture="cbow", loss="hs"),
+        firth.FastText(vector_size=16, bucket=100),
+        firth.FastText(vector_size=16, bucket=100, architecture="cbow"),
+        firth.FastText(vector_size=16, bucket=100, loss="hs"),
+    ],
+    ids=lambda m: f"{type(m).__name__} {m.architecture} {m.loss}",
+)
+@pytest.mark.parametrize("text", [letters, walks, zipf])
+def test_deterministic_training_learns_as_one_thread_does(monkeypatch, text, model):
+    monkeypatch.setattr(word2vec, "_ROUNDS_FROM", 0)
+    corpus = firth.Corpus.from_iterable(text(100_000), min_count=1)
+    one, rounds = (
+        dataclasses.replace(model, sample=0, epochs=3, deterministic=way, threads=1 + way).fit(corpus).history
+        for way in (False, True)
+    )
+    for alone, together in zip(one[1:], rounds[1:], strict=True):
+        # A text of a million tokens comes closer: here a round is a fiftieth of an epoch.
+        assert together.loss == pytest.approx(alone.loss, rel=0.05)
+
+
+def test_a_short_text_is_deterministic_since_one_thread_trains_it():
+    corpus = firth.Corpus.from_iterable(letters(5000), min_count=1)
+    one, short = (
+        firth.Word2Vec(vector_size=8, epochs=2, threads=threads, deterministic=way).fit(corpus)
+        for threads, way in ((1, False), (3, True))
+    )
+    assert one.vectors.matrix.tobytes() == short.vectors.matrix.tobytes()
+    assert [epoch.loss for epoch in one.history] == [epoch.loss for epoch in short.history]
 
 
 @pytest.mark.parametrize(

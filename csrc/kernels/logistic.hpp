@@ -90,7 +90,7 @@ FIRTH_INLINE void dot_rows(float* dots, int m4, float* const* hidden, int m, flo
 
 struct Rows {
     float* const* rows;
-    int n;
+    std::int64_t n;
 };
 
 // Moves both sides in one pass over D, while they are in registers:
@@ -106,7 +106,7 @@ FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, flo
                         const Rows& upcoming, float* moves) {
     for (int d = 0; d < floats; d += kWidth) {
         if (d % kLine == 0) {
-            for (int r = 0; r < upcoming.n; ++r) __builtin_prefetch(upcoming.rows[r] + d, 1, 3);
+            for (std::int64_t r = 0; r < upcoming.n; ++r) __builtin_prefetch(upcoming.rows[r] + d, 1, 3);
         }
         Vec target[N], move[N];
 #pragma GCC unroll 6
@@ -205,18 +205,18 @@ FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n
 }
 
 // The vector that a bag of rows makes: their sum times `scale`, padded as rows are.
-FIRTH_INLINE void gather(float* const* rows, int n, float scale, int floats, float* hidden) {
+FIRTH_INLINE void gather(float* const* rows, std::int64_t n, float scale, int floats, float* hidden) {
     constexpr int kAtOnce = 4 * kWidth;
     for (int d = 0; d < floats; d += kAtOnce) {
         Vec sum[4] = {};
         const int vectors = floats - d < kAtOnce ? (floats - d) / kWidth : 4;
         if (vectors == 4) {
-            for (int r = 0; r < n; ++r) {
+            for (std::int64_t r = 0; r < n; ++r) {
 #pragma GCC unroll 4
                 for (int v = 0; v < 4; ++v) sum[v] += load(rows[r] + d + v * kWidth);
             }
         } else {
-            for (int r = 0; r < n; ++r) {
+            for (std::int64_t r = 0; r < n; ++r) {
                 for (int v = 0; v < vectors; ++v) sum[v] += load(rows[r] + d + v * kWidth);
             }
         }
@@ -226,8 +226,8 @@ FIRTH_INLINE void gather(float* const* rows, int n, float scale, int floats, flo
 
 // Moves every row of a bag by `moves` times `scale`. Moves are summed by themselves, from zero: what a vector has moved
 // by, taken as a difference, would have lost the digits that the vector needs for itself.
-FIRTH_INLINE void scatter(float* const* rows, int n, float scale, int floats, const float* moves) {
-    for (int r = 0; r < n; ++r) {
+FIRTH_INLINE void scatter(float* const* rows, std::int64_t n, float scale, int floats, const float* moves) {
+    for (std::int64_t r = 0; r < n; ++r) {
         float* const row = rows[r];
         for (int d = 0; d < floats; d += kWidth) store(row + d, load(row + d) + load(moves + d) * scale);
     }

@@ -328,11 +328,11 @@ struct RowsOfTheirOwn {
 // A centre to come: the rows of its bag, then the targets of each word that the bag predicts.
 struct Centre {
     std::int64_t position;
-    int n_rows;
-    int n_predicted;  // 0 with n_rows 0: there is no such centre
-    float** rows;     // (n_rows + all targets), the targets word by word
-    int* ends;        // (n_predicted) where each word's targets end in `rows`
-    float* signs;     // of each target, and room for one vector more
+    std::int64_t n_rows;
+    int n_predicted;     // 0 with n_rows 0: there is no such centre
+    float** rows;        // (n_rows + all targets), the targets word by word
+    std::int64_t* ends;  // (n_predicted) where each word's targets end in `rows`
+    float* signs;        // of each target, and room for one vector more
 };
 
 template <class Objective>
@@ -348,7 +348,7 @@ struct BagOfRows {
         const std::int64_t most_targets = predicted * Objective::most(task) + 1;
         for (Centre& centre : centres) {
             centre.rows = arena.take<float*>(most_rows + most_targets);
-            centre.ends = arena.take<int>(predicted);
+            centre.ends = arena.take<std::int64_t>(predicted);
             centre.signs = arena.take<float>(most_targets + kTargets + kWidth);
             if (arena.base != nullptr) {
                 for (std::int64_t i = 0; i < most_targets + kTargets + kWidth; ++i) centre.signs[i] = 0;
@@ -372,7 +372,7 @@ struct BagOfRows {
     }
 
     void predict(const Objective& objective, int at, std::uint64_t draw, Centre& centre) {
-        const int from = centre.n_predicted == 0 ? centre.n_rows : centre.ends[centre.n_predicted - 1];
+        const std::int64_t from = centre.n_predicted == 0 ? centre.n_rows : centre.ends[centre.n_predicted - 1];
         float* const signs = centre.signs + (from - centre.n_rows);
         const int n = objective.choose(at, kept.words[at], draw, centre.rows + from, signs);
         if constexpr (Objective::kFirstAlonePositive) {
@@ -420,21 +420,22 @@ struct BagOfRows {
             const Centre& now = centres[slot];
             Centre& next = centres[1 - slot];
             at = prepare(sampler, objective, at, next);
-            const int coming = next.n_predicted == 0 ? 0 : next.ends[next.n_predicted - 1];
+            const std::int64_t coming = next.n_predicted == 0 ? 0 : next.ends[next.n_predicted - 1];
             const bool of_mean = !task.cbow || task.cbow_mean;
             const float share = 1.0f / static_cast<float>(now.n_rows);
             gather(now.rows, now.n_rows, of_mean ? share : 1.0f, floats, mean);
             clear(moves, floats);
             float* from = mean;
             const float rate = rate_at(task, now.position);
-            int target = now.n_rows;
-            const int last = now.ends[now.n_predicted - 1];
+            std::int64_t target = now.n_rows;
+            const std::int64_t last = now.ends[now.n_predicted - 1];
             for (int word = 0; word < now.n_predicted; ++word) {
                 // The next centre's rows are asked for in as many parts as there are words.
-                const int part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
+                const std::int64_t part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
                 Rows upcoming{next.rows + part, end - part};
                 while (target < now.ends[word]) {
-                    const int n = now.ends[word] - target < kTargets ? now.ends[word] - target : kTargets;
+                    const std::int64_t left = now.ends[word] - target;
+                    const int n = left < kTargets ? static_cast<int>(left) : kTargets;
                     if (!step(&from, 1, now.rows + target, n, now.signs + (target - now.n_rows), rate, floats, upcoming,
                               scratch, moves)) {
                         tally->diverged_at = now.position;
@@ -473,9 +474,11 @@ void train_stretches(const Word2Vec& task, const Access& access, Next& next, Wor
     while (next(sampler, rows.kept)) {
         tally->centres += rows.kept.end - rows.kept.begin;
         if (!rows.train(sampler, objective, scratch, tally)) return;
-        tally->loss += take(scratch.loss);
+        const double loss = take(scratch.loss) - 0.693147180559945309 * static_cast<double>(scratch.padding);
+        scratch.padding = 0;
+        // To a multiple of 2^-20: sums of such numbers are exact, and no cut between stretches shows in them.
+        tally->loss += __builtin_nearbyint(loss * 0x1p20) * 0x1p-20;
     }
-    tally->loss -= 0.693147180559945309 * static_cast<double>(scratch.padding);
 }
 
 bool has_bags(const Word2Vec& task) { return task.cbow || task.bag_begins != nullptr; }
@@ -564,8 +567,8 @@ void copy_rows(const float* matrix, std::int64_t stride, const BlockRows& rows) 
     }
 }
 
-void merge_copies(float* matrix, std::int64_t stride, const std::int32_t* rows, std::int64_t n, const BlockRows* blocks,
-                  int n_blocks, std::int64_t part, std::int64_t parts) {
+void merge_copies(float* matrix, std::int64_t stride, const std::int32_t* rows, const float* shares, std::int64_t n,
+                  const BlockRows* blocks, int n_blocks, std::int64_t part, std::int64_t parts) {
     for (std::int64_t i = part; i < n; i += parts) {
         if (i + kRowsAhead * parts < n) {
             const float* const next = matrix + rows[i + kRowsAhead * parts] * stride;
@@ -580,9 +583,9 @@ void merge_copies(float* matrix, std::int64_t stride, const std::int32_t* rows, 
         float* const to = matrix + rows[i] * stride;
         for (std::int64_t d = 0; d < stride; d += kWidth) {
             const Vec before = load(to + d);
-            Vec sum = load(copies[0] + d);
-            for (int c = 1; c < found; ++c) sum += load(copies[c] + d) - before;
-            store(to + d, sum);
+            Vec moves = load(copies[0] + d) - before;
+            for (int c = 1; c < found; ++c) moves += load(copies[c] + d) - before;
+            store(to + d, before + moves * shares[i]);
         }
     }
 }

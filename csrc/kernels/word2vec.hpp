@@ -85,7 +85,7 @@ struct Word2VecBlock {
 
 // What a range of tokens gave.
 struct Word2VecTally {
-    double loss = 0;                // sum over the examples, in nats
+    double loss = 0;                // sum over the examples, in nats; a multiple of 2^-20
     std::int64_t examples = 0;      // trained: (word, context word) pairs, or windows of CBOW
     std::int64_t centres = 0;       // tokens that subsampling kept
     std::int64_t diverged_at = -1;  // token at which a dot product was not finite; nothing was written for it
@@ -110,9 +110,10 @@ FIRTH_DECLARE_KERNEL(void, copy_rows, const float* matrix, std::int64_t stride, 
 FIRTH_DECLARE_KERNEL(void, word2vec_block, const Word2Vec& task, Word2VecBlock* block, Word2VecTally* tally,
                      void* scratch)
 
-// Moves the rows that several blocks need by as much as their copies have moved; of these rows (n) the ones whose
-// number leaves the remainder `part` when divided by `parts`.
-FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const std::int32_t* rows, std::int64_t n,
-                     const BlockRows* blocks, int n_blocks, std::int64_t part, std::int64_t parts)
+// Moves the rows that several blocks need by a share of what their copies have moved by, summed; of these rows (n) the
+// ones whose number leaves the remainder `part` when divided by `parts`.
+FIRTH_DECLARE_KERNEL(void, merge_copies, float* matrix, std::int64_t stride, const std::int32_t* rows,
+                     const float* shares, std::int64_t n, const BlockRows* blocks, int n_blocks, std::int64_t part,
+                     std::int64_t parts)
 
 }  // namespace firth

@@ -1,7 +1,7 @@
 #include "runtime/word2vec.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -15,14 +15,25 @@
 namespace firth {
 namespace {
 
-// What all blocks of a round move a row by is added to it at once, from gradients taken where it stood before. Rounds
-// of 2,048 tokens are as good as no rounds, of 4,096 a point or two of similarity worse; beyond some 4,800 vectors stay
-// finite and are worth nothing. A pool as large as the block is large enough: with half of it quality begins to fall.
+// The blocks of a round do not see each other's moves. Rounds of 2,048 tokens are as good as no rounds; of 4,096 they
+// cost a point or two of similarity. A pool as large as the block is large enough: with half of it quality falls.
 constexpr std::int64_t kBlockTokens = 512;
 constexpr std::int64_t kRoundBlocks = 4;
 constexpr std::int64_t kRoundTokens = kBlockTokens * kRoundBlocks;
 constexpr int kPool = 512;  // negatives that a block draws from: more would touch, and copy, more rows
 static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 16);
+
+// How far one pair of rows pulls each of them, as a share of the way to where the pair would have it, divided by the
+// learning rate: the curvature sigma(z) sigma(-z) |other row|^2 of the loss, averaged over the directions of a row. A
+// tenth of it lets texts of few words overshoot; four times as much holds frequent words back.
+constexpr float kCurvature = 0.05f;
+
+// The share of its blocks' summed moves that a row takes. Each block moves its own copy of the row, and knows nothing
+// of the others' moves. If a row is pulled a few times only, the sum is what one thread would do. If it is pulled
+// often, it comes to rest within each block: the sum would carry it n_blocks times too far, and training would diverge,
+// so it takes the mean. In between, a pull x closes x / (1 + x) of the way, as an implicit gradient step does, and
+// pulls add up: all blocks together close pull / (1 + pull), each of them alone (pull / n) / (1 + pull / n).
+float joint_share(float pull, int n_blocks) { return (1 + pull / static_cast<float>(n_blocks)) / (1 + pull); }
 
 // Which rows of a matrix a round's blocks need, and which of them several do.
 class Needs {
@@ -30,8 +41,10 @@ class Needs {
     // At most `most` times does a round need a row.
     Needs(std::int64_t rows, std::int64_t most)
         : marks_(static_cast<std::size_t>(rows)),
+          pulls_(static_cast<std::size_t>(rows)),
           numbers_(static_cast<std::size_t>(rows)),
-          shared_(static_cast<std::size_t>(std::min(rows, most)) + 1) {}
+          shared_(static_cast<std::size_t>(std::min(rows, most)) + 1),
+          shares_(shared_.size()) {}
 
     void begin_round() {
         n_shared_ = 0;
@@ -39,23 +52,30 @@ class Needs {
         std::fill(marks_.begin(), marks_.end(), 0);
         round_ = 1;
     }
-    // Without a branch: whether a row is needed for the first time cannot be foretold.
-    void need(std::int32_t row, int block) {
+    // The block needs the row, and pulls it so much. Without a branch: whether a row is needed for the first time is
+    // unpredictable.
+    void need(std::int32_t row, int block, float pull) {
         std::uint32_t& mark = marks_[static_cast<std::size_t>(row)];
         const std::uint32_t blocks = mark >> 16 == round_ ? mark & 0xFFFF : 0, own = 1u << block;
+        float& pulls = pulls_[static_cast<std::size_t>(row)];
+        pulls = pull + (blocks != 0 ? pulls : 0);
         mark = round_ << 16 | blocks | own;
         shared_[n_shared_] = row;
         n_shared_ += blocks != 0 && (blocks & (blocks - 1)) == 0 && blocks != own;
     }
     void end_round() {
         for (std::size_t i = 0; i < n_shared_; ++i) {
-            numbers_[static_cast<std::size_t>(shared_[i])] = static_cast<std::int32_t>(i);
+            const auto row = static_cast<std::size_t>(shared_[i]);
+            numbers_[row] = static_cast<std::int32_t>(i);
+            shares_[i] = joint_share(pulls_[row], std::popcount(marks_[row] & 0xFFFF));
         }
     }
     const std::uint32_t* marks() const { return marks_.data(); }
     const std::int32_t* numbers() const { return numbers_.data(); }
     // The rows that several blocks need, and whether one of them is among those.
     std::span<const std::int32_t> shared() const { return {shared_.data(), n_shared_}; }
+    // What share of its moves each of them takes.
+    const float* shares() const { return shares_.data(); }
     bool needs(std::size_t shared, int block) const {
         return (marks_[static_cast<std::size_t>(shared_[shared])] >> block & 1) != 0;
     }
@@ -63,8 +83,10 @@ class Needs {
   private:
     std::uint32_t round_ = 0;
     std::vector<std::uint32_t> marks_;   // the last round that needed a row, above a bit for each of its blocks
+    std::vector<float> pulls_;           // of the round's blocks, summed
     std::vector<std::int32_t> numbers_;  // of a row among the shared ones, where it is one
     std::vector<std::int32_t> shared_;   // with room for one that is not
+    std::vector<float> shares_;
     std::size_t n_shared_ = 0;
 };
 
@@ -99,32 +121,46 @@ std::int64_t most_out(const Word2Vec& task) {
     return task.noise ? most_tokens(task) + task.pool : most_tokens(task) * task.longest_path;
 }
 
-// Rows of `vectors` that a block's words are made of.
+// Calls use(row, pull) for each row of `vectors` that a block's words are made of. A word's window holds window + 1
+// others on average, and pairs it with the targets of each.
 template <class Use>
 void rows_in(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
+    std::int64_t targets = 0;
+    for (int i = 0; i < block.kept.n; ++i) {
+        const std::int32_t word = block.kept.words[i];
+        targets += task.noise != nullptr ? 1 + task.negative : task.path_begins[word + 1] - task.path_begins[word];
+    }
+    const float mean_targets = static_cast<float>(targets) / static_cast<float>(std::max(block.kept.n, 1));
+    const float pull = kCurvature * task.learning_rate * static_cast<float>(task.window + 1) * mean_targets;
     for (int i = 0; i < block.kept.n; ++i) {
         const std::int32_t word = block.kept.words[i];
         if (task.bag_begins == nullptr) {
-            use(word);
+            use(word, pull);
             continue;
         }
-        for (std::int64_t r = task.bag_begins[word]; r < task.bag_begins[word + 1]; ++r) use(task.bag_rows[r]);
+        for (std::int64_t r = task.bag_begins[word]; r < task.bag_begins[word + 1]; ++r) use(task.bag_rows[r], pull);
     }
 }
 
-// Rows of `context` that they are compared with.
+// The same for the rows of `context` that they are compared with. A word is predicted from each word of its window, or
+// of CBOW once.
 template <class Use>
 void rows_out(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
+    const float pull = kCurvature * task.learning_rate * static_cast<float>(task.cbow ? 1 : task.window + 1);
     for (int i = 0; i < block.kept.n; ++i) {
         const std::int32_t word = block.kept.words[i];
         if (task.noise != nullptr) {
-            use(word);
+            use(word, pull);
             continue;
         }
-        for (std::int64_t n = task.path_begins[word]; n < task.path_begins[word + 1]; ++n) use(task.path_nodes[n]);
+        for (std::int64_t n = task.path_begins[word]; n < task.path_begins[word + 1]; ++n) {
+            use(task.path_nodes[n], pull);
+        }
     }
     if (task.noise == nullptr) return;
-    for (int i = 0; i < task.pool; ++i) use(block.pool[i]);
+    const float drawn = static_cast<float>(task.negative) * static_cast<float>(block.kept.n) /
+                        static_cast<float>(task.pool);  // how often each of the pool is, on average
+    for (int i = 0; i < task.pool; ++i) use(block.pool[i], drawn * pull);
 }
 
 // Rounds of blocks, and what of them can be done side by side. What a round needs is known before the one before it is
@@ -235,8 +271,7 @@ class Rounds {
     bool add_up(std::int64_t round) {
         for (int b = 0; b < blocks_of(round); ++b) {
             const Word2VecTally& tally = slot_of(round).rooms[static_cast<std::size_t>(b)]->tally;
-            // To a multiple of 2^-20, so that the sum is exact and no cut of the epoch shows in it.
-            all_.loss += std::nearbyint(tally.loss * 0x1p20) * 0x1p-20;
+            all_.loss += tally.loss;
             all_.examples += tally.examples;
             all_.centres += tally.centres;
             if (all_.diverged_at < 0) all_.diverged_at = tally.diverged_at;
@@ -270,7 +305,8 @@ class Rounds {
         Slot& slot = slot_of(phase_.needed);
         slot.in.begin_round();
         for (int b = 0; b < blocks_of(phase_.needed); ++b) {
-            rows_in(task_, slot.rooms[static_cast<std::size_t>(b)]->block, [&](auto row) { slot.in.need(row, b); });
+            rows_in(task_, slot.rooms[static_cast<std::size_t>(b)]->block,
+                    [&](auto row, float pull) { slot.in.need(row, b, pull); });
         }
         slot.in.end_round();
     }
@@ -278,7 +314,8 @@ class Rounds {
         Slot& slot = slot_of(phase_.needed);
         slot.out.begin_round();
         for (int b = 0; b < blocks_of(phase_.needed); ++b) {
-            rows_out(task_, slot.rooms[static_cast<std::size_t>(b)]->block, [&](auto row) { slot.out.need(row, b); });
+            rows_out(task_, slot.rooms[static_cast<std::size_t>(b)]->block,
+                     [&](auto row, float pull) { slot.out.need(row, b, pull); });
         }
         slot.out.end_round();
     }
@@ -304,7 +341,7 @@ class Rounds {
             for (int b = 0; b < n_blocks; ++b) of_blocks[b] = slot.rooms[static_cast<std::size_t>(b)]->block.*rows;
             const auto n = static_cast<std::int64_t>(needs.shared().size());
             FIRTH_KERNEL(merge_copies)
-            (matrix, task_.stride, needs.shared().data(), n, of_blocks, n_blocks, part, n_threads_);
+            (matrix, task_.stride, needs.shared().data(), needs.shares(), n, of_blocks, n_blocks, part, n_threads_);
         };
         merge_matrix(task_.vectors, slot.in, &Word2VecBlock::in);
         merge_matrix(task_.context, slot.out, &Word2VecBlock::out);

@@ -137,7 +137,7 @@ class FastText(Word2Vec):
     --------
     >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
     >>> model = firth.FastText(min_n=3, max_n=4).fit(corpus)
-    >>> "ships" in model.vectors
+    >>> "ships" in model.vectors.index
     False
     >>> model.vectors["ships"].shape
     (100,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,15 @@ from firth import _core
 from firth.corpus import Corpus, Vocabulary
 from firth.models.base import GradientModel, Tally, Train, loss_units, option
 from firth.runtime import padded_rows, padded_size
+
+# After so many tokens for each word of a short text, vectors of the default size have left their random start; after so
+# many tokens, whatever the number of words. Measured on texts of some tens of words.
+_STEPS_PER_WORD = 200
+_ENOUGH_STEPS = 10_000
+
+# Tokens of a text from which on deterministic training works in rounds. In a shorter text a round of 2,048 tokens is so
+# large a part of an epoch that the first epochs lag behind, and one thread trains it in seconds.
+_ROUNDS_FROM = 1 << 20
 
 Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
 
@@ -50,16 +60,19 @@ class Word2Vec(GradientModel):
     negative
         K, negatives for each position; in skip-gram its window shares them (Ji, Satish, Li & Dubey 2016).
     sample
-        Frequent words are skipped at random: one that makes up a share f of the text is kept with probability
-        sqrt(sample / f) + sample / f. 0 keeps every word.
+        Frequent words are dropped at random: a token of a word that makes up a share f of the text is kept with
+        probability sqrt(sample / f) + sample / f. 0 keeps every token. In a text of fewer than 1 / sample distinct
+        words, one over their number takes the place of `sample`: words of average frequency are always kept, so that
+        short texts, letters and graphs keep most of their tokens.
     ns_exponent
         Negatives are drawn in proportion to count ** ns_exponent.
     learning_rate, min_learning_rate
         Step size at the first word and at the last; linear in between.
     deterministic
-        The same seed gives the same vectors to the bit, however many threads. Blocks of 512 tokens are trained four
-        at a time; rows that several of them touch, on copies whose moves are then added up in order. Their negatives
-        come from a pool of 512 drawn for each block.
+        The same seed gives the same vectors to the bit, at any number of threads. Blocks of 512 tokens are trained four
+        at a time. If several of them need a row, each trains a copy; then the row moves by the sum of their moves, or
+        by less, down to their mean, the more often they moved it. Negatives come from a pool of 512 drawn for each
+        block. A text of less than a million tokens is trained by one thread.
     epochs
         Passes over the corpus.
     seed
@@ -122,6 +135,7 @@ class Word2Vec(GradientModel):
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
         corpus, words = data, len(data.vocabulary)
         counts = _core.count_words(corpus.ids, corpus.offsets, words)
+        self._warn_of_few_steps(counts)
         keep = keep_thresholds(counts, self.sample)
         noise = paths = None
         if self.loss == "ns":
@@ -132,6 +146,7 @@ class Word2Vec(GradientModel):
         bags, vectors = self._rows_in(corpus.vocabulary)
         context = padded_rows(words if self.loss == "ns" else max(words - 1, 1), self.vector_size)
         self._tensors |= {"context": context, "counts": counts}
+        in_rounds = self.deterministic and corpus.n_tokens >= _ROUNDS_FROM
 
         def train(begin: int, end: int, epoch: int) -> Tally:
             loss, examples, _, diverged_at = _core.train_word2vec(
@@ -154,8 +169,8 @@ class Word2Vec(GradientModel):
                 learning_rate=self.learning_rate,
                 min_learning_rate=self.min_learning_rate,
                 seed=self.seed,
-                deterministic=self.deterministic,
-                threads=self.n_threads,
+                deterministic=in_rounds,
+                threads=1 if self.deterministic and not in_rounds else self.n_threads,
             )
             if diverged_at < 0:
                 return Tally(loss_units(loss), examples)
@@ -163,6 +178,17 @@ class Word2Vec(GradientModel):
             return Tally(0, examples, f"token {diverged_at}, the word {word!r}")
 
         return corpus.n_tokens, train
+
+    def _warn_of_few_steps(self, counts: NDArray[np.int64]) -> None:
+        """Warn if a short text passes by so few times that the vectors stay close to their random start."""
+        tokens, words = int(counts.sum()), int(np.count_nonzero(counts))
+        enough = min(_STEPS_PER_WORD * words, _ENOUGH_STEPS)
+        if tokens * self.epochs < enough:
+            warnings.warn(
+                f"the text is short: with {tokens} tokens of {words} words, {self.epochs} epochs hardly move the "
+                f"vectors from their random start. Set epochs={-(-enough // tokens)} or more, or give more text",
+                stacklevel=5,  # where fit is called
+            )
 
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags | None, NDArray[np.float32]]:
         """Make `_tensors` anew, with the rows that training begins with; tell these, and which of them make a word."""
@@ -204,12 +230,14 @@ def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint
     counts
         (words,) how often each occurs.
     sample
-        The share of the text from which on words are thinned, as word2vec's program has it; 0 keeps all.
+        Words with a larger share of the text than this are dropped at random, as in word2vec's program; 0 keeps all.
+        A share that is below the average is never dropped: otherwise a text of few words would lose nearly all tokens.
     """
     if sample == 0:
         return np.full(len(counts), 2**32 - 1, np.uint32)
+    threshold = max(sample, 1 / np.count_nonzero(counts))
     share: NDArray[Any] = np.maximum(counts, 1) / counts.sum()
-    probability = np.minimum(1.0, np.sqrt(sample / share) + sample / share)
+    probability = np.minimum(1.0, np.sqrt(threshold / share) + threshold / share)
     return np.minimum(probability * 2.0**32, 2.0**32 - 1).astype(np.uint32)
 
 

@@ -1,0 +1,190 @@
+"""Deterministic training of word2vec and FastText beside one thread: the loss of each epoch, on texts of every kind.
+
+    python benchmarks/deterministic.py                     a quarter of an hour
+    python benchmarks/deterministic.py --only letters,walks
+    python benchmarks/deterministic.py --show benchmarks/results/deterministic.json
+
+A row is a text and a model. One thread without `deterministic=True` is the reference: it sees every move at once. The
+same bytes at 1, 2, 3 and 8 threads are checked on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import itertools
+import json
+import lzma
+import os
+import random
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import common
+
+RESULTS = Path(__file__).parent / "results" / "deterministic.json"
+THREADS = (1, 2, 3, 8)
+WORDS = 1000  # the vocabulary of the text "few words"
+
+
+def wikipedia(data: Path, tokens: int | None) -> list[list[str]]:
+    """Paragraphs, lower-cased and cut to [a-z]+ and [0-9]+, up to so many tokens."""
+    found, n = [], 0
+    with lzma.open(data / "enwiki.raw.txt.xz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            words = re.findall(r"[a-z]+|[0-9]+", line.lower())
+            if words:
+                found.append(words)
+                n += len(words)
+            if tokens is not None and n >= tokens:
+                break
+    return found
+
+
+def letters(data: Path, tokens: int) -> Iterator[list[str]]:
+    """The letters, figures and spaces of Wikipedia: 37 symbols."""
+    for words in wikipedia(data, tokens):
+        yield list(" ".join(words))
+
+
+def few_words(data: Path, tokens: int) -> list[list[str]]:
+    """Wikipedia without all but its most frequent words."""
+    text = wikipedia(data, tokens)
+    frequent = {word for word, _ in collections.Counter(itertools.chain(*text)).most_common(WORDS)}
+    return [[word for word in line if word in frequent] for line in text]
+
+
+def walks(tokens: int) -> Iterator[list[str]]:
+    """Random walks of 40 steps on a graph of 34 nodes, a few of which have most of the edges."""
+    chance = random.Random(1)
+    edges: list[list[int]] = [[] for _ in range(34)]
+    for node in range(1, 34):
+        for other in {int(node * chance.random() ** 3) for _ in range(3)}:
+            edges[node].append(other)
+            edges[other].append(node)
+    for start in range(tokens // 40):
+        walk = [start % 34]
+        while len(walk) < 40:
+            walk.append(chance.choice(edges[walk[-1]]))
+        yield [str(node) for node in walk]
+
+
+def dna(tokens: int) -> Iterator[list[str]]:
+    """One long document: overlapping triples of a sequence of four letters, drawn from a chain of order three."""
+    chance = random.Random(2)
+    weights = {key: [chance.expovariate(1) ** 2 for _ in "ACGT"] for key in itertools.product("ACGT", repeat=3)}
+    text = list("ACG")
+    while len(text) < tokens + 2:
+        text.append(chance.choices("ACGT", weights[tuple(text[-3:])])[0])
+    yield ["".join(text[i : i + 3]) for i in range(tokens)]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "skip-gram": {},
+    "CBOW": {"architecture": "cbow"},
+    "skip-gram, tree": {"loss": "hs"},
+    "CBOW, tree": {"architecture": "cbow", "loss": "hs"},
+    "FastText": {"subwords": True},
+    "FastText CBOW": {"subwords": True, "architecture": "cbow"},
+}
+ALL = {"sample": 0.0}
+
+
+def texts(data: Path) -> dict[str, tuple[Any, int, dict[str, Any], Iterable[str]]]:
+    """By name: what gives the documents, min_count, options, and kinds of models."""
+    return {
+        "54,000 tokens of Wikipedia": (lambda: wikipedia(data, 54_000), 5, ALL, KINDS),
+        "1.9 M tokens of Wikipedia": (lambda: wikipedia(data, 1_900_000), 5, ALL | {"vector_size": 50}, KINDS),
+        "letters, 0.3 M": (lambda: letters(data, 54_000), 1, {}, KINDS),
+        "letters, 2.3 M": (lambda: letters(data, 400_000), 1, {"vector_size": 50}, KINDS),
+        "1,000 words, 100 buckets, 0.25 M": (lambda: few_words(data, 400_000), 1, {"bucket": 100}, KINDS),
+        "1,000 words, 100 buckets, 1.6 M": (
+            lambda: few_words(data, 2_500_000),
+            1,
+            {"bucket": 100, "vector_size": 50},
+            KINDS,
+        ),
+        "walks on 34 nodes, 54,000": (lambda: walks(54_000), 1, {}, KINDS),
+        "walks on 34 nodes, 1.2 M": (lambda: walks(1_200_000), 1, {"vector_size": 50}, KINDS),
+        "DNA, one document of 1.2 M": (lambda: dna(1_200_000), 1, ALL | {"vector_size": 50}, KINDS),
+        "all of Wikipedia": (lambda: wikipedia(data, None), 5, {"epochs": 5}, ("skip-gram", "FastText")),
+    }
+
+
+def measure(corpus: Any, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Losses of one thread, and of deterministic training, whose bytes are compared at several threads."""
+    import firth
+
+    given = {"epochs": 3, **options, **KINDS[kind]}
+    bucket = given.pop("bucket", None)
+    model = firth.Word2Vec
+    if given.pop("subwords", False):
+        model = firth.FastText
+        given |= {} if bucket is None else {"bucket": bucket}
+
+    def losses(**how: Any) -> tuple[list[float], str]:
+        fitted = model(**given, **how).fit(corpus)
+        digest = hashlib.sha256(fitted.vectors.matrix.tobytes()).hexdigest()
+        return [epoch.loss for epoch in fitted.history], digest
+
+    alone, _ = losses(threads=1)
+    runs = [losses(threads=threads, deterministic=True) for threads in THREADS[: 4 if given["epochs"] < 5 else 2]]
+    return {
+        "one thread": alone,
+        "deterministic": runs[0][0],
+        "same bytes": all(run == runs[0] for run in runs),
+        "worst after the first epoch": max(
+            (abs(b / a - 1) for a, b in zip(alone[1:], runs[0][0][1:], strict=True)), default=0.0
+        ),
+    }
+
+
+def show(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["text"],
+            row["model"],
+            " / ".join(f"{loss:.3f}" for loss in row["one thread"]),
+            " / ".join(f"{loss:.3f}" for loss in row["deterministic"]),
+            f"{100 * row['worst after the first epoch']:.1f} %",
+            "yes" if row["same bytes"] else "NO",
+        ]
+        for row in result["rows"]
+    ]
+    headings = ["text", "model", "one thread", "deterministic", "apart after the first epoch", "same bytes"]
+    return f"{result['machine']['cpu']}\n\n" + common.table(headings, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("FIRTH_DATA"), help="folder with enwiki.raw.txt.xz")
+    parser.add_argument("--only", default="", help="texts whose names contain one of these, separated by commas")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--show", type=Path, help="print the table of an earlier run")
+    settings = parser.parse_args()
+    if settings.show:
+        print(show(json.loads(settings.show.read_text())))
+        return
+    if settings.data is None:
+        parser.error("say with --data or FIRTH_DATA where enwiki.raw.txt.xz is")
+    import firth
+
+    result: dict[str, Any] = {"machine": common.describe_machine(("numpy",)), "rows": []}
+    wanted = [part for part in settings.only.split(",") if part]
+    for name, (make, min_count, options, kinds) in texts(Path(settings.data)).items():
+        if wanted and not any(part in name for part in wanted):
+            continue
+        corpus = firth.Corpus.from_iterable(make(), min_count=min_count)
+        for kind in kinds:
+            row = {"text": name, "tokens": corpus.n_tokens, "model": kind, **measure(corpus, kind, options)}
+            result["rows"].append(row)
+            print(f"{name}, {kind}: {100 * row['worst after the first epoch']:.2f} %", flush=True)
+            common.write_json(settings.json, result)
+    print(show(result))
+
+
+if __name__ == "__main__":
+    main()
