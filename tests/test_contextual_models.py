@@ -476,7 +476,7 @@ def test_thirty_sentences_of_any_kind(name: str, options: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_warnings_name_the_caller_s_line(name: str, tmp_path: Path) -> None:
-    few = rf"make 1 steps? .*too few for a {name}.*more epochs than 1, .*batch_size than 32"
+    few = rf"make 1 step of training, too few for {name} .*more epochs than 1, .*batch_size than 32"
     with pytest.warns(UserWarning, match=few) as told:
         make(name, steps=None, epochs=1.0, batch_size=32).fit(sentences())
     assert [one.filename for one in told] == [__file__]

@@ -32,6 +32,8 @@ def pretrained(folder):
     planted.plant_pretrained(folder)
 
 
+# The reader of the examples has more text.
+@pytest.mark.filterwarnings("ignore:these texts make .* of training")
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_examples_give_what_they_show(path, folder, monkeypatch, request):
     assert "+SKIP" not in path.read_text(encoding="utf-8"), "an example that does not run proves nothing"

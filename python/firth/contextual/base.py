@@ -93,8 +93,9 @@ class TrainedModel(Learner):
         steps = self.steps or max(1, round(self.epochs * epoch / each))
         if self.steps is None and steps < _FEW_STEPS:
             warnings.warn(
-                f"these texts make {steps} steps of training, too few for a {type(self).__name__} to learn from: set "
-                f"more epochs than {self.epochs:g}, a smaller batch_size than {self.batch_size}, or steps",
+                f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for "
+                f"{type(self).__name__} to learn from: set more epochs than {self.epochs:g}, a smaller batch_size than "
+                f"{self.batch_size}, or steps",
                 stacklevel=4,  # past `one_at_a_time`
             )
         options = self.options | {"steps": steps} | others

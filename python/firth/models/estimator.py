@@ -31,7 +31,7 @@ class Classifier(Learner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weight = self.class_weight
+        weight: Any = self.class_weight  # of any type, as callers give it
         if isinstance(weight, Mapping):
             for label, value in weight.items():
                 if real_number(f"class_weight[{label!r}]", value, low=0) > _MOST_WEIGHT:
