@@ -137,13 +137,13 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
+    """The processor's name, family and model: virtual machines often hide the rest of the name."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        known = {name.strip(): value.strip() for name, _, value in lines}
+        return f"{known['model name']} (family {known['cpu family']}, model {known['model']})"
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
 
 
 def write_json(path: Path, content: object) -> None:

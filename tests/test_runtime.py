@@ -123,6 +123,21 @@ def test_the_instruction_set_cannot_change_during_work():
     assert _core.current_isa() == before
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_may_change_the_instruction_set():
+    before = _core.current_isa()
+    q = np.ones((1, 2, 3000, 64), np.float32)
+    worker = threading.Thread(target=firth.attention, args=(q, q, q), kwargs={"threads": 1})
+    worker.start()
+    while worker.is_alive() and not is_refused(before):
+        pass
+    child = os.fork()
+    if child == 0:
+        os._exit(is_refused(before))
+    worker.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_an_unavailable_instruction_set_is_an_error_that_lists_the_available():
     result = python("import firth", FIRTH_ISA="sse9")
     assert result.returncode != 0

@@ -1,5 +1,7 @@
 #include "runtime/isa.hpp"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstdint>
 #include <iterator>
@@ -114,6 +116,9 @@ const Isa kIsas[] = {{"baseline", 0, 0, [] { return true; }}};
 // that a change and a new holder cannot miss each other.
 constexpr std::uint64_t kHolders = 0xFFFFFFFF;
 std::atomic<std::uint64_t> state{0};
+
+// In a forked child the threads that held it are not there.
+const int registered = pthread_atfork(nullptr, nullptr, [] { state &= ~kHolders; });
 
 const Isa& selected() { return kIsas[state.load(std::memory_order_relaxed) >> 32]; }
 
