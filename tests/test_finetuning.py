@@ -899,7 +899,7 @@ def test_damaged_classifiers_of_transformers_are_refused_by_name(
         read({}, {}, TokenClassifier)
     for key in ("architectures", "id2label", "label2id", "model_type", "problem_type"):
         for value in (-1, 1.5, "2", [], [[]], {}, 10**30):
-            (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+            (tmp_path / "config.json").write_text(json.dumps({**config, "problem_type": None, key: value}))
             try:
                 firth.load(tmp_path)
             except ValueError as error:
