@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 import firth
-from firth import Corpus, FastTextClassifier, Vectors, Vocabulary, checks
+from firth import Corpus, FastTextClassifier, GloVe, Vectors, Vocabulary, Word2Vec, checks
 from firth.quantization import ProductQuantizer, QuantizedMatrix
 
 
@@ -181,6 +183,18 @@ def test_functions_come_in_a_list():
 VECTORS = Vectors(["a", "b"], np.eye(2, 4))
 MATRIX = np.ones((300, 4), np.float32)
 TEXTS = ["red apple", "green pear"]
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), Fraction(10**400)])
+def test_numbers_too_large_for_a_float_are_out_of_range(number):
+    for make in (
+        lambda: Word2Vec(learning_rate=number),
+        lambda: Word2Vec(sample=-abs(number)),
+        lambda: GloVe(x_max=number),
+        lambda: VECTORS.most_similar([("a", number)]),
+    ):
+        with pytest.raises(ValueError, match=r"must be .*, not -?inf"):
+            make()
 
 
 def masked(values):

@@ -264,6 +264,8 @@ def test_analogies_of_few_or_odd_words():
         evaluate.analogies(vectors, {}, restrict_vocab=-1)
     with pytest.raises(TypeError, match=r"restrict_vocab must be a whole number, not 2\.5"):
         evaluate.analogies(vectors, {}, restrict_vocab=2.5)
+    with pytest.raises(TypeError, match=r"must be a file, or lists of quadruples by section name, .* not list"):
+        evaluate.analogies(vectors, [("a", "b", "c", "d")])
     with pytest.raises(ValueError, match="section 's': a question has four words"):
         evaluate.analogies(vectors, {"s": [("a", "b", "c")]})
 

@@ -377,11 +377,29 @@ def test_words_may_have_weights():
         ([("king", "cats")], TypeError, "the weight of 'king' must be a number, not 'cats'"),
         ([("king", float("nan"))], ValueError, "the weight of 'king' must be finite, not nan"),
         ([("duke", 0.5)], KeyError, "'duke' is not one of"),
+        ([("king", 10**400)], ValueError, "the weight of 'king' must be finite, not inf"),
     ]:
         with pytest.raises(error, match=message):
             vectors.most_similar(wrong)
     with pytest.raises(ValueError, match="weights of words need method='3cosadd'"):
         vectors.most_similar([("king", 0.5)], method="3cosmul")
+
+
+@pytest.mark.parametrize("scale", [1e308, 1e150, 1e-150, 1e-320])
+def test_weights_of_any_size_are_relative(scale):
+    vectors = small_vectors()
+    wanted = vectors.most_similar([("king", 1.0), ("cats", -1.0)])
+    found = vectors.most_similar([("king", scale), ("cats", -scale)])
+    assert [word for word, _ in found] == [word for word, _ in wanted]
+    np.testing.assert_allclose([score for _, score in found], [score for _, score in wanted], atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, 0.5])
+def test_what_is_neither_words_nor_vectors_is_named(wrong):
+    with pytest.raises(TypeError, match=f"give a word, a vector or a list of them, not {wrong}"):
+        small_vectors().most_similar(wrong)
+    with pytest.raises(TypeError, match=r"give a word \(a str\) or a vector of numbers, not \['king', 'man'\]"):
+        small_vectors().most_similar([["king", "man"]])
 
 
 def test_vectors_are_looked_up_by_word_alone():
@@ -510,6 +528,8 @@ def test_a_direction_orders_words_along_it():
         vectors.direction([("cat", "cats"), ("cats", "cat")])
     with pytest.raises(ValueError, match="at least one pair"):
         vectors.direction([])
+    with pytest.raises(ValueError, match=r"direction needs pairs of words, not \('cat',\)"):
+        vectors.direction([("cat",)])
 
 
 def test_save_and_load(tmp_path):

@@ -27,10 +27,19 @@ def real_number(name: str, value: object, *, low: float | None = None, above: fl
     """`value` as a finite float, no bool; TypeError or ValueError naming it if it is none in range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value) or (low is not None and value < low) or (above is not None and value <= above):
+    number = as_float(value)
+    if not math.isfinite(number) or (low is not None and number < low) or (above is not None and number <= above):
         bound = f"at least {low}" if low is not None else f"above {above}" if above is not None else "finite"
-        raise ValueError(f"{name} must be {bound}, not {value}")
-    return float(value)
+        raise ValueError(f"{name} must be {bound}, not {number}")
+    return number
+
+
+def as_float(value: Any) -> float:
+    """A real number as a float: infinite if it is too large for one, so that whoever checks its range refuses it."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def refuse_masked(name: str, value: object) -> None:

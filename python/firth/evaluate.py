@@ -172,7 +172,7 @@ def analogies(
     OSError
         If the file cannot be read.
     TypeError
-        If restrict_vocab is not a whole number.
+        If restrict_vocab is not a whole number, or questions are neither a file nor a mapping.
     ValueError
         Naming file and line, if a line is not four words; or if restrict_vocab is negative, or there is no such method.
 
@@ -183,6 +183,11 @@ def analogies(
     check_method(method)
     known = vectors._restricted(restrict_vocab)
     spellings = _Spellings(vectors, lower, known)
+    if not isinstance(questions, Mapping | str | os.PathLike):
+        raise TypeError(
+            "questions must be a file, or lists of quadruples by section name, such as {'capitals': [...]}, not "
+            f"{type(questions).__name__}"
+        )
     asked = questions if isinstance(questions, Mapping) else _read_questions(Path(questions))
     names: list[str] = []
     rows: list[list[int]] = []

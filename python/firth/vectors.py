@@ -341,6 +341,8 @@ class Vectors:
         weights = np.array([weight for _, weight in pairs])
         given = {self.index[one] for one, _ in pairs if isinstance(one, str) and one in self.index}
         if method == "3cosadd":
+            # Lengths do not count, so weights of any size are scaled to at most 1.
+            weights /= np.abs(weights).max() or 1.0
             mean = (units * weights[:, None]).mean(0)[None]
             most = self._restricted(restrict_vocab) if topn is None else topn + len(given)
             rows, scores = self.search(mean, most, restrict_vocab=restrict_vocab)
@@ -489,7 +491,11 @@ class Vectors:
         >>> bool(one < many)
         True
         """
-        differences = [self._unit(b) - self._unit(a) for a, b in pairs]
+        listed = [tuple(pair) for pair in pairs]
+        for pair in listed:
+            if len(pair) != 2:
+                raise ValueError(f"direction needs pairs of words, not {pair!r:.60}")
+        differences = [self._unit(b) - self._unit(a) for a, b in listed]
         if not differences:
             raise ValueError("direction needs at least one pair of words")
         mean = np.mean(differences, axis=0)
@@ -599,7 +605,10 @@ class Vectors:
             vector, name = self._vector(one).astype(np.float64), repr(one)
         else:
             refuse_masked("vector", one)
-            vector, name = np.asarray(one, np.float64), "a vector"
+            try:
+                vector, name = np.asarray(one, np.float64), "a vector"
+            except (TypeError, ValueError):
+                raise TypeError(f"give a word (a str) or a vector of numbers, not {one!r:.60}") from None
             if vector.shape != (self.vector_size,):
                 raise ValueError(f"a vector must have the shape ({self.vector_size},), not {vector.shape}")
         if not np.isfinite(vector).all():
@@ -723,6 +732,8 @@ def _several(given: Weighted | Sequence[Weighted]) -> list[Weighted]:
     one = isinstance(given, str) or (isinstance(given, np.ndarray) and given.ndim == 1)
     if one or (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], numbers.Real)):
         return [cast("Weighted", given)]
+    if not isinstance(given, Iterable):
+        raise TypeError(f"give a word, a vector or a list of them, not {given!r:.60}")
     return list(cast("Sequence[Weighted]", given))
 
 

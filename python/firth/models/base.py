@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import finite, functions, one_of
+from firth.checks import as_float, finite, functions, one_of
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences
 from firth.runtime import default_threads, padded_rows
@@ -361,7 +361,7 @@ def _checked(name: str, value: Any, declared: Any) -> Any:
     elif expected is int and isinstance(value, numbers.Integral):
         return int(value)
     elif expected is float and isinstance(value, numbers.Real):
-        return float(value)
+        return as_float(value)
     elif expected is str and isinstance(value, str):
         if allowed:
             one_of(name, value, allowed)
