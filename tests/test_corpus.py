@@ -468,6 +468,13 @@ def test_a_given_vocabulary_keeps_its_order(threads):
 def test_words_that_min_count_leaves():
     with pytest.raises(ValueError, match=r"of 6 different words the most frequent occurs 3 times; give min_count=3 or"):
         Corpus.from_iterable(WORDS)
+    with pytest.raises(ValueError, match=r"\(min_count=1 keeps every word\)$"):
+        Corpus.from_iterable(WORDS)
+
+
+def test_a_vocabulary_with_a_lone_surrogate_is_refused_by_its_word():
+    with pytest.raises(ValueError, match=r"^the word 'a\\ud800' holds a lone surrogate, .* replace it$"):
+        Corpus.from_iterable(["a b"], vocabulary=Vocabulary(["b", "a\ud800"]))
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

@@ -429,6 +429,7 @@ def test_replacing_writes_into_what_is_no_ordinary_file(tmp_path):
         '{"__metadata__": ["x"]}',
         '{"__metadata__": {"x": 1}}',
         "[" * 100_000,
+        '{"a": %s}' % ("9" * 10_000),
         '{"a": []}',
     ],
 )
@@ -438,6 +439,14 @@ def test_damaged_headers(tmp_path, header):
     for mmap in (False, True):
         with pytest.raises(ValueError, match="damaged"):
             files.read_tensors(path, mmap=mmap)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 10_000, "not JSON"])
+def test_metadata_that_are_not_json_stay_strings(tmp_path, value):
+    files.write_tensors(tmp_path / "its", ARRAYS, {}, plain={"format": value})
+    assert files.read_tensors(tmp_path / "its")[1] == {"format": value}
+    with pytest.raises(ValueError, match="its is not a firth model: firth did not write this file"):
+        files.read_own(tmp_path / "its", "model")
 
 
 def test_a_compressed_container_is_refused_with_the_remedy(tmp_path):

@@ -515,8 +515,12 @@ def read_tensors(
             if data is None:
                 refuse_pointer(path)
             raise ValueError(f"{shown} is not a safetensors file, or it is cut short")
+        malformed = ValueError(f"{shown} is not a safetensors file: its header is not the JSON it should be")
         try:
             header = json.loads(file.read(length))
+        except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or brackets thousands deep
+            raise malformed from None
+        try:
             raw = header.pop("__metadata__", {})
             if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
                 raise TypeError("its metadata are not strings by name")
@@ -525,8 +529,8 @@ def read_tensors(
             }
         except KeyError as error:
             raise ValueError(f"{shown} holds something that firth does not read: {error}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, OverflowError, RecursionError):
-            raise ValueError(f"{shown} is not a safetensors file: its header is not the JSON it should be") from None
+        except (AttributeError, TypeError, OverflowError):
+            raise malformed from None
     return tensors, {key: _decoded(value) for key, value in raw.items()}
 
 
@@ -560,8 +564,9 @@ def read_own(path: PathLike, kind: str, *, mmap: bool = False) -> tuple[dict[str
     tensors, metadata = read_tensors(path, mmap=mmap)
     found = metadata.get("format")
     if found != f"firth {kind}":
-        holds = f"a {found}" if isinstance(found, str) and found.startswith("firth ") else "no file that firth wrote"
-        raise ValueError(f"{path} is {holds}, not a firth {kind}")
+        if isinstance(found, str) and found.startswith("firth "):
+            raise ValueError(f"{path} is a {found}, not a firth {kind}")
+        raise ValueError(f"{path} is not a firth {kind}: firth did not write this file")
     if metadata.get("version") != VERSION:
         raise ValueError(
             f"{path} has version {metadata.get('version')} of the firth {kind} format; this firth reads {VERSION}"
@@ -601,7 +606,7 @@ def _read_tensor(
 def _decoded(value: str) -> Any:
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # as above
         return value
 
 
@@ -609,8 +614,19 @@ PACKED_WORDS = ("words", "word_offsets")  # the tensors of `pack_words`
 
 
 def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
-    """Words as two arrays for `write_tensors`: their UTF-8 bytes end to end, and where each begins."""
-    encoded = [word.encode() for word in words]
+    """Words as two arrays for `write_tensors`: their UTF-8 bytes end to end, and where each begins.
+
+    Raises
+    ------
+    ValueError
+        Naming a word that UTF-8 cannot hold.
+    """
+    try:
+        encoded = [word.encode() for word in words]
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the word {error.object!r} holds a lone surrogate, which is not valid Unicode; replace it"
+        ) from None
     offsets = np.zeros(len(words) + 1, np.int64)
     np.cumsum([len(word) for word in encoded], out=offsets[1:])
     return {"words": np.frombuffer(b"".join(encoded), np.uint8), "word_offsets": offsets}
