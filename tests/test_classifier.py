@@ -1117,3 +1117,9 @@ def test_random_labels_stay_at_chance():
     assert abs(model.score(lines[400:], labels[400:]) - 0.5) < 3.3 * (0.25 / 500) ** 0.5
     apart = make(epochs=20, word_ngrams=2, validation=0.5).fit(lines, labels)
     assert abs(apart.history[-1].validation - 0.5) < 3.3 * (0.25 / 450) ** 0.5
+
+
+def test_the_score_of_no_text_is_an_error():
+    model = make(epochs=1).fit(["a b", "c d"], ["p", "n"])
+    with pytest.raises(ValueError, match="there is no text to score"):
+        model.score([], [])

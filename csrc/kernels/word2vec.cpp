@@ -450,7 +450,8 @@ struct BagOfRows {
             }
             // The bag's vector moves by its gradient, whether it is the rows' mean or their sum.
             scatter(now.rows, now.n_rows, of_mean ? 1.0f : share, floats, moves);
-            tally->examples += now.n_predicted;
+            // In the tree of a single word there is nothing to decide, and so no example.
+            if (last > now.n_rows) tally->examples += now.n_predicted;
         }
         return true;
     }

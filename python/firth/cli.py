@@ -108,13 +108,21 @@ class _Commands(click.Group):
                 _fail(error.format_message(), error.exit_code)
             except click.UsageError as error:
                 name = error.ctx.command_path if error.ctx else "firth"
-                _fail(f"Error: {error.format_message().rstrip('.')}. Try: {name} --help", error.exit_code)
+                message = error.format_message().rstrip(".")
+                end = "" if message.endswith(("?", "?)")) else "."
+                _fail(f"Error: {message}{end} Try: {name} --help", error.exit_code)
             except click.ClickException as error:
                 _fail(f"Error: {error.format_message()}", error.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            # click's parser of options does not say which command they are of.
+            name = ctx.invoked_subcommand
+            if error.ctx is None and name is not None and name in self.commands:
+                error.ctx = click.Context(self.commands[name], parent=ctx, info_name=name)
+            raise
         except BrokenPipeError:  # whoever read our output has seen enough: click leaves without a word
             raise
         except _ERRORS as error:

@@ -821,7 +821,7 @@ def _no_word(counter: _core.TextCounter, distinct: int, min_count: int, name: st
     largest = counter.largest_count
     return (
         f"no word of {name} occurs min_count={min_count} times: of {distinct} different words the most frequent occurs "
-        f"{largest} times; give min_count={largest} or less"
+        f"{largest} times; give min_count={largest} or less (min_count=1 keeps every word)"
     )
 
 

@@ -671,9 +671,16 @@ class FastTextClassifier(Classifier):
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            If there is no text, or as from `fit`.
         """
         self._fitted()
         numbered, gold = self._reader.labelled(texts, labels)
+        if len(numbered) == 0:
+            raise ValueError("there is no text to score")
         weights = text_weights("sample_weight", sample_weight, len(numbered))
         right = self._right(self._bags_of(numbered), gold.known(self._fitted().labels))
         return float(np.average(right, weights=weights))

@@ -135,7 +135,7 @@ class Word2Vec(GradientModel):
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
         corpus, words = data, len(data.vocabulary)
         counts = _core.count_words(corpus.ids, corpus.offsets, words)
-        self._warn_of_few_steps(counts)
+        self._warn_of_few_steps(corpus, counts)
         keep = keep_thresholds(counts, self.sample)
         noise = paths = None
         if self.loss == "ns":
@@ -179,14 +179,17 @@ class Word2Vec(GradientModel):
 
         return corpus.n_tokens, train
 
-    def _warn_of_few_steps(self, counts: NDArray[np.int64]) -> None:
+    def _warn_of_few_steps(self, corpus: Corpus, counts: NDArray[np.int64]) -> None:
         """Warn if a short text passes by so few times that the vectors stay close to their random start."""
-        tokens, words = int(counts.sum()), int(np.count_nonzero(counts))
+        tokens, words = corpus.n_tokens, int(np.count_nonzero(counts))
         enough = min(_STEPS_PER_WORD * words, _ENOUGH_STEPS)
-        if tokens * self.epochs < enough:
+        # More epochs do not help where none has an example: `_no_example` says what does.
+        learns = np.diff(corpus.offsets).max() > 1 and (words > 1 or self.loss == "ns")
+        if tokens * self.epochs < enough and learns:
             warnings.warn(
-                f"the text is short: with {tokens} tokens of {words} words, {self.epochs} epochs hardly move the "
-                f"vectors from their random start. Set epochs={-(-enough // tokens)} or more, or give more text",
+                f"the text is short: {tokens} tokens, {words} of them different. With epochs={self.epochs} training "
+                f"hardly moves the vectors from their random start. Set epochs={-(-enough // tokens)} or more, or give "
+                "more text",
                 stacklevel=5,  # where fit is called
             )
 
