@@ -305,7 +305,7 @@ def test_train_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) 
     for said in (
         "4,000 words of text, 20 different",
         "epoch 2 of 2: loss",
-        f"Saved 20 vectors of 20 numbers in {output}",
+        f"Saved 20 vectors of 20 dimensions in {output}",
     ):
         assert said in result.stderr
     expected = firth.Word2Vec(**options).fit(firth.Corpus.from_file(text, min_count=3))
@@ -380,7 +380,7 @@ def test_train_glove_gives_the_librarys_vectors_and_model(text: Path, tmp_path: 
     flags = [item for name, value in options.items() if name != "output" for item in (cli._flag(name), value)]
     result = run("train", "glove", text, "-o", output, "--save-model", model, "--vectors", "word", *flags)
     assert result.exit_code == 0, result.output
-    for said in ("4,000 words of text", "epoch 3 of 3: loss", "non-zeros/s", "Saved 20 vectors of 20 numbers"):
+    for said in ("4,000 words of text", "epoch 3 of 3: loss", "non-zeros/s", "Saved 20 vectors of 20 dimensions"):
         assert said in result.stderr
     expected = firth.GloVe(**options).fit(firth.Corpus.from_file(text))  # type: ignore[arg-type]
     np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
@@ -435,7 +435,7 @@ def test_train_without_epochs_gives_the_librarys_vectors_and_model(
     result = run("train", name, text, "-o", output, "--save-model", model, *flags)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    saved = f"Saved 20 vectors of {options['vector_size']} numbers in {output}"
+    saved = f"Saved 20 vectors of {options['vector_size']} dimensions in {output}"
     assert [line.split(" text")[0] for line in result.stderr.splitlines()] == ["4,000 words of", saved]
     expected = MODELS[name](**options).fit(firth.Corpus.from_file(text))
     np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
@@ -450,7 +450,7 @@ def test_train_takes_saved_counts(text: Path, tmp_path: Path) -> None:
     common = ["train", "ppmi", "-o", output, "--save-model", model, "--vector-size", 20, "--threads", 1]
     result = run(*common, counts)
     assert result.exit_code == 0, result.output
-    assert result.stderr == f"200 pairs of 20 words\nSaved 20 vectors of 20 numbers in {output}\n"
+    assert result.stderr == f"200 pairs of 20 words\nSaved 20 vectors of 20 dimensions in {output}\n"
     expected = firth.PPMI(vector_size=20, window=3, side="left", weighting="flat", threads=1).fit(corpus)
     np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
     assert firth.load(model).options == expected.options
@@ -490,7 +490,7 @@ def test_text_that_looks_like_vectors_is_text(tmp_path: Path, line: str) -> None
 
 def test_one_of_a_thing_is_no_plural(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("1 1\nword 0.5\n")
-    assert "Saved 1 vector of 1 number in" in run("convert", tmp_path / "one.txt", tmp_path / "o.txt").stderr
+    assert "Saved 1 vector of 1 dimension in" in run("convert", tmp_path / "one.txt", tmp_path / "o.txt").stderr
     assert "not among the 1 word of" in run("neighbors", tmp_path / "o.txt", "other").stderr
     assert [demo.counted(n, "pass", "passes") for n in (0, 1, 1000)] == ["0 passes", "1 pass", "1,000 passes"]
 
@@ -897,7 +897,7 @@ def test_neighbors_of_unseen_words(tmp_path: Path, text: Path, suffix: str) -> N
     whole = firth.load(model) if suffix == "model" else firth.FastText.from_fasttext(model)
     result = run("neighbors", model, "a1a2", "a1", "-n", 2)
     assert result.exit_code == 0
-    assert result.stderr == "'a1a2' is none of the 20 words: its pieces' vectors stand for it\n"
+    assert result.stderr == "'a1a2' is out of vocabulary; using the vector composed of its character n-grams\n"
     found = [line.split()[0] for line in result.stdout.splitlines()]
     nearest = whole.vectors.neighbors(["a1a2", "a1"], topn=2)
     assert found == ["a1a2", *(word for word, _ in nearest[0]), "a1", *(word for word, _ in nearest[1])]
@@ -1009,7 +1009,7 @@ def test_evaluate_real_gold_standards(data: Path) -> None:
 def test_convert(compass: Path, tmp_path: Path) -> None:
     result = run("convert", compass, tmp_path / "o.bin", "--limit", 5)
     assert result.exit_code == 0
-    assert "Saved 5 vectors of 2 numbers" in result.stderr
+    assert "Saved 5 vectors of 2 dimensions" in result.stderr
     assert (tmp_path / "o.bin").read_bytes().startswith(b"5 2\neast ")
     assert (
         run("convert", tmp_path / "o.bin", tmp_path / "o", "--from", "word2vec-binary", "--to", "glove").exit_code == 0
@@ -1027,7 +1027,7 @@ def test_convert_reads_standard_input_and_writes_standard_output(compass: Path, 
     run("convert", compass, tmp_path / "o.bin")
     result = run("convert", tmp_path / "o.bin", "-")
     assert result.stdout.encode() == data
-    assert "8 vectors of 2 numbers on standard output" in result.stderr
+    assert "8 vectors of 2 dimensions on standard output" in result.stderr
     assert run("convert", "-", "-", "--to", "glove", stdin=data).stdout.encode() == data.split(b"\n", 1)[1]
     refused(run("convert", compass, "-", "--to", "safetensors"), 2, "standard output takes text alone")
     refused(run("convert", "-", tmp_path / "o.txt", stdin=b""), 1, "standard input is in none", "it is empty")
@@ -1408,7 +1408,7 @@ def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) ->
     out = tmp_path / "states.npy"
     for name in ("gpt", "bert"):
         result = run("encode", folders[name], tmp_path / "new.txt", "-o", out, "--normalize", "--layer", 0)
-        assert "Saved 3 vectors of 16 numbers" in result.stderr
+        assert "Saved 3 vectors of 16 dimensions" in result.stderr
         expected = load(folders[name]).encode(lines, pooling="mean", normalize=True, layer=0)
         np.testing.assert_array_equal(np.load(out), expected)
     for asked, layers in (("all", "all"), ("-1,0", [-1, 0])):

@@ -266,6 +266,8 @@ def test_analogies_of_few_or_odd_words():
         evaluate.analogies(vectors, {}, restrict_vocab=2.5)
     with pytest.raises(TypeError, match=r"must be a file, or lists of quadruples by section name, .* not list"):
         evaluate.analogies(vectors, [("a", "b", "c", "d")])
+    with pytest.raises(TypeError, match="a word must be a str, not 1"):
+        evaluate.analogies(vectors, {"s": [(1, 2, 3, 4)]})
     with pytest.raises(ValueError, match="section 's': a question has four words"):
         evaluate.analogies(vectors, {"s": [("a", "b", "c")]})
 
@@ -301,3 +303,11 @@ def test_the_gold_standards_are_read_whole(data):
     assert (result.asked, result.found, len(result.sections)) == (19544, 19544, 14)
     assert sum(section.asked for section in result.sections) == 19544
     assert result.accuracy < 0.05
+
+
+@pytest.mark.parametrize("wrong", [("a", "b"), ("a", "b", "near"), ("a", "b", None), 3])
+def test_a_pair_without_a_score_is_named(wrong):
+    with pytest.raises(ValueError, match=r"^pairs\[1\] should be two words and a score, not "):
+        evaluate.similarity(Vectors(["a", "b"], np.eye(2)), [("a", "b", 1), wrong])
+    with pytest.raises(TypeError, match="a word must be a str, not 1"):
+        evaluate.similarity(Vectors(["a", "b"], np.eye(2)), [(1, "b", 1)])

@@ -275,6 +275,18 @@ def test_replacing_leaves_the_old_file_on_any_error(tmp_path, error, existed):
         assert str(path) in str(caught.value)
 
 
+def test_a_full_device_is_named():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+
+    def write():
+        with files.replacing("/dev/full") as file:
+            file.write(b"x" * 100_000)
+
+    with pytest.raises(OSError, match="cannot write /dev/full: "):
+        write()
+
+
 def test_replacing_shows_the_new_file_only_when_it_is_whole(tmp_path):
     path = tmp_path / "data.bin"
     path.write_bytes(b"old")

@@ -608,7 +608,7 @@ def _check_state(checkpoint: Path | None, resume: bool) -> None:
 
 def _saved(vectors: Vectors, path: files.PathLike) -> str:
     where = f"in {path}" if path != "-" else "on standard output"
-    return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'number')} {where}"
+    return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'dimension')} {where}"
 
 
 def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Sequence[str] = _READ) -> T | None:
@@ -1218,7 +1218,9 @@ def neighbors(
             found = vectors.neighbors(known, topn=topn) if known else []
         for word, near in zip(known, found, strict=True):
             if word not in vectors.index:
-                click.echo(f"{word!r} is none of the {len(vectors)} words: its pieces' vectors stand for it", err=True)
+                click.echo(
+                    f"{word!r} is out of vocabulary; using the vector composed of its character n-grams", err=True
+                )
             click.echo("".join([word, *(f" + {w}" for w in plus), *(f" - {w}" for w in minus)]))
             _show_scores(near)
         missing = [word for word in batch if vectors.get(word) is None]
@@ -1848,7 +1850,7 @@ def encode(
     with files.replacing(output) as file:
         np.save(file, rows)
     layers = f" for each of {counted(rows.shape[1], 'layer')}" if rows.ndim == 3 else ""
-    say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[-1], 'number')}{layers} in {output}")
+    say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[-1], 'dimension')}{layers} in {output}")
 
 
 def _encoded_by_elmo(

@@ -120,7 +120,7 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
     OSError
         If the file cannot be read.
     ValueError
-        Naming file and line, if a line is not two words and a number.
+        Naming file and line, or the place in `pairs`, of what is not two words and a number.
 
     Notes
     -----
@@ -130,11 +130,16 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
     triples = list(_read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
     spellings = _Spellings(vectors, lower)
     cosines, scores, composed = [], [], 0
-    for a, b, score in triples:
+    for i, triple in enumerate(triples):
+        try:
+            a, b, score = triple
+            score = float(score)
+        except (TypeError, ValueError):
+            raise ValueError(f"pairs[{i}] should be two words and a score, not {triple!r:.80}") from None
         known_a, known_b = spellings.of(a), spellings.of(b)
         if known_a is not None and known_b is not None:
             cosines.append(vectors.similarity(known_a, known_b))
-            scores.append(float(score))
+            scores.append(score)
             composed += known_a not in vectors.index or known_b not in vectors.index
     return Similarity(_spearman(cosines, scores), len(triples), len(cosines), composed)
 
@@ -258,7 +263,9 @@ class _Spellings:
         self.known = len(vectors) if known is None else known
 
     def row(self, word: str) -> int | None:
-        """Row of a word: as it is spelled, else lower-cased, else in any case."""
+        """Row of a word: as it is spelled, else lower-cased, else in any case; TypeError if it is not a str."""
+        if not isinstance(word, str):
+            raise TypeError(f"a word must be a str, not {word!r:.60}")
         for spelling in (word, word.lower()) if self.lower else (word,):
             row = self.vectors.index.get(spelling)
             if row is not None and row < self.known:

@@ -100,7 +100,8 @@ def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
         kind = _compression(head)
         if kind is None and owned and head and named_compressed(name):
             raise OSError(
-                f"{name} is damaged, or not what its name says: it is not compressed. If it is text, rename it"
+                f"{name} is damaged, or not what its name says: it is not compressed with gzip, bzip2, xz or "
+                "Zstandard. If it is text, rename it"
             )
         if kind is None and owned and file.seekable():
             file.seek(0)
@@ -394,15 +395,16 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     if path == "-":
         if sys.stdout is None:
             raise OSError(errno.EBADF, "it is closed", "standard output")
-        sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _naming("standard output"):
+            sys.stdout.flush()
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     place = Path(path)
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a directory; give a file name")
     if place.exists() and not place.is_file():  # before links are followed: /dev/stdout's leads to no path of a pipe
-        with place.open("wb") as file:
+        with _naming(path), place.open("wb") as file:
             yield file
         return
     place = place.resolve()
@@ -411,20 +413,30 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     mode = place.stat().st_mode & 0o777 if place.exists() else None
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
     try:
-        # "x": never into a file that is there already.
-        with temporary.open("xb") as file:
-            if mode is not None:
-                os.chmod(temporary, mode)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, place)
-    except BaseException as error:
+        with _naming(path):
+            # "x": never into a file that is there already.
+            with temporary.open("xb") as file:
+                if mode is not None:
+                    os.chmod(temporary, mode)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno is not None:
-            raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
         raise
+
+
+@contextlib.contextmanager
+def _naming(path: PathLike) -> Iterator[None]:
+    """Name the file in errors of the system while it is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
 def write_tensors(
