@@ -248,6 +248,14 @@ def test_open_binary_names_a_directory(tmp_path):
         files.open_binary(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_text_that_is_compressed_twice_is_refused_with_the_remedy(tmp_path, suffix):
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress(COMPRESSED[suffix](b"a b c\n" * 100)))
+    with pytest.raises(ValueError, match=r"text\.gz is compressed twice; decompress it once"):
+        files.open_text(path)
+
+
 # ---- replacing
 
 

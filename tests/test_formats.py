@@ -546,6 +546,10 @@ def test_safetensors_files_that_hold_something_else(tmp_path):
         files.write_tensors(path, tensors, {})
         with pytest.raises(ValueError, match=message):
             formats.read(path)
+    for kind, metadata, said in [("counts", {}, "a file of firth counts"), ("model", {"model": "LSA"}, "a saved LSA")]:
+        files.write_own(path, kind, {"weight": some_rows()}, metadata)
+        with pytest.raises(ValueError, match=f"holds no word vectors: it is {said}, and holds weight"):
+            formats.read(path)
     formats.write(path, WORDS, some_rows())
     (tmp_path / "v.gz").write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(ValueError, match="unpack a safetensors file"):

@@ -347,6 +347,8 @@ def not_text(head: bytes) -> str:
             "a safetensors file, not a text: a saved corpus is read by Corpus.open, a model by firth.load, vectors by "
             "firth.load_vectors"
         )
+    if _compression(head):  # still: one layer is off by now
+        return "compressed twice; decompress it once"
     for magic, known in _KNOWN.items():
         if head.startswith(magic):
             return f"not text: it is {known}"

@@ -474,13 +474,17 @@ def _read_safetensors(request: Request) -> Table:
     on_disk = isinstance(request.data, mmap.mmap)
     if not on_disk and request.source != "-" and files.is_compressed(request.source):
         raise ValueError(f"{path}: unpack a safetensors file before reading it; it is read in place")
-    tensors, _ = files.read_tensors(
+    tensors, metadata = files.read_tensors(
         request.source, mmap=request.mmap and on_disk, data=None if on_disk else bytes(request.data)
     )
     # A file of vectors holds "matrix"; a trained model's holds "vectors" (and "context" and more).
     name = next((name for name in ("matrix", "vectors") if name in tensors), None)
     if name is None or "words" not in tensors or "word_offsets" not in tensors:
         held = ", ".join(sorted(tensors)) or "nothing"
+        kind = metadata.get("format")
+        if isinstance(kind, str) and kind.startswith("firth ") and kind != "firth vectors":
+            what = f"a saved {metadata['model']}" if "model" in metadata else f"a file of {kind}"
+            raise ValueError(f"{path} holds no word vectors: it is {what}, and holds {held}")
         raise ValueError(f"{path} holds no word vectors: it should hold matrix (or vectors), words and word_offsets, "
                          f"and holds {held}")  # fmt: skip
     matrix: NDArray[Any] = tensors[name]
