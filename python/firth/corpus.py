@@ -240,7 +240,7 @@ class Corpus:
         if isinstance(document, slice):
             return [self[i] for i in range(*document.indices(n))]
         if isinstance(document, bool) or not isinstance(document, int | np.integer):
-            raise TypeError(f"a document of a corpus has a number, such as 0, and is not {document!r}")
+            raise TypeError(f"a corpus is indexed by the number of a document or by a slice, not by {document!r}")
         if not -n <= document < n:
             raise IndexError(f"document {document} of a corpus of {n}")
         document %= n

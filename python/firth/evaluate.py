@@ -35,8 +35,8 @@ class Similarity:
     found
         Pairs of which both words have a vector.
     composed
-        Those of them of which a word is not in the vocabulary: its vector is composed of its character n-grams, which
-        subword models can.
+        Pairs among them with an out-of-vocabulary word, whose vector a subword model composes from its character
+        n-grams.
     """
 
     spearman: float
@@ -109,7 +109,7 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
         line contains), with lines that begin with # and a header left out; or (word, word, score) triples.
     lower
         If the vocabulary lacks a word as it is spelled, take its lower-cased spelling, else the first word (the most
-        frequent one, as a rule) that differs in nothing but case.
+        frequent one, as a rule) that differs only in case.
 
     Returns
     -------
@@ -165,8 +165,8 @@ def analogies(
     method
         "3cosadd" or "3cosmul"; see `Vectors.most_similar`.
     lower
-        As for `similarity`. An answer that differs from the expected word in nothing but case is then right, and one
-        that so differs from a word of the question is no answer.
+        As for `similarity`. An answer that differs from the expected word only in case is then right. A word that
+        differs from one of the question's words only in case is never an answer.
 
     Returns
     -------

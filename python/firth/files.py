@@ -82,8 +82,8 @@ def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
 
     Notes
     -----
-    The first bytes tell gzip, bzip2, xz and Zstandard, whatever the name. Only what may still begin a compressed file
-    is read ahead, so that a line that somebody types is there at once.
+    The first bytes identify gzip, bzip2, xz and Zstandard, whatever the name. Bytes are read ahead only while they may
+    still be the start of a compressed file, so that a line that somebody types is available at once.
     """
     name = name_of(source)
     owned = False

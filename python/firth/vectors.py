@@ -300,9 +300,9 @@ class Vectors:
         Parameters
         ----------
         positive, negative
-            A word, a vector, or several. Words given are not among the answers. Each may be a pair with a weight, such
-            as ``[("war", 0.5), "peace"]``: what it counts in the mean of "3cosadd". Without one, what is positive
-            weighs 1 and what is negative -1; a weight that is given stays as it is in both, as in gensim.
+            A word, a vector, or several. Words given are not among the answers. Each may be a pair with its weight in
+            the mean of "3cosadd", such as ``[("war", 0.5), "peace"]``. The default weight is 1 for positive words and
+            -1 for negative ones. A weight that is given is used unchanged in both arguments, as in gensim.
         topn
             How many words. None: the scores of all words, those given too, in the order of `words`.
         restrict_vocab
@@ -561,7 +561,7 @@ class Vectors:
         -------
         Vectors
             Over the same matrix (words, vector_size), if that is float32; gensim must not change it any more. With
-            gensim's counts, if it has any (of files that have none it makes some up, which descend by 1).
+            gensim's counts, if it has any. (For files without counts, gensim invents counts that descend by 1.)
 
         Raises
         ------

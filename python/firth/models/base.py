@@ -213,8 +213,8 @@ def one_at_a_time(fit: Fit) -> Fit:
         # One operation, which no other thread can come between.
         if _training.setdefault(id(self), mine) is not mine:
             raise RuntimeError(
-                f"this {type(self).__name__} is being fitted already, by another thread or by the fit whose callback "
-                "this is: wait until it ends, or fit another one"
+                f"this {type(self).__name__} is being fitted already, by another thread or by the fit that called "
+                "this callback: wait until it ends, or fit another model"
             )
         try:
             return fit(self, *arguments, **options)

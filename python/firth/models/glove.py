@@ -140,7 +140,7 @@ class GloVe(GradientModel):
         if csr.nnz == 0:
             raise ValueError(
                 "no two words of the corpus stand near each other: every document has a single token. Make documents "
-                "longer: each line of a file, or each list of words, is one"
+                "longer: each line of a file, or each list of words, is a document"
             )
         tiles = _core.GloveTiles(
             csr.indptr.astype(np.int64), csr.indices, csr.data, seed=self.seed, threads=self.n_threads

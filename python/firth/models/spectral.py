@@ -39,7 +39,7 @@ def truncated_svd(
     matrix
         A, (rows, columns); worked on in float32.
     k
-        How many, from 1 to the lesser side of A.
+        How many, from 1 to the smaller side of A.
     seed
         Of the random matrix that it starts from.
     threads
@@ -191,7 +191,7 @@ class _Spectral(Model):
         """U S^p, S and V S^p; rows and columns without an entry are zeros, as are dimensions beyond the rank."""
         if vector_size > min(matrix.shape):
             raise ValueError(
-                f"vector_size={vector_size} is more than the lesser side of a matrix of {matrix.shape[0]} rows and "
+                f"vector_size={vector_size} is more than the smaller side of a matrix of {matrix.shape[0]} rows and "
                 f"{matrix.shape[1]} columns; set vector_size={min(matrix.shape)} or less, or give more text"
             )
         u, s, v = truncated_svd(matrix, vector_size, seed=self.seed, threads=self.n_threads, progress=progress)
@@ -439,7 +439,7 @@ class LSA(_Spectral):
         matrix = _weighted_documents(data, self.weighting)
         if not matrix.data.any():
             raise ValueError(
-                f"every word is in every document alike, so that weighting={self.weighting!r} makes all weights 0. "
+                f"no word distinguishes the documents, so weighting={self.weighting!r} makes all weights 0. "
                 "Give documents of different words"
             )
         documents, s, vectors = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)

@@ -62,16 +62,17 @@ class Word2Vec(GradientModel):
     sample
         Frequent words are dropped at random: a token of a word that makes up a share f of the text is kept with
         probability sqrt(sample / f) + sample / f. 0 keeps every token. In a text of fewer than 1 / sample distinct
-        words, one over their number takes the place of `sample`: words of average frequency are always kept, so that
-        short texts, letters and graphs keep most of their tokens.
+        words, `sample` is replaced by 1 / (number of distinct words): words of average frequency are always kept, and
+        so short texts, letters and graphs keep most of their tokens.
     ns_exponent
         Negatives are drawn in proportion to count ** ns_exponent.
     learning_rate, min_learning_rate
         Step size at the first word and at the last; linear in between.
     deterministic
         The same seed gives the same vectors to the bit, at any number of threads. Blocks of 512 tokens are trained four
-        at a time. If several of them need a row, each trains a copy; then the row moves by the sum of their moves, or
-        by less, down to their mean, the more often they moved it. Negatives come from a pool of 512 drawn for each
+        at a time. If several of them train the same row, each trains a copy of it. Then the row moves by the sum of
+        their moves if each moved it a few times, and by less, down to the mean of their moves, if they moved it often.
+        Negatives come from a pool of 512 drawn for each
         block. A text of less than a million tokens is trained by one thread.
     epochs
         Passes over the corpus.
@@ -207,7 +208,7 @@ class Word2Vec(GradientModel):
         if np.diff(data.offsets).max() < 2:
             return (
                 "every document has a single token, and so no word has a neighbor. Make documents longer: each line "
-                "of a file, or each list of words, is one"
+                "of a file, or each list of words, is a document"
             )
         if len(data.vocabulary) == 1:
             return (
