@@ -1413,7 +1413,7 @@ def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) ->
         np.testing.assert_array_equal(np.load(out), expected)
     for asked, layers in (("all", "all"), ("-1,0", [-1, 0])):
         result = run("encode", folders["gpt"], tmp_path / "new.txt", "-o", out, "--pooling", "last", f"--layer={asked}")
-        assert "Saved 3 vectors of 16 numbers for each of 2 layers" in result.stderr
+        assert "Saved 3 vectors of 16 dimensions for each of 2 layers" in result.stderr
         expected = load(folders["gpt"]).encode(lines, pooling="last", layer=layers)
         np.testing.assert_array_equal(np.load(out), expected)
     long = run("encode", folders["gpt"], "-o", out, stdin="w1 " * 50)
