@@ -517,7 +517,7 @@ def test_one_callback_without_a_list_and_a_checkpoint_that_is_a_file_are_refused
     with pytest.raises(TypeError, match=r"callbacks must be a list of functions, .* give \[print\]"):
         make_gradient().fit(corpus, callbacks=print)
     (tmp_path / "state").write_text("")
-    with pytest.raises(NotADirectoryError, match="checkpoint must be a folder: .*state is a file"):
+    with pytest.raises(NotADirectoryError, match=r"checkpoint must be a folder: .*state is a file"):
         make_gradient().fit(corpus, checkpoint=tmp_path / "state")
 
 
