@@ -513,14 +513,6 @@ def test_wrong_callbacks_change_nothing(make_gradient, corpus, wrong):
     assert len(model.history) == 3
 
 
-def test_one_callback_without_a_list_and_a_checkpoint_that_is_a_file_are_refused(make_gradient, corpus, tmp_path):
-    with pytest.raises(TypeError, match=r"callbacks must be a list of functions, .* give \[print\]"):
-        make_gradient().fit(corpus, callbacks=print)
-    (tmp_path / "state").write_text("")
-    with pytest.raises(NotADirectoryError, match=r"checkpoint must be a folder: .*state is a file"):
-        make_gradient().fit(corpus, checkpoint=tmp_path / "state")
-
-
 @pytest.mark.parametrize("name", [name for name in GRADIENT if name not in COUNTING])
 def test_an_epoch_without_an_example_says_why_and_changes_nothing(name, corpus):
     alone = firth.Corpus.from_iterable([["alone"], ["alone"]], min_count=1)
@@ -797,7 +789,7 @@ def test_checkpoints_are_not_mixed_up(make_gradient, corpus, tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_says_so(make_gradient, corpus, tmp_path):
     (tmp_path / "state").write_text("a file, not a folder")
-    with pytest.raises(FileExistsError, match="state"):
+    with pytest.raises(FileExistsError, match=r"^checkpoint must be a folder: .*state is a file$"):
         make_gradient().fit(corpus, checkpoint=tmp_path / "state")
 
 

@@ -556,7 +556,7 @@ class GradientModel(Model):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         path = folder / CHECKPOINT
         if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"checkpoint must be a folder: {folder} is a file")
+            raise FileExistsError(f"checkpoint must be a folder: {folder} is a file")
         folder.mkdir(parents=True, exist_ok=True)
         # Whether it can be written to is found out now, not after the first epoch.
         with tempfile.TemporaryFile(dir=folder):
