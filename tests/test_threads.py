@@ -63,7 +63,7 @@ def top_k():
 
 def word2vec():
     text = corpus()()
-    return lambda: firth.Word2Vec(vector_size=16, epochs=1, threads=2).fit(text)
+    return lambda: firth.Word2Vec(vector_size=16, epochs=10, threads=2).fit(text)
 
 
 KINDS = [attention, classifier, corpus, counts, glove, top_k, word2vec]
