@@ -1463,7 +1463,7 @@ def test_a_model_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_classifier_s_folder_is_its_transformer_s(folders: dict[str, Path], tmp_path: Path) -> None:
     from firth.contextual import SentenceClassifier
 
-    model = SentenceClassifier(encoder=firth.load(folders["gpt"]), epochs=1, learning_rate=1e-2)
+    model = SentenceClassifier(encoder=firth.load(folders["gpt"]), epochs=10, learning_rate=1e-2)
     model.fit(["w1 w1", "w2 w2"] * 4, ["a", "b"] * 4).save(tmp_path / "tuned")
     assert run("encode", tmp_path / "tuned", "-o", tmp_path / "x.npy", stdin="w1 w3\nw2").exit_code == 0
     expected = firth.load(tmp_path / "tuned").encoder.encode(["w1 w3", "w2"], pooling="mean")

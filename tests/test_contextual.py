@@ -168,7 +168,7 @@ def test_what_going_on_refuses(gpt: GPT, bert: BERT, texts: list[str], tmp_path:
     bert.save(tmp_path / "bert")
     encoder = BERT.load(tmp_path / "bert")
     encoder.transformer.masked_head = None
-    with pytest.raises(ValueError, match="an encoder alone"):
+    with pytest.raises(ValueError, match="no head for masks"):
         encoder.fit(texts, pretrained=True)
 
 
@@ -734,7 +734,7 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.encode(["a"], pooling="median"), ValueError, "'mean', 'max', 'cls', 'first', 'last' or 'tokens'"),
         (lambda: gpt.encode(["a"], pooling="cls"), ValueError, "pooling='first' takes the first token"),
         (lambda: gpt.encode(["a"], layer=[]), ValueError, "layer must name at least one"),
-        (lambda: gpt.encode(["a"], layer="last"), TypeError, "layer must be a whole number, not 'last'"),
+        (lambda: gpt.encode(["a"], layer="last"), TypeError, "a whole number, a list of them, or 'all', not 'last'"),
         (lambda: gpt.encode(["a"], layer=[0, 3]), ValueError, "layer must be at most 2"),
         (lambda: gpt.fit(["k1"], callbacks=print), TypeError, r"give \[print\]"),
         (lambda: gpt.encode(["a"], pooling="mean", words="mean"), ValueError, "exclude"),
@@ -783,7 +783,7 @@ def test_a_failed_save_leaves_what_was_there(gpt: GPT, tmp_path: Path, monkeypat
     (tmp_path / "head.safetensors").write_bytes(b"of a classifier")
     other = GPT(**{**SMALL, "steps": 1, "vocabulary_size": 300}).fit(planted(20, 3))
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -216,7 +216,7 @@ def test_the_seed_decides_and_nothing_else(name: str, fitted: Any) -> None:
 
 
 def test_fit_again_starts_again(name: str, fitted: Any) -> None:
-    model = fit(name, make(name), sentences(20, seed=5))
+    model = fit(name, make(name), sentences(seed=5))
     assert state(model) != state(fitted)
     fit(name, model)
     assert state(model) == state(fitted)
@@ -368,7 +368,7 @@ def test_copies(name: str, fitted: Any) -> None:
     for again in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted), copy.copy(fitted)):
         assert same(outputs(name, again, given), wanted)
         assert again.history == fitted.history
-        fit(name, again, sentences(20, seed=6))  # by itself
+        fit(name, again, sentences(seed=6))  # by itself
         assert state(fitted) == before
     assert pickle.loads(pickle.dumps(make(name))).history == []
 
@@ -484,3 +484,47 @@ def test_warnings_name_the_caller_s_line(name: str, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="begins anew") as told:
         firth.load(tmp_path).fit(sentences())
     assert [one.filename for one in told] == [__file__]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_of_a_few_texts_say_what_to_set(name: str) -> None:
+    few = "make 2 steps of training, too few for a head .*more epochs than 2, .*batch_size than 32, or head_only=True"
+    with pytest.warns(UserWarning, match=few) as told:
+        make(name, epochs=2, batch_size=32).fit(*labelled(name, sentences()))
+    assert [one.filename for one in told] == [__file__]
+    make(name, head_only=True).fit(*labelled(name, sentences()))
+
+
+# ---- folders and arguments that are not what they should be
+
+
+def test_a_folder_of_a_checkpoint_alone_says_how_to_continue(name: str, tmp_path: Path) -> None:
+    fit(name, make(name), checkpoint=tmp_path)
+    for read in (type(make(name)).load, firth.load):
+        with pytest.raises(
+            FileNotFoundError, match=r"holds no config\.json: it holds the state of a training, .*resume"
+        ):
+            read(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty holds no config\.json$"):
+        type(make(name)).load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("kind", [SentenceClassifier, TokenClassifier])
+def test_an_elmo_is_not_offered_as_an_encoder(kind: Any, tmp_path: Path) -> None:
+    fit("ELMo", make("ELMo")).save(tmp_path)
+    with pytest.raises(ValueError, match=r"holds an ELMo: ELMo\.load reads it, and a .* takes a BERT or a GPT"):
+        kind.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_layer_by_an_unknown_name(name: str, fitted: Any) -> None:
+    strings = "'mixture' or 'all'" if name == "ELMo" else "'all'"
+    for layer in ("last", [0, "last"]):
+        with pytest.raises(TypeError, match=rf"layer must be a whole number, a list of them, or {strings}, not "):
+            fitted.encode(["the bank"], layer=layer)
+
+
+def test_one_sentence_for_a_tagger() -> None:
+    with pytest.raises(TypeError, match=r"give a list of texts: \[text\], each a list of words$"):
+        fit("TokenClassifier", make("TokenClassifier")).predict("the bank")

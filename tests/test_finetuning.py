@@ -22,6 +22,8 @@ pytest.importorskip("tokenizers")
 from firth.contextual import BERT, GPT, SentenceClassifier, TokenClassifier, finetuning  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:these texts make .* of training")
+
 
 @pytest.fixture(scope="module")
 def gpt() -> GPT:
@@ -804,15 +806,38 @@ def test_transformers_opens_what_firth_has_trained(
     assert type(again.classes_.tolist()[0]) is type(model.classes_.tolist()[0])
     assert again.options["class_weight"] == model.options["class_weight"]
     assert_same_scores(again, other, texts)
-    # With its tokenizer, which fills up a batch. That of a GPT of whole words puts [CLS] and [SEP] around texts, which
-    # this GPT has not seen.
+    # With its tokenizer, which fills up a batch, truncates long texts, and adds what the model was trained with.
     pairs: list[Any] = PAIRS if name == "bert" else []
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for given, parts in ((texts, [texts]), (pairs, list(map(list, zip(*pairs, strict=True))))):
-        if given and name != "gpt":
+        if given:
             with torch.no_grad():
                 scores = other(**tokenizer(*parts, padding=True, return_tensors="pt")).logits
             np.testing.assert_allclose(outputs(model, given), scores, atol=1e-4)
+    long = " ".join(texts * 20)
+    short = SentenceClassifier.load(tmp_path, truncate=encoder.length)
+    with torch.no_grad():
+        scores = other(**tokenizer([long], truncation=True, return_tensors="pt")).logits
+    np.testing.assert_allclose(outputs(short, [long]), scores, atol=1e-4)
+
+
+def test_options_of_a_folder_can_be_changed(bert: BERT, tmp_path: Path) -> None:
+    """A classifier that others have trained has to be told where to truncate long texts."""
+    model = SentenceClassifier(encoder=bert, head_only=True, pooling="last").fit(TEXTS, list("xyxy"))
+    model.save(tmp_path)
+    long = " ".join(TEXTS * 20)
+    with pytest.raises(ValueError, match=rf"texts\[0\] .* give truncate={bert.length}"):
+        firth.load(tmp_path).predict([long])
+    again = SentenceClassifier.load(tmp_path, truncate=bert.length, penalty=2.0)
+    assert again.options["penalty"] == again.penalty == 2
+    assert again.predict_proba([long]).shape == (1, 2)
+    assert [one.loss for one in again.history] == [one.loss for one in model.history]
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), model.predict_proba(TEXTS))
+    for name in ("pooling", "head_only", "encoder", "layers"):
+        with pytest.raises(TypeError, match=f"^{name} is not one of the options that can be changed: batch_size"):
+            SentenceClassifier.load(tmp_path, **{name: None})
+    with pytest.raises(ValueError, match="truncate must be at least 3"):
+        SentenceClassifier.load(tmp_path, truncate=1)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt", "spelling"])

@@ -195,7 +195,7 @@ def test_classifiers_are_downloaded(hub: Hub, bert: BERT, tmp_path: Path, kind: 
     """Those of firth and of transformers, with what names their special tokens."""
     texts: list[Any] = [["a1", "a2"], ["b1", "b2"]]
     labels: list[Any] = [["a", "a"], ["b", "b"]] if kind is TokenClassifier else ["a", "b"]
-    model = kind(encoder=bert, epochs=1).fit(texts, labels)
+    model = kind(encoder=bert, epochs=10).fit(texts, labels)
     model.save(tmp_path)
     (tmp_path / "special_tokens_map.json").write_text("{}")
     needed = sorted(one.name for one in tmp_path.iterdir())

@@ -388,6 +388,25 @@ def test_transformers_opens_it(kind, trained, tmp_path):
     assert theirs.pad_token_id == trained[kind].padding
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "roberta"])
+def test_a_file_without_special_tokens_around_texts(kind, trained, tmp_path):
+    """As a GPT needs it: everything else stays, the places of tokens in a text too."""
+    one = trained["bpe" if kind == "roberta" else kind]
+    if kind == "roberta":
+        inner = tokenizers.Tokenizer.from_str(one._tokenizer.to_str())
+        inner.add_special_tokens(["<s>", "</s>"])
+        ends = [(name, inner.token_to_id(name)) for name in ("</s>", "<s>")]
+        inner.post_processor = tokenizers.processors.RobertaProcessing(*ends)
+        one = Tokenizer(inner, start="<s>", end="</s>")
+    one.save(tmp_path, special=False)
+    again = Tokenizer.load(tmp_path)
+    assert again.encode_batch(TEXTS, special=False) == one.encode_batch(TEXTS, special=False)
+    assert roles(again) == roles(one)
+    bare = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("the bank")
+    whole = one.encode("the bank", special=False)
+    assert (bare.ids, bare.offsets) == (whole.ids, whole.offsets)
+
+
 ROLES = ("padding", "mask", "start", "end", "unknown")
 
 

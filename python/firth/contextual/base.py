@@ -46,8 +46,8 @@ _OF_ARCHITECTURE = ("layers", "heads", "dim", "length", "mlp_dim", "tied", "drop
 _OF_TOKENIZER = ("tokenizer", "kind", "vocabulary_size", "min_count", "lowercase")
 _OF_EMBEDDING = ("embedding", "embedding_mode", "embedding_steps", "embedding_project", "embedding_std")
 _OF_FOLDER = {"attention", *_OF_ARCHITECTURE, *_OF_TOKENIZER, *_OF_EMBEDDING}  # what no option of training decides
-_BATCH_PIECES = 4096  # of a batch of sentences, padding included, when nothing is learnt
-_FEW_STEPS = 10  # fewer are not worth a training, and nobody asks for them knowingly without `steps`
+BATCH_PIECES = 4096  # tokens of a batch when nothing is trained, padding included
+FEW_STEPS = 10  # fewer are not worth a training, and nobody asks for them knowingly without `steps`
 _FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
 
 
@@ -91,7 +91,7 @@ class TrainedModel(Learner):
         """The options as a schedule; `epoch` is how many examples are one, `others` are no options here."""
         each = self.batch_size * self.accumulate * training.process_count()
         steps = self.steps or max(1, round(self.epochs * epoch / each))
-        if self.steps is None and steps < _FEW_STEPS:
+        if self.steps is None and steps < FEW_STEPS:
             warnings.warn(
                 f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for "
                 f"{type(self).__name__} to learn from: set more epochs than {self.epochs:g}, a smaller batch_size than "
@@ -809,7 +809,7 @@ class ContextualModel(TrainedModel):
         """Batches of sentences of like length: which ones, float32 states (n, time, layers, dim), and lengths (n,)."""
         transformer = self.transformer
         device, padding = self._place(), self._padding()
-        batches = list(by_length([len(one.ids) for one in encodings], _BATCH_PIECES))
+        batches = list(by_length([len(one.ids) for one in encodings], BATCH_PIECES))
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             lengths = torch.tensor([len(encodings[row].ids) for row in rows])
             ids = torch.full((len(rows), int(lengths.max())), padding)
@@ -870,6 +870,10 @@ def chosen_layers(layer: Any, layers: int, names: Sequence[str] = ()) -> tuple[l
     if not chosen:
         raise ValueError("layer must name at least one layer")
     named = [isinstance(one, str) and one in names for one in chosen]
+    for one, known in zip(chosen, named, strict=True):
+        if isinstance(one, str) and not known:
+            strings = " or ".join(map(repr, (*names, "all")))
+            raise TypeError(f"layer must be a whole number, a list of them, or {strings}, not {layer!r}")
     return [
         one if known else whole_number("layer", one, low=-layers - 1, high=layers) % (layers + 1)
         for one, known in zip(chosen, named, strict=True)

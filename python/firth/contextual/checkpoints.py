@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from firth import files
 from firth.checks import whole_number
 from firth.contextual.transformer import Architecture, Transformer
+from firth.models.base import CHECKPOINT
 
 if TYPE_CHECKING:
     from firth.contextual.tokenizer import Tokenizer
@@ -361,8 +362,9 @@ def write(
     with files.replacing(folder / CONFIG) as file:
         file.write((json.dumps(config, indent=2) + "\n").encode())
     if tokenizer is not None:
-        tokenizer.save(folder)
-        told: dict[str, Any] = {}
+        # What reads from the left was trained on texts without special tokens around them.
+        tokenizer.save(folder, special=not architecture.causal)
+        told: dict[str, Any] = {"model_max_length": architecture.length}  # or truncation=True truncates nothing
         if kind == "bert" and architecture.token_types > 1:  # or `transformers` leaves out the types of a pair
             told["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         if head is not None and config["pad_token_id"] is not None:  # or it has nothing to fill a batch up with
@@ -416,9 +418,14 @@ def read_json(place: Path) -> dict[str, Any]:
 
 
 def parse_json(place: Path) -> Any:
-    """What a JSON file holds; ValueError naming the file if it is not JSON."""
+    """What a JSON file holds; FileNotFoundError if it is not there, ValueError if it is not JSON, naming it."""
     try:
         return json.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        state = ": it holds the state of a training, which fit(..., checkpoint=folder, resume=True) continues"
+        raise FileNotFoundError(
+            f"{place.parent} holds no {place.name}{state if place.with_name(CHECKPOINT).exists() else ''}"
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         files.refuse_pointer(place)
         raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None

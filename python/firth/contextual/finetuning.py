@@ -9,6 +9,7 @@ import dataclasses
 import math
 import time
 import typing
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from tqdm import tqdm
 from firth import files
 from firth.checks import column, functions, real_number, whole_number
 from firth.contextual import heads, training
-from firth.contextual.base import HEAD, ContextualModel, Sentence, by_length, checked_sentences
+from firth.contextual.base import BATCH_PIECES, FEW_STEPS, HEAD, ContextualModel, Sentence, by_length, checked_sentences
+from firth.contextual.elmo import ELMo
 from firth.contextual.heads import Head
 from firth.contextual.hub import local_folder
 from firth.contextual.models import load_transformer, read_config
@@ -41,7 +43,6 @@ if typing.TYPE_CHECKING:
 Pooling = Literal["mean", "max", "cls", "first", "last", "pooler"]
 TextOrPair = Sentence | tuple[Sentence, Sentence]
 
-_BATCH_PIECES = 4096  # tokens of a batch when nothing is trained, padding included
 _HEAD_STEPS = 200  # of L-BFGS at most
 _UNKNOWN = -1  # a label that training has not seen: every prediction for it is wrong
 
@@ -460,6 +461,13 @@ class _FineTuned(Classifier):
         )
         each = -(-len(examples) // (self.batch_size * processes))
         steps = each * self.epochs
+        if steps < FEW_STEPS:
+            warnings.warn(
+                f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for a head to learn "
+                f"from: set more epochs than {self.epochs}, a smaller batch_size than {self.batch_size}, or "
+                "head_only=True, which is solved without steps",
+                stacklevel=5,  # past `_train`, `fit` and `one_at_a_time`
+            )
         schedule = training.Schedule(
             steps=steps,
             batch_size=self.batch_size,
@@ -551,7 +559,7 @@ class _FineTuned(Classifier):
         begins = np.concatenate([[0], np.cumsum(sizes)])
         features = torch.zeros(int(begins[-1]), self.encoder.dim, device=device)
         lengths = [len(one.ids) if one.targets else 0 for one in examples]
-        batches = list(by_length(lengths, _BATCH_PIECES))
+        batches = list(by_length(lengths, BATCH_PIECES))
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             chosen = [dataclasses.replace(examples[row], targets=[0] * sizes[row], weights=[]) for row in rows]
             with torch.no_grad():
@@ -591,7 +599,8 @@ class _FineTuned(Classifier):
         `transformers` opens it with the trained head, if its head can be expressed there: that of a `TokenClassifier`
         always (it gives scores for every token; `pooling` says which of them make a word's), that of a
         `SentenceClassifier` with the pooling "pooler" of a BERT and "last" of a GPT, the defaults. With another
-        pooling, `transformers` opens the transformer without its head.
+        pooling, `transformers` opens the transformer without its head. A GPT reads a pair of texts with its end-of-text
+        token between them, and tokenizers of `transformers` join the two: there, put this token into the text.
 
         Raises
         ------
@@ -634,7 +643,7 @@ class _FineTuned(Classifier):
         return {**described, "options": {**described["options"], "encoder": None}}
 
     @classmethod
-    def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu") -> Self:
+    def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any) -> Self:
         """Read a folder that `save` wrote, or one of a classifier of `transformers`.
 
         Such a classifier is of the family of BERT, RoBERTa, DistilBERT or GPT-2, and was saved with its tokenizer. Its
@@ -648,19 +657,32 @@ class _FineTuned(Classifier):
             A branch, a tag or a commit of the repository; None: its main branch.
         device
             Where the model shall run.
+        options
+            Options instead of those that the folder was saved with, such as `truncate`, or those of another `fit`. Only
+            `encoder`, `head_only` and `pooling`, for which the head was trained, cannot be changed.
 
         Raises
         ------
         OSError
             If a file or a repository is not there, or cannot be reached.
+        TypeError
+            If there is no such option, or it cannot be changed.
         ValueError
             If a file is damaged, or the folder holds something else.
         """
+        free = {field.name for field in dataclasses.fields(cls)} - {"encoder", "head_only", "pooling"}
+        for name in options:
+            if name not in free:
+                raise TypeError(f"{name} is not one of the options that can be changed: {', '.join(sorted(free))}")
         folder = local_folder(path, revision)
         config = read_config(folder)
         found = holds_head(folder)
         if found is None and not (heads.task_of(config) == cls.task and heads.is_regression(config)):
             kind = config.get("model_type", "model")
+            if config.get("model") == ELMo.__name__:
+                raise ValueError(
+                    f"{folder} holds an ELMo: ELMo.load reads it, and a {cls.__name__} takes a BERT or a GPT as encoder"
+                )
             raise FileNotFoundError(
                 f"{folder} holds a {kind} without the head of a {cls.__name__}, {HEAD}: read the model by "
                 f"firth.contextual.load(folder), and fit a {cls.__name__}(encoder=...) on it"
@@ -677,8 +699,8 @@ class _FineTuned(Classifier):
             metadata.setdefault("several", several)
         encoder = load_transformer(folder, device=device)
         try:
-            options = metadata["options"] if own else {"pooling": "first" if cls.task == "TokenClassifier" else None}
-            model = cls._from_options({**options, "encoder": encoder})
+            saved = metadata["options"] if own else {"pooling": "first" if cls.task == "TokenClassifier" else None}
+            model = cls._from_options({**saved, "encoder": encoder})
             model._restore(tensors, metadata)
         except (KeyError, TypeError, RuntimeError, IndexError) as error:
             raise ValueError(f"{folder / HEAD} is damaged, or of another version of firth: {error}") from None
@@ -686,6 +708,9 @@ class _FineTuned(Classifier):
             model._head = head.to(encoder._place())
             if [str(name) for name in model._classes] != labels:  # somebody has trained it on in `transformers`
                 model._classes = labels
+        if options:
+            changed = cls(**{**model.options, **options})
+            model.__dict__.update({name: changed.options[name] for name in options})
         return model
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
@@ -1117,13 +1142,13 @@ class TokenClassifier(_FineTuned):
         return examples
 
 
-def holds_head(path: files.PathLike) -> str | None:
+def holds_head(folder: Path) -> str | None:
     """The class of firth that reads a folder, if it holds a classifier, of firth's or of `transformers`."""
-    place = Path(path) / HEAD
+    place = folder / HEAD
     if place.exists():
         return files.read_own(place, "head", mmap=True)[1].get("model")
-    config = read_config(path)
-    if (Path(path) / MODULES).exists():  # its transformer may still be called the classifier that it was made from
+    config = read_config(folder)
+    if (folder / MODULES).exists():  # its transformer may still be called the classifier that it was made from
         return None
     return None if heads.is_regression(config) else heads.task_of(config)
 
@@ -1179,7 +1204,7 @@ def _list(name: str, given: Any) -> list[Any]:
 
 
 def _word_lists(sentences: Any) -> list[Sequence[str]]:
-    given = _list("sentences", sentences)
+    given = list(column("sentences", sentences, advice=", each a list of words"))
     for i, one in enumerate(given):
         if isinstance(one, str):
             raise TypeError(f"sentences[{i}] is a string: labels belong to words, so give lists of words")

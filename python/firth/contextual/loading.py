@@ -32,12 +32,12 @@ def load(path: files.PathLike, *, revision: str | None = None, device: str = "cp
     ValueError
         If it holds something else, or is damaged.
     """
-    path = local_folder(path, revision)
-    config = read_config(path)
+    folder = local_folder(path, revision)
+    config = read_config(folder)
     if config.get("model") == ELMo.__name__:
-        return ELMo.load(path, device=device)
-    name = holds_head(path)
+        return ELMo.load(folder, device=device)
+    name = holds_head(folder)
     for kind in (SentenceClassifier, TokenClassifier):
         if name == kind.__name__:
-            return kind.load(path, device=device)
-    return load_transformer(path, device=device)
+            return kind.load(folder, device=device)
+    return load_transformer(folder, device=device)

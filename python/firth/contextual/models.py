@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from firth import files
 from firth.checks import real_number, whole_number
 from firth.contextual import checkpoints, generation, training
 from firth.contextual.base import ContextualModel, Sentence, checked_sentences
@@ -19,6 +18,11 @@ from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture
 from firth.models.base import option
+
+_NO_MASKED_HEAD = (
+    "this model has no head for masks, the layers that predict masked tokens: read a model that has them, such as "
+    "bert-base-uncased, or train one, BERT().fit(texts)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -418,7 +422,7 @@ class BERT(ContextualModel):
     def _can_go_on(self) -> None:
         super()._can_go_on()
         if self.transformer.masked_head is None:
-            raise ValueError("this model has no head for masks, by which BERT learns: it was saved as an encoder alone")
+            raise ValueError(_NO_MASKED_HEAD)
         if self._pieces().mask is None:
             raise ValueError("this model's tokenizer has no mask token, which training BERT needs")
 
@@ -454,7 +458,7 @@ class BERT(ContextualModel):
         if tokenizer.mask is None:
             raise ValueError("this model's tokenizer has no mask")
         if self.transformer.masked_head is None:
-            raise ValueError("this model has no head for masks: it was saved as an encoder alone")
+            raise ValueError(_NO_MASKED_HEAD)
         (encoding,) = self._encoded([text], None)
         places = [i for i, one in enumerate(encoding.ids) if one == tokenizer.mask]
         if not places:
@@ -466,7 +470,7 @@ class BERT(ContextualModel):
         return [self._likeliest(one, k) for one in scores]
 
 
-def load_transformer(path: files.PathLike, *, device: str = "cpu") -> ContextualModel:
+def load_transformer(folder: Path, *, device: str = "cpu") -> ContextualModel:
     """Read a folder of the Hugging Face layout as the model that it holds, a `GPT` or a `BERT`.
 
     Raises
@@ -474,13 +478,13 @@ def load_transformer(path: files.PathLike, *, device: str = "cpu") -> Contextual
     OSError, ValueError
         As from `GPT.from_pretrained`.
     """
-    config = read_config(path)
+    config = read_config(folder)
     kind = GPT if config.get("model_type") == "gpt2" or config.get("is_decoder") is True else BERT
-    return kind.from_pretrained(path, device=device)
+    return kind.from_pretrained(folder, device=device)
 
 
-def read_config(path: files.PathLike) -> dict[str, Any]:
-    """config.json of a folder.
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model's folder.
 
     Raises
     ------
@@ -489,7 +493,4 @@ def read_config(path: files.PathLike) -> dict[str, Any]:
     ValueError
         If it is not what it should be.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder with {checkpoints.CONFIG} in it")
     return checkpoints.read_json(transformer_folder(folder) / checkpoints.CONFIG)

@@ -266,10 +266,17 @@ class Tokenizer:
             f"save_pretrained of its tokenizer in transformers writes a {FILE}"
         )
 
-    def save(self, path: files.PathLike) -> None:
+    def save(self, path: files.PathLike, *, special: bool = True) -> None:
         """Write the tokenizer: to a file whose name ends in .json, else into a folder, which is made.
 
         In a folder it is ``tokenizer.json``, beside it what ``transformers.AutoTokenizer`` wants to see.
+
+        Parameters
+        ----------
+        path
+            The file or the folder.
+        special
+            Whether other libraries that read the file add what `encode` adds around a text.
         """
         place = Path(path)
         if place.suffix != ".json" or place.is_dir():
@@ -287,8 +294,13 @@ class Tokenizer:
             with files.replacing(place / "tokenizer_config.json") as file:
                 file.write(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}, indent=2).encode())
             place = place / FILE
+        text = self._tokenizer.to_str(pretty=True)
+        if not special and self._tokenizer.num_special_tokens_to_add(False):
+            trim = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+            bare = {**json.loads(text), "post_processor": trim if self._space == _BYTE_SPACE else None}
+            text = json.dumps(bare, indent=2, ensure_ascii=False)
         with files.replacing(place) as file:
-            file.write(self._tokenizer.to_str(pretty=True).encode())
+            file.write(text.encode())
 
     def encode(self, text: Text, *, special: bool = True, length: int | None = None) -> Encoding:
         """Cut a text, or a list of words, into pieces: `encode_batch` of one."""
