@@ -682,7 +682,7 @@ def test_a_corpus_of_ids():
         with pytest.raises(IndexError, match="of a corpus of 3"):
             result[i]
     for wrong in ("b", 1.0, None, True, [0, 1]):
-        with pytest.raises(TypeError, match="a document of a corpus has a number"):
+        with pytest.raises(TypeError, match="a corpus is indexed by the number of a document"):
             result[wrong]
     with pytest.raises(ValueError, match=r"ids\[0\] = 5"):
         Corpus(Vocabulary(["b"]), np.array([5], np.int32), np.array([0, 1]))

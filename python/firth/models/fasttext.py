@@ -62,9 +62,10 @@ class Subwords:
     def buckets_of(self, word: str) -> NDArray[np.int64]:
         """Buckets of a word's n-grams; none for a word that is no valid Unicode."""
         try:
-            return self.hashed([word], self.min_n, self.max_n, self.bucket, 1)[1]
+            word.encode()
         except UnicodeEncodeError:
             return np.zeros(0, np.int64)
+        return self.hashed([word], self.min_n, self.max_n, self.bucket, 1)[1]
 
     def compose(self, word: str) -> NDArray[np.float32] | None:
         """Vector of a word that has no row of its own: the mean of its n-grams' rows. None if it has no n-gram."""
