@@ -35,7 +35,7 @@ def real_number(name: str, value: object, *, low: float | None = None, above: fl
 
 
 def as_float(value: Any) -> float:
-    """A real number as a float: infinite if it is too large for one, so that whoever checks its range refuses it."""
+    """A real number as a float: infinite if it is too large for one, so that a check of its range refuses it."""
     try:
         return float(value)
     except OverflowError:

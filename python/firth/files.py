@@ -196,7 +196,7 @@ class _Rest(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         head, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         data: bytes | None = b""
-        if len(head) < len(buffer) and not head.endswith(b"\n"):  # whoever types a line waits for no second one
+        if len(head) < len(buffer) and not head.endswith(b"\n"):  # a typed line does not wait for a second one
             data = getattr(self._file, "read1", self._file.read)(len(buffer) - len(head))
         if data is None and not head:
             return None
