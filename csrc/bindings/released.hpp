@@ -8,10 +8,10 @@
 
 namespace firth {
 
-// Takes the GIL back. While the interpreter ends it is not to be had: up to Python 3.13 a thread that asks for it is
-// then ended, by unwinding its stack (pthread_exit), which ends the process at the first destructor or noexcept
-// function on the way; firth's, pybind11's or whoever's called firth. Python 3.14 lets such threads sleep until the
-// process is gone, and so does this.
+// Takes the GIL back. A thread cannot have it once the interpreter ends: up to Python 3.13, CPython then ends a thread
+// that asks for it by unwinding its stack (pthread_exit). The first destructor or noexcept function on that stack, of
+// firth, of pybind11 or of the caller, ends the process. Python 3.14 lets such threads sleep until the process is gone,
+// and so does this.
 [[gnu::noinline]] inline void take_gil(PyThreadState* state) {
     struct Sleep {
         bool unwinding = true;

@@ -167,7 +167,7 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
     std::atomic<std::size_t> next{0};
     const std::size_t n_pieces = cuts.size() - 1;
     parallel(n_threads, [&](int) {
-        // All the memory is taken before the first piece: whoever has taken one must come to its end.
+        // All memory is allocated before the first piece: a started piece of work must be finished.
         Accumulator row(task.n_words);
         const Pages own_columns(static_cast<std::size_t>(most_room) * sizeof(std::int32_t));
         const Pages own_values(static_cast<std::size_t>(most_room) * sizeof(float));

@@ -3,7 +3,7 @@
 //     FIRTH_KERNEL(scale)(data, n)                             where it is called: the one in use
 //
 // A piece of work looks kernels up several times: one returns the size of the scratch that another uses. All must be of
-// one instruction set, so whoever calls kernels holds a HeldIsa (runtime/isa.hpp) from the first call to the last.
+// one instruction set, so the caller of kernels holds a HeldIsa (runtime/isa.hpp) from the first call to the last.
 //
 // Kernels include this, so it stays free of the standard library.
 #pragma once

@@ -72,8 +72,8 @@ class Word2Vec(GradientModel):
         The same seed gives the same vectors to the bit, at any number of threads. Blocks of 512 tokens are trained four
         at a time. If several of them train the same row, each trains a copy of it. Then the row moves by the sum of
         their moves if each moved it a few times, and by less, down to the mean of their moves, if they moved it often.
-        Negatives come from a pool of 512 drawn for each
-        block. A text of less than a million tokens is trained by one thread.
+        Negatives come from a pool of 512 drawn for each block. A text of fewer than 2^20 tokens is trained by one
+        thread.
     epochs
         Passes over the corpus.
     seed
