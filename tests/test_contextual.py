@@ -25,8 +25,8 @@ from firth.contextual import (  # noqa: E402
     ELMo,
     TokenIds,
     Tokenizer,
-    checkpoints,
     generation,
+    huggingface,
     load,
     static_start,
 )
@@ -933,7 +933,7 @@ def test_folders_of_other_models_are_named(gpt: GPT, bert: BERT, tmp_path: Path)
         with pytest.raises(ValueError, match=said):
             load(tmp_path / "bert")
         (tmp_path / "bert" / "config.json").write_text(held)
-    checkpoints.write(
+    huggingface.write(
         tmp_path / "decoder",
         Transformer(dataclasses.replace(gpt.transformer.architecture, cross=True)),
         gpt.tokenizer,

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from firth import files  # noqa: E402
-from firth.contextual import checkpoints, operator  # noqa: E402
+from firth.contextual import huggingface, operator  # noqa: E402
 from firth.contextual.transformer import IGNORED, Architecture, Cache, Transformer  # noqa: E402
 
 GPT = {
@@ -551,7 +551,7 @@ NAMES = [
 def test_published_folders_are_read(transformers, name, tmp_path):
     theirs = published(transformers, name)
     theirs.save_pretrained(tmp_path)
-    ours, config = checkpoints.read(tmp_path)
+    ours, config = huggingface.read(tmp_path)
     assert not ours.training
     assert config["model_type"] == theirs.config.model_type
     ids = torch.randint(2, 80, (3, 13), generator=torch.Generator().manual_seed(1))
@@ -560,8 +560,8 @@ def test_published_folders_are_read(transformers, name, tmp_path):
     ids[torch.arange(13) >= lengths[:, None]] = theirs.config.pad_token_id or 0
     assert_same_states(ours, theirs, ids, lengths)
     # And what was read is written as BERT or GPT-2, and read again.
-    checkpoints.write(tmp_path / "again", ours, None)
-    again, _ = checkpoints.read(tmp_path / "again")
+    huggingface.write(tmp_path / "again", ours, None)
+    again, _ = huggingface.read(tmp_path / "again")
     assert again.architecture == ours.architecture
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ours.parameters(), strict=True))
     kind = json.loads((tmp_path / "again" / "config.json").read_text())["architectures"][0]
@@ -584,7 +584,7 @@ def test_the_bias_of_the_logits(transformers, family, tied, tmp_path):
     assert not torch.equal(biases[own], biases[decoder])
     kind = {"BERT": "BertForMaskedLM", "RoBERTa": "RobertaForMaskedLM"}[family]
     theirs = getattr(transformers, kind).from_pretrained(tmp_path).eval()
-    ours, _ = checkpoints.read(tmp_path)
+    ours, _ = huggingface.read(tmp_path)
     assert torch.equal(ours.masked_head.bias, biases[decoder])
     assert not ours.architecture.tied  # whatever config.json says: the file holds two matrices
     ids = torch.randint(2, 80, (3, 13), generator=torch.Generator().manual_seed(1))
@@ -593,7 +593,7 @@ def test_the_bias_of_the_logits(transformers, family, tied, tmp_path):
         files.write_tensors(
             tmp_path / "model.safetensors", {name: one for name, one in found.items() if name != gone}, {}
         )
-        assert torch.equal(checkpoints.read(tmp_path)[0].masked_head.bias, biases[left])
+        assert torch.equal(huggingface.read(tmp_path)[0].masked_head.bias, biases[left])
 
 
 def test_every_activation_is_theirs_or_refused_by_name(transformers, folder):
@@ -604,26 +604,26 @@ def test_every_activation_is_theirs_or_refused_by_name(transformers, folder):
     x = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     for name in ACT2FN:
         describe(folder, hidden_act=name)
-        if name in checkpoints._ACTIVATIONS:
-            ours = _ACTIVATIONS[checkpoints.read(folder)[0].architecture.activation](x)
+        if name in huggingface._ACTIVATIONS:
+            ours = _ACTIVATIONS[huggingface.read(folder)[0].architecture.activation](x)
             assert_near(ours, ACT2FN[name](x), 1e-7)
         else:
             with pytest.raises(ValueError, match=f"does not know the activation '{name}'"):
-                checkpoints.read(folder)
-    assert {"gelu", "gelu_python", "gelu_new", "gelu_fast", "relu", "silu", "swish"} <= checkpoints._ACTIVATIONS.keys()
+                huggingface.read(folder)
+    assert {"gelu", "gelu_python", "gelu_new", "gelu_fast", "relu", "silu", "swish"} <= huggingface._ACTIVATIONS.keys()
 
 
 def test_a_roberta_whose_head_has_another_activation_is_refused(transformers, tmp_path):
     published(transformers, "RobertaForMaskedLM").save_pretrained(tmp_path)
     describe(tmp_path, hidden_act="relu")
     with pytest.raises(ValueError, match="head of a RoBERTa computes gelu, its blocks 'relu'"):
-        checkpoints.read(tmp_path)
+        huggingface.read(tmp_path)
 
 
 def test_an_untied_head_without_its_matrix_is_refused(folder):
     describe(folder, tie_word_embeddings=False)
     with pytest.raises(ValueError, match=r"no tensor 'cls\.predictions\.decoder\.weight'"):
-        checkpoints.read(folder)
+        huggingface.read(folder)
 
 
 OURS = {
@@ -641,14 +641,14 @@ OURS = {
 def test_transformers_opens_what_is_written(transformers, name, tmp_path):
     options, more, kind = OURS[name]
     ours = made(options, **more)
-    checkpoints.write(tmp_path, ours, None)
+    huggingface.write(tmp_path, ours, None)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [kind]
     theirs, report = getattr(transformers, kind).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
     ids = some_ids(options, 3, 13)
     assert_same_states(ours, theirs.eval(), ids, torch.tensor([13, 13, 13]))
     assert_same_states(ours, theirs, ids, torch.tensor([13, 1, 6]))
-    again, _ = checkpoints.read(tmp_path)
+    again, _ = huggingface.read(tmp_path)
     assert again.architecture == ours.architecture
     for (key, mine), other in zip(ours.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(mine, other), key
@@ -656,7 +656,7 @@ def test_transformers_opens_what_is_written(transformers, name, tmp_path):
 
 def test_cross_attention_is_gpt2_s(transformers, tmp_path):
     ours = made(GPT, cross=True)
-    checkpoints.write(tmp_path, ours, None)
+    huggingface.write(tmp_path, ours, None)
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
     ids, lengths = some_ids(GPT, 2, 6), torch.tensor([9, 4])
     memory = torch.randn(2, 9, 30, generator=torch.Generator().manual_seed(3))
@@ -680,14 +680,14 @@ def test_a_real_model(transformers):
     )
     ids = torch.tensor([one.ids for one in encoded])
     lengths = torch.tensor([sum(one.attention_mask) for one in encoded])
-    ours, _ = checkpoints.read(folder)
+    ours, _ = huggingface.read(folder)
     assert ours.architecture.layers == 6
     assert_same_states(ours, transformers.BertModel.from_pretrained(folder).eval(), ids, lengths)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    checkpoints.write(tmp_path, made(BERT), None)
+    huggingface.write(tmp_path, made(BERT), None)
     return tmp_path
 
 
@@ -704,7 +704,7 @@ def describe(folder, **changes):
 
 
 def test_old_names_shards_and_bf16_are_read(folder):
-    wanted, _ = checkpoints.read(folder)
+    wanted, _ = huggingface.read(folder)
     tensors, _ = files.read_tensors(folder / "model.safetensors")
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
@@ -718,13 +718,13 @@ def test_old_names_shards_and_bf16_are_read(folder):
         files.write_tensors(folder / file, {name: old[name] for name in names}, {})
     weight_map = {name: file for file, names in index.items() for name in names}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    found, _ = checkpoints.read(folder)
+    found, _ = huggingface.read(folder)
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), wanted.parameters(), strict=True))
 
     safetensors = pytest.importorskip("safetensors.torch")
     halves = {name: torch.from_numpy(tensor).bfloat16() for name, tensor in tensors.items()}
     safetensors.save_file(halves, folder / "model.safetensors")
-    found, _ = checkpoints.read(folder)
+    found, _ = huggingface.read(folder)
     assert all(torch.equal(a, b.bfloat16()) for a, b in zip(found.parameters(), wanted.parameters(), strict=True))
 
 
@@ -739,7 +739,7 @@ def test_positions_of_roberta_whose_padding_has_no_number(folder):
     found = []
     for padding in (None, 1):
         describe(folder, model_type="roberta", pad_token_id=padding)
-        found.append(checkpoints.read(folder)[0])
+        found.append(huggingface.read(folder)[0])
     assert found[0].architecture.length == found[1].architecture.length
     assert torch.equal(found[0].positions.weight, found[1].positions.weight)
 
@@ -749,7 +749,7 @@ def test_an_index_that_names_nothing_is_damaged(folder):
     for wrong in ("{}", '{"weight_map": {"a": 3}}', "[]", "{"):
         (folder / "model.safetensors.index.json").write_text(wrong)
         with pytest.raises(ValueError, match=r"index\.json is damaged"):
-            checkpoints.read(folder)
+            huggingface.read(folder)
 
 
 def test_an_index_names_files_in_its_folder(folder):
@@ -766,10 +766,10 @@ def test_an_index_names_files_in_its_folder(folder):
     ):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
         with pytest.raises(ValueError, match=r"index\.json names .*, which is not a file in its folder"):
-            checkpoints.read(folder)
+            huggingface.read(folder)
     index.write_text(json.dumps({"weight_map": {"a": "part.safetensors"}}))
     with pytest.raises(FileNotFoundError, match=r"index\.json names 'part\.safetensors', which is not there"):
-        checkpoints.read(folder)
+        huggingface.read(folder)
 
 
 def test_errors_name_the_tensor(folder, tmp_path):
@@ -777,14 +777,14 @@ def test_errors_name_the_tensor(folder, tmp_path):
     shutil.copytree(folder, folder / "spare")
     change(folder, lambda tensors: tensors.pop(name))
     with pytest.raises(ValueError, match=f"no tensor '{name}'"):
-        checkpoints.read(folder)
+        huggingface.read(folder)
     change(folder, lambda tensors: tensors.update({name: np.zeros(35, np.float32)}))
     with pytest.raises(ValueError, match=rf"'{name}' of shape"):
-        checkpoints.read(folder)
+        huggingface.read(folder)
     name = "bert.encoder.layer.2.output.dense.weight"
     change(folder / "spare", lambda tensors: tensors.update({name: np.zeros((36, 51), np.float32)}))
     with pytest.raises(ValueError, match=rf"'{name}' of shape \(36, 51\) should make shape \(36, 50\)"):
-        checkpoints.read(folder / "spare")
+        huggingface.read(folder / "spare")
 
 
 @pytest.mark.parametrize(
@@ -804,28 +804,28 @@ def test_errors_name_the_tensor(folder, tmp_path):
 def test_errors_of_config(folder, changes, text):
     describe(folder, **changes)
     with pytest.raises(ValueError, match=text):
-        checkpoints.read(folder)
+        huggingface.read(folder)
 
 
 def test_token_types_that_config_does_not_mention_are_read(folder):
-    wanted, _ = checkpoints.read(folder)
+    wanted, _ = huggingface.read(folder)
     describe(folder, type_vocab_size="absent")
-    assert checkpoints.read(folder)[0].architecture == wanted.architecture
+    assert huggingface.read(folder)[0].architecture == wanted.architecture
 
 
 def test_errors_of_files(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
-        checkpoints.read(folder)
+        huggingface.read(folder)
     (folder / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="pickled"):
-        checkpoints.read(folder)
+        huggingface.read(folder)
     (folder / "config.json").write_text("[1")
     with pytest.raises(ValueError, match="not JSON"):
-        checkpoints.read(folder)
+        huggingface.read(folder)
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError):
-        checkpoints.read(folder)
+        huggingface.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -840,5 +840,5 @@ def test_errors_of_files(folder):
 )
 def test_what_no_family_has_is_not_written(options, more, tmp_path):
     with pytest.raises(ValueError, match=r"norms|BERT"):
-        checkpoints.write(tmp_path / "new", made(options, **more), None)
+        huggingface.write(tmp_path / "new", made(options, **more), None)
     assert not (tmp_path / "new").exists()

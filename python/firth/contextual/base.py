@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from firth import files
 from firth.checks import column, functions, one_of, text_or_words, whole_number
-from firth.contextual import checkpoints, training
+from firth.contextual import huggingface, training
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.hub import local_folder
 from firth.contextual.sentences import MODULES, SentenceModules, pooled_texts, sentence_modules, transformer_folder
@@ -343,7 +343,7 @@ class ContextualModel(TrainedModel):
                 keep = kept if learnt and not pretrained else None
                 if keep is not None and (keep / CHECKPOINT).exists():
                     keep = None
-                elif keep is not None and (keep / checkpoints.CONFIG).exists():
+                elif keep is not None and (keep / huggingface.CONFIG).exists():
                     raise ValueError(f"{keep} holds a saved model: give checkpoint= a folder of its own")
                 self.__dict__.update(
                     tokenizer=tokenizer,
@@ -514,13 +514,13 @@ class ContextualModel(TrainedModel):
         self,
         path: files.PathLike,
         write_head: Callable[[Path], object] | None = None,
-        head: checkpoints.FamilyHead | None = None,
+        head: huggingface.FamilyHead | None = None,
     ) -> None:
         """`save`, with what a classifier has beside its transformer."""
         transformer, tokenizer = self.transformer, self._pieces()
         self._check_finite(transformer)
         with self._saving(path, stale=(HEAD, MODULES)) as folder:
-            checkpoints.write(folder, transformer, tokenizer, head=head)
+            huggingface.write(folder, transformer, tokenizer, head=head)
             if self.sentence_modules is not None:
                 self.sentence_modules.write(folder)
             (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=1) + "\n", encoding="utf-8")
@@ -573,18 +573,18 @@ class ContextualModel(TrainedModel):
         training.device_of(device)
         folder = local_folder(path, revision)
         home = transformer_folder(folder)
-        transformer, config = checkpoints.read(home)
+        transformer, config = huggingface.read(home)
         architecture = transformer.architecture
         if architecture.causal != cls.causal:
             other = "GPT" if architecture.causal else "BERT"
             raise ValueError(f"{folder} holds a {config.get('model_type')}: {other}.from_pretrained reads it")
         if architecture.cross:
             raise ValueError(
-                f"{home / checkpoints.CONFIG} describes the decoder of an encoder-decoder (add_cross_attention), whose "
+                f"{home / huggingface.CONFIG} describes the decoder of an encoder-decoder (add_cross_attention), whose "
                 "blocks attend to an encoder's states, which are not here"
             )
         tokenizer = Tokenizer.load(home)
-        checkpoints.check_tokenizer(home, config, tokenizer, architecture.vocabulary_size)
+        huggingface.check_tokenizer(home, config, tokenizer, architecture.vocabulary_size)
         modules, tokenizer = sentence_modules(folder, tokenizer, dim=architecture.dim, positions=architecture.length)
         described = _described(folder, cls.__name__)
         saved = described.get("options", {})
@@ -941,7 +941,7 @@ def _described(folder: Path, kind: str) -> dict[str, Any]:
 
 def read_description(place: Path, kind: str) -> dict[str, Any]:
     """What `save` of a model of this kind wrote of it; ValueError if that is something else."""
-    described = checkpoints.read_json(place)
+    described = huggingface.read_json(place)
     if described.get("format") != "firth contextual" or described.get("model") != kind:
         other = described.get("model") or described.get("model_type")
         raise ValueError(f"{place} holds no {kind} of firth's, but a {other}")

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from firth.contextual import checkpoints
+from firth.contextual import huggingface
 
 Task = Literal["SentenceClassifier", "TokenClassifier"]
 
@@ -121,13 +121,13 @@ def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
     ValueError
         If it holds no such classifier, or a regression.
     """
-    config = checkpoints.read_json(folder / checkpoints.CONFIG)
+    config = huggingface.read_json(folder / huggingface.CONFIG)
     layout = _LAYOUTS[str(config["model_type"])]
     if is_regression(config):
         raise ValueError(
-            f"{folder / checkpoints.CONFIG} describes a regression, which predicts a number; a {task} predicts labels"
+            f"{folder / huggingface.CONFIG} describes a regression, which predicts a number; a {task} predicts labels"
         )
-    tensors = checkpoints.read_weights(folder, mmap=True)
+    tensors = huggingface.read_weights(folder, mmap=True)
     arrays = {}
     for ours, theirs in layout.names(task).items():
         for kind in ("weight", "bias") if ours == "dense" or task == "TokenClassifier" or layout.bias else ("weight",):
@@ -148,17 +148,17 @@ def _labels(folder: Path, config: Mapping[str, Any], n: int) -> list[str]:
     if given is None:  # as `transformers` names them, which leaves these names out of the file
         return [f"LABEL_{i}" for i in range(n)]
     if not isinstance(given, dict) or sorted(given) != sorted(str(i) for i in range(n)):
-        raise ValueError(f"{folder / checkpoints.CONFIG}: id2label must name the classes 0 to {n - 1} of the head")
+        raise ValueError(f"{folder / huggingface.CONFIG}: id2label must name the classes 0 to {n - 1} of the head")
     labels = [str(given[str(i)]) for i in range(n)]
     if len(set(labels)) < n:
-        raise ValueError(f"{folder / checkpoints.CONFIG}: id2label gives one name to several classes")
+        raise ValueError(f"{folder / huggingface.CONFIG}: id2label gives one name to several classes")
     return labels
 
 
 def in_transformers(
     head: Head, task: Task, labels: Sequence[Any], *, causal: bool, several: bool, dropout: float, padding: int | None
-) -> checkpoints.FamilyHead:
-    """A head as `checkpoints.write` adds it to a model.
+) -> huggingface.FamilyHead:
+    """A head as `huggingface.write` adds it to a model.
 
     Parameters
     ----------
@@ -187,4 +187,4 @@ def in_transformers(
         config["problem_type"] = _MULTI_LABEL if several else "single_label_classification"
     if kind == "gpt2" and padding is not None:
         config["pad_token_id"] = padding
-    return checkpoints.FamilyHead(kind, tensors, config)
+    return huggingface.FamilyHead(kind, tensors, config)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from firth.checks import real_number, whole_number
-from firth.contextual import checkpoints, generation, training
+from firth.contextual import generation, huggingface, training
 from firth.contextual.base import ContextualModel, Sentence, checked_sentences
 from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
@@ -493,4 +493,4 @@ def read_config(folder: Path) -> dict[str, Any]:
     ValueError
         If it is not what it should be.
     """
-    return checkpoints.read_json(transformer_folder(folder) / checkpoints.CONFIG)
+    return huggingface.read_json(transformer_folder(folder) / huggingface.CONFIG)

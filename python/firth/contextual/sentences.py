@@ -21,7 +21,7 @@ from torch import Tensor
 
 from firth import files
 from firth.checks import whole_number
-from firth.contextual.checkpoints import CONFIG, WEIGHTS, parse_json, read_json
+from firth.contextual.huggingface import CONFIG, WEIGHTS, parse_json, read_json
 from firth.contextual.tokenizer import Pooling, Tokenizer, lowercased, pooled
 
 MODULES = "modules.json"
