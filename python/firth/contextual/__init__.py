@@ -9,6 +9,7 @@ except ImportError as error:
 from firth.contextual.elmo import ELMo
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.finetuning import SentenceClassifier, TokenClassifier
+from firth.contextual.interface import register_attention
 from firth.contextual.loading import load
 from firth.contextual.models import BERT, GPT
 from firth.contextual.operator import attention
@@ -33,5 +34,6 @@ __all__ = [
     "Transformer",
     "attention",
     "load",
+    "register_attention",
     "word_means",
 ]
