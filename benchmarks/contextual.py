@@ -170,7 +170,7 @@ def step(settings: argparse.Namespace) -> Iterator[Run]:
     import torch
 
     from firth.contextual import Architecture, Tokenizer, Transformer
-    from firth.contextual.training import NextTokenBatches
+    from firth.contextual.data import NextTokenBatches
 
     texts = articles(settings.data / TEXT, 1_000_000 if settings.quick else 10_000_000)
     tokenizer = Tokenizer.train(texts, kind="bpe", vocabulary_size=1000 if settings.quick else 8000)

@@ -21,16 +21,11 @@ pytest.importorskip("tokenizers")
 
 import firth  # noqa: E402
 from firth import files  # noqa: E402
-from firth.contextual import training  # noqa: E402
+from firth.contextual import data, loop  # noqa: E402
+from firth.contextual.data import MaskedBatches, NextTokenBatches, TokenIds, read_texts  # noqa: E402
+from firth.contextual.loop import Schedule, train  # noqa: E402
+from firth.contextual.processes import pays_bf16  # noqa: E402
 from firth.contextual.tokenizer import Tokenizer  # noqa: E402
-from firth.contextual.training import (  # noqa: E402
-    MaskedBatches,
-    NextTokenBatches,
-    Schedule,
-    TokenIds,
-    read_texts,
-    train,
-)
 
 N_WORDS = 12
 CHAIN = np.random.default_rng(7).dirichlet(np.full(N_WORDS, 0.3), N_WORDS)  # of which word follows which
@@ -161,7 +156,7 @@ def test_how_texts_come_does_not_show(tokenizer, tmp_path, monkeypatch):
     sources = [iter(texts), [text.split() for text in texts], corpus, plain, str(plain), [packed, second]]
     for source in sources:
         assert TokenIds.build(source, tokenizer, held_out=0.2).fingerprint == wanted.fingerprint
-    monkeypatch.setattr(training, "_TEXTS", 7)
+    monkeypatch.setattr(data, "_TEXTS", 7)
     assert TokenIds.build(texts, tokenizer, held_out=0.2).fingerprint == wanted.fingerprint
 
 
@@ -594,7 +589,7 @@ def test_bf16(ids):
     assert curve(rounded) != curve(exact)
     types.clear()
     train(bigrams(), batches, watched, dataclasses.replace(SCHEDULE, bf16=None))
-    assert types == {torch.bfloat16 if training.pays_bf16(torch.device("cpu")) else torch.float32}
+    assert types == {torch.bfloat16 if pays_bf16(torch.device("cpu")) else torch.float32}
 
 
 def test_refusals(ids, tmp_path):
@@ -668,7 +663,7 @@ def test_divergence_by_a_huge_learning_rate(ids):
 @pytest.mark.parametrize("step", [5, 7, 8, 38])
 def test_resumed_from_any_step(ids, step, tmp_path, monkeypatch):
     """Checkpoints between evaluations included: the sums since the last one are part of them."""
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0)
     batches = NextTokenBatches(ids, length=16)
     whole = bigrams(dropout=0.2)
     wanted = train(whole, batches, loss, SCHEDULE)
@@ -805,7 +800,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 import torch, test_training as here
 torch.set_num_threads(1)
-here.training._CHECKPOINT_SECONDS = 0
+here.loop._CHECKPOINT_SECONDS = 0
 ids = here.TokenIds.build(here.chain_texts(), here.words_tokenizer(), held_out=0.1)
 batches = here.NextTokenBatches(ids, length=16)
 here.train(here.bigrams(dropout=0.2), batches, here.loss, here.LONG, checkpoint={folder!r}, resume=True)

@@ -1581,7 +1581,7 @@ class _TrainContextual(click.Command):
                     with files.open_text(one) as source, path_of_one.open("wb") as file:
                         shutil.copyfileobj(source, file)
                 data.append(path_of_one)
-            if next(contextual.training.read_texts(data), None) is None:
+            if next(contextual.data.read_texts(data), None) is None:
                 names = ", ".join("standard input" if one == "-" else one for one in inputs)
                 raise click.ClickException(f"there is no text in {names}")
             try:
@@ -1679,7 +1679,7 @@ def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
 
 def _check_device(device: str) -> None:
     """For all models alike, and before their files are read."""
-    from firth.contextual.training import device_of
+    from firth.contextual.processes import device_of
 
     try:
         device_of(device)

@@ -6,15 +6,16 @@ try:
 except ImportError as error:
     raise ImportError(f"firth.contextual needs {error.name}: pip install 'firth[contextual]'") from None
 
+from firth.contextual.data import TokenIds
 from firth.contextual.elmo import ELMo
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.finetuning import SentenceClassifier, TokenClassifier
 from firth.contextual.interface import register_attention
 from firth.contextual.loading import load
+from firth.contextual.loop import Evaluation, Schedule
 from firth.contextual.models import BERT, GPT
 from firth.contextual.operator import attention
 from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
-from firth.contextual.training import Evaluation, Schedule, TokenIds
 from firth.contextual.transformer import Architecture, Cache, Transformer
 
 __all__ = [

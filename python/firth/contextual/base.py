@@ -23,9 +23,11 @@ from tqdm import tqdm
 
 from firth import files
 from firth.checks import column, functions, one_of, text_or_words, whole_number
-from firth.contextual import huggingface, training
+from firth.contextual import huggingface, loop
+from firth.contextual.data import Batch, Batches, TokenIds, read_texts
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.hub import local_folder
+from firth.contextual.processes import device_of, is_first_process, process_count
 from firth.contextual.sentences import MODULES, SentenceModules, pooled_texts, sentence_modules, transformer_folder
 from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
@@ -80,16 +82,16 @@ class TrainedModel(Learner):
         if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
             raise ValueError(f"warmup ({self.warmup}) must not be above steps ({self.steps})")
         self._place()
-        self.history: list[training.Evaluation] = []  # type: ignore[assignment]
+        self.history: list[loop.Evaluation] = []  # type: ignore[assignment]
         self._from_folder = False  # whether the weights were read
 
     def _module(self) -> nn.Module:
         """What was trained; AttributeError before `fit`."""
         raise NotImplementedError
 
-    def _schedule(self, epoch: float, **others: Any) -> training.Schedule:
+    def _schedule(self, epoch: float, **others: Any) -> loop.Schedule:
         """The options as a schedule; `epoch` is how many examples are one, `others` are no options here."""
-        each = self.batch_size * self.accumulate * training.process_count()
+        each = self.batch_size * self.accumulate * process_count()
         steps = self.steps or max(1, round(self.epochs * epoch / each))
         if self.steps is None and steps < FEW_STEPS:
             warnings.warn(
@@ -99,8 +101,8 @@ class TrainedModel(Learner):
                 stacklevel=4,  # past `one_at_a_time`
             )
         options = self.options | {"steps": steps} | others
-        names = {field.name for field in dataclasses.fields(training.Schedule)}
-        return training.Schedule(**{name: value for name, value in options.items() if name in names})
+        names = {field.name for field in dataclasses.fields(loop.Schedule)}
+        return loop.Schedule(**{name: value for name, value in options.items() if name in names})
 
     def _begins_anew(self, pretrained: bool) -> None:
         """Tell whoever may think that weights that were read are gone on with."""
@@ -134,7 +136,7 @@ class TrainedModel(Learner):
             module.train(learning)
 
     def _place(self) -> torch.device:
-        return training.device_of(self.device)
+        return device_of(self.device)
 
     def _check_finite(self, *modules: nn.Module | None) -> None:
         """Refuse to save weights that no folder is read with."""
@@ -317,7 +319,7 @@ class ContextualModel(TrainedModel):
         Each cuts the texts into pieces for itself, to the same ones; the first one shows bars and writes checkpoints.
         `threads` is about torch's: cutting texts takes all processors, or RAYON_NUM_THREADS of the environment.
         """
-        progress = progress and training.is_first_process()
+        progress = progress and is_first_process()
         self._begins_anew(pretrained)
         if pretrained:
             self._can_go_on()
@@ -354,11 +356,11 @@ class ContextualModel(TrainedModel):
                     history=[],
                     _from_folder=pretrained and self._from_folder,
                 )
-                if keep is not None and training.is_first_process():
+                if keep is not None and is_first_process():
                     keep.mkdir(parents=True, exist_ok=True)
                     tokenizer.save(keep / TOKENIZER)
                 with self._freezing(transformer, start) as before_step:
-                    training.train(
+                    loop.train(
                         transformer,
                         batches,
                         _loss,
@@ -386,7 +388,7 @@ class ContextualModel(TrainedModel):
     def _architecture(self, tokenizer: Tokenizer) -> Architecture:
         raise NotImplementedError
 
-    def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
+    def _batches(self, ids: TokenIds, tokenizer: Tokenizer) -> Batches:
         raise NotImplementedError
 
     def _can_go_on(self) -> None:
@@ -403,10 +405,10 @@ class ContextualModel(TrainedModel):
 
     def _tokenizer_for(self, data: Any, kept: Path | None, pretrained: bool, *, progress: bool) -> Tokenizer:
         """The one that was given, that a training to be continued began with, or one learnt from the texts."""
-        own = pretrained or not self._learnt_tokenizer or isinstance(data, training.TokenIds)
+        own = pretrained or not self._learnt_tokenizer or isinstance(data, TokenIds)
         if self.tokenizer is not None and own:
             return self.tokenizer
-        if isinstance(data, training.TokenIds):
+        if isinstance(data, TokenIds):
             raise ValueError("numbers of pieces need the tokenizer that made them: give tokenizer=")
         if kept is not None and (kept / CHECKPOINT).exists() and (kept / TOKENIZER).exists():
             return Tokenizer.load(kept / TOKENIZER)
@@ -424,8 +426,8 @@ class ContextualModel(TrainedModel):
             progress=progress,
         )
 
-    def _ids_of(self, data: Any, tokenizer: Tokenizer, *, progress: bool) -> training.TokenIds:
-        if isinstance(data, training.TokenIds):
+    def _ids_of(self, data: Any, tokenizer: Tokenizer, *, progress: bool) -> TokenIds:
+        if isinstance(data, TokenIds):
             if data.vocabulary_size != len(tokenizer):
                 raise ValueError(
                     f"these are numbers of {data.vocabulary_size} pieces and the tokenizer has {len(tokenizer)}: they "
@@ -434,7 +436,7 @@ class ContextualModel(TrainedModel):
             ids = data
         else:
             _texts(data, self.documents)
-            ids = training.TokenIds.build(
+            ids = TokenIds.build(
                 data, tokenizer, held_out=self.held_out, seed=self.seed, documents=self.documents, progress=progress
             )
         if not ids.knows(tokenizer.special):
@@ -570,7 +572,7 @@ class ContextualModel(TrainedModel):
         for name in options:
             if name not in known or name in _OF_FOLDER:
                 raise TypeError(f"{name} is no option of training: the folder says what a model is")
-        training.device_of(device)
+        device_of(device)
         folder = local_folder(path, revision)
         home = transformer_folder(folder)
         transformer, config = huggingface.read(home)
@@ -612,7 +614,7 @@ class ContextualModel(TrainedModel):
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         """Take on the history of a folder; `from_pretrained` reads the weights."""
         self.history = records(
-            metadata.get("history", []), training.Evaluation, may_be_nan=("held_out", "perplexity", "score")
+            metadata.get("history", []), loop.Evaluation, may_be_nan=("held_out", "perplexity", "score")
         )
 
     # ---- use
@@ -903,7 +905,7 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
 
 
-def _loss(transformer: Transformer, batch: training.Batch) -> tuple[Tensor, Tensor]:
+def _loss(transformer: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed loss of a batch's targets in nats, and their number."""
     targets = (batch.targets != IGNORED).sum()
     return transformer.loss(transformer(batch.inputs), batch.targets) * targets, targets
@@ -913,7 +915,7 @@ def _texts(data: Any, documents: Literal["lines", "blank_lines"], *, progress: b
     """The texts of what `fit` is given; the first one is looked at now, and files are looked for."""
     if not isinstance(data, str | os.PathLike | Iterable):
         raise TypeError(f"fit takes texts, the path of a file, a firth.Corpus or TokenIds, not {type(data).__name__}")
-    return training.read_texts(data, documents=documents, progress=progress)
+    return read_texts(data, documents=documents, progress=progress)
 
 
 def checked_sentences(sentences: Any, name: str = "sentences") -> list[str | list[str]]:

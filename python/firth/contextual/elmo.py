@@ -31,7 +31,9 @@ from firth import corpus as corpora
 from firth import files
 from firth.checks import column, functions, real_number, whole_number
 from firth.contextual.base import TrainedModel, checked_sentences, chosen_layers, read_description
-from firth.contextual.training import Evaluation, is_first_process, paths_of, train
+from firth.contextual.data import paths_of
+from firth.contextual.loop import Evaluation, train
+from firth.contextual.processes import is_first_process
 from firth.corpus import Corpus
 from firth.models.base import fingerprint, one_at_a_time, option, records
 from firth.vectors import Vectors
@@ -490,7 +492,7 @@ class TextBatches:
 
     A text stands between its begin and its end. One of more than `length` words is cut into pieces of which each
     begins with the last word of the one before, so that every word is predicted once in each direction and epoch.
-    Which text comes when is a function of the seed, as `training.train` asks for.
+    Which text comes when is a function of the seed, as `loop.train` requires.
 
     Parameters
     ----------

@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 from firth import files
 from firth.checks import column, functions, real_number, whole_number
-from firth.contextual import heads, training
+from firth.contextual import heads, loop
 from firth.contextual.base import BATCH_PIECES, FEW_STEPS, HEAD, ContextualModel, Sentence, by_length, checked_sentences
 from firth.contextual.elmo import ELMo
 from firth.contextual.heads import Head
 from firth.contextual.hub import local_folder
 from firth.contextual.models import load_transformer, read_config
+from firth.contextual.processes import process_count
 from firth.contextual.sentences import MODULES
 from firth.contextual.tokenizer import pooled
 from firth.contextual.transformer import Transformer
@@ -73,7 +74,7 @@ class TuningEpoch:
     seconds: float
 
     @classmethod
-    def of(cls, epoch: int, seen: training.Evaluation) -> TuningEpoch:
+    def of(cls, epoch: int, seen: loop.Evaluation) -> TuningEpoch:
         """What the training loop saw of an epoch."""
         score = math.nan if seen.score is None else seen.score
         return cls(epoch, seen.loss, seen.held_out, score, seen.learning_rate, seen.seconds)
@@ -455,7 +456,7 @@ class _FineTuned(Classifier):
         checkpoint: files.PathLike | None,
         resume: bool,
     ) -> None:
-        processes = training.process_count()
+        processes = process_count()
         batches = _Batches(
             examples, self.encoder._padding(), self.seed, processes, self._classes_in_batch(), validation=held_out
         )
@@ -468,7 +469,7 @@ class _FineTuned(Classifier):
                 "head_only=True, which is solved without steps",
                 stacklevel=5,  # past `_train`, `fit` and `one_at_a_time`
             )
-        schedule = training.Schedule(
+        schedule = loop.Schedule(
             steps=steps,
             batch_size=self.batch_size,
             length=max(len(one.ids) for one in examples),
@@ -491,19 +492,19 @@ class _FineTuned(Classifier):
             scores = tuned.head.out(F.dropout(hidden, self.dropout, tuned.training))
             return (self._losses(scores, batch.targets) * batch.weights).sum() / mean_weight, len(batch.targets)
 
-        seen: list[training.Evaluation] = []
+        seen: list[loop.Evaluation] = []
 
         def take_history() -> None:
             self.history[:] = [TuningEpoch.of(i + 1, one) for i, one in enumerate(seen)]
 
-        def note(_: training.Evaluation) -> bool:
+        def note(_: loop.Evaluation) -> bool:
             take_history()
             with _evaluating(transformer):
                 answers = [callback(self) for callback in callbacks]
             return any(answer is True for answer in answers)
 
         try:
-            training.train(
+            loop.train(
                 _Tuned(transformer, self._fitted()),
                 batches,
                 loss,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from firth.checks import real_number, whole_number
-from firth.contextual import generation, huggingface, training
+from firth.contextual import data, generation, huggingface
 from firth.contextual.base import ContextualModel, Sentence, checked_sentences
 from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
@@ -141,8 +141,8 @@ class GPT(ContextualModel):
             tied=self.tied,
         )
 
-    def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
-        return training.NextTokenBatches(ids, length=self.length, seed=self.seed)
+    def _batches(self, ids: data.TokenIds, tokenizer: Tokenizer) -> data.Batches:
+        return data.NextTokenBatches(ids, length=self.length, seed=self.seed)
 
     def score(self, texts: Sequence[Sentence], *, stride: int | None = None) -> Score:
         """How well texts are foretold, their ends included.
@@ -426,8 +426,8 @@ class BERT(ContextualModel):
         if self._pieces().mask is None:
             raise ValueError("this model's tokenizer has no mask token, which training BERT needs")
 
-    def _batches(self, ids: training.TokenIds, tokenizer: Tokenizer) -> training.Batches:
-        return training.MaskedBatches(
+    def _batches(self, ids: data.TokenIds, tokenizer: Tokenizer) -> data.Batches:
+        return data.MaskedBatches(
             ids, tokenizer, length=self.length, probability=self.masked, whole_words=self.whole_word, seed=self.seed
         )
 

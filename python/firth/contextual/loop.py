@@ -1,15 +1,11 @@
-"""Training of any torch module on texts: ids in a mapped file, batches, the loop, checkpoints.
+"""The loop that trains any torch module: schedule, steps, evaluations, checkpoints.
 
-**Nothing hangs on how a run was cut.** Examples are numbered from 0 in an endless sequence, and an example is a
-function of (seed, number) alone; each step takes the next ``processes * accumulate * batch_size`` of them. Hence two
-processes learn from the same examples as one with twice the batch, and a resumed run from the same ones as a run that
-was never stopped. Torch's generator is set from (seed, number of a batch's first example) before each batch, so that
-dropout is such a function, too.
+Torch's generator is set from (seed, number of a batch's first example) before each batch, so that dropout is a
+function of these, as the examples are (see `data`).
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import itertools
@@ -21,553 +17,29 @@ import tempfile
 import threading
 import time
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from firth import corpus, files
-from firth.checks import column, functions, one_of, real_number, text_or_words, whole_number
-from firth.contextual.tokenizer import Text, Tokenizer
+from firth import files
+from firth.checks import functions, real_number, whole_number
+from firth.contextual.data import Batches, random_bits
+from firth.contextual.processes import Processes, device_of, pays_bf16, processes_of
 from firth.contextual.transformer import Architecture
 from firth.models.base import CHECKPOINT, expect, records
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-if dist.is_available():
-    # Its functions have the process group as a default value, if there is one when they are imported, and DDP imports
-    # them. They would keep the group beyond its end, and its threads, which abort the process if they still let go of a
-    # tensor while Python ends.
-    import torch.distributed.nn.functional
-
 _CHECKPOINT_SECONDS = 600.0  # between two checkpoints where evaluations are rare
 _KEEP_EVERY = 8  # steps from one copy of good weights to the next: a copy each step took 4 % of a small model's time
-_TEXTS = 1024  # given to the tokenizer at once, or fewer if they are long
-_CHARACTERS = 1 << 22
-
-Source = str | os.PathLike[str] | Iterable[Text] | Sequence[os.PathLike[str]]
-
-
-# ---------------------------------------------------------------------------------------------------------------- ids
-
-
-def read_texts(
-    source: Source, *, documents: Literal["lines", "blank_lines"] = "lines", progress: bool = False
-) -> Iterator[Text]:
-    """The texts of a source, one after another.
-
-    Parameters
-    ----------
-    source
-        A path, or a list of `Path` objects: text files in UTF-8, compressed or not. Or an iterable of texts or of lists
-        of words, such as a `firth.Corpus`.
-    documents
-        Where a text of a file ends: at the end of each line, or at blank lines. Empty texts are left out.
-    progress
-        Show a bar on stderr while files are read.
-
-    Warns
-    -----
-    UserWarning
-        If a file holds invalid UTF-8, which is read as U+FFFD, with its name and line.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be read.
-    TypeError
-        If something is neither a text nor a list of words.
-    """
-    one_of("documents", documents, ("lines", "blank_lines"))
-    paths = paths_of(source)
-    if paths is None:
-        return iter(column("texts", source))
-    # The reader of Corpus.from_file: it names file, line and byte of what is wrong.
-    options = corpus._Options(1, None, None, "whitespace", "replace", None)
-    sources = corpus._sources(paths)
-    return _documents(sources, options, documents, progress)
-
-
-def paths_of(source: Any) -> list[Any] | None:
-    """The files that a source names: a path, or a list of `Path` objects; None if it is texts itself.
-
-    A string in a list is a text. ValueError if all of them are names of files, which is hardly what was meant;
-    FileNotFoundError if a string by itself is none.
-    """
-    if isinstance(source, str | os.PathLike):
-        if isinstance(source, str) and source != "-" and not os.path.exists(source):
-            raise FileNotFoundError(f"there is no file {source[:200]!r}; a text is given in a list: [text]")
-        return [source]
-    if not isinstance(source, list | tuple) or not source:
-        return None
-    if isinstance(source[0], os.PathLike):
-        return list(source)
-    if all(isinstance(one, str) and len(one) < 1024 and "\0" not in one and os.path.isfile(one) for one in source):
-        raise ValueError(f"strings in a list are texts, and these name files: give [Path({source[0]!r}), ...]")
-    return None
-
-
-def _documents(sources: list[Any], options: corpus._Options, documents: str, progress: bool) -> Iterator[str]:
-    with tqdm(desc="reading", unit="B", unit_scale=True, disable=not progress) as bar:
-        reader = _Lines(sources, options, bar)
-        lines = reader.lines()
-        if documents == "lines":
-            yield from (line for line in lines if line and not line.isspace())
-        else:
-            for blank, group in itertools.groupby(lines, key=lambda line: not line or line.isspace()):
-                if not blank:
-                    yield "\n".join(group)
-    for name, n in reader.invalid.items():
-        sequences = "1 invalid UTF-8 sequence was" if n == 1 else f"{n} invalid UTF-8 sequences were"
-        where = f"{'' if n == 1 else 'the first '}in line {reader.first[name]}"
-        warnings.warn(f"{name}: {sequences} read as U+FFFD, {where}", UserWarning, stacklevel=2)
-
-
-@dataclasses.dataclass
-class _Lines(corpus._Files):
-    """Lines of files, and of each file the first line that held invalid text."""
-
-    first: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def _decoded(self, raw: bytes, name: str, line: int, byte: int) -> str:
-        text = super()._decoded(raw, name, line, byte)
-        if name in self.invalid:
-            self.first.setdefault(name, line + 1)
-        return text
-
-
-class TokenIds:
-    """The pieces of many texts as numbers in one mapped array; some texts are held out, the others to learn from.
-
-    Made by `build` or `open`. Behind each text stands the tokenizer's `end`, if it has one.
-
-    Attributes
-    ----------
-    ids
-        (tokens,), uint16 or, for vocabularies above 65,536, int32; mapped from a file. First all texts to learn from,
-        then the held-out ones.
-    offsets
-        (texts + 1,), int64: where each text begins.
-    n_train
-        How many of the texts are to learn from.
-    n_bytes
-        Bytes of UTF-8 of the texts to learn from, and of the held-out ones: for losses per byte.
-    vocabulary_size
-        Of the tokenizer.
-    """
-
-    def __init__(
-        self,
-        ids: NDArray[Any],
-        offsets: NDArray[np.int64],
-        n_train: int,
-        vocabulary_size: int,
-        n_bytes: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.ids = ids
-        self.offsets = offsets
-        self.n_train = n_train
-        self.vocabulary_size = vocabulary_size
-        self.n_bytes = n_bytes
-        self._fingerprint: list[int] | None = None
-
-    @classmethod
-    def build(
-        cls,
-        source: Source,
-        tokenizer: Tokenizer,
-        *,
-        path: files.PathLike | None = None,
-        held_out: float = 0.01,
-        seed: int = 1,
-        documents: Literal["lines", "blank_lines"] = "lines",
-        progress: bool = False,
-    ) -> Self:
-        """Cut texts into pieces and keep their numbers in a file.
-
-        Parameters
-        ----------
-        source, documents
-            As in `read_texts`; read once.
-        tokenizer
-            What cuts them. What reads like a special piece in a text is text.
-        path
-            Where to keep the numbers, for `open`; without it, in a temporary file that ends with the object.
-        held_out
-            About this share of the texts is held out; a text is never split. Of two texts and more at least one.
-        seed
-            Decides which ones.
-        progress
-            Show a bar on stderr.
-
-        Raises
-        ------
-        ValueError
-            If there is no text, or `held_out` is not in [0, 1).
-        """
-        real_number("held_out", held_out, low=0.0)
-        if held_out >= 1:
-            raise ValueError(f"held_out must be below 1, not {held_out}")
-        whole_number("seed", seed, high=2**63 - 1)
-        dtype = np.dtype("<u2") if len(tokenizer) <= 1 << 16 else np.dtype("<i4")
-        folder = None if path is None else Path(path).absolute().parent
-        with contextlib.ExitStack() as stack:
-            # Held-out texts go to a file of their own, which is added to the first one when all are read.
-            spools = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(2)]
-            lengths: list[list[NDArray[np.int64]]] = [[], []]
-            sizes: list[list[int]] = [[], []]
-            n = 0
-            texts = read_texts(source, documents=documents, progress=progress)
-            bar = stack.enter_context(tqdm(desc="tokenizing", unit=" texts", unit_scale=True, disable=not progress))
-            for chunk in _chunks(texts):
-                held = _uniform(seed, 0, np.arange(n, n + len(chunk))) < held_out
-                n += len(chunk)
-                pieces = tokenizer.encode_ids(chunk)
-                if tokenizer.end is not None:
-                    pieces = [np.append(ids, tokenizer.end) if len(ids) else ids for ids in pieces]
-                for part in (0, 1):
-                    chosen = [i for i in np.flatnonzero(held == part).tolist() if len(pieces[i])]
-                    if chosen:
-                        spools[part].write(np.concatenate([pieces[i] for i in chosen]).astype(dtype).tobytes())
-                        lengths[part].append(np.array([len(pieces[i]) for i in chosen], np.int64))
-                        sizes[part] += [_n_bytes(chunk[i]) for i in chosen]
-                bar.update(len(chunk))
-            counts = [np.concatenate(part) if part else np.zeros(0, np.int64) for part in lengths]
-            n_train, total = len(counts[0]), len(counts[0]) + len(counts[1])
-            if total == 0:
-                raise ValueError("there is no text to learn from")
-            spool, rest = spools
-            rest.seek(0)
-            while data := rest.read(1 << 24):
-                spool.write(data)
-            spool.flush()
-            offsets = np.zeros(total + 1, np.int64)
-            np.cumsum(np.concatenate(counts), out=offsets[1:])
-            # Texts of a part lie in their order, so that chance's extremes are mended by moving the limit by one text.
-            n_train = min(max(n_train, 1), total - 1) if total > 1 and held_out > 0 else total
-            n_bytes = sizes[0] + sizes[1]
-            ids: Any = np.memmap(spool, dtype, "r", shape=(int(offsets[-1]),))
-            made = cls(ids, offsets, n_train, len(tokenizer), (sum(n_bytes[:n_train]), sum(n_bytes[n_train:])))
-            if path is None:
-                return made  # the map outlives the file's name and handle
-            made.save(path)
-        return cls.open(path)
-
-    def save(self, path: files.PathLike) -> None:
-        """Write one safetensors file, which `open` maps; it appears whole or not at all."""
-        metadata = {
-            "n_train": self.n_train,
-            "vocabulary_size": self.vocabulary_size,
-            "n_bytes": list(self.n_bytes),
-        }
-        files.write_own(path, "token ids", {"ids": self.ids, "offsets": self.offsets}, metadata)
-
-    @classmethod
-    def open(cls, path: files.PathLike) -> Self:
-        """Map what `build` or `save` wrote.
-
-        Raises
-        ------
-        OSError, ValueError
-            If it is not there, or is not such a file.
-        """
-        tensors, metadata = files.read_own(path, "token ids", mmap=True)
-        try:
-            ids, offsets, n_train = tensors["ids"], np.array(tensors["offsets"]), metadata["n_train"]
-            if offsets[-1] != len(ids) or not 0 < n_train < len(offsets):
-                raise ValueError("the texts' offsets do not run through their ids")
-            first, second = metadata["n_bytes"]
-            return cls(ids, offsets, n_train, metadata["vocabulary_size"], (first, second))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
-
-    @property
-    def train(self) -> NDArray[Any]:
-        """The ids to learn from, (tokens,)."""
-        return self.ids[: self.offsets[self.n_train]]
-
-    @property
-    def held_out(self) -> NDArray[Any]:
-        """The held-out ids, (tokens,); there may be none."""
-        return self.ids[self.offsets[self.n_train] :]
-
-    def knows(self, special: NDArray[np.bool_]) -> bool:
-        """Whether there is a token to learn from other than `special` ones, such as the unknown one."""
-        stream = self.train
-        return any(not special[stream[start : start + (1 << 20)]].all() for start in range(0, len(stream), 1 << 20))
-
-    @property
-    def fingerprint(self) -> list[int]:
-        """Sizes and a checksum of all; reads it once."""
-        if self._fingerprint is None:
-            total = 0
-            for start in range(0, len(self.ids), 1 << 24):
-                total = zlib.crc32(np.ascontiguousarray(self.ids[start : start + (1 << 24)]).data, total)
-            self._fingerprint = [self.vocabulary_size, len(self), self.n_train, len(self.ids), total]
-        return self._fingerprint
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __repr__(self) -> str:
-        return f"TokenIds({len(self.ids)} tokens of {len(self)} texts, {len(self) - self.n_train} of them held out)"
-
-
-def _chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
-    chunk: list[Text] = []
-    size = 0
-    for i, given in enumerate(texts):
-        text = text_or_words(f"texts[{i}]", given)
-        chunk.append(text)
-        size += len(text)
-        if len(chunk) == _TEXTS or size > _CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _n_bytes(text: Text) -> int:
-    return len((text if isinstance(text, str) else " ".join(text)).encode(errors="replace"))
-
-
-# ------------------------------------------------------------------------------------------------------------ batches
-
-
-class Batches(Protocol):
-    """What `train` learns from: an endless sequence of examples, each a function of its number."""
-
-    @property
-    def fingerprint(self) -> list[int]:
-        """What tells these examples from others; a checkpoint belongs to examples of the same one."""
-
-    def __call__(self, first: int, count: int) -> Any:
-        """Examples `first` to `first + count - 1`, as a tensor or tuples, lists or dicts of tensors."""
-
-    def held_out(self, first: int, count: int) -> Any | None:
-        """At most `count` held-out examples from number `first` on; None if there are no more."""
-
-
-class Batch(NamedTuple):
-    """Inputs and targets, (examples, length) int64 each; a target of -100 is none."""
-
-    inputs: Tensor
-    targets: Tensor
-
-
-class _Windows:
-    """Examples that are windows of a stream of ids: each epoch other ones, in another order.
-
-    An epoch covers each id once, but for the overlap of its first and last window: windows lie side by side from a
-    place that the epoch decides, and run on from the stream's end at its beginning.
-    """
-
-    def __init__(self, ids: TokenIds, *, width: int, seed: int) -> None:
-        whole_number("seed", seed, high=2**63 - 1)
-        self.ids = ids
-        self.width = width
-        self.seed = seed
-        self._orders: dict[int, NDArray[np.int64]] = {}
-
-    def order(self, n: int, epoch: int) -> NDArray[np.int64]:
-        if epoch not in self._orders:
-            while len(self._orders) > 1:  # a batch may lie on the limit of two epochs
-                self._orders.pop(next(iter(self._orders)))
-            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(n)
-        return self._orders[epoch]
-
-    def __call__(self, numbers: NDArray[np.int64], more: int) -> NDArray[np.int64]:
-        """The windows of these numbers and `more` ids behind each, (examples, width + more)."""
-        stream = self.ids.train
-        if len(stream) < 2:
-            raise ValueError(f"{len(stream)} tokens are too few to learn from")
-        n = -(-len(stream) // self.width)
-        epochs, places = np.divmod(numbers, n)
-        starts = np.empty(len(numbers), np.int64)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            begin = int(_uniform(self.seed, 1, np.array([epoch]))[0] * len(stream))
-            starts[here] = begin + self.order(n, epoch)[places[here]] * self.width
-        found: NDArray[np.int64] = stream[(starts[:, None] + np.arange(self.width + more)) % len(stream)].astype(
-            np.int64
-        )
-        return found
-
-    def held_out(self, first: int, count: int, more: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Numbers and windows of held-out examples, which lie side by side and are visited in an order of chance."""
-        stream = self.ids.held_out
-        width = min(self.width, len(stream) - more)
-        if width < 1:
-            return None
-        n = (len(stream) - more) // width
-        numbers = np.arange(first, min(first + count, n))
-        if len(numbers) == 0:
-            return None
-        starts = np.random.default_rng([self.seed, 2**32]).permutation(n)[numbers] * width
-        return numbers, stream[starts[:, None] + np.arange(width + more)].astype(np.int64)
-
-
-class NextTokenBatches:
-    """Examples for causal models: `length` ids, and as targets those one further on.
-
-    Parameters
-    ----------
-    ids
-        The texts. One row may hold the end of a text and the beginning of another.
-    length
-        Ids in a row.
-    seed
-        Decides which rows, and in which order.
-    """
-
-    def __init__(self, ids: TokenIds, *, length: int, seed: int = 1) -> None:
-        self.length = whole_number("length", length, low=1)
-        self.windows = _Windows(ids, width=length, seed=seed)
-
-    @property
-    def fingerprint(self) -> list[int]:
-        """See `Batches`."""
-        return [1, self.length, self.windows.seed, *self.windows.ids.fingerprint]
-
-    def __call__(self, first: int, count: int) -> Batch:
-        """Examples `first` to `first + count - 1`."""
-        return self._batch(self.windows(np.arange(first, first + count), 1))
-
-    def held_out(self, first: int, count: int) -> Batch | None:
-        """Held-out examples."""
-        found = self.windows.held_out(first, count, 1)
-        return None if found is None else self._batch(found[1])
-
-    @staticmethod
-    def _batch(rows: NDArray[np.int64]) -> Batch:
-        tensor = torch.from_numpy(rows)
-        return Batch(tensor[:, :-1], tensor[:, 1:])
-
-
-class MaskedBatches:
-    """Examples for models that see both sides: some ids are hidden, and these are the targets (Devlin et al. 2019).
-
-    Of the chosen ids, 80 % become [MASK], 10 % any other piece, and 10 % stay. A row is [CLS], ids, [SEP].
-
-    Parameters
-    ----------
-    ids
-        The texts. One row may hold the end of a text and the beginning of another.
-    tokenizer
-        The one the ids are of, with a mask.
-    length
-        Ids in a row, [CLS] and [SEP] included.
-    probability
-        Of an id to be chosen; special ones never are. In each row at least one is, or one word.
-    whole_words
-        Whether all pieces of a word are chosen, or none.
-    seed
-        Decides on everything.
-    """
-
-    def __init__(
-        self,
-        ids: TokenIds,
-        tokenizer: Tokenizer,
-        *,
-        length: int,
-        probability: float = 0.15,
-        whole_words: bool = False,
-        seed: int = 1,
-    ) -> None:
-        mask = tokenizer.mask
-        if mask is None:
-            raise ValueError("the tokenizer has no mask: train one of kind 'wordpiece' or 'words'")
-        if len(tokenizer) != ids.vocabulary_size:
-            raise ValueError(
-                f"the ids are of a vocabulary of {ids.vocabulary_size} pieces, the tokenizer has {len(tokenizer)}"
-            )
-        self.around = [one for one in (tokenizer.start, tokenizer.end) if one is not None]
-        self.length = whole_number("length", length, low=len(self.around) + 1)
-        self.probability = real_number("probability", probability, above=0.0)
-        if probability > 1:
-            raise ValueError(f"probability must be at most 1, not {probability}")
-        self.whole_words = bool(whole_words)
-        self.windows = _Windows(ids, width=length - len(self.around), seed=seed)
-        self.tokenizer = tokenizer
-        self._mask = mask
-        self._special = tokenizer.special
-        self._continues = tokenizer.continues
-        self._ordinary = np.flatnonzero(~tokenizer.special)
-
-    @property
-    def fingerprint(self) -> list[int]:
-        """See `Batches`."""
-        chance = zlib.crc32(np.float64(self.probability).tobytes())
-        return [2, self.length, chance, int(self.whole_words), self.windows.seed, *self.windows.ids.fingerprint]
-
-    def __call__(self, first: int, count: int) -> Batch:
-        """Examples `first` to `first + count - 1`."""
-        numbers = np.arange(first, first + count)
-        return self._batch(self.windows(numbers, 0), numbers, 2)
-
-    def held_out(self, first: int, count: int) -> Batch | None:
-        """Held-out examples: the same ids hidden each time."""
-        found = self.windows.held_out(first, count, 0)
-        return None if found is None else self._batch(found[1], found[0], 3)
-
-    def _batch(self, rows: NDArray[np.int64], numbers: NDArray[np.int64], stream: int) -> Batch:
-        places = np.arange(rows.shape[1])
-        key = numbers[:, None] * self.length + places  # of each id, among all there will ever be
-        chance, action, piece = (_uniform(self.windows.seed, 8 * i + stream, key) for i in (1, 2, 3))
-        special = self._special[rows]
-        if self.whole_words:
-            begins = ~self._continues[rows]
-            begins[:, 0] = True
-            # Every piece has the chance of its word's first one, or of the special one before it.
-            chance = np.take_along_axis(chance, np.maximum.accumulate(np.where(begins, places, 0), axis=1), axis=1)
-        # At least one of each row, as in BERT: in a few short rows chance may choose none at all for many steps.
-        least = np.where(special, 2.0, chance).min(axis=1, keepdims=True)
-        chosen = ((chance < self.probability) | (chance == least)) & ~special
-        others = self._ordinary[(piece * len(self._ordinary)).astype(np.int64)]
-        inputs = np.where(chosen & (action < 0.8), self._mask, rows)
-        inputs = np.where(chosen & (action >= 0.8) & (action < 0.9), others, inputs)
-        targets = np.where(chosen, rows, -100)
-        return Batch(self._framed(inputs, None), self._framed(targets, -100))
-
-    def _framed(self, rows: NDArray[np.int64], fill: int | None) -> Tensor:
-        """The rows with [CLS] before them and [SEP] behind, or with `fill` there."""
-        parts = [rows]
-        if self.tokenizer.start is not None:
-            parts.insert(0, np.full((len(rows), 1), self.tokenizer.start if fill is None else fill))
-        if self.tokenizer.end is not None:
-            parts.append(np.full((len(rows), 1), self.tokenizer.end if fill is None else fill))
-        return torch.from_numpy(np.concatenate(parts, axis=1))
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _random_bits(seed: int, stream: int, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    key = _mixed(np.array([seed, stream], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-    start = _mixed(key[:1] ^ (key[1:] << np.uint64(1)))
-    return _mixed(start + numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _uniform(seed: int, stream: int, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Random numbers in [0, 1), each a function of the seed, the stream, and its own number."""
-    return (_random_bits(seed, stream, numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-# ----------------------------------------------------------------------------------------------------------- training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -780,7 +252,7 @@ def train(
     place = device_of(device)
     if str(place) == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
-    processes = _processes(place)
+    processes = processes_of(place)
     with contextlib.ExitStack() as stack:
         was_training = module.training
         stack.callback(module.train, was_training)
@@ -813,83 +285,6 @@ def train(
         run.finish(bar, interrupt, callbacks, before_step)
         processes.total([0.0], place)  # none leaves before all are here: the first one may be host to the others
     return run.history
-
-
-@dataclasses.dataclass(frozen=True)
-class _Processes:
-    """Which of how many processes this is."""
-
-    rank: int = 0
-    count: int = 1
-
-    def total(self, values: list[float], device: torch.device) -> list[float]:
-        """The sums over all processes."""
-        if self.count == 1:
-            return values
-        # NCCL adds up what lies on the GPU only.
-        where = device if dist.get_backend() == "nccl" else torch.device("cpu")
-        tensor = torch.tensor(values, dtype=torch.float64, device=where)
-        dist.all_reduce(tensor)
-        found: list[float] = tensor.tolist()
-        return found
-
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the first one's tensors."""
-        if self.count > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, 0)
-
-
-def device_of(name: str | torch.device) -> torch.device:
-    """A device of torch's; ValueError if there is none of this name, or none that torch sees here."""
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device must be one of torch's, such as 'cpu' or 'cuda', not {str(name)!r}") from None
-    there = device.type == "cpu"
-    if device.type == "cuda":
-        there = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    elif device.type == "mps":
-        there = torch.backends.mps.is_available()
-    elif not there and device.type != "meta":
-        with contextlib.suppress(Exception):  # torch without the device's part raises this or that
-            torch.empty(0, device=device)
-            there = True
-    if not there:
-        raise ValueError(f"device={str(name)!r}, and torch sees no such device here")
-    return device
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes and shows something, of those that train together."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank() == 0
-    return os.environ.get("RANK", "0") == "0"
-
-
-def process_count() -> int:
-    """How many processes train together."""
-    if not dist.is_available():
-        return 1
-    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _processes(device: torch.device) -> _Processes:
-    """The processes that train together: those of the caller's group, or those that torchrun has begun, or this one."""
-    if not dist.is_available() or (not dist.is_initialized() and process_count() < 2):
-        return _Processes()
-    if not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        # It stays: another one would find its forerunner's addresses in the store of torchrun, and wait for them.
-        atexit.register(_leave)
-    return _Processes(dist.get_rank(), dist.get_world_size())
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 class _Interrupt:
@@ -947,7 +342,7 @@ class _Run:
         loss: Loss,
         schedule: Schedule,
         device: torch.device,
-        processes: _Processes,
+        processes: Processes,
         folder: Path | None,
         resume: bool,
         options: dict[str, Any],
@@ -1038,7 +433,7 @@ class _Run:
         for i in range(schedule.accumulate):
             number = (self.step * schedule.accumulate + i) * processes.count + processes.rank
             batch = _moved(self.batches(number * schedule.batch_size, schedule.batch_size), self.device)
-            bits = _random_bits(schedule.seed, 4, np.array([number * schedule.batch_size]))
+            bits = random_bits(schedule.seed, 4, np.array([number * schedule.batch_size]))
             torch.manual_seed(int(bits[0] >> np.uint64(1)))
             with contextlib.ExitStack() as stack:
                 if processes.count > 1 and i < schedule.accumulate - 1:
@@ -1290,13 +685,6 @@ class _Run:
                     f"its progress {stored!r} with evaluations after steps {steps} is not that of a training of "
                     f"{self.schedule.steps} steps"
                 )
-
-
-def pays_bf16(device: torch.device) -> bool:
-    """Whether bf16 is taken where nobody has asked: on hardware with units for its products, see `Schedule`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
