@@ -19,7 +19,7 @@ SOURCES = ROOT / "csrc"
 # Upstream first. A module may import those of earlier rows, and its own row's.
 FLOW = [
     ["_core", "_tokens"],
-    ["checks", "runtime", "files"],
+    ["checks", "runtime", "files", "tables"],
     ["attention"],
     ["quantization"],
     ["fasttext_format"],
@@ -27,6 +27,7 @@ FLOW = [
     ["vectors", "counts"],
     ["models", "evaluate", "phrases"],
     ["contextual"],
+    ["loading"],
     ["demo"],
     ["cli"],
     ["__main__"],

@@ -398,7 +398,7 @@ def test_counts_tell_the_model_how_they_were_made(text: Path, tmp_path: Path) ->
     assert {**firth.load(model).options, "threads": None} == expected.options
     for option in (["--window", 3], ["--side", "left"], ["--weighting", "flat"], ["--tokenizer", "words"]):
         refused(run(*common, *option), 2, f"{option[0]} was settled when the counts in {counts} were made")
-    found = firth.Cooccurrences.open(counts)
+    found = firth.load(counts)
     firth.Cooccurrences(found.csr, found.vocabulary).save(tmp_path / "unknown")
     assert run("train", "glove", tmp_path / "unknown", "-o", output, "-q", "--save-model", model).output == ""
     assert firth.load(model).options["window"] == 10
@@ -623,7 +623,7 @@ def test_count_writes_the_librarys_counts(text: Path, tmp_path: Path) -> None:
     assert result.stdout == ""
     corpus = firth.Corpus.from_file(text, max_size=15)
     expected = firth.count_cooccurrences(corpus, **options)  # type: ignore[arg-type]
-    found = firth.Cooccurrences.open(output)
+    found = firth.load(output)
     assert same_counts(found, expected)
     assert (found.window, found.side, found.weighting) == (3, "left", "dynamic")
     assert same_counts(firth.Cooccurrences.from_glove(records, corpus.vocabulary), expected)
@@ -635,9 +635,7 @@ def test_count_writes_the_librarys_counts(text: Path, tmp_path: Path) -> None:
 
 def test_count_has_the_librarys_defaults(text: Path, tmp_path: Path) -> None:
     assert run("count", text, "-o", tmp_path / "o", "-q").output == ""
-    assert same_counts(
-        firth.Cooccurrences.open(tmp_path / "o"), firth.count_cooccurrences(firth.Corpus.from_file(text))
-    )
+    assert same_counts(firth.load(tmp_path / "o"), firth.count_cooccurrences(firth.Corpus.from_file(text)))
 
 
 def test_count_for_glove_alone(text: Path, tmp_path: Path) -> None:
@@ -680,7 +678,7 @@ def test_count_takes_a_saved_corpus_and_neither_counts_nor_vectors(text: Path, t
     corpus = firth.Corpus.from_file(text)
     corpus.save(tmp_path / "corpus")
     assert run("count", tmp_path / "corpus", "-o", tmp_path / "counts", "-q").output == ""
-    assert same_counts(firth.Cooccurrences.open(tmp_path / "counts"), firth.count_cooccurrences(corpus))
+    assert same_counts(firth.load(tmp_path / "counts"), firth.count_cooccurrences(corpus))
     more = ["-o", tmp_path / "o"]
     refused(run("count", tmp_path / "corpus", *more, "--min-count", 2), 2, "--min-count was settled when the corpus")
     refused(run("count", tmp_path / "counts", *more), 1, "holds counts, not text: firth count takes the text")
@@ -777,8 +775,8 @@ def test_phrases_writes_the_librarys_corpus_and_phrases(places: Path, tmp_path: 
     corpus = firth.Corpus.from_file(places, min_count=1)
     learner = firth.Phrases(min_count=7, threshold=0.6, connectors={"of", "the"}, delimiter="+", passes=2).fit(corpus)
     expected = learner.apply(corpus, min_count=40, max_size=30)
-    assert same_corpus(firth.Corpus.open(output), expected)
-    assert list(firth.Phrases.open(kept)) == list(learner)
+    assert same_corpus(firth.load(output), expected)
+    assert list(firth.load(kept)) == list(learner)
     assert {"new+york+times", "los+angeles", "bank+of+america"} <= set(expected.vocabulary)
     lines = [line.split() for line in result.stdout.splitlines()]
     assert len(lines) == 3
@@ -794,10 +792,10 @@ def test_phrases_has_the_librarys_defaults(places: Path, tmp_path: Path) -> None
     assert run("phrases", places, "-o", tmp_path / "o", "-q").output == ""
     corpus = firth.Corpus.from_file(places, min_count=1)
     expected = firth.Phrases().fit(corpus).apply(corpus, min_count=5)
-    assert same_corpus(firth.Corpus.open(tmp_path / "o"), expected)
+    assert same_corpus(firth.load(tmp_path / "o"), expected)
     assert run("phrases", places, "-o", tmp_path / "p", "-q", "--scoring", "word2phrase").output == ""
     expected = firth.Phrases(scoring="word2phrase").fit(corpus).apply(corpus, min_count=5)
-    assert same_corpus(firth.Corpus.open(tmp_path / "p"), expected)
+    assert same_corpus(firth.load(tmp_path / "p"), expected)
     none = run("phrases", places, "-o", tmp_path / "p", "--threshold", 1)
     assert none.stdout == ""
     assert "with 0 phrases" in none.stderr
@@ -817,7 +815,7 @@ def test_phrases_takes_a_saved_corpus_and_neither_counts_nor_vectors(places: Pat
     # Rare words are left out at the end, of a saved corpus too.
     assert run("phrases", tmp_path / "corpus", "-o", tmp_path / "o", "-q", "--min-count", 45).output == ""
     expected = firth.Phrases().fit(corpus).apply(corpus, min_count=45)
-    assert same_corpus(firth.Corpus.open(tmp_path / "o"), expected)
+    assert same_corpus(firth.load(tmp_path / "o"), expected)
     more = ["-o", tmp_path / "none"]
     refused(run("phrases", tmp_path / "corpus", *more, "--tokenizer", "words"), 2, "--tokenizer was settled")
     firth.count_cooccurrences(corpus).save(tmp_path / "counts")

@@ -141,7 +141,7 @@ def test_save_open_and_glove_s_files(tmp_path):
     _, corpus = random_corpus([300, 20])
     found = firth.count_cooccurrences(corpus, window=4, side="left", weighting="dynamic")
     found.save(tmp_path / "counts")
-    opened = counts.Cooccurrences.open(tmp_path / "counts")
+    opened = firth.load(tmp_path / "counts")
     assert same(opened, found)
     assert isinstance(opened.csr.data, np.memmap)
     assert (opened.window, opened.side, opened.weighting) == (4, "left", "dynamic")
@@ -210,15 +210,12 @@ def test_files_that_are_no_counts(tmp_path):
     np.array([(1, 51, 1.0)], "<i4,<i4,<f8").tofile(tmp_path / "beyond")
     with pytest.raises(ValueError, match="record 1 names word 51 of a vocabulary of 50"):
         counts.Cooccurrences.from_glove(tmp_path / "beyond", corpus.vocabulary)
-    corpus.save(tmp_path / "corpus")
-    with pytest.raises(ValueError, match="firth corpus, not a firth counts"):
-        counts.Cooccurrences.open(tmp_path / "corpus")
     firth.count_cooccurrences(corpus).save(tmp_path / "counts")
     tensors, metadata = files.read_tensors(tmp_path / "counts")
     for name in tensors:
         files.write_tensors(tmp_path / "cut", {k: v for k, v in tensors.items() if k != name}, metadata)
         with pytest.raises(ValueError, match="cut"):
-            counts.Cooccurrences.open(tmp_path / "cut")
+            firth.load(tmp_path / "cut")
     falling = tensors["indptr"].copy()
     falling[5] = falling[-1]
     for change in (
@@ -230,7 +227,7 @@ def test_files_that_are_no_counts(tmp_path):
     ):
         files.write_tensors(tmp_path / "wrong", {**tensors, **change}, metadata)
         with pytest.raises(ValueError, match=r"wrong is a damaged .* do not fit together"):
-            counts.Cooccurrences.open(tmp_path / "wrong")
+            firth.load(tmp_path / "wrong")
 
 
 @pytest.mark.parametrize(

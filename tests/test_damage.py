@@ -104,7 +104,7 @@ def use_fasttext_classifier(path: Path) -> None:
 
 
 def use_corpus(path: Path) -> None:
-    corpus = Corpus.open(path)
+    corpus = firth.load(path)
     try:
         assert sum(map(len, corpus)) <= corpus.n_tokens
     except ValueError as error:  # numbers are looked at where they are met
@@ -112,7 +112,7 @@ def use_corpus(path: Path) -> None:
 
 
 def use_counts(path: Path) -> None:
-    counts = firth.Cooccurrences.open(path)
+    counts = firth.load(path)
     try:
         counts.pmi()
     except ValueError as error:  # as above
@@ -120,7 +120,7 @@ def use_counts(path: Path) -> None:
 
 
 def use_phrases(path: Path) -> None:
-    Phrases.open(path).merge(DOCUMENTS[0])
+    firth.load(path).merge(DOCUMENTS[0])
 
 
 def use_records(path: Path) -> None:

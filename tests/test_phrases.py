@@ -250,12 +250,12 @@ def test_a_corpus_saved_before_and_after(tmp_path):
     corpus = corpus_of(documents)
     corpus.save(tmp_path / "corpus")
     phrases = firth.Phrases(passes=2)
-    opened = firth.Corpus.open(tmp_path / "corpus")
+    opened = firth.load(tmp_path / "corpus")
     merged = phrases.fit(opened).apply(opened)
     assert same(merged, firth.Phrases(passes=2).fit(corpus).apply(corpus))
     assert merged.ids.flags.owndata
     merged.save(tmp_path / "merged")
-    again = firth.Corpus.open(tmp_path / "merged")
+    again = firth.load(tmp_path / "merged")
     assert same(again, merged)
     assert again.report == merged.report
     firth.Word2Vec(vector_size=4, epochs=1, threads=1).fit(again)
@@ -293,7 +293,7 @@ def test_no_phrases_at_all(tmp_path):
     assert same(phrases.apply(corpus), corpus)
     assert phrases.merge(["a", "b"]) == ["a", "b"]
     phrases.save(tmp_path / "none")
-    assert list(firth.Phrases.open(tmp_path / "none")) == []
+    assert list(firth.load(tmp_path / "none")) == []
 
 
 # ---- files
@@ -303,20 +303,15 @@ def test_save_and_open(tmp_path):
     corpus = corpus_of(planted())
     phrases = firth.Phrases(passes=2, connectors={"of", "the"}, threshold=0.4, delimiter="·", min_count=4).fit(corpus)
     phrases.save(tmp_path / "phrases")
-    opened = firth.Phrases.open(tmp_path / "phrases")
+    opened = firth.load(tmp_path / "phrases")
     options = ("min_count", "threshold", "scoring", "delimiter", "connectors", "passes")
     assert [getattr(opened, name) for name in options] == [getattr(phrases, name) for name in options]
     assert opened._found == phrases._found
     assert same(opened.apply(corpus), phrases.apply(corpus))
     text = ["the", "house", "of", "the", "dead", "in", "new", "york", "times"]
     assert opened.merge(text) == phrases.merge(text) == ["the", "house·of·the·dead", "in", "new·york·times"]
-    with pytest.raises(ValueError, match="firth phrases, not a firth corpus"):
-        firth.Corpus.open(tmp_path / "phrases")
-    corpus.save(tmp_path / "corpus")
-    with pytest.raises(ValueError, match="firth corpus, not a firth phrases"):
-        firth.Phrases.open(tmp_path / "corpus")
     with pytest.raises(FileNotFoundError):
-        firth.Phrases.open(tmp_path / "missing")
+        firth.load(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
@@ -343,7 +338,7 @@ def test_damaged_files(tmp_path, name, change):
         tensors[name] = np.ascontiguousarray(change(tensors[name]))
     files.write_tensors(path, tensors, metadata)
     with pytest.raises(ValueError, match="damaged"):
-        firth.Phrases.open(path)
+        firth.load(path)
 
 
 def test_a_file_without_a_pass(tmp_path):
@@ -352,7 +347,7 @@ def test_a_file_without_a_pass(tmp_path):
     tensors, metadata = files.read_tensors(path)
     files.write_tensors(path, tensors | {"pass_offsets": np.zeros(1, np.int64)}, metadata)
     with pytest.raises(ValueError, match="there is no pass"):
-        firth.Phrases.open(path)
+        firth.load(path)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +361,7 @@ def test_damaged_options(tmp_path, options):
     assert json.dumps(metadata["options"])
     files.write_tensors(path, tensors, metadata)
     with pytest.raises(ValueError, match="damaged"):
-        firth.Phrases.open(path)
+        firth.load(path)
 
 
 # ---- what is refused
@@ -437,7 +432,7 @@ def test_a_damaged_corpus_is_refused_and_changes_nothing(tmp_path):
     tensors, metadata = files.read_tensors(tmp_path / "corpus")
     tensors["ids"][7] = 10_000
     files.write_tensors(tmp_path / "corpus", tensors, metadata)
-    damaged = firth.Corpus.open(tmp_path / "corpus")
+    damaged = firth.load(tmp_path / "corpus")
     for use in (phrases.fit, phrases.apply):
         with pytest.raises(ValueError, match="10000 is not"):
             use(damaged)

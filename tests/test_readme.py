@@ -162,7 +162,7 @@ def test_examples_run(folder: Path) -> None:
     names = run((block for block in blocks() if block.section != CONTEXTUAL and not left_out(block)), folder)
     phrases = {"new_york", "house_of_representatives", "covid_19_pandemic"}
     assert phrases <= set(names["corpus"].vocabulary.words)
-    assert "new_york" in firth.Phrases.open("enwiki.phrases").scores
+    assert "new_york" in firth.load("enwiki.phrases").scores
     np.testing.assert_allclose(names["weights"].sum(-1), 1, rtol=1e-5)
 
 

@@ -576,3 +576,14 @@ def test_without_gensim_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gensim.models", None)
     with pytest.raises(ImportError, match="pip install gensim"):
         small_vectors().to_gensim()
+
+
+def test_a_table_for_notebooks():
+    vectors = Vectors(["<b>", *(f"w{i}" for i in range(20))], np.arange(21 * 12).reshape(21, 12), range(5000, 5021))
+    table = vectors._repr_html_()
+    assert "<caption>Vectors(21 words, vector_size=12)</caption>" in table
+    assert "<td>&lt;b&gt;</td><td>5,000</td><td>0.000</td><td>1.000</td>" in table
+    assert table.count("<tr>") == 11
+    assert "9.000" in table
+    assert ">10.000" not in table
+    assert "<th>word</th><th>0</th>" in Vectors(["a"], [[1.0]])._repr_html_()

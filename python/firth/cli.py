@@ -36,10 +36,11 @@ from firth import fasttext_format, files, formats
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.demo import OUTPUT, counted
+from firth.loading import load_vectors
 from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
 from firth.phrases import Phrases, Scoring
-from firth.vectors import Method, Vectors, load_vectors
+from firth.vectors import Method, Vectors
 
 T = TypeVar("T")
 
@@ -630,7 +631,7 @@ def _saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Sequ
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             made = f"the corpus {path} was made" if kind is Corpus else f"the counts in {path} were made"
             raise click.UsageError(f"{_flag(name)} was settled when {made}")
-    return cast("T", kind.open(path))
+    return cast("T", firth.load(path))
 
 
 def _saved_kind(path: str) -> type[Corpus] | type[Cooccurrences] | None:
@@ -694,7 +695,7 @@ def _counting_options() -> _Parameters:
 @_taking(
     [
         _INPUTS,
-        click.option("-o", "--output", type=_OUTPUT, help="Counts, for firth train and firth.Cooccurrences.open."),
+        click.option("-o", "--output", type=_OUTPUT, help="Counts, for firth train and firth.load."),
         click.option("--glove", type=_OUTPUT, metavar="FILE", help="Counts as records of GloVe's programs."),
         click.option(
             "--glove-vocab",
@@ -1072,7 +1073,7 @@ def quantize(
         click.option(
             "-o", "--output", type=_OUTPUT, required=True, help="The corpus with its phrases, for firth train."
         ),
-        click.option("--save-phrases", type=_OUTPUT, metavar="FILE", help="Also keep them for firth.Phrases.open."),
+        click.option("--save-phrases", type=_OUTPUT, metavar="FILE", help="Also keep them for firth.load."),
         *_reading_options(),
         click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Make no phrases that are rarer."),
         click.option(

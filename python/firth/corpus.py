@@ -24,7 +24,7 @@ from firth.files import (
     name_of,
     open_binary,
     pack_words,
-    read_own,
+    reader,
     text_start,
     unpack_words,
     write_own,
@@ -170,7 +170,7 @@ def _integers(name: str, values: ArrayLike, dtype: type[np.int32] | type[np.int6
 class Corpus:
     """Documents as ids of the words of a vocabulary, end to end in one array.
 
-    Made by `from_file`, `from_iterable` or `open`, or from ids at hand:
+    Made by `from_file` or `from_iterable`, opened by `firth.load`, or made from ids at hand:
 
     Parameters
     ----------
@@ -374,6 +374,10 @@ class Corpus:
     def save(self, path: PathLike) -> None:
         """Write the corpus as one safetensors file; it appears whole or not at all.
 
+        `firth.load` opens it: ids and offsets stay in the file and are mapped. So that opening takes no longer for more
+        text, single ids and offsets are not checked then. Damage among them raises ValueError where it is met: a
+        document when it is asked for, the whole corpus before a model's `fit` begins.
+
         Raises
         ------
         OSError
@@ -386,44 +390,6 @@ class Corpus:
             "offsets": self.offsets,
         }
         write_own(path, "corpus", tensors, {"report": dataclasses.asdict(self.report)})
-
-    @staticmethod
-    def open(path: PathLike) -> Corpus:
-        """Open a saved corpus; its ids and offsets stay in the file and are mapped.
-
-        Raises
-        ------
-        OSError
-            If there is no such file.
-        ValueError
-            If it is not a saved corpus, is damaged, or was written by a newer version.
-
-        Notes
-        -----
-        So that opening takes no longer for more text, single ids and offsets are not looked at here. Damage among them
-        raises ValueError where it is met: a document when it is asked for, the whole corpus before a model's `fit`
-        begins.
-        """
-        tensors, metadata = read_own(path, "corpus", mmap=True)
-        try:
-            ids, offsets, counts = tensors["ids"], tensors["offsets"], np.array(tensors["counts"])
-            report = CorpusReport(**metadata["report"])
-            word_offsets = tensors["word_offsets"]
-            if (np.diff(word_offsets) < 0).any() or (word_offsets[0], word_offsets[-1]) != (0, len(tensors["words"])):
-                raise ValueError("its words do not lie end to end")
-            vocabulary = Vocabulary(unpack_words(tensors), counts)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is a damaged corpus: {error}") from None
-        if (
-            [array.dtype.str for array in (ids, offsets)] != ["<i4", "<i8"]
-            or offsets.ndim != 1
-            or ids.ndim != 1
-            or (len(offsets) - 1, len(ids)) != (report.documents, report.tokens_kept)
-            or len(offsets) == 0
-            or (offsets[0], offsets[-1]) != (0, len(ids))
-        ):
-            raise ValueError(f"{path} is a damaged corpus: its arrays do not fit together")
-        return Corpus._of(vocabulary, ids, offsets, report)
 
     @staticmethod
     def estimate_memory(path: PathLike, *, tokenizer: str = "whitespace", threads: int | None = None) -> dict[str, int]:
@@ -453,6 +419,22 @@ class Corpus:
         """
         options = _Options(1, None, None, tokenizer, "replace", threads)
         return _estimate_memory(path, options)
+
+
+@reader("corpus")
+def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Corpus:
+    ids, offsets, report = tensors["ids"], tensors["offsets"], CorpusReport(**metadata["report"])
+    vocabulary = Vocabulary(unpack_words(tensors), np.array(tensors["counts"]))
+    if (
+        [array.dtype.str for array in (ids, offsets)] != ["<i4", "<i8"]
+        or offsets.ndim != 1
+        or ids.ndim != 1
+        or (len(offsets) - 1, len(ids)) != (report.documents, report.tokens_kept)
+        or len(offsets) == 0
+        or (offsets[0], offsets[-1]) != (0, len(ids))
+    ):
+        raise ValueError("its arrays do not fit together")
+    return Corpus._of(vocabulary, ids, offsets, report)
 
 
 @dataclasses.dataclass(frozen=True)

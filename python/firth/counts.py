@@ -150,6 +150,8 @@ class Cooccurrences:
     def save(self, path: files.PathLike) -> None:
         """Write the matrix and the vocabulary as one safetensors file; it appears whole or not at all.
 
+        `firth.load` opens it; the numbers stay in the file and are mapped.
+
         Raises
         ------
         OSError
@@ -164,35 +166,6 @@ class Cooccurrences:
         }
         options = {"window": self.window, "side": self.side, "weighting": self.weighting}
         files.write_own(path, "counts", tensors, {"options": options})
-
-    @staticmethod
-    def open(path: files.PathLike) -> Cooccurrences:
-        """Open a saved matrix; its numbers stay in the file and are mapped.
-
-        Raises
-        ------
-        OSError
-            If there is no such file.
-        ValueError
-            If it is not a saved co-occurrence matrix, is damaged, or was written by a newer version.
-        """
-        tensors, metadata = files.read_own(path, "counts", mmap=True)
-        try:
-            vocabulary = Vocabulary(files.unpack_words(tensors), np.array(tensors["counts"]))
-            data, indices, indptr = tensors["data"], tensors["indices"], tensors["indptr"]
-            options = metadata["options"]
-            if not (
-                data.ndim == indices.ndim == indptr.ndim == 1
-                and indices.dtype in (np.int32, np.int64)
-                and len(indptr) == len(vocabulary) + 1
-                and indptr[0] == 0
-                and (np.diff(indptr) >= 0).all()
-                and indptr[-1] == len(data) == len(indices)
-            ):
-                raise ValueError("its parts do not fit together")
-            return Cooccurrences(_csr(data, indices, indptr), vocabulary, **options)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is a damaged co-occurrence matrix: {error}") from None
 
     def to_glove(self, path: files.PathLike, vocabulary: files.PathLike | None = None) -> None:
         """Write the matrix as GloVe's programs do: records of two int32, counted from 1, and a float64.
@@ -262,6 +235,22 @@ class Cooccurrences:
         csr = sparse.csr_array(sparse.coo_array((records["value"].astype(np.float32), pairs), shape=(n, n)))
         csr.sort_indices()
         return Cooccurrences(csr, vocabulary)
+
+
+@files.reader("counts")
+def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Cooccurrences:
+    vocabulary = Vocabulary(files.unpack_words(tensors), np.array(tensors["counts"]))
+    data, indices, indptr = tensors["data"], tensors["indices"], tensors["indptr"]
+    if not (
+        data.ndim == indices.ndim == indptr.ndim == 1
+        and indices.dtype in (np.int32, np.int64)
+        and len(indptr) == len(vocabulary) + 1
+        and indptr[0] == 0
+        and (np.diff(indptr) >= 0).all()
+        and indptr[-1] == len(data) == len(indices)
+    ):
+        raise ValueError("its arrays do not fit together")
+    return Cooccurrences(_csr(data, indices, indptr), vocabulary, **metadata["options"])
 
 
 def check_glove_words(words: list[str]) -> None:

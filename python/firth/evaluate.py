@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firth import files
-from firth.vectors import Method, Vectors, check_method, unit_rows
+from firth.checks import one_of
+from firth.vectors import Method, Vectors, unit_rows
 
 _BATCH = 1 << 24  # cosines held at once by 3CosMul
 
@@ -185,7 +186,7 @@ def analogies(
     -----
     a, b and c are never answers. A question with an unknown word counts as asked, not as found.
     """
-    check_method(method)
+    one_of("method", method, get_args(Method))
     known = vectors._restricted(restrict_vocab)
     spellings = _Spellings(vectors, lower, known)
     if not isinstance(questions, Mapping | str | os.PathLike):

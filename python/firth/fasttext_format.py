@@ -295,6 +295,14 @@ def parse(data: bytes | mmap.mmap, name: str) -> FastTextFile:
     return _read(_Source(name, data))
 
 
+def is_classifier(path: files.PathLike) -> bool:
+    """Whether a file that begins with fastText's magic number says that it holds a classifier."""
+    with files.open_binary(path) as file:
+        head = file.read(8 + _ARGUMENTS.size)
+    number = head[8 + 4 * _FIELDS.index("model") :][:4]
+    return number == struct.pack("<i", 1 + get_args(Kind).index("supervised"))
+
+
 def decoded(path: files.PathLike, model: FastTextFile, *, stacklevel: int) -> tuple[list[str], list[str]]:
     """A file's words and labels as text. What is not UTF-8 has its bytes written out, and a warning says so."""
     raw = model.words + model.labels

@@ -20,12 +20,13 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 PathLike = str | os.PathLike[str]
+F = TypeVar("F", bound=Callable[..., Any])
 
 VERSION = 1  # of firth's own files; the next one must read this one
 
@@ -343,10 +344,7 @@ def not_text(head: bytes) -> str:
         if head.startswith(mark):
             return f"{encoding}; convert it: iconv -f {encoding} -t UTF-8"
     if head[4:9] == b"\0\0\0\0{":  # the length of a JSON header, below 2^32, and the header
-        return (
-            "a safetensors file, not a text: a saved corpus is read by Corpus.open, a model by firth.load, vectors by "
-            "firth.load_vectors"
-        )
+        return "a safetensors file, not a text: firth.load opens what firth has saved, firth.load_vectors any vectors"
     if _compression(head):  # still: one layer is off by now
         return "compressed twice; decompress it once"
     for magic, known in _KNOWN.items():
@@ -576,16 +574,66 @@ def read_own(path: PathLike, kind: str, *, mmap: bool = False) -> tuple[dict[str
         If the file is damaged, is of another kind, or was written by a newer firth.
     """
     tensors, metadata = read_tensors(path, mmap=mmap)
-    found = metadata.get("format")
-    if found != f"firth {kind}":
-        if isinstance(found, str) and found.startswith("firth "):
-            raise ValueError(f"{path} is a {found}, not a firth {kind}")
+    found = own_kind(metadata)
+    if found != kind:
+        if found:
+            raise ValueError(f"{path} is a firth {found}, not a firth {kind}")
         raise ValueError(f"{path} is not a firth {kind}: firth did not write this file")
     if metadata.get("version") != VERSION:
         raise ValueError(
             f"{path} has version {metadata.get('version')} of the firth {kind} format; this firth reads {VERSION}"
         )
     return tensors, metadata
+
+
+def own_kind(metadata: Mapping[str, Any]) -> str:
+    """What kind of file of firth's has these metadata; empty if firth did not write it."""
+    found = metadata.get("format")
+    return found.removeprefix("firth ") if isinstance(found, str) and found.startswith("firth ") else ""
+
+
+# By the kind of file: makes the object that was saved from the file's tensors, which are mapped, and its metadata.
+_READERS: dict[str, Callable[[dict[str, NDArray[Any]], dict[str, Any]], Any]] = {}
+
+
+def reader(kind: str) -> Callable[[F], F]:
+    """Declare the function that makes what `write_own` has written under this kind; `load_own` calls it."""
+
+    def register(function: F) -> F:
+        _READERS[kind] = function
+        return function
+
+    return register
+
+
+def load_own(path: PathLike) -> Any:
+    """Open one of firth's own files as the object that was saved.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, holds nothing that can be opened alone, or was written by a newer firth.
+    """
+    kind = own_kind(read_tensors(path, mmap=True)[1])
+    if kind not in _READERS:
+        raise ValueError(f"{path} is a firth {kind}, which cannot be opened by itself")
+    tensors, metadata = read_own(path, kind, mmap=True)
+    with reading(path, f"{kind} file"):
+        return _READERS[kind](tensors, metadata)
+
+
+@contextlib.contextmanager
+def reading(path: PathLike, what: str) -> Iterator[None]:
+    """Turn every error about what a file holds into one ValueError that names the file; `what` says what it should be.
+
+    The one guard against damage behind the container: readers take parts by name, check their shapes and pass options
+    to constructors, each of which raises errors of its own.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        problem = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is a damaged {what}, or one of another version of firth: {problem}") from None
 
 
 def _read_tensor(

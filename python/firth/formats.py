@@ -159,7 +159,7 @@ def _guess(head: bytes) -> str:
     if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5":
         return "; it looks like a pickle, which firth never opens: save it with its own library as word2vec text"
     problem = files.not_text(head)
-    return f"; it is {problem}" if problem else ""
+    return f"; it is {problem}" if problem else "; it looks like text, which firth.Corpus.from_file reads"
 
 
 # ---- telling formats apart
@@ -481,31 +481,23 @@ def _read_safetensors(request: Request) -> Table:
     name = next((name for name in ("matrix", "vectors") if name in tensors), None)
     if name is None or "words" not in tensors or "word_offsets" not in tensors:
         held = ", ".join(sorted(tensors)) or "nothing"
-        kind = metadata.get("format")
-        if isinstance(kind, str) and kind.startswith("firth ") and kind != "firth vectors":
-            what = f"a saved {metadata['model']}" if "model" in metadata else f"a file of {kind}"
-            raise ValueError(f"{path} holds no word vectors: it is {what}, and holds {held}")
+        kind = files.own_kind(metadata)
+        if kind not in ("", "vectors"):
+            what = f"a saved {metadata['model']}" if "model" in metadata else f"a firth {kind}"
+            raise ValueError(f"{path} holds no word vectors: it is {what}, and holds {held}. firth.load opens it")
         raise ValueError(f"{path} holds no word vectors: it should hold matrix (or vectors), words and word_offsets, "
                          f"and holds {held}")  # fmt: skip
     matrix: NDArray[Any] = tensors[name]
-    words = _unpacked(path, tensors)
-    if matrix.ndim != 2 or len(matrix) != len(words):
-        raise ValueError(f"{path}: {name} of shape {matrix.shape} does not fit {len(words)} words")
-    if len(set(words)) < len(words):
-        word, n = Counter(words).most_common(1)[0]
-        raise ValueError(f"{path} is damaged: it holds the word {word!r} {n} times")
+    with files.reading(path, "file of vectors"):
+        words = files.unpack_words(tensors)
+        if matrix.ndim != 2 or len(matrix) != len(words):
+            raise ValueError(f"{name} of shape {matrix.shape} does not fit {len(words)} words")
+        if len(set(words)) < len(words):
+            word, n = Counter(words).most_common(1)[0]
+            raise ValueError(f"it holds the word {word!r} {n} times")
     if request.limit is not None:
         words, matrix = words[: request.limit], matrix[: request.limit]
     return words, matrix if matrix.dtype == np.float32 else matrix.astype(np.float32)
-
-
-def _unpacked(path: str, tensors: dict[str, NDArray[Any]]) -> list[str]:
-    try:
-        return files.unpack_words(tensors)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: words are not UTF-8: {error}") from None
-    except TypeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _write_safetensors(path: files.PathLike, words: list[str], matrix: Matrix) -> None:

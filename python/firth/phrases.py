@@ -367,7 +367,7 @@ class Phrases:
         return merged
 
     def save(self, path: files.PathLike) -> None:
-        """Write the phrases as one safetensors file; it appears whole or not at all.
+        """Write the phrases as one safetensors file, which `firth.load` opens; it appears whole or not at all.
 
         Raises
         ------
@@ -387,40 +387,28 @@ class Phrases:
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
         files.write_own(path, "phrases", tensors, {"options": {**options, "connectors": sorted(self.connectors)}})
 
-    @staticmethod
-    def open(path: files.PathLike) -> Phrases:
-        """Open saved phrases.
 
-        Raises
-        ------
-        OSError
-            If there is no such file.
-        ValueError
-            If it does not hold saved phrases, is damaged, or was written by a newer version.
-        """
-        tensors, metadata = files.read_own(path, "phrases")
-        try:
-            phrases = Phrases(**metadata["options"])
-            words = files.unpack_words(tensors)
-            ends, pass_ends = tensors["phrase_offsets"].tolist(), tensors["pass_offsets"].tolist()
-            scores, counts = tensors["scores"].tolist(), tensors["counts"].tolist()
-            for one, n in ((ends, len(words)), (pass_ends, len(scores))):
-                if (one[0], one[-1]) != (0, n) or one != sorted(one):
-                    raise ValueError("its parts do not fit together")
-            found = []
-            for (a, b), score, count in zip(itertools.pairwise(ends), scores, counts, strict=True):
-                parts = tuple(words[a:b])
-                # Else a phrase might begin with another one, and the shorter one hide it.
-                if [word in phrases.connectors for word in parts] != [False, *[True] * (len(parts) - 2), False]:
-                    raise ValueError(f"{parts} is no phrase of these connectors")
-                found.append(Phrase(phrases.delimiter.join(parts), parts, score, count))
-            by_pass = [found[a:b] for a, b in itertools.pairwise(pass_ends)]
-            if not by_pass:
-                raise ValueError("there is no pass")
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds damaged phrases: {error}") from None
-        phrases._set(_found=by_pass, _tables=list(map(_table, by_pass)))
-        return phrases
+@files.reader("phrases")
+def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Phrases:
+    phrases = Phrases(**metadata["options"])
+    words = files.unpack_words(tensors)
+    ends, pass_ends = tensors["phrase_offsets"].tolist(), tensors["pass_offsets"].tolist()
+    scores, counts = tensors["scores"].tolist(), tensors["counts"].tolist()
+    for one, n in ((ends, len(words)), (pass_ends, len(scores))):
+        if (one[0], one[-1]) != (0, n) or one != sorted(one):
+            raise ValueError("its arrays do not fit together")
+    found = []
+    for (a, b), score, count in zip(itertools.pairwise(ends), scores, counts, strict=True):
+        parts = tuple(words[a:b])
+        # Else a phrase might begin with another one, and the shorter one hide it.
+        if [word in phrases.connectors for word in parts] != [False, *[True] * (len(parts) - 2), False]:
+            raise ValueError(f"{parts} is not a phrase with these connectors")
+        found.append(Phrase(phrases.delimiter.join(parts), parts, score, count))
+    by_pass = [found[a:b] for a, b in itertools.pairwise(pass_ends)]
+    if not by_pass:
+        raise ValueError("there is no pass")
+    phrases._set(_found=by_pass, _tables=list(map(_table, by_pass)))
+    return phrases
 
 
 def _check(corpus: Corpus, threads: int | None) -> int:

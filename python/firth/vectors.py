@@ -1,4 +1,4 @@
-"""Words and their vectors: look-up, similarity, neighbours, analogies, directions."""
+"""Words and their vectors: look-up, similarity, neighbors, analogies, directions."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from firth import _core, files, formats
-from firth.checks import real_number, refuse_masked, whole_number
+from firth.checks import one_of, real_number, refuse_masked, whole_number
 from firth.corpus import Vocabulary
 from firth.runtime import default_threads
+from firth.tables import html_table
 
 Method = Literal["3cosadd", "3cosmul"]
 WordOrVector = str | NDArray[Any]
-Weighted = WordOrVector | tuple[WordOrVector, float]  # with what it weighs
+Weighted = WordOrVector | tuple[WordOrVector, float]  # with its weight
 
 _EPSILON = 0.001  # Levy & Goldberg (2014), equation 5
+_SHOWN = 10  # rows, and numbers of a row, in a notebook
 
 
 class Vectors:
     """Words, and a vector for each.
 
     Vectors are looked up by word, as in a dict: ``vectors["king"]`` is the word's vector, ``vectors[["king", "man"]]``
-    are two, ``"king" in vectors`` says whether there is one, and ``for word in vectors`` goes through the words. Row
+    are two, ``"king" in vectors`` is whether the word has one, and ``for word in vectors`` iterates over the words. Row
     numbers are for `matrix`, `words` and `index` only.
 
     Parameters
@@ -34,18 +36,18 @@ class Vectors:
     words
         The words, all different, usually the most frequent first.
     matrix
-        Shape (words, vector_size). Kept without a copy if it is float32 with contiguous rows (which may be padded).
+        Shape (words, vector_size). Not copied if it is float32 with contiguous rows (which may be padded).
     counts
-        How often each word occurs, (words,), if that is known.
+        How often each word occurs, (words,), if known.
 
     Attributes
     ----------
     words : list of str
     counts : ndarray or None
-        int64 (words,): how often each word occurs in the text that was trained on; None where not known. Files of
-        vectors do not hold them; `firth.load` reads those of a model.
+        int64 (words,): how often each word occurs in the training text; None if not known. Files of vectors do not
+        store them; saved models do.
     matrix : ndarray
-        float32, (words, vector_size), read-only: lengths are computed once. To change vectors, make new ones:
+        float32, (words, vector_size), read-only, because lengths are computed once. To change vectors, make new ones:
         ``Vectors(v.words, v.matrix - v.matrix.mean(0))``.
     index : dict
         Row of each word.
@@ -53,13 +55,13 @@ class Vectors:
     Raises
     ------
     TypeError
-        If a word is not a str, the matrix does not hold real numbers, or the counts are not whole.
+        If a word is not a str, the matrix does not hold real numbers, or the counts are not whole numbers.
     ValueError
         If a word occurs twice, the shapes do not fit, or a count is negative.
 
     Notes
     -----
-    A vector of length 0 has similarity 0 with everything. A row that is not finite is never found by a search.
+    A vector of length 0 has similarity 0 with everything. A search never returns a row that is not finite.
     """
 
     def __init__(self, words: Iterable[str], matrix: ArrayLike, counts: ArrayLike | None = None) -> None:
@@ -92,11 +94,19 @@ class Vectors:
         return isinstance(word, str) and word in self.index
 
     def __repr__(self) -> str:
-        return f"Vectors({len(self)} words, vector_size={self.vector_size})"
+        return f"{type(self).__name__}({len(self)} words, vector_size={self.vector_size})"
+
+    def _repr_html_(self) -> str:
+        """A table of the first words and the first numbers of their vectors, for notebooks."""
+        size = min(self.vector_size, _SHOWN)
+        cells = [[f"{number:.3f}" for number in row] for row in self.matrix[:_SHOWN, :size].tolist()]
+        counts = [[]] * len(cells) if self.counts is None else [[f"{n:,}"] for n in self.counts[:_SHOWN].tolist()]
+        rows = ([word, *count, *numbers] for word, count, numbers in zip(self.words, counts, cells, strict=False))
+        return html_table(repr(self), ["word", *["count"] * (self.counts is not None), *map(str, range(size))], rows)
 
     @property
     def vector_size(self) -> int:
-        """Numbers in a vector."""
+        """Dimensions of a vector."""
         return int(self.matrix.shape[1])
 
     def __getitem__(self, words: str | Sequence[str]) -> NDArray[np.float32]:
@@ -121,20 +131,7 @@ class Vectors:
     @overload
     def get(self, word: str, default: NDArray[np.float32]) -> NDArray[np.float32]: ...
     def get(self, word: str, default: NDArray[np.float32] | None = None) -> NDArray[np.float32] | None:
-        """Vector of a word, or something else if the word is unknown.
-
-        Parameters
-        ----------
-        word
-            Any word.
-        default
-            What to return for an unknown one.
-
-        Returns
-        -------
-        ndarray
-            float32 (vector_size,), or `default`.
-        """
+        """Vector of a word, float32 (vector_size,), or `default` for an unknown word."""
         try:
             return self._vector(word)
         except KeyError:
@@ -151,7 +148,7 @@ class Vectors:
         Returns
         -------
         float
-            Between -1 and 1; 0 if either vector has no length.
+            Between -1 and 1; 0 if either vector has length 0.
 
         Raises
         ------
@@ -163,45 +160,28 @@ class Vectors:
         return float(np.clip(self._unit(a) @ self._unit(b), -1, 1))
 
     def distance(self, a: WordOrVector, b: WordOrVector) -> float:
-        """Cosine distance of two words or vectors: 1 - `similarity`.
-
-        Parameters
-        ----------
-        a, b
-            Each a word, or a vector (vector_size,).
-
-        Returns
-        -------
-        float
-            Between 0 and 2.
-
-        Raises
-        ------
-        KeyError, ValueError
-            As from `similarity`.
-        """
+        """Cosine distance of two words or vectors, 1 - `similarity`: between 0 and 2. Its errors are the same."""
         return 1 - self.similarity(a, b)
 
     def search(
         self, queries: ArrayLike, topn: int = 10, *, restrict_vocab: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows nearest to vectors by cosine, exactly.
+        """Rows nearest to vectors by cosine: an exact search.
 
         Parameters
         ----------
         queries
             Shape (q, vector_size).
         topn
-            Rows for each query; as many as there are words, if that is fewer.
+            Rows for each query, at most the number of words.
         restrict_vocab
-            Look among the first so many words alone.
+            Search only the first so many words.
 
         Returns
         -------
         rows, scores
-            Each (q, topn), the nearest first, the lower row first among equals. A score is the same to the last bit
-            whatever the other queries and the number of threads. Where fewer than topn rows are finite, the rest is
-            -1 and NaN.
+            Each (q, topn), the nearest first, the lower row first among equals. The bits of a score depend neither on
+            the other queries nor on the number of threads. If fewer than topn rows are finite, the rest is -1 and NaN.
 
         Raises
         ------
@@ -236,7 +216,7 @@ class Vectors:
         Parameters
         ----------
         queries
-            Words, or an array (q, vector_size). A word is not its own neighbour.
+            Words, or an array (q, vector_size). A word is not its own neighbor.
         topn, restrict_vocab
             See `search`.
 
@@ -250,7 +230,7 @@ class Vectors:
         KeyError
             For an unknown word.
         TypeError, ValueError
-            As from `search`; a TypeError for one string in the place of a list of words.
+            As from `search`; a TypeError for one string instead of a list of words.
         """
         topn = whole_number("topn", topn)
         if isinstance(queries, str):
@@ -295,18 +275,18 @@ class Vectors:
         restrict_vocab: int | None = None,
         method: Method = "3cosadd",
     ) -> list[tuple[str, float]] | NDArray[np.float32]:
-        """Words nearest to what is positive and farthest from what is negative.
+        """Words nearest to the positive words and farthest from the negative ones.
 
         Parameters
         ----------
         positive, negative
-            A word, a vector, or several. Words given are not among the answers. Each may be a pair with its weight in
+            A word, a vector, or several. Given words are not among the answers. Each may be a pair with its weight in
             the mean of "3cosadd", such as ``[("war", 0.5), "peace"]``. The default weight is 1 for positive words and
-            -1 for negative ones. A weight that is given is used unchanged in both arguments, as in gensim.
+            -1 for negative ones. An explicit weight is used unchanged in both arguments, as in gensim.
         topn
-            How many words. None: the scores of all words, those given too, in the order of `words`.
+            How many words. None: the scores of all words, also the given ones, in the order of `words`.
         restrict_vocab
-            Look among the first so many words alone.
+            Search only the first so many words.
         method
             "3cosadd": the cosine with the mean of the unit vectors, negative ones subtracted (Mikolov et al. 2013c).
             "3cosmul": the product of the positive cosines over that of the negative ones, cosines shifted to [0, 1]
@@ -315,33 +295,33 @@ class Vectors:
         Returns
         -------
         list or ndarray
-            (word, score) pairs, the best first. With ``topn=None`` float32 (words,), or as many as `restrict_vocab`
-            says; NaN for a word whose vector is not finite.
+            (word, score) pairs, the best first. With ``topn=None`` float32 (words,), or (restrict_vocab,); NaN for a
+            word whose vector is not finite.
 
         Raises
         ------
         KeyError
             For an unknown word.
         TypeError
-            If topn, restrict_vocab or a weight is not a number of its kind.
+            If topn or restrict_vocab is not a whole number, or a weight is not a number.
         ValueError
-            If nothing is given, topn or restrict_vocab is negative, there is no such method, a vector has another
-            shape or is not finite, or there are weights with "3cosmul".
+            If no word is given, topn or restrict_vocab is negative, the method is unknown, a vector has another shape
+            or is not finite, or there are weights with "3cosmul".
         """
         if topn is not None:
             topn = whole_number("topn", topn)
-        check_method(method)
+        one_of("method", method, get_args(Method))
         items = [(one, 1.0) for one in _several(positive)] + [(one, -1.0) for one in _several(negative)]
         if not items:
             raise ValueError("most_similar needs at least one positive or negative word or vector")
         if method == "3cosmul" and any(isinstance(one, tuple) for one, _ in items):
-            raise ValueError("weights of words need method='3cosadd': the product of '3cosmul' has no place for them")
+            raise ValueError("weights of words need method='3cosadd': the product of '3cosmul' does not use them")
         pairs = [_weighted(one, weight) for one, weight in items]
         units = np.stack([self._unit(one) for one, _ in pairs])
         weights = np.array([weight for _, weight in pairs])
         given = {self.index[one] for one, _ in pairs if isinstance(one, str) and one in self.index}
         if method == "3cosadd":
-            # Lengths do not count, so weights of any size are scaled to at most 1.
+            # The length of the mean does not matter, so weights of any size are scaled to at most 1.
             weights /= np.abs(weights).max() or 1.0
             mean = (units * weights[:, None]).mean(0)[None]
             most = self._restricted(restrict_vocab) if topn is None else topn + len(given)
@@ -389,7 +369,7 @@ class Vectors:
         Parameters
         ----------
         a, b, c
-            The question's words, none of which is an answer.
+            The question's words, which are never an answer.
         topn, restrict_vocab, method
             See `most_similar`.
 
@@ -433,17 +413,7 @@ class Vectors:
         return words[int(np.argmin(units @ units.mean(0)))]
 
     def rank(self, a: str, b: str) -> int:
-        """Place of b among a's neighbours.
-
-        Parameters
-        ----------
-        a, b
-            Two different words.
-
-        Returns
-        -------
-        int
-            1 if b is the nearest.
+        """Rank of b among the neighbors of a, two different words: 1 if b is the nearest.
 
         Raises
         ------
@@ -455,7 +425,7 @@ class Vectors:
         row_b = self._row(b)
         if a == b:
             raise ValueError(f"rank needs two different words, not {a!r} twice")
-        with np.errstate(invalid="ignore"):  # rows that are not finite are no neighbours
+        with np.errstate(invalid="ignore"):  # rows that are not finite are not neighbors
             cosines = self._cosines(self._unit(a)[None], len(self))[0]
             nearer = cosines > cosines[row_b]
         if a in self.index:
@@ -473,14 +443,14 @@ class Vectors:
         Returns
         -------
         Direction
-            A unit vector (vector_size,), which tells how far other words point the same way.
+            A unit vector (vector_size,), on which other words can be projected.
 
         Raises
         ------
         KeyError
             For an unknown word.
         ValueError
-            For no pairs, pairs whose differences cancel, or a word whose vector is not finite.
+            If there is no pair, the differences cancel, or a word's vector is not finite.
 
         Examples
         --------
@@ -505,25 +475,25 @@ class Vectors:
         return Direction((mean / norm).astype(np.float32), self)
 
     def save(self, path: files.PathLike, format: str | None = None) -> None:
-        """Write words and vectors to a file, whole or not at all.
+        """Write words and vectors to a file, which appears whole or not at all.
 
         Parameters
         ----------
         path
-            Where to. The format follows from its end: .safetensors, .bin (word2vec's binary), .txt or .vec
-            (word2vec's text), .glove; with .gz behind it, packed. "-" is standard output, as text.
+            The suffix decides the format: .safetensors, .bin (word2vec's binary), .txt or .vec (word2vec's text),
+            .glove; a further .gz compresses. "-" is standard output, as text.
         format
-            "safetensors", "word2vec-binary", "word2vec-text", "glove" or "fasttext" (a model of fastText's without
-            subwords, which its programs open), whatever the file's name.
+            "safetensors", "word2vec-binary", "word2vec-text", "glove" or "fasttext" (a fastText model without subwords,
+            which its programs open); None: the suffix decides.
 
         Raises
         ------
         ValueError
-            If no format is named, or the format cannot hold a word (white space in text, a blank in binary).
+            If no format is named, or the format cannot store a word (white space in text, a blank in binary).
 
         Notes
         -----
-        Text is written with the fewest digits that read back as the same float32.
+        Text has the fewest digits that read back as the same float32.
         """
         formats.write(path, self.words, self.matrix, format=format)
 
@@ -533,8 +503,8 @@ class Vectors:
         Returns
         -------
         gensim.models.KeyedVectors
-            The same words in the same order; vectors float32, (words, vector_size). If `counts` are known they are
-            there as gensim keeps them: ``keyed.get_vecattr(word, "count")``.
+            The same words in the same order; vectors float32, (words, vector_size). If `counts` are known,
+            ``keyed.get_vecattr(word, "count")`` returns them.
 
         Raises
         ------
@@ -550,7 +520,7 @@ class Vectors:
 
     @classmethod
     def from_gensim(cls, keyed: Any) -> Vectors:
-        """Take words and vectors from gensim.
+        """Words and vectors of gensim.
 
         Parameters
         ----------
@@ -560,8 +530,8 @@ class Vectors:
         Returns
         -------
         Vectors
-            Over the same matrix (words, vector_size), if that is float32; gensim must not change it any more. With
-            gensim's counts, if it has any. (For files without counts, gensim invents counts that descend by 1.)
+            Shares the matrix (words, vector_size) if that is float32; gensim must not change it any more. With gensim's
+            counts, if it has any. (For files without counts, gensim invents counts that descend by 1.)
 
         Raises
         ------
@@ -575,7 +545,7 @@ class Vectors:
         return cls(keyed.index_to_key, keyed.vectors, keyed.expandos.get("count"))
 
     def _vector(self, word: str) -> NDArray[np.float32]:
-        """Vector of a word (vector_size,); KeyError for an unknown one. Whatever takes a word asks this."""
+        """Vector of a word (vector_size,); KeyError for an unknown one. Every method that takes a word calls this."""
         return cast("NDArray[np.float32]", self.matrix[self._row(word)])
 
     def _row(self, word: str) -> int:
@@ -600,7 +570,7 @@ class Vectors:
         return self._norms
 
     def _unit(self, one: WordOrVector) -> NDArray[np.float64]:
-        """Unit vector of a word or vector, in float64; 0 where that has no length."""
+        """Unit vector of a word or vector, in float64; 0 if its length is 0."""
         if isinstance(one, str):
             vector, name = self._vector(one).astype(np.float64), repr(one)
         else:
@@ -622,7 +592,7 @@ class Vectors:
         return cast("NDArray[np.float32]", cosines)
 
     def _shifted_cosines(self, units: NDArray[Any], n: int) -> NDArray[np.float32]:
-        with np.errstate(invalid="ignore"):  # rows that are not finite give NaN
+        with np.errstate(invalid="ignore"):  # NaN for rows that are not finite
             cosines = self._cosines(units, n)
             np.clip(cosines, -1, 1, out=cosines)
         cosines += 1
@@ -638,7 +608,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction among vectors, such as singular to plural; `Vectors.direction` makes one.
+    """A direction among vectors, such as singular to plural; `Vectors.direction` computes one.
 
     Attributes
     ----------
@@ -650,7 +620,7 @@ class Direction:
     _vectors: Vectors = field(repr=False)
 
     def project(self, words: Sequence[str]) -> NDArray[np.float32]:
-        """Tell how far each word's unit vector points this way.
+        """How far each word's unit vector points this way.
 
         Parameters
         ----------
@@ -667,7 +637,7 @@ class Direction:
         KeyError
             For an unknown word.
         TypeError
-            For one string in the place of a list.
+            For one string instead of a list.
         ValueError
             For a word whose vector is not finite.
         """
@@ -675,57 +645,6 @@ class Direction:
             raise TypeError(f"project takes a list of words; write [{words!r}]")
         units = [self._vectors._unit(word) for word in words]
         return np.array([unit @ self.vector for unit in units], np.float32)
-
-
-def load_vectors(
-    path: files.PathLike,
-    *,
-    format: str | None = None,
-    limit: int | None = None,
-    errors: formats.Errors = "strict",
-    mmap: bool = False,
-) -> Vectors:
-    """Read vectors from a file of any known format.
-
-    Parameters
-    ----------
-    path
-        word2vec's text or binary format, GloVe's text, a fastText model (.bin or .ftz), or safetensors (firth's
-        vectors, and models it has trained); all but the last may be compressed (gzip, bzip2, xz, Zstandard). "-" is
-        standard input.
-    format
-        "word2vec-text", "word2vec-binary", "glove", "fasttext" or "safetensors"; told by the contents if not given.
-    limit
-        Read the first so many words alone.
-    errors
-        "strict": a line that cannot be used is an error. "skip": such lines are left out, with a warning.
-    mmap
-        Map a safetensors file instead of reading it: rows are loaded when they are looked at.
-
-    Returns
-    -------
-    Vectors
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        Naming the file and the first bad lines: a wrong number of fields, something that is not a number, a word that
-        stood before, a header that promises other counts, a binary file cut short.
-
-    Warns
-    -----
-    UserWarning
-        If words are not UTF-8: bad bytes become U+FFFD, and of words that are then equal the first is kept.
-
-    Notes
-    -----
-    The vectors of a fastText model are those of its words, each the mean of the word's row and those of its n-grams.
-    In text the last vector_size fields of a line are the numbers, so that a word may contain blanks. "inf" and "nan"
-    are numbers and are kept as they are, in every format; such rows are never found by a search.
-    """
-    return Vectors(*formats.read(path, format=format, limit=limit, errors=errors, mmap=mmap))
 
 
 def _several(given: Weighted | Sequence[Weighted]) -> list[Weighted]:
@@ -738,7 +657,7 @@ def _several(given: Weighted | Sequence[Weighted]) -> list[Weighted]:
 
 
 def _weighted(one: Weighted, weight: float) -> tuple[WordOrVector, float]:
-    """A word or vector and its weight: `weight`, unless it brings one."""
+    """A word or vector and its weight: `weight`, unless it is a pair with its own."""
     if not isinstance(one, tuple):
         return one, weight
     if len(one) != 2:
@@ -746,14 +665,8 @@ def _weighted(one: Weighted, weight: float) -> tuple[WordOrVector, float]:
     return one[0], real_number(f"the weight of {one[0]!r}", one[1])
 
 
-def check_method(method: str) -> None:
-    """Raise ValueError if there is no such way of answering analogies."""
-    if method not in get_args(Method):
-        raise ValueError(f"method must be '3cosadd' or '3cosmul', not {method!r}")
-
-
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Rows (n, vector_size) scaled to length 1; 0 for those that have no length or are not finite."""
+    """Rows (n, vector_size) scaled to length 1; 0 for those of length 0 or not finite."""
     units = rows.astype(np.float64)
     units[~np.isfinite(units).all(axis=1)] = 0
     norms = np.linalg.norm(units, axis=1, keepdims=True)

@@ -1,6 +1,5 @@
 """Ways of learning static vectors, one file for each."""
 
-from firth.models.base import load
 from firth.models.baselines import OneHot, RandomVectors
 from firth.models.classifier import FastTextClassifier
 from firth.models.fasttext import FastText
@@ -8,4 +7,4 @@ from firth.models.glove import GloVe
 from firth.models.spectral import LSA, PPMI
 from firth.models.word2vec import Word2Vec
 
-__all__ = ["LSA", "PPMI", "FastText", "FastTextClassifier", "GloVe", "OneHot", "RandomVectors", "Word2Vec", "load"]
+__all__ = ["LSA", "PPMI", "FastText", "FastTextClassifier", "GloVe", "OneHot", "RandomVectors", "Word2Vec"]

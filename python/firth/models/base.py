@@ -369,35 +369,13 @@ def _checked(name: str, value: Any, declared: Any) -> Any:
     raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
 
 
-def load(path: files.PathLike) -> Any:
-    """Read a model, or a classifier, that its `save` wrote.
-
-    Parameters
-    ----------
-    path
-        The file. For vectors alone, of firth's or others', there is `firth.load_vectors`.
-
-    Returns
-    -------
-    Model or FastTextClassifier
-        Of the class that was saved, with its options, `history` and all that it learnt.
-
-    Raises
-    ------
-    OSError
-        If the file is not there or cannot be read.
-    ValueError
-        If it is not a model of firth's, is damaged, or was written by a newer version.
-    """
-    tensors, metadata = files.read_own(path, "model", mmap=True)
-    name = metadata.get("model")
-    if isinstance(name, str) and name not in Learner.registry:
-        raise ValueError(f"{path} holds a {name}, which this version of firth does not know")
-    try:
-        model = Learner.registry[metadata["model"]]._from_options(metadata["options"])
-        model._restore(tensors, metadata)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged model, or one of another version of firth: {error}") from None
+@files.reader("model")
+def _loaded(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Learner:
+    name = metadata["model"]
+    if name not in Learner.registry:
+        raise ValueError(f"it holds a {name}, which this version of firth does not know")
+    model = Learner.registry[name]._from_options(metadata["options"])
+    model._restore(tensors, metadata)
     return model
 
 
