@@ -6,7 +6,10 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -58,14 +61,49 @@ def pytest_make_collect_report(collector):
     return _judged((yield))
 
 
+class Route(NamedTuple):
+    """How a kernel runs. Its results must equal the oracle's on every route."""
+
+    isa: str
+    threads: int
+    back_end: str
+
+
+@contextmanager
+def in_use(isa: str) -> Iterator[str]:
+    """Select an instruction set for a while."""
+    before = _core.current_isa()
+    _core.use_isa(isa)
+    try:
+        yield isa
+    finally:
+        _core.use_isa(before)
+
+
 # Names with a plus differ from others in bf16 attention only.
 @pytest.fixture(params=[name for name in _core.available_isas() if "+" not in name])
 def isa(request):
     """Each instruction set that runs here, in use during the test."""
-    before = _core.current_isa()
-    _core.use_isa(request.param)
-    yield request.param
-    _core.use_isa(before)
+    with in_use(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def route(isa, threads, back_end):
+    """Each instruction set, with one thread and with several, on each back end. A test may parametrize these three."""
+    return Route(isa, threads, back_end)
+
+
+@pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
+def threads(request):
+    """How many threads a kernel is asked to use."""
+    return request.param
+
+
+@pytest.fixture(params=["cpu"])
+def back_end(request):
+    """Where a kernel runs."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

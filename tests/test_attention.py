@@ -10,26 +10,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import reference
+from conftest import in_use
 from firth import _core
 from firth.attention import attention, attention_backward, attention_entropies, attention_weights
 
-ISAS = _core.available_isas()
 KINDS = {"float32": np.float32, "bfloat16": reference.bfloat16}
 EPS = {"float32": 2.0**-23, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+# For tests where one number of threads is enough.
+one_thread = pytest.mark.parametrize("threads", [1])
+several_threads = pytest.mark.parametrize("threads", [3])
 NO_WEIGHTS = ("dropout", "seed")  # options that weights and entropies do not have
 
 
-@pytest.fixture(params=ISAS)
+@pytest.fixture(params=_core.available_isas())
 def isa(request):
     """Each instruction set that runs here, in use during the test; also those that differ in bf16 only."""
-    before = _core.current_isa()
-    _core.use_isa(request.param)
-    yield request.param
-    _core.use_isa(before)
+    with in_use(request.param):
+        yield request.param
 
 
 def inputs(seed, batches, heads, key_heads, n_queries, n_keys, width, value_width, spread=1.0):
@@ -176,7 +177,7 @@ def test_the_oracles_gradients_are_finite_differences(bias_shape):
 
 @st.composite
 def cases(draw):
-    """Shapes, options and what to run them with."""
+    """Shapes and options."""
     few = st.integers(0, 2)
     batches, group, key_heads = draw(few), draw(st.integers(1, 3)), draw(st.integers(1, 2))
     heads = group * key_heads
@@ -218,20 +219,15 @@ def cases(draw):
         options["dropout"] = draw(st.sampled_from([0.1, 0.5, 0.97]))
         options["seed"] = draw(st.sampled_from([0, 1, 2**64 - 1]))
     made = inputs(seed, batches, heads, key_heads, n_queries, n_keys, width, value_width)
-    return made, options, draw(st.sampled_from(ISAS)), draw(st.integers(1, 3))
+    return made, options
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
-def test_everything_combines(kind, case):
-    made, options, isa, threads = case
-    before = _core.current_isa()
-    _core.use_isa(isa)
-    try:
-        check(*made, options, threads=threads, kind=kind)
-    finally:
-        _core.use_isa(before)
+def test_everything_combines(route, kind, case):
+    made, options = case
+    check(*made, options, threads=route.threads, kind=kind)
 
 
 SHAPES = {
@@ -250,8 +246,8 @@ SHAPES = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_every_instruction_set_equals_oracle(isa, shape, causal, kind):
-    check(*inputs(1, *shape, spread=2), {"causal": causal}, threads=2, kind=kind)
+def test_every_instruction_set_equals_oracle(route, shape, causal, kind):
+    check(*inputs(1, *shape, spread=2), {"causal": causal}, threads=route.threads, kind=kind)
 
 
 def biases(batches, heads, n_queries, n_keys):
@@ -263,18 +259,19 @@ def biases(batches, heads, n_queries, n_keys):
 
 
 @pytest.mark.parametrize("bias", list(biases(2, 4, 70, 140)), ids=lambda bias: "x".join(map(str, bias.shape)))
-def test_a_biass_gradient_is_summed_where_it_was_broadcast(isa, bias):
+def test_a_biass_gradient_is_summed_where_it_was_broadcast(route, bias):
     q, k, v, g = inputs(2, 2, 4, 2, 70, 140, 24, 16)
     expected = reference.attention_backward(g, q, k, v, bias=bias, causal=True)[3]
-    found = []
-    for threads in (1, 3):
-        out, lse = attention(q, k, v, bias=bias, causal=True, return_lse=True)
-        found.append(attention_backward(g, q, k, v, out, lse, bias=bias, causal=True, threads=threads))
-    same_bits(*found)
-    assert found[0].bias.shape == bias.shape
-    np.testing.assert_allclose(found[0].bias, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    out, lse = attention(q, k, v, bias=bias, causal=True, return_lse=True)
+    once, found = (
+        attention_backward(g, q, k, v, out, lse, bias=bias, causal=True, threads=threads)
+        for threads in (1, route.threads)
+    )
+    same_bits(once, found)
+    assert found.bias.shape == bias.shape
+    np.testing.assert_allclose(found.bias, expected, atol=1e-5 * max(1, np.abs(expected).max()))
     if bias.shape[3] > 1:
-        assert np.abs(found[0].bias).max() > 1e-2
+        assert np.abs(found.bias).max() > 1e-2
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (140,), (70, 140), (4, 1, 140)])
@@ -297,7 +294,8 @@ def test_a_bias_of_fewer_axes_has_a_gradient_of_as_many(shape):
 )
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dims", [(150, 33, 20), (150, 64, 64), (5, 64, 32), (1, 64, 64)])
-def test_bits_do_not_depend_on_threads(isa, options, dims, kind):
+@pytest.mark.parametrize("threads", [2, 3])
+def test_bits_do_not_depend_on_threads(route, options, dims, kind):
     n_queries, width, value_width = dims
     options = {  # of the last queries, where there are fewer
         name: value[..., -n_queries:, :] if name in ("mask", "bias") and value.ndim > 1 else value
@@ -305,18 +303,20 @@ def test_bits_do_not_depend_on_threads(isa, options, dims, kind):
     }
     made = inputs(7, 2, 4, 2, n_queries, 210, width, value_width)
     once = everything(*made, threads=1, kind=kind, **options)
-    for threads in (1, 2, 3):
-        same_bits(once, everything(*made, threads=threads, kind=kind, **options))
+    same_bits(once, everything(*made, threads=route.threads, kind=kind, **options))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [{"causal": True}, {"window": 90}, {"causal": True, "dropout": 0.1}], ids=str)
-def test_bits_do_not_depend_on_threads_beside_numbers_that_are_not_finite(isa, options, kind):
+@several_threads
+def test_bits_do_not_depend_on_threads_beside_numbers_that_are_not_finite(route, options, kind):
     # Queries are cut into blocks of another size for other threads: what a block reads decides nothing for one query.
     made = inputs(7, 1, 1, 1, 1000, 1011, 8, 8)
     made[2][0, 0, [333, 610], 3] = np.nan, np.inf
     take, give = ways_of(kind)
-    found = (attention(*map(take, made[:3]), threads=threads, return_lse=True, **options) for threads in (1, 3))
+    found = (
+        attention(*map(take, made[:3]), threads=threads, return_lse=True, **options) for threads in (1, route.threads)
+    )
     same_bits(*([give(x) for x in one] for one in found))
 
 
@@ -394,20 +394,22 @@ def test_gradients_of_a_long_sequence_are_those_of_its_pieces():
     ids=["all", "lengths", "window", "causal window", "alibi and dropout", "mask", "parts that are all hidden"],
 )
 @pytest.mark.parametrize("n_queries", [1, 3])
-def test_a_long_cache(isa, options, n_queries):
+def test_a_long_cache(route, options, n_queries):
     q, k, v, g = inputs(4, 2, 2, 1, n_queries, 20_000, 16, 12, spread=3)
-    check(q, k, v, g, options, threads=3, backward=False)
-    same_bits(*([attention(q, k, v, threads=threads, **options)] for threads in (1, 3)))
+    check(q, k, v, g, options, threads=route.threads, backward=False)
+    same_bits(*([attention(q, k, v, threads=threads, **options)] for threads in (1, route.threads)))
 
 
 @pytest.mark.parametrize("n_queries", range(1, 27))
-def test_as_many_queries_as_there_are_ways(isa, n_queries):
-    check(*inputs(5, 1, 2, 1, n_queries, 90, 20, 18), {"causal": True})
+@one_thread
+def test_as_many_queries_as_there_are_ways(route, n_queries):
+    check(*inputs(5, 1, 2, 1, n_queries, 90, 20, 18), {"causal": True}, threads=route.threads)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 5, 6, 7, 8, 24, 25])
-def test_one_query_of_heads_that_share_keys(isa, heads):
-    check(*inputs(5, 2, 2 * heads, 2, 1, 100, 32, 32), {"lengths": [100, 37]})
+@one_thread
+def test_one_query_of_heads_that_share_keys(route, heads):
+    check(*inputs(5, 2, 2 * heads, 2, 1, 100, 32, 32), {"lengths": [100, 37]}, threads=route.threads)
 
 
 def test_a_text_written_word_by_word_equals_the_text():
@@ -463,13 +465,20 @@ LAYOUTS = {
 @pytest.mark.parametrize("n_queries", [3, 70])
 @pytest.mark.parametrize("width", [16, 21])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_arrays_may_lie_as_they_like(isa, layout, width, n_queries):
+@one_thread
+def test_arrays_may_lie_as_they_like(route, layout, width, n_queries):
     made = inputs(8, 2, 4, 2, n_queries, 75, width, width)
     options = {"causal": True, "lengths": [75, 50]}
     bias = np.random.default_rng(1).standard_normal((2, 4, n_queries, 75)).astype(np.float32)
     mask = np.random.default_rng(2).random(bias.shape) < 0.9
-    plain = everything(*made, bias=bias, mask=mask, **options)
-    moved = everything(*map(layout, made), bias=layout(bias), mask=layout(mask.astype(np.float32)) > 0, **options)
+    plain = everything(*made, threads=route.threads, bias=bias, mask=mask, **options)
+    moved = everything(
+        *map(layout, made),
+        threads=route.threads,
+        bias=layout(bias),
+        mask=layout(mask.astype(np.float32)) > 0,
+        **options,
+    )
     for x, y in zip(plain, moved, strict=True):
         assert x.shape == y.shape
         np.testing.assert_array_equal(x, y)
@@ -486,12 +495,13 @@ def test_a_mask_may_lie_as_it_likes(isa):
 
 
 @pytest.mark.parametrize("n_queries", [2, 70])
-def test_one_row_may_stand_for_many(isa, n_queries):
+@one_thread
+def test_one_row_may_stand_for_many(route, n_queries):
     q, k, v, g = inputs(9, 1, 1, 1, 1, 1, 20, 20)
     shape = (2, 4, n_queries, 20), (2, 2, 70, 20), (2, 2, 70, 20), (2, 4, n_queries, 20)
     broadcast = [np.broadcast_to(x, s) for x, s in zip((q, k, v, g), shape, strict=True)]
-    same = everything(*broadcast)
-    for x, y in zip(same, everything(*(x.copy() for x in broadcast)), strict=True):
+    same = everything(*broadcast, threads=route.threads)
+    for x, y in zip(same, everything(*(x.copy() for x in broadcast), threads=route.threads), strict=True):
         np.testing.assert_array_equal(x, y)
     np.testing.assert_allclose(same[0], broadcast[3] * 0 + v[0, 0, 0], rtol=1e-6)
 
@@ -535,7 +545,8 @@ HIDING = {
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
 @pytest.mark.parametrize("n_queries", [3, 80])
 @pytest.mark.parametrize("hiding", HIDING.values(), ids=HIDING)
-def test_what_is_hidden_is_not_felt(isa, hiding, n_queries, bad, kind):
+@several_threads
+def test_what_is_hidden_is_not_felt(route, hiding, n_queries, bad, kind):
     options = {
         name: value[..., -n_queries:, :]
         if name in ("mask", "bias") and value.ndim > 1 and value.shape[-2] > 1
@@ -547,10 +558,10 @@ def test_what_is_hidden_is_not_felt(isa, hiding, n_queries, bad, kind):
     seen = reference.attention_seen(shape, **without_terms(options))
     by_query = seen.any(axis=3)
     by_key = seen.any(axis=2).reshape(2, 2, 2, 70).any(axis=2)
-    clean = everything(q, k, v, g, threads=2, kind=kind, **options)
+    clean = everything(q, k, v, g, threads=route.threads, kind=kind, **options)
     for x, there in ((q, by_query), (k, by_key), (v, by_key), (g, by_query)):
         x[~there] = bad
-    for x, y in zip(clean, everything(q, k, v, g, threads=2, kind=kind, **options), strict=True):
+    for x, y in zip(clean, everything(q, k, v, g, threads=route.threads, kind=kind, **options), strict=True):
         if x is not None:
             # Where a zero would be multiplied with NaN, bf16 is computed in float32.
             largest = np.max(np.abs(x), where=np.isfinite(x), initial=0)
@@ -558,32 +569,38 @@ def test_what_is_hidden_is_not_felt(isa, hiding, n_queries, bad, kind):
 
 
 @pytest.mark.parametrize("n_queries", [3, 80])
-def test_terms_that_are_hidden_are_not_felt(isa, n_queries):
+@one_thread
+def test_terms_that_are_hidden_are_not_felt(route, n_queries):
     q, k, v, g = inputs(10, 1, 2, 2, n_queries, 70, 8, 8)
     random = np.random.default_rng(1)
     shown = random.random((1, 2, n_queries, 70)) < 0.6
     floats = np.where(shown, 0, -np.inf).astype(np.float32)
     bias = random.standard_normal(shown.shape).astype(np.float32)
-    clean = everything(q, k, v, g, bias=bias, mask=shown)
+    clean = everything(q, k, v, g, threads=route.threads, bias=bias, mask=shown)
     for bad in (np.nan, np.inf):
         bad_bias = np.where(shown, bias, bad).astype(np.float32)
         for mask in (shown, floats):
-            for x, y in zip(clean, everything(q, k, v, g, bias=bad_bias, mask=mask), strict=True):
+            for x, y in zip(
+                clean, everything(q, k, v, g, threads=route.threads, bias=bad_bias, mask=mask), strict=True
+            ):
                 np.testing.assert_allclose(x, y, atol=5e-6)
         # The other way round.
         bad_mask = np.where(shown, bias, bad).astype(np.float32)
-        for x, y in zip(clean[:5], everything(q, k, v, g, bias=floats, mask=bad_mask)[:5], strict=True):
+        for x, y in zip(
+            clean[:5], everything(q, k, v, g, threads=route.threads, bias=floats, mask=bad_mask)[:5], strict=True
+        ):
             np.testing.assert_allclose(x, y, atol=5e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_queries", [3, 80])
 @pytest.mark.parametrize("which", range(4))
-def test_what_is_seen_is_felt(isa, which, n_queries, kind):
+@several_threads
+def test_what_is_seen_is_felt(route, which, n_queries, kind):
     """A NaN shows in all that depends on it, and in nothing else."""
     made = list(inputs(10, 1, 4, 2, n_queries, n_queries, 20, 16))
     made[which][0, 1, 1, 3] = np.nan
-    results = everything(*made, causal=True, threads=2, kind=kind)
+    results = everything(*made, causal=True, threads=route.threads, kind=kind)
     with np.errstate(invalid="ignore"):
         exact = reference.attention(*made[:3], causal=True)
         gradients = reference.attention_backward(made[3], *made[:3], causal=True)
@@ -608,21 +625,23 @@ def test_what_is_seen_is_felt(isa, which, n_queries, kind):
         {"lengths": [3, 5], "window": 0, "mask": np.arange(90) > 10},
     ],
 )
-def test_queries_that_see_nothing_get_zeros(isa, options, n_queries, kind):
+@one_thread
+def test_queries_that_see_nothing_get_zeros(route, options, n_queries, kind):
     made = inputs(12, 2, 4, 2, n_queries, 90, 16, 16)
-    out, lse, *others = everything(*made, kind=kind, **options)
+    out, lse, *others = everything(*made, threads=route.threads, kind=kind, **options)
     assert np.isneginf(lse).all()
     for x in (out, *others):
         assert x is None or not x.any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_row_among_others(isa, kind):
+@one_thread
+def test_an_empty_row_among_others(route, kind):
     q, k, v, g = inputs(12, 1, 2, 2, 30, 40, 16, 16)
     mask = np.ones((30, 40), bool)
     mask[[0, 7, 29]] = False
-    check(q, k, v, g, {"mask": mask, "causal": True}, kind=kind)
-    found = everything(q, k, v, g, mask=mask, kind=kind)
+    check(q, k, v, g, {"mask": mask, "causal": True}, threads=route.threads, kind=kind)
+    found = everything(q, k, v, g, threads=route.threads, mask=mask, kind=kind)
     assert not found[-1][:, :, [0, 7, 29]].any()  # entropies
     assert np.isfinite(found[-1]).all()
 
@@ -633,13 +652,13 @@ EMPTY += [(2, 2, 1, 3, 0), (2, 2, 1, 100, 0), (0, 0, 0, 0, 0), (1, 2, 2, 0, 0)]
 
 @pytest.mark.parametrize("sizes", EMPTY)
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_axes_of_no_length(isa, sizes, with_bias):
+def test_axes_of_no_length(route, sizes, with_bias):
     batches, heads, key_heads, n_queries, n_keys = sizes
     made = inputs(1, batches, heads, key_heads, n_queries, n_keys, 8, 6)
-    check(*made, {"causal": True}, threads=2)
+    check(*made, {"causal": True}, threads=route.threads)
     if with_bias:
         for shape in ((batches, heads, n_queries, n_keys), (1, 1, 1, 1), (n_keys,), ()):
-            check(*made, {"bias": np.zeros(shape, np.float32)}, threads=2)
+            check(*made, {"bias": np.zeros(shape, np.float32)}, threads=route.threads)
 
 
 # ---- extremes
@@ -648,12 +667,13 @@ def test_axes_of_no_length(isa, sizes, with_bias):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_queries", [2, 60])
 @pytest.mark.parametrize("size", [1e4, 1e9, 1e30, 1e37])
-def test_huge_scores(isa, size, n_queries, kind):
+@one_thread
+def test_huge_scores(route, size, n_queries, kind):
     q, k, v, g = inputs(13, 1, 2, 2, n_queries, 50, 8, 8)
     q *= np.float32(np.sqrt(size))
     k *= np.float32(np.sqrt(size))
     q, k, v = map(KINDS[kind], (q, k, v))
-    out, _, *others = everything(q, k, v, g, kind=kind)
+    out, _, *others = everything(q, k, v, g, threads=route.threads, kind=kind)
     scores = q.astype(np.float64) @ k.astype(np.float64).swapaxes(2, 3)
     ordered = np.sort(scores, axis=3)
     clear = ordered[..., -1] - ordered[..., -2] > 1e-4 * np.abs(scores).max()  # which key is the best
@@ -666,17 +686,18 @@ def test_huge_scores(isa, size, n_queries, kind):
 
 @pytest.mark.parametrize("n_queries", [2, 60])
 @pytest.mark.parametrize("added", [-1e4, -1e9, -1e30, float(np.finfo(np.float32).min)])
-def test_a_mask_of_very_negative_floats_hides(isa, added, n_queries):
+@one_thread
+def test_a_mask_of_very_negative_floats_hides(route, added, n_queries):
     """As others write masks."""
     q, k, v, g = inputs(13, 2, 2, 2, n_queries, 50, 8, 8)
     shown = np.arange(50) % 3 > 0
-    plain = everything(q, k, v, g, mask=shown)
-    found = everything(q, k, v, g, mask=np.where(shown, 0, added).astype(np.float32))
+    plain = everything(q, k, v, g, threads=route.threads, mask=shown)
+    found = everything(q, k, v, g, threads=route.threads, mask=np.where(shown, 0, added).astype(np.float32))
     for x, y in zip(plain, found, strict=True):
         if x is not None:
             np.testing.assert_allclose(x, y, atol=5e-6)
     # Where all is so hidden nothing is: the mask says nothing about which.
-    out, *others = everything(q, k, v, g * 0, mask=np.full(50, added, np.float32))
+    out, *others = everything(q, k, v, g * 0, threads=route.threads, mask=np.full(50, added, np.float32))
     assert np.isfinite(out).all()
     if added < -1e20:
         np.testing.assert_allclose(out, np.broadcast_to(v.mean(2, keepdims=True), out.shape), atol=1e-5)
@@ -688,17 +709,19 @@ def test_a_mask_of_very_negative_floats_hides(isa, added, n_queries):
 @pytest.mark.parametrize(
     ("scale", "size"), [(0.0, 1), (1e-42, 1), (-1.0, 1), (0.3, 1), (1e30, 1e-15), (1e-38, 1e15), (-1e-38, 1e18)]
 )
-def test_scales_of_all_kinds(isa, scale, size, kind):
+@one_thread
+def test_scales_of_all_kinds(route, scale, size, kind):
     q, k, v, g = inputs(13, 1, 2, 2, 60, 50, 8, 8)
-    check(q * np.float32(size), k * np.float32(size), v, g, {"scale": scale}, kind=kind)
+    check(q * np.float32(size), k * np.float32(size), v, g, {"scale": scale}, threads=route.threads, kind=kind)
 
 
-def test_denormal_numbers(isa):
+@one_thread
+def test_denormal_numbers(route):
     q, k, v, g = inputs(13, 1, 2, 2, 60, 50, 8, 8)
     q, small = q * np.float32(1e-40), v * np.float32(1e-40)
     out = attention(q, k, small)
     np.testing.assert_allclose(out, np.broadcast_to(small.mean(2, keepdims=True), out.shape), atol=1e-43)
-    check(q, k, v, g, {})
+    check(q, k, v, g, {}, threads=route.threads)
 
 
 def test_a_window_of_zero_sees_itself(isa):
@@ -742,16 +765,15 @@ def test_equal_keys_share_alike(isa):
     np.testing.assert_allclose(out[0, 0, -1], v[0, 0].mean(0), atol=1e-6)
 
 
-def test_weights_of_some_heads_and_rows(isa):
+def test_weights_of_some_heads_and_rows(route):
     q, k, v, _ = inputs(1, 2, 6, 2, 30, 100, 16, 16)
     options = {"causal": True, "lengths": [100, 80], "alibi": np.linspace(0, 1, 6)}
     _, lse = attention(q, k, v, return_lse=True, **options)
     every = attention_weights(q, k, lse, **options)
     np.testing.assert_allclose(every.sum(-1), 1, atol=1e-5)
-    for threads in (1, 2, 3):
-        some = attention_weights(q, k, lse, heads=[5, 0, -1], rows=[-1, 3, 3, 0], threads=threads, **options)
-        assert some.shape == (2, 3, 4, 100)
-        np.testing.assert_array_equal(some, every[:, [5, 0, 5]][:, :, [29, 3, 3, 0]])
+    some = attention_weights(q, k, lse, heads=[5, 0, -1], rows=[-1, 3, 3, 0], threads=route.threads, **options)
+    assert some.shape == (2, 3, 4, 100)
+    np.testing.assert_array_equal(some, every[:, [5, 0, 5]][:, :, [29, 3, 3, 0]])
     np.testing.assert_array_equal(attention_weights(q, k, lse, heads=np.array([2]), **options), every[:, [2]])
     assert attention_weights(q, k, lse, heads=[], rows=[1], **options).shape == (2, 0, 1, 100)
     assert attention_weights(q, k, lse, rows=[], **options).shape == (2, 6, 0, 100)
@@ -776,16 +798,18 @@ def test_dropout_drops_as_many_as_it_says():
 
 
 @pytest.mark.parametrize("dropout", [1e-12, 1e-3, 0.999, 0.9999999])
-def test_dropout_at_its_ends(isa, dropout):
-    check(*inputs(1, 1, 2, 2, 60, 70, 8, 8), {"dropout": dropout, "seed": 3})
+@one_thread
+def test_dropout_at_its_ends(route, dropout):
+    check(*inputs(1, 1, 2, 2, 60, 70, 8, 8), {"dropout": dropout, "seed": 3}, threads=route.threads)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_dropped_is_not_felt(isa, kind):
+@one_thread
+def test_what_is_dropped_is_not_felt(route, kind):
     q, k, v, g = inputs(1, 1, 1, 1, 60, 70, 8, 8)
     kept = reference.attention_kept((1, 1, 60, 70), 0.6, 5) > 0
     v[0, 0, 4] = np.nan
-    out, *_ = everything(q, k, v, g, dropout=0.6, seed=5, kind=kind)
+    out, *_ = everything(q, k, v, g, threads=route.threads, dropout=0.6, seed=5, kind=kind)
     np.testing.assert_array_equal(np.isnan(out).all(-1), kept[..., 4])
     np.testing.assert_array_equal(np.isnan(out).any(-1), kept[..., 4])
 
@@ -829,7 +853,7 @@ def bits_of(tensor):
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dims", [(2, 2, 1, 70, 90, 33, 20), (1, 4, 1, 3, 90, 64, 64), (1, 1, 1, 130, 130, 64, 64)])
 @pytest.mark.parametrize("options", [{}, {"causal": True, "dropout": 0.2, "window": 40, "alibi": [0.1, 0.5, 0.2, 0]}])
-def test_tensors(isa, torch, kind, dims, options):
+def test_tensors(route, torch, kind, dims, options):
     options = {name: value[: dims[1]] if name == "alibi" else value for name, value in options.items()}
 
     def take(x):
@@ -839,7 +863,7 @@ def test_tensors(isa, torch, kind, dims, options):
         assert isinstance(x, torch.Tensor)
         return bits_of(x)
 
-    check(*inputs(1, *dims), options, kind=kind, ways=(take, give), threads=2)
+    check(*inputs(1, *dims), options, kind=kind, ways=(take, give), threads=route.threads)
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
@@ -1045,10 +1069,17 @@ def test_float16_is_float32_rounded_at_the_end(isa, library):
         assert half[0].transpose(0, 2, 1, 3).flags.c_contiguous  # axes lie in memory as q's do
 
 
-def test_float16_equals_oracle(isa):
+@one_thread
+def test_float16_equals_oracle(route):
     made = inputs(5, 1, 4, 2, 40, 50, 16, 16)
     dropped = {"causal": True, "dropout": 0.2, "seed": 3}
-    check(*made, dropped, kind="float16", ways=(lambda x: x.astype(np.float16), lambda x: x.astype(np.float32)))
+    check(
+        *made,
+        dropped,
+        threads=route.threads,
+        kind="float16",
+        ways=(lambda x: x.astype(np.float16), lambda x: x.astype(np.float32)),
+    )
 
 
 def test_gradients_that_float16_cannot_hold_are_infinite():
