@@ -4,7 +4,7 @@
     python benchmarks/classifier.py                five seeds; minutes
     python benchmarks/classifier.py --show results.json
 
-Two sets of texts. "polarity": film reviews, favourable or not (Pang & Lee), polarity.txt of --data; each seed holds
+Two sets of texts. "polarity": film reviews, favorable or not (Pang & Lee), polarity.txt of --data; each seed holds
 another tenth out. "articles": paragraphs of Wikipedia articles, to be told by what their article is about (a film, a
 place, a species, ...), which its first sentence says and no other paragraph is asked for; of each seed, the paragraphs
 of another tenth of the articles are held out.

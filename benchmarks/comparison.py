@@ -95,7 +95,7 @@ def quality(vectors: str, data: str) -> Run:
 def fasttext_threads(threads: int) -> int:
     """How many threads to ask of fastText for it to do the work of `threads`; from here on this process has no more.
 
-    fastText 0.9.3 cuts its matrix into ten parts and each thread initialises one: below ten threads the rest is what
+    fastText 0.9.3 cuts its matrix into ten parts and each thread initializes one: below ten threads the rest is what
     the memory held before, zeros at best (which costs points), rubbish and a stop at a NaN at worst. So it gets ten
     threads, on as many processors as the others' threads; its speed is the same.
     """

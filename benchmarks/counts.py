@@ -128,7 +128,7 @@ def count_glove(binaries: str, folder: str, text: str, seed: int) -> Run:
 
 
 def make_ppmi(text: str, threads: int, out: str) -> Run:
-    """The matrix that all the contenders of `svd` factorise."""
+    """The matrix that all the contenders of `svd` factorize."""
     import numpy as np
     import scipy.sparse
 
@@ -150,7 +150,7 @@ def svd_firth(matrix: str, threads: int, seed: int) -> Run:
     before = common.peak_so_far()
     clock = common.Clock()
     left, values, right = spectral.truncated_svd(given, VECTOR_SIZE, seed=seed, threads=threads)
-    clock.stage("factorising")
+    clock.stage("factorizing")
     return _factors(given, left * values, values, right.T, before, clock)
 
 
@@ -164,7 +164,7 @@ def svd_sklearn(matrix: str, threads: int, seed: int, algorithm: str) -> Run:
     model = TruncatedSVD(VECTOR_SIZE, algorithm=algorithm, random_state=seed)
     clock = common.Clock()
     scaled = model.fit_transform(given)
-    clock.stage("factorising")
+    clock.stage("factorizing")
     return _factors(given, scaled, model.singular_values_, model.components_, before, clock)
 
 
@@ -182,7 +182,7 @@ def _factors(matrix: Any, scaled: Any, values: Any, right: Any, before: float, c
     return {
         "seconds": clock.seconds,
         "loaded_mb": before,
-        "factorising_mb": peak,
+        "factorizing_mb": peak,
         "by_values": float((np.asarray(values, np.float64) ** 2).sum() / whole),
         "by_factors": 1 - missed / whole,
         "non_zeros": int(matrix.nnz),
@@ -245,7 +245,7 @@ def run_counting(bench: comparison.Bench) -> None:
 
 
 # Contender: the function, what it takes besides, and the package it needs.
-FACTORISERS: dict[str, tuple[Any, dict[str, Any], str]] = {
+FACTORIZERS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "firth": (svd_firth, {}, "firth"),
     "scikit-learn, randomized": (svd_sklearn, {"algorithm": "randomized"}, "sklearn"),
     "scikit-learn, arpack": (svd_sklearn, {"algorithm": "arpack"}, "sklearn"),
@@ -257,13 +257,13 @@ def run_svd(bench: comparison.Bench) -> None:
     matrix = bench.scratch / "ppmi.npz"
     made = bench.fresh(make_ppmi, {"text": bench.path, "threads": bench.settings.threads, "out": str(matrix)})
     for seed in bench.seeds:
-        for name in rotated([name for name in FACTORISERS if seed == 1 or name != ONCE], seed - 1):
-            work, more, package = FACTORISERS[name]
+        for name in rotated([name for name in FACTORIZERS if seed == 1 or name != ONCE], seed - 1):
+            work, more, package = FACTORIZERS[name]
             arguments = {"matrix": str(matrix), "threads": bench.settings.threads, "seed": seed, **more}
             absent = comparison.unless_installed(package)
             if "failed" in made:
                 run = bench.run(
-                    "svd", name, seed, work, arguments, f"there is no matrix to factorise: {made['failed']}"
+                    "svd", name, seed, work, arguments, f"there is no matrix to factorize: {made['failed']}"
                 )
             else:
                 run = bench.run("svd", name, seed, work, arguments, absent)
@@ -358,7 +358,7 @@ class Report(comparison.Report):
                 self.times("svd", name, "firth", total),
                 spread_of(runs, lambda run: 100 * run["by_values"], 3),
                 spread_of(runs, lambda run: 100 * run["by_factors"], 3),
-                spread_of(runs, lambda run: run["factorising_mb"], 0, wide=False),
+                spread_of(runs, lambda run: run["factorizing_mb"], 0, wide=False),
                 spread_of(runs, lambda run: run["loaded_mb"], 0, wide=False),
             ]
 

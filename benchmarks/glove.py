@@ -84,7 +84,7 @@ class Programs:
                     self.costs.append(float(found[1]))
                     self.epoch_seconds.append(now - before)
                 before = now  # the line before the first epoch's is written as its threads start
-        self.seconds["training"] = before - start  # with reading the vocabulary and initialising
+        self.seconds["training"] = before - start  # with reading the vocabulary and initializing
         self.seconds["saving"] -= self.seconds["training"]
         if len(self.costs) != epochs:
             raise RuntimeError(f"glove told of {len(self.costs)} epochs, not {epochs}")

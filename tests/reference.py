@@ -125,11 +125,11 @@ def word2vec(
     seed,
     deterministic=False,
 ):
-    """The word2vec family over the centres in [begin, end) of the documents' tokens, in place.
+    """The word2vec family over the centers in [begin, end) of the documents' tokens, in place.
 
     `noise` gives negatives, or `paths`, a (nodes, turns) for each word, the way through a tree; `bags`, if any, the
-    rows that each word is made of. Returns loss, examples, centres. As the kernel has it, a step of plain skip-gram
-    takes at most sixteen neighbours, each sixteen with a draw of their own, and every step at most six targets.
+    rows that each word is made of. Returns loss, examples, centers. As the kernel has it, a step of plain skip-gram
+    takes at most sixteen neighbors, each sixteen with a draw of their own, and every step at most six targets.
     `deterministic`: [begin, end) is one block, whose negatives come from a pool of 512.
     """
     n_tokens = sum(map(len, documents))
@@ -157,43 +157,43 @@ def word2vec(
         groups = [slice(first, first + 6) for first in range(0, len(targets), 6)]
         return sum(logistic_step(matrix, context, hidden, targets[group], labels[group], rate) for group in groups)
 
-    loss, examples, centres, start = 0.0, 0, 0, 0
+    loss, examples, centers, start = 0.0, 0, 0, 0
     for document in documents:
         positions = range(start, start + len(document))
         kept = [p for p in positions if random_at(sampling, p) % 2**32 <= keep[document[p - start]]]
         for i, p in enumerate(kept):
             if not begin <= p < end:
                 continue
-            centres += 1
+            centers += 1
             reach = 1 + ((random_at(sampling, p) >> 32) * window >> 32)
             before, behind = kept[max(0, i - reach) : i], kept[i + 1 : i + 1 + reach]
             near = [document[q - start] for q in before + behind]
             if not near:
                 continue
-            centre = document[p - start]
+            center = document[p - start]
             rate = learning_rate - (learning_rate - min_learning_rate) * (epoch * n_tokens + p) / (epochs * n_tokens)
             if not cbow and bags is None:
                 for piece in range(0, len(near), 16):
-                    loss += predict(vectors, near[piece : piece + 16], centre, piece // 16 * n_tokens + p, rate)
+                    loss += predict(vectors, near[piece : piece + 16], center, piece // 16 * n_tokens + p, rate)
                 examples += len(near)
                 continue
-            rows = [row for word in (near if cbow else [centre]) for row in (bags[word] if bags else [word])]
+            rows = [row for word in (near if cbow else [center]) for row in (bags[word] if bags else [word])]
             mean = not cbow or cbow_mean
             hidden = vectors[rows].sum(axis=0, keepdims=True) / vectors.dtype.type(len(rows) if mean else 1)
             moved = hidden.copy()
             if cbow:
-                loss += predict(moved, [0], centre, p, rate)
+                loss += predict(moved, [0], center, p, rate)
                 examples += 1
             else:
                 for j, word in enumerate(near):
-                    place = j if j < len(before) else j + 1  # in the window, the centre included
+                    place = j if j < len(before) else j + 1  # in the window, the center included
                     loss += predict(moved, [0], word, p * 2 * window + place, rate)
                     examples += 1
             move = (moved - hidden)[0] / vectors.dtype.type(1 if mean else len(rows))
             for row in rows:
                 vectors[row] += move
         start += len(document)
-    return loss, examples, centres
+    return loss, examples, centers
 
 
 def noise_word(noise, key, number):
@@ -301,7 +301,7 @@ def huffman(counts: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     return paths
 
 
-# --- quantisation ---------------------------------------------------------------------------------------------------
+# --- quantization ---------------------------------------------------------------------------------------------------
 
 
 def squared_distances(points, centroids):
@@ -510,7 +510,7 @@ def document_weights(documents, n_words, weighting):
 
 
 def power_iteration_values(matrix, k, n_iter, oversampling):
-    """Singular values by randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1)."""
+    """Singular values by randomized subspace iteration (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1)."""
     basis = np.random.default_rng(0).standard_normal((matrix.shape[1], k + oversampling)).astype(matrix.dtype)
     for _ in range(n_iter):
         basis = np.linalg.qr(matrix.T @ np.linalg.qr(matrix @ basis)[0])[0]

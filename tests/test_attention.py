@@ -884,7 +884,7 @@ def test_tensors_come_back_as_they_went(torch, kind):
 
 
 # Views of a (B, H, T, D) tensor, each with a reason of its own why its rows are not plain ones: no column stride,
-# columns that are not neighbours, rows an odd number of numbers apart, rows that begin amid four bytes.
+# columns that are not neighbors, rows an odd number of numbers apart, rows that begin amid four bytes.
 LAYOUTS = {
     "expanded": lambda torch, x: x[..., :1].contiguous().expand(x.shape),
     "transposed": lambda torch, x: x.mT.contiguous().mT,

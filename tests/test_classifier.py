@@ -751,7 +751,7 @@ def test_quantize(tmp_path, norms, output, texts):
         again.to_fasttext(tmp_path / "again.ftz")
         assert (tmp_path / "again.ftz").stat().st_size == (tmp_path / "m.ftz").stat().st_size
     assert (tmp_path / "m.ftz").stat().st_size < 100_000
-    with pytest.raises(ValueError, match="quantised already"):
+    with pytest.raises(ValueError, match="quantized already"):
         small.quantize()
 
 
@@ -944,7 +944,7 @@ def test_we_read_fasttexts(fasttext, tmp_path, loss, word_ngrams, max_n, texts):
         minn=2 if max_n else 0,
         maxn=max_n,
         bucket=3000,
-        thread=10,  # each initialises a tenth of the rows; with fewer, the rest are what memory happens to hold
+        thread=10,  # each initializes a tenth of the rows; with fewer, the rest are what memory happens to hold
         verbose=0,
     )
     theirs.save_model(str(tmp_path / "m.bin"))
@@ -959,7 +959,7 @@ def test_we_read_fasttexts(fasttext, tmp_path, loss, word_ngrams, max_n, texts):
         ask(theirs, other, ours.classes_.tolist()), ours.predict_proba(other), atol=TOLERANCE[loss]
     )
     if not max_n:
-        return  # it quantises 256 rows or more
+        return  # it quantizes 256 rows or more
     theirs.quantize(cutoff=300, retrain=False, qnorm=True)
     theirs.save_model(str(tmp_path / "m.ftz"))
     ours = firth.FastTextClassifier.from_fasttext(tmp_path / "m.ftz")
@@ -1067,7 +1067,7 @@ def test_a_matrix_of_indicators_is_no_list_of_labels(texts):
 
 def test_a_tokenizer_that_a_file_cannot_name(texts, tmp_path):
     model = make(tokenizer="words", epochs=1).fit(*texts)
-    with pytest.warns(UserWarning, match="cannot say how texts are tokenised"):
+    with pytest.warns(UserWarning, match="cannot say how texts are tokenized"):
         model.to_fasttext(tmp_path / "m.bin")
 
 

@@ -29,7 +29,7 @@ import firth
 from firth import cli, demo
 from firth.models.base import Model
 
-# A compass: east and west, north and south are opposite; between two neighbours lies 45 degrees.
+# A compass: east and west, north and south are opposite; between two neighbors lies 45 degrees.
 COMPASS = ["east", "northeast", "north", "northwest", "west", "southwest", "south", "southeast"]
 MODELS: dict[str, type[Model]] = {
     "skipgram": firth.Word2Vec,
@@ -1165,7 +1165,7 @@ def test_demo_on_a_file(tmp_path: Path) -> None:
     result = run("demo", tmp_path / "my text.txt", "-o", output, "--epochs", 5)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    for title in ("Text", "Training", "Neighbours", "A direction", "Analogies", "Saved"):
+    for title in ("Text", "Training", "Neighbors", "A direction", "Analogies", "Saved"):
         assert f"\n{title}" in result.stdout
     assert "5 passes" in result.stdout
     assert "12,000 words" in result.stdout
@@ -1248,10 +1248,10 @@ def test_train_writes_no_two_things_to_one_place(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def labelled(tmp_path: Path) -> Path:
+def labeled(tmp_path: Path) -> Path:
     """Texts of two topics, each with its label."""
     draw = random.Random(1)
-    path = tmp_path / "labelled.txt"
+    path = tmp_path / "labeled.txt"
     topics = {"a": [f"a{i}" for i in range(10)], "b": [f"b{i}" for i in range(10)]}
     path.write_text("".join(f"__label__{t} {' '.join(draw.choices(topics[t], k=6))}\n" for t in "ab" * 100))
     return path
@@ -1261,10 +1261,10 @@ CLASSIFY = ("--vector-size", 8, "--learning-rate", 0.5, "--threads", 1, "-q")
 
 
 @pytest.mark.parametrize("suffix", ["model", "bin"])
-def test_classifier_from_text_to_labels(tmp_path: Path, labelled: Path, suffix: str) -> None:
+def test_classifier_from_text_to_labels(tmp_path: Path, labeled: Path, suffix: str) -> None:
     model = tmp_path / f"my.{suffix}"
     small = ("--bucket", 1000, "--word-ngrams", 2)
-    assert run("train", "classifier", labelled, "-o", model, *CLASSIFY, *small).exit_code == 0
+    assert run("train", "classifier", labeled, "-o", model, *CLASSIFY, *small).exit_code == 0
     lines = tmp_path / "new.txt"
     lines.write_text("a1 a2 a3\nb1 b2\n__label__b a4 a5\n\n")
     for source in ((lines,), ()):
@@ -1275,11 +1275,11 @@ def test_classifier_from_text_to_labels(tmp_path: Path, labelled: Path, suffix: 
     first = result.stdout.splitlines()[0].split("\t")
     assert [cell.split()[0] for cell in first] == ["a", "b"]
     assert sum(float(cell.split()[1]) for cell in first) == pytest.approx(1, abs=2e-4)
-    result = run("test", model, labelled, "--by-label")
+    result = run("test", model, labeled, "--by-label")
     assert result.stdout.splitlines()[1].split() == ["all", "200", "100.0%", "100.0%", "100.0%"]
     assert [line.split()[:2] for line in result.stdout.splitlines()[2:]] == [["a", "100"], ["b", "100"]]
     for target in ("small.ftz", "small.model"):
-        done = run("quantize", model, "-o", tmp_path / target, "--cutoff", 20, "--retrain", labelled)
+        done = run("quantize", model, "-o", tmp_path / target, "--cutoff", 20, "--retrain", labeled)
         assert done.exit_code == 0, done.stderr
         assert "2 labels" in done.stderr
         assert run("predict", tmp_path / target, lines).stdout.splitlines()[:2] == ["a", "b"]
@@ -1287,10 +1287,10 @@ def test_classifier_from_text_to_labels(tmp_path: Path, labelled: Path, suffix: 
 
 @pytest.mark.parametrize("most", [1, 10_000])
 def test_a_pipe_is_answered_line_by_line(
-    tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, most: int
+    tmp_path: Path, labeled: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     model = tmp_path / "my.model"
-    assert run("train", "classifier", labelled, "-o", model, *CLASSIFY).exit_code == 0
+    assert run("train", "classifier", labeled, "-o", model, *CLASSIFY).exit_code == 0
     process = start("predict", model, stdin=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -1308,39 +1308,39 @@ def test_a_pipe_is_answered_line_by_line(
     assert run("predict", model, stdin="").stdout == ""
 
 
-def test_a_classifier_of_numbers_is_tested_on_a_file(tmp_path: Path, labelled: Path) -> None:
-    texts, labels = zip(*((line[10:], int(line[9] == "b")) for line in labelled.read_text().splitlines()), strict=True)
+def test_a_classifier_of_numbers_is_tested_on_a_file(tmp_path: Path, labeled: Path) -> None:
+    texts, labels = zip(*((line[10:], int(line[9] == "b")) for line in labeled.read_text().splitlines()), strict=True)
     firth.FastTextClassifier(vector_size=8, learning_rate=0.5).fit(list(texts), list(labels)).save(tmp_path / "m")
     numbered = tmp_path / "numbered.txt"
-    numbered.write_text(labelled.read_text().replace("__label__a", "__label__0").replace("__label__b", "__label__1"))
+    numbered.write_text(labeled.read_text().replace("__label__a", "__label__0").replace("__label__b", "__label__1"))
     result = run("test", tmp_path / "m", numbered)
     assert result.stdout.splitlines()[1].split() == ["all", "200", "100.0%", "100.0%", "100.0%"]
 
 
-def test_classifier_tells_of_its_epochs(tmp_path: Path, labelled: Path) -> None:
-    result = run("train", "classifier", labelled, "-o", tmp_path / "m", *CLASSIFY[:-1], "--validation", "0.2")
+def test_classifier_tells_of_its_epochs(tmp_path: Path, labeled: Path) -> None:
+    result = run("train", "classifier", labeled, "-o", tmp_path / "m", *CLASSIFY[:-1], "--validation", "0.2")
     assert "epoch 5 of 5: loss" in result.stderr
     assert "right on validation 100.0%" in result.stderr
     assert "Saved a classifier of 2 labels" in result.stderr
-    other = run("train", "classifier", labelled, "-o", tmp_path / "m", *CLASSIFY, "--validation", labelled)
+    other = run("train", "classifier", labeled, "-o", tmp_path / "m", *CLASSIFY, "--validation", labeled)
     assert other.exit_code == 0
 
 
-def test_classifier_refuses_bad_input(tmp_path: Path, labelled: Path, text: Path, compass: Path) -> None:
+def test_classifier_refuses_bad_input(tmp_path: Path, labeled: Path, text: Path, compass: Path) -> None:
     out = tmp_path / "m"
     refused(run("train", "classifier", text, "-o", out), 1, "no line of", "__label__")
     refused(run("train", "classifier", tmp_path / "none", "-o", out), 1, "none")
-    refused(run("train", "classifier", labelled, "-o", labelled), 2, "is an input of this command")
+    refused(run("train", "classifier", labeled, "-o", labeled), 2, "is an input of this command")
     for flag in ("--validation", "--pretrained"):
         (tmp_path / "v.txt").write_text("1 2\na 1 2\n")
         target = tmp_path / "v.txt"
-        refused(run("train", "classifier", labelled, "-o", target, flag, target), 2, "is an input of this command")
-    refused(run("train", "classifier", labelled, "-o", out, "--patience", 3), 1, "needs validation")
-    refused(run("train", "classifier", labelled, "-o", out, "--min-n", 5, "--max-n", 2), 2, "--min-n")
-    refused(run("predict", compass, labelled), 1)
+        refused(run("train", "classifier", labeled, "-o", target, flag, target), 2, "is an input of this command")
+    refused(run("train", "classifier", labeled, "-o", out, "--patience", 3), 1, "needs validation")
+    refused(run("train", "classifier", labeled, "-o", out, "--min-n", 5, "--max-n", 2), 2, "--min-n")
+    refused(run("predict", compass, labeled), 1)
     assert run("train", "skipgram", text, "-o", tmp_path / "v.txt", "--save-model", out, "--epochs", 1).exit_code == 0
-    refused(run("predict", out, labelled), 1, "holds a Word2Vec, not a classifier")
-    refused(run("test", out, labelled, "-k", 0), 2, "-k")
+    refused(run("predict", out, labeled), 1, "holds a Word2Vec, not a classifier")
+    refused(run("test", out, labeled, "-k", 0), 2, "-k")
 
 
 # ---- contextual models

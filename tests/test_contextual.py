@@ -160,7 +160,7 @@ def test_what_going_on_refuses(gpt: GPT, bert: BERT, texts: list[str], tmp_path:
     with pytest.raises(ValueError, match="has no weights yet"):
         GPT(**SMALL, kind="words").fit(texts, pretrained=True)
     gpt.save(tmp_path / "gpt")
-    for name in ("dim", "vocabulary_size", "tokenizer", "attention", "colour"):
+    for name in ("dim", "vocabulary_size", "tokenizer", "attention", "color"):
         with pytest.raises(TypeError, match=f"{name} is no option of training"):
             GPT.from_pretrained(tmp_path / "gpt", **{name: 3})
     with pytest.raises(ValueError, match="learning_rate must be above 0"):

@@ -65,7 +65,7 @@ def make(name: str, **options: Any) -> Any:
     return MODELS[name](**options)
 
 
-def labelled(name: str, texts: list[str]) -> tuple[Any, ...]:
+def labeled(name: str, texts: list[str]) -> tuple[Any, ...]:
     """What `fit` takes of texts: for classifiers with labels."""
     if name == "SentenceClassifier":
         return texts, ["long" if len(text) > 25 else "short" for text in texts]
@@ -76,7 +76,7 @@ def labelled(name: str, texts: list[str]) -> tuple[Any, ...]:
 
 
 def fit(name: str, model: Any, texts: list[str] | None = None, **rest: Any) -> Any:
-    return model.fit(*labelled(name, sentences() if texts is None else texts), **rest)
+    return model.fit(*labeled(name, sentences() if texts is None else texts), **rest)
 
 
 def outputs(name: str, model: Any, texts: list[str]) -> list[Any]:
@@ -490,9 +490,9 @@ def test_warnings_name_the_caller_s_line(name: str, tmp_path: Path) -> None:
 def test_classifiers_of_a_few_texts_say_what_to_set(name: str) -> None:
     few = "make 2 steps of training, too few for a head .*more epochs than 2, .*batch_size than 32, or head_only=True"
     with pytest.warns(UserWarning, match=few) as told:
-        make(name, epochs=2, batch_size=32).fit(*labelled(name, sentences()))
+        make(name, epochs=2, batch_size=32).fit(*labeled(name, sentences()))
     assert [one.filename for one in told] == [__file__]
-    make(name, head_only=True).fit(*labelled(name, sentences()))
+    make(name, head_only=True).fit(*labeled(name, sentences()))
 
 
 # ---- folders and arguments that are not what they should be

@@ -421,11 +421,11 @@ def slow_tokenizer(transformers):
 def test_a_function_sees_one_line_at_a_time():
     seen = []
 
-    def tokenise(text):
+    def tokenize(text):
         seen.append(text)
         return text.split(",")
 
-    assert list(read(b"a,b\r\n\nc", tokenise, block=2)) == [["a", "b"], [""], ["c"]]
+    assert list(read(b"a,b\r\n\nc", tokenize, block=2)) == [["a", "b"], [""], ["c"]]
     assert seen == ["a,b", "", "c"]
 
 

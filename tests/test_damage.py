@@ -131,7 +131,7 @@ def use_text(path: Path) -> None:
     assert Corpus.from_file(path, min_count=1).n_tokens > 0
 
 
-def use_labelled_text(path: Path) -> None:
+def use_labeled_text(path: Path) -> None:
     model = FastTextClassifier(vector_size=4, epochs=1, bucket=10, threads=1).fit(path)
     assert len(model.classes_) > 0
 
@@ -175,7 +175,7 @@ def fasttext(**options: Any) -> Callable[[Path, Corpus], None]:
 
 def classifier(quantize: dict[str, Any] | None, fasttext: bool, **options: Any) -> Callable[[Path, Corpus], None]:
     def write(path: Path, corpus: Corpus) -> None:
-        texts = [f"{text} v{i}" for i, text in enumerate(TEXTS * 8)]  # enough of them to be quantised
+        texts = [f"{text} v{i}" for i, text in enumerate(TEXTS * 8)]  # enough of them to be quantized
         model = FastTextClassifier(vector_size=4, threads=1, epochs=1, bucket=300, **options).fit(texts, LABELS * 8)
         if quantize is not None:
             model = model.quantize(**quantize)
@@ -219,7 +219,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Corpus], None], Callable[[Path], None]]
     "fastText, hs": (fasttext(loss="hs", architecture="cbow"), use_fasttext),
     "fastText's classifier": (classifier(None, True, min_n=2, max_n=3), use_fasttext_classifier),
     "fastText's classifier, hs": (classifier(None, True, loss="hs", word_ngrams=2), use_fasttext_classifier),
-    "fastText, quantised": (classifier({"norms": True}, True, word_ngrams=2), use_fasttext_classifier),
+    "fastText, quantized": (classifier({"norms": True}, True, word_ngrams=2), use_fasttext_classifier),
     "fastText, pruned": (classifier({"cutoff": 280}, True, min_n=2, max_n=3), use_fasttext_classifier),
     "Word2Vec": (fitted(firth.Word2Vec, epochs=1, sample=0), use_model),
     "FastText": (fitted(FastText, epochs=1, bucket=30, sample=0), use_model),
@@ -230,7 +230,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Corpus], None], Callable[[Path], None]]
     "OneHot": (lambda path, corpus: firth.OneHot().fit(corpus).save(path), use_model),
     "RandomVectors": (lambda path, corpus: firth.RandomVectors(vector_size=4).fit(corpus).save(path), use_model),
     "classifier": (classifier(None, False, min_n=2, max_n=3), use_classifier),
-    "classifier, quantised": (classifier({"cutoff": 280, "norms": True}, False, max_n=3, min_n=2), use_classifier),
+    "classifier, quantized": (classifier({"cutoff": 280, "norms": True}, False, max_n=3, min_n=2), use_classifier),
     "corpus": (lambda path, corpus: corpus.save(path), use_corpus),
     "counts": (lambda path, corpus: firth.count_cooccurrences(corpus).save(path), use_counts),
     "phrases": (lambda path, corpus: Phrases(threshold=0.01).fit(corpus).save(path), use_phrases),
@@ -238,8 +238,8 @@ FORMATS: dict[str, tuple[Callable[[Path, Corpus], None], Callable[[Path], None]]
     "text": (text(), use_text),
     "text, gzip": (text(gzip.compress), use_text),
     "text, zstd": (text(zstd), use_text),
-    "labelled text": (text(template="__label__{label} {text}"), use_labelled_text),
-    "labelled text, xz": (text(lzma.compress, "__label__{label} {text}"), use_labelled_text),
+    "labeled text": (text(template="__label__{label} {text}"), use_labeled_text),
+    "labeled text, xz": (text(lzma.compress, "__label__{label} {text}"), use_labeled_text),
     "word pairs": (lambda path, corpus: path.write_text("w0 w1 0.5\nw1 word1 7\n" * 3) and None, use_pairs),
     "analogies": (lambda path, corpus: path.write_text(": one\nw0 w1 word1 naïve\n" * 3) and None, use_questions),
 }
@@ -291,7 +291,7 @@ def altered_arrays(array: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["safetensors", "FastText", "PPMI, sparse", "classifier, quantised", "corpus", "counts", "phrases"]
+    "name", ["safetensors", "FastText", "PPMI, sparse", "classifier, quantized", "corpus", "counts", "phrases"]
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_of_firth_s_with_other_contents_can_be_used_or_is_refused_by_name(

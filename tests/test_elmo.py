@@ -109,7 +109,7 @@ def encode_slowly(encoder, symbols):
 def test_character_encoder_is_the_textbook_s():
     torch.manual_seed(0)
     encoder = elmo.CharacterEncoder(5, [(1, 3), (3, 4), (7, 6)], 2, 8).double()
-    symbols = elmo.Speller(["a", "word", "internationalisation", ""], 50)(np.arange(6))
+    symbols = elmo.Speller(["a", "word", "internationalization", ""], 50)(np.arange(6))
     found = encoder(symbols).detach().numpy()
     for row, one in zip(found, symbols, strict=True):
         np.testing.assert_allclose(row, encode_slowly(encoder, one), rtol=1e-10, atol=1e-12)

@@ -30,9 +30,9 @@ KINDS = {
     "softmax": {"loss": "softmax", "wordNgrams": 2, "bucket": 500},
     "hs": {"loss": "hs", "minn": 2, "maxn": 4, "bucket": 700},
     "ova": {"loss": "ova"},
-    "quantised": {"minn": 2, "maxn": 4, "bucket": 700, "wordNgrams": 2, "quantize": {}},
-    "quantised lengths": {"minn": 2, "maxn": 4, "bucket": 700, "quantize": {"qnorm": True, "dsub": 4}},
-    "quantised output": {"bucket": 700, "wordNgrams": 3, "quantize": {"qout": True, "qnorm": True, "dsub": 3}},
+    "quantized": {"minn": 2, "maxn": 4, "bucket": 700, "wordNgrams": 2, "quantize": {}},
+    "quantized lengths": {"minn": 2, "maxn": 4, "bucket": 700, "quantize": {"qnorm": True, "dsub": 4}},
+    "quantized output": {"bucket": 700, "wordNgrams": 3, "quantize": {"qout": True, "qnorm": True, "dsub": 3}},
     "pruned": {"minn": 2, "maxn": 4, "bucket": 700, "quantize": {"cutoff": 400}},
     "pruned to words": {"wordNgrams": 1, "quantize": {"cutoff": 280, "qnorm": True}},
 }
@@ -40,7 +40,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A text whose lines have labels, of which there are enough to be quantised."""
+    """A text whose lines have labels, of which there are enough to be quantized."""
     draw = random.Random(1)
     lines = [f"__label__{i % 290} {' '.join(draw.choices(WORDS, k=8))} {WORDS[i % 300]}\n" for i in range(900)]
     path = tmp_path_factory.mktemp("fasttext") / "text"
@@ -137,18 +137,18 @@ def test_written_again_the_bytes_are_the_same(trained, tmp_path):
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
-def test_quantised_as_well_as_by_fasttext(fasttext, text, tmp_path):
+def test_quantized_as_well_as_by_fasttext(fasttext, text, tmp_path):
     model = fasttext.train_supervised(str(text), minn=2, maxn=5, bucket=3000, **COMMON)
     matrix = model.get_input_matrix()
     for norms, part_size in ((False, 2), (True, 2), (False, 4)):
         model.save_model(str(tmp_path / "plain"))
         theirs = fasttext.load_model(str(tmp_path / "plain"))
         theirs.quantize(qnorm=norms, dsub=part_size)
-        theirs.save_model(str(tmp_path / "quantised"))
+        theirs.save_model(str(tmp_path / "quantized"))
         ours = QuantizedMatrix.of(matrix, part_size, norms=norms)
         errors = [
             float(((one.rows(slice(None)) - matrix) ** 2).mean())
-            for one in (ours, fasttext_format.read(tmp_path / "quantised").input)
+            for one in (ours, fasttext_format.read(tmp_path / "quantized").input)
         ]
         assert errors[0] < 1.05 * errors[1]
 
@@ -200,8 +200,8 @@ SMALL = {
     "cbow": {"kind": "cbow"},
     "supervised": {},
     "no subwords": {"kind": "skipgram", "bucket": 0, "min_n": 0, "max_n": 0},
-    "quantised": {"quantized": ("input",)},
-    "quantised output": {"quantized": ("input", "output")},
+    "quantized": {"quantized": ("input",)},
+    "quantized output": {"quantized": ("input", "output")},
     "pruned": {"quantized": ("input",), "pruned": True},
 }
 
@@ -355,8 +355,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ({"model": "cbow"}, r"output must have the shape \(4, 4\)"),
         ({"counts": np.arange(6)}, "counts must be int64 of 4 words and 3 labels"),
         ({"counts": np.arange(7.0)}, "counts must be int64 .* not float64"),
-        ({"output": QuantizedMatrix.of(model.output)}, "the output matrix is quantised and the input matrix is not"),
-        ({"pruned": np.zeros((20, 2), np.int32)}, "only a quantised input matrix may be"),
+        ({"output": QuantizedMatrix.of(model.output)}, "the output matrix is quantized and the input matrix is not"),
+        ({"pruned": np.zeros((20, 2), np.int32)}, "only a quantized input matrix may be"),
         ({"input": quantized, "pruned": np.zeros((20, 3), np.int32)}, "pruned must be int32 of 2 columns"),
         ({"input": quantized, "pruned": np.full((20, 2), 20, np.int32)}, r"pruned names rows .* 0 \.\. 19"),
         ({"input": quantized, "pruned": np.stack([places + 1, places], 1)}, r"pruned names buckets .* 0 \.\. 19"),
@@ -423,7 +423,7 @@ def test_damage_is_told_with_its_place(tmp_path):
             b"\x01",
             rf"byte {second}: entry 2 \(b'na.*ve'\) has type 1: first come 4",
         ),
-        (input, b"\x02", f"byte {input}: whether the input matrix is quantised must be 0 or 1, not 2"),
+        (input, b"\x02", f"byte {input}: whether the input matrix is quantized must be 0 or 1, not 2"),
         (input + 1, struct.pack("<q", -1), rf"byte {input + 1}: the input matrix cannot have the shape \(-1, 4\)"),
         (input + 1, struct.pack("<q", 2**61), f"byte {input + 17}: the input matrix should take {2**65} bytes"),
         (len(data), b"more", f"byte {len(data)}: the model ends here and 4 bytes follow"),

@@ -57,7 +57,7 @@ PROMISES = {
     # What you can count on
     "Every token is used exactly once in an epoch": [
         "word2vec::kernel_equals_oracle",
-        "word2vec::threads_train_every_centre_once",
+        "word2vec::threads_train_every_center_once",
         "classifier::threads_train_every_text_once",
         "elmo::every_word_is_predicted_once_in_an_epoch",
         "training::an_epoch_covers_the_texts",
@@ -71,7 +71,7 @@ PROMISES = {
     "The loss in `model.history` is true": [
         "promises::the_loss_is_the_mean_over_all_examples",
         "word2vec::kernel_equals_oracle",
-        "word2vec::threads_train_every_centre_once",
+        "word2vec::threads_train_every_center_once",
     ],
     "the same bits**, also after Ctrl-C, `kill -9` and `resume`": [
         "models::same_seed_same_bytes",

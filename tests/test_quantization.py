@@ -1,4 +1,4 @@
-"""Product quantisation: the nearest centroids exactly, and how much of a matrix survives."""
+"""Product quantization: the nearest centroids exactly, and how much of a matrix survives."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_kernel_refuses_what_does_not_fit():
 # ---- learning
 
 
-def test_uniform_numbers_are_quantised_nearly_as_well_as_can_be():
+def test_uniform_numbers_are_quantized_nearly_as_well_as_can_be():
     """256 equal steps are best and leave a step's square / 12; from random starts, 25 rounds leave less than twice."""
     matrix = np.random.default_rng(0).uniform(size=(20_000, 2)).astype(np.float32)
     quantizer = ProductQuantizer.fit(matrix, 1)
@@ -77,7 +77,7 @@ def test_few_rows_come_back_whole(columns, part_size):
         np.testing.assert_array_equal(quantizer.decode(codes), matrix)
 
 
-def test_parts_are_quantised_apart():
+def test_parts_are_quantized_apart():
     """Shuffling the rows of one part leaves what can be told of it as it was."""
     matrix = random_rows(2000, 6)
     quantizer = ProductQuantizer.fit(matrix, 4)

@@ -75,8 +75,8 @@ def textbook(transformer, ids, lengths):
     }[a.activation]
 
     def norm(x, name):
-        centred = x - x.mean(-1, keepdim=True)
-        scaled = centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + a.epsilon)
+        centered = x - x.mean(-1, keepdim=True)
+        scaled = centered / torch.sqrt((centered**2).mean(-1, keepdim=True) + a.epsilon)
         return scaled * p[f"{name}.weight"] + p[f"{name}.bias"]
 
     def affine(x, name):

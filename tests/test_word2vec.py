@@ -264,7 +264,7 @@ def test_huffman_paths_of_words_in_any_order():
     sample=st.sampled_from([0.0, 0.01, 0.1]),
     words=st.integers(2, 30),
 )
-# Two words in each other's windows: a row moves a hundred times in a centre, and must not lose digits each time.
+# Two words in each other's windows: a row moves a hundred times in a center, and must not lose digits each time.
 @example(lengths=[0, 10, 12, 8, 9, 2, 9], size=2, window=7, negative=10, sample=0.0, words=2)
 @settings(max_examples=60, deadline=None)
 def test_kernel_equals_oracle_on_anything(lengths, size, window, negative, sample, words):
@@ -294,7 +294,7 @@ def test_cuts_do_not_show(isa, options):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
-def test_threads_train_every_centre_once(isa, threads):
+def test_threads_train_every_center_once(isa, threads):
     case = Case(random_documents([3000, 7, 1, 4000]), words=23, learning_rate=0.01)
     one, many = case.train(), case.train(threads)
     np.testing.assert_array_equal(many[2][1:], one[2][1:])
@@ -321,7 +321,7 @@ def test_gradient_by_finite_differences():
         after[0][:], after[1][:] = vectors, context
         loss, *_ = _core.train_word2vec(
             *after, ids=case.ids, offsets=case.offsets, threads=1, **case.options(0, 1)
-        )  # one centre, one example
+        )  # one center, one example
         case.vectors, case.context = saved
         return loss, after
 
@@ -522,7 +522,7 @@ def test_untrained_vectors_do_not_separate():
     corpus = firth.Corpus.from_iterable(topics(), min_count=1)
     model = firth.Word2Vec(vector_size=16, epochs=2, learning_rate=1e-9, min_learning_rate=0, threads=1).fit(corpus)
     assert abs(separation(model.vectors)) < 0.1
-    assert model.history[0].loss == pytest.approx(6 * np.log(2), rel=0.05)  # a draw that hits the centre is dropped
+    assert model.history[0].loss == pytest.approx(6 * np.log(2), rel=0.05)  # a draw that hits the center is dropped
 
 
 def test_divergence_keeps_the_last_good_vectors():
@@ -551,7 +551,7 @@ def test_tiny_vocabularies(words, size):
 
 @pytest.mark.parametrize("window", [200, 10_000])
 def test_wide_windows_train_calmly(window):
-    """Sixteen neighbours a step: the gradients of a whole wide window at one place made the centre's row overshoot."""
+    """Sixteen neighbors a step: the gradients of a whole wide window at one place made the center's row overshoot."""
     rng = np.random.default_rng(1)
     zipf = 1 / np.arange(1, 301)
     corpus = firth.Corpus.from_iterable([rng.choice(300, 1500, p=zipf / zipf.sum()).astype(str)], min_count=1)

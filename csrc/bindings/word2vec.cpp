@@ -111,7 +111,7 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
         tally = deterministic ? train_word2vec_rounds(task, begin, end, threads)
                               : train_word2vec(task, begin, end, threads);
     }
-    return py::make_tuple(tally.loss, tally.examples, tally.centres, tally.diverged_at);
+    return py::make_tuple(tally.loss, tally.examples, tally.centers, tally.diverged_at);
 }
 
 py::tuple tree(const py::array_t<std::int64_t>& counts) {

@@ -516,7 +516,7 @@ bool settle(const Attention& task, const Query& query, std::int64_t begin, std::
     return partial;
 }
 
-// Which of a query's weights stay, by a hash of (seed, head, query, key): the finaliser of Wellons's hash prospector.
+// Which of a query's weights stay, by a hash of (seed, head, query, key): the finalizer of Wellons's hash prospector.
 struct Dropout {
     std::uint32_t threshold;
     float scale;

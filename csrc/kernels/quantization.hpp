@@ -1,4 +1,4 @@
-// Vector quantisation: which of a few centroids each point is nearest to (Jégou, Douze & Schmid 2011, equation 2).
+// Vector quantization: which of a few centroids each point is nearest to (Jégou, Douze & Schmid 2011, equation 2).
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // The update rule is that of logistic.hpp; a trainer only chooses the rows.
 //
-// Rows: plain skip-gram takes for hidden rows the whole window of a centre, which shares its targets (Ji et al. 2016);
+// Rows: plain skip-gram takes for hidden rows the whole window of a center, which shares its targets (Ji et al. 2016);
 // the work is then small dense blocks instead of single dot products. Everything else has one hidden vector made of a
 // bag of rows: CBOW of its window's, a word of pieces of its own. Every row of the bag is moved by the whole gradient,
 // so the bag's mean moves by exactly that: it is gathered once and scattered once, whatever it predicts in between.
@@ -15,8 +15,8 @@
 namespace firth::FIRTH_ISA {
 namespace {
 
-// Neighbours of one step at the most. A wider window takes several steps: with the gradients of hundreds of neighbours
-// taken at one place, the centre's row overshoots, and training diverges at the usual learning rates.
+// Neighbors of one step at the most. A wider window takes several steps: with the gradients of hundreds of neighbors
+// taken at one place, the center's row overshoots, and training diverges at the usual learning rates.
 constexpr int kHidden = 16;
 // Tokens of a range handled at once, and steps between a prefetch and its use.
 constexpr int kBlock = kMostKept;
@@ -44,12 +44,12 @@ std::int64_t document_at(const Word2Vec& task, std::int64_t position) {
     return low;
 }
 
-// Fills `kept` with the tokens of [begin, end), begin < end, that subsampling keeps, and their neighbours.
+// Fills `kept` with the tokens of [begin, end), begin < end, that subsampling keeps, and their neighbors.
 void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end, KeptTokens& kept) {
     const Word2Vec& task = sampler.task;
     std::int64_t document = document_at(task, begin);
     int n = 0;
-    // Neighbours on the left, found backwards, then turned round.
+    // Neighbors on the left, found backwards, then turned round.
     for (std::int64_t p = begin - 1; p >= task.offsets[document] && n < task.window; --p) {
         if (sampler.keeps(p)) kept.positions[n++] = p;
     }
@@ -179,16 +179,16 @@ KeptTokens room_for_tokens(Arena& arena, int window) {
     return kept;
 }
 
-// The window of a centre, kept tokens [from, to), less the centre itself.
+// The window of a center, kept tokens [from, to), less the center itself.
 struct Window {
     int from, to;
 };
 
-Window window_of(const Sampler& sampler, const KeptTokens& kept, int centre) {
-    const std::uint64_t bits = sampler.bits(kept.positions[centre]);
+Window window_of(const Sampler& sampler, const KeptTokens& kept, int center) {
+    const std::uint64_t bits = sampler.bits(kept.positions[center]);
     const int reach = 1 + static_cast<int>(random_below(bits, static_cast<std::uint32_t>(sampler.task.window)));
-    return {centre - reach > kept.first[centre] ? centre - reach : kept.first[centre],
-            centre + reach + 1 < kept.last[centre] ? centre + reach + 1 : kept.last[centre]};
+    return {center - reach > kept.first[center] ? center - reach : kept.first[center],
+            center + reach + 1 < kept.last[center] ? center + reach + 1 : kept.last[center]};
 }
 
 float rate_at(const Word2Vec& task, std::int64_t position) {
@@ -200,13 +200,13 @@ float rate_at(const Word2Vec& task, std::int64_t position) {
 
 // --- Rows of their own: skip-gram -----------------------------------------------------------------------------------
 
-// One step to come: up to kHidden of a centre's neighbours, and the targets that they share.
+// One step to come: up to kHidden of a center's neighbors, and the targets that they share.
 struct Step {
-    int centre;
-    int from, to;     // the neighbours: kept tokens [from, to) but the centre
+    int center;
+    int from, to;     // the neighbors: kept tokens [from, to) but the center
     int m;            // how many they are
     int n_targets;    // 0: there is no such step
-    float** targets;  // the centre's, and at their end the newest neighbour's row, to be asked for
+    float** targets;  // the center's, and at their end the newest neighbor's row, to be asked for
     float* signs;     // of each target
 };
 
@@ -215,41 +215,41 @@ template <class Objective>
 class Steps {
   public:
     Steps(const Sampler& sampler, const KeptTokens& kept, const Objective& objective)
-        : sampler_(sampler), kept_(kept), objective_(objective), centre_(kept.begin - 1) {}
+        : sampler_(sampler), kept_(kept), objective_(objective), center_(kept.begin - 1) {}
 
     void next(Step& step) {
         step.m = 0;
         while (step.m == 0) {
-            if (at_ == to_ && !next_centre()) {
+            if (at_ == to_ && !next_center()) {
                 step.n_targets = 0;
                 return;
             }
-            step.centre = centre_;
+            step.center = center_;
             step.from = at_;
             at_ = at_ + kHidden < to_ ? at_ + kHidden : to_;
-            const bool inside = step.from <= centre_ && centre_ < at_;
+            const bool inside = step.from <= center_ && center_ < at_;
             if (inside && at_ < to_) ++at_;
             step.to = at_;
             step.m = step.to - step.from - inside;
             ++piece_;
         }
         const Word2Vec& task = sampler_.task;
-        const auto draw = static_cast<std::uint64_t>(kept_.positions[step.centre]) +
+        const auto draw = static_cast<std::uint64_t>(kept_.positions[step.center]) +
                           static_cast<std::uint64_t>(piece_ - 1) * static_cast<std::uint64_t>(task.n_tokens);
-        step.n_targets = objective_.choose(step.centre, kept_.words[step.centre], draw, step.targets, step.signs);
-        // The widest reach brings this neighbour in first, or the end of the piece does.
-        const int reach = step.centre + task.window;
-        const int newest = reach < kept_.last[step.centre] ? reach : step.to - 1;
+        step.n_targets = objective_.choose(step.center, kept_.words[step.center], draw, step.targets, step.signs);
+        // The widest reach brings this neighbor in first, or the end of the piece does.
+        const int reach = step.center + task.window;
+        const int newest = reach < kept_.last[step.center] ? reach : step.to - 1;
         step.targets[step.n_targets] = objective_.access.kept_in(newest, kept_.words[newest]);
     }
 
   private:
-    bool next_centre() {
-        if (++centre_ >= kept_.end) {
-            centre_ = kept_.end;
+    bool next_center() {
+        if (++center_ >= kept_.end) {
+            center_ = kept_.end;
             return false;
         }
-        const Window window = window_of(sampler_, kept_, centre_);
+        const Window window = window_of(sampler_, kept_, center_);
         at_ = window.from;
         to_ = window.to;
         piece_ = 0;
@@ -259,8 +259,8 @@ class Steps {
     const Sampler& sampler_;
     const KeptTokens& kept_;
     const Objective& objective_;
-    int centre_;
-    int at_ = 0, to_ = 0;  // what is left of the centre's window
+    int center_;
+    int at_ = 0, to_ = 0;  // what is left of the center's window
     int piece_ = 0;        // pieces of it given so far
 };
 
@@ -282,7 +282,7 @@ struct RowsOfTheirOwn {
         for (int i = 0; i < (1 + kTargets) * kHidden + kWidth; ++i) expanded[i] = i < kHidden ? 1.0f : -1.0f;
     }
 
-    // Trains on the centres of `kept`; false where a dot product was not finite.
+    // Trains on the centers of `kept`; false where a dot product was not finite.
     bool train(const Sampler& sampler, const Objective& objective, StepScratch& scratch, Word2VecTally* tally) {
         const Word2Vec& task = sampler.task;
         const int floats = round_up(task.vector_size, kWidth);
@@ -298,9 +298,9 @@ struct RowsOfTheirOwn {
             int m = 0;
             for (int c = now.from; c < now.to; ++c) {
                 hidden[m] = objective.access.kept_in(c, kept.words[c]);
-                m += c != now.centre;
+                m += c != now.center;
             }
-            const std::int64_t position = kept.positions[now.centre];
+            const std::int64_t position = kept.positions[now.center];
             const float rate = rate_at(task, position);
             for (int first = 0; first < now.n_targets; first += kTargets) {
                 const int n = now.n_targets - first < kTargets ? now.n_targets - first : kTargets;
@@ -325,11 +325,11 @@ struct RowsOfTheirOwn {
 
 // --- A bag of rows: CBOW, and words made of pieces ------------------------------------------------------------------
 
-// A centre to come: the rows of its bag, then the targets of each word that the bag predicts.
-struct Centre {
+// A center to come: the rows of its bag, then the targets of each word that the bag predicts.
+struct Center {
     std::int64_t position;
     std::int64_t n_rows;
-    int n_predicted;     // 0 with n_rows 0: there is no such centre
+    int n_predicted;     // 0 with n_rows 0: there is no such center
     float** rows;        // (n_rows + all targets), the targets word by word
     std::int64_t* ends;  // (n_predicted) where each word's targets end in `rows`
     float* signs;        // of each target, and room for one vector more
@@ -338,7 +338,7 @@ struct Centre {
 template <class Objective>
 struct BagOfRows {
     KeptTokens kept;
-    Centre centres[2];
+    Center centers[2];
     float *mean, *moves, *hidden;  // the bag's vector as gathered, what it has moved by, and their sum
 
     BagOfRows(Arena& arena, const Word2Vec& task) {
@@ -346,12 +346,12 @@ struct BagOfRows {
         const std::int64_t most_rows = (task.cbow ? words : 1) * task.longest_bag;
         const std::int64_t predicted = task.cbow ? 1 : words;
         const std::int64_t most_targets = predicted * Objective::most(task) + 1;
-        for (Centre& centre : centres) {
-            centre.rows = arena.take<float*>(most_rows + most_targets);
-            centre.ends = arena.take<std::int64_t>(predicted);
-            centre.signs = arena.take<float>(most_targets + kTargets + kWidth);
+        for (Center& center : centers) {
+            center.rows = arena.take<float*>(most_rows + most_targets);
+            center.ends = arena.take<std::int64_t>(predicted);
+            center.signs = arena.take<float>(most_targets + kTargets + kWidth);
             if (arena.base != nullptr) {
-                for (std::int64_t i = 0; i < most_targets + kTargets + kWidth; ++i) centre.signs[i] = 0;
+                for (std::int64_t i = 0; i < most_targets + kTargets + kWidth; ++i) center.signs[i] = 0;
             }
         }
         mean = arena.take<float>(task.stride);
@@ -359,52 +359,52 @@ struct BagOfRows {
         hidden = arena.take<float>(task.stride);
     }
 
-    void add_word(const Objective& objective, int at, Centre& centre) {
+    void add_word(const Objective& objective, int at, Center& center) {
         const std::int32_t word = kept.words[at];
         const Word2Vec& task = objective.task;
         if (task.bag_begins == nullptr) {
-            centre.rows[centre.n_rows++] = objective.access.kept_in(at, word);
+            center.rows[center.n_rows++] = objective.access.kept_in(at, word);
             return;
         }
         for (std::int64_t i = task.bag_begins[word]; i < task.bag_begins[word + 1]; ++i) {
-            centre.rows[centre.n_rows++] = objective.access.in(task.bag_rows[i]);
+            center.rows[center.n_rows++] = objective.access.in(task.bag_rows[i]);
         }
     }
 
-    void predict(const Objective& objective, int at, std::uint64_t draw, Centre& centre) {
-        const std::int64_t from = centre.n_predicted == 0 ? centre.n_rows : centre.ends[centre.n_predicted - 1];
-        float* const signs = centre.signs + (from - centre.n_rows);
-        const int n = objective.choose(at, kept.words[at], draw, centre.rows + from, signs);
+    void predict(const Objective& objective, int at, std::uint64_t draw, Center& center) {
+        const std::int64_t from = center.n_predicted == 0 ? center.n_rows : center.ends[center.n_predicted - 1];
+        float* const signs = center.signs + (from - center.n_rows);
+        const int n = objective.choose(at, kept.words[at], draw, center.rows + from, signs);
         if constexpr (Objective::kFirstAlonePositive) {
             signs[0] = 1;
             for (int i = 1; i < n; ++i) signs[i] = -1;
         }
-        centre.ends[centre.n_predicted++] = from + n;
+        center.ends[center.n_predicted++] = from + n;
     }
 
-    // The next centre from kept token `at` on that has a neighbour and something to predict; returns the token after
+    // The next center from kept token `at` on that has a neighbor and something to predict; returns the token after
     // it.
-    int prepare(const Sampler& sampler, const Objective& objective, int at, Centre& centre) {
+    int prepare(const Sampler& sampler, const Objective& objective, int at, Center& center) {
         const Word2Vec& task = sampler.task;
-        centre.n_rows = centre.n_predicted = 0;
+        center.n_rows = center.n_predicted = 0;
         for (; at < kept.end; ++at) {
             const Window window = window_of(sampler, kept, at);
             if (window.to - window.from < 2) continue;
-            centre.position = kept.positions[at];
-            const auto draw = static_cast<std::uint64_t>(centre.position);
+            center.position = kept.positions[at];
+            const auto draw = static_cast<std::uint64_t>(center.position);
             if (task.cbow) {
                 for (int c = window.from; c < window.to; ++c) {
-                    if (c != at) add_word(objective, c, centre);
+                    if (c != at) add_word(objective, c, center);
                 }
-                predict(objective, at, draw, centre);
+                predict(objective, at, draw, center);
             } else {
-                add_word(objective, at, centre);
+                add_word(objective, at, center);
                 // Each word has a draw of its own: one hidden vector against a few negatives that its words share would
                 // learn little of them.
                 const std::uint64_t words = 2 * static_cast<std::uint64_t>(task.window);
                 for (int c = window.from; c < window.to; ++c) {
                     if (c != at)
-                        predict(objective, c, draw * words + static_cast<std::uint64_t>(c - window.from), centre);
+                        predict(objective, c, draw * words + static_cast<std::uint64_t>(c - window.from), center);
                 }
             }
             return at + 1;
@@ -415,10 +415,10 @@ struct BagOfRows {
     bool train(const Sampler& sampler, const Objective& objective, StepScratch& scratch, Word2VecTally* tally) {
         const Word2Vec& task = sampler.task;
         const int floats = round_up(task.vector_size, kWidth);
-        int at = prepare(sampler, objective, kept.begin, centres[0]);
-        for (int slot = 0; centres[slot].n_predicted > 0; slot = 1 - slot) {
-            const Centre& now = centres[slot];
-            Centre& next = centres[1 - slot];
+        int at = prepare(sampler, objective, kept.begin, centers[0]);
+        for (int slot = 0; centers[slot].n_predicted > 0; slot = 1 - slot) {
+            const Center& now = centers[slot];
+            Center& next = centers[1 - slot];
             at = prepare(sampler, objective, at, next);
             const std::int64_t coming = next.n_predicted == 0 ? 0 : next.ends[next.n_predicted - 1];
             const bool of_mean = !task.cbow || task.cbow_mean;
@@ -430,7 +430,7 @@ struct BagOfRows {
             std::int64_t target = now.n_rows;
             const std::int64_t last = now.ends[now.n_predicted - 1];
             for (int word = 0; word < now.n_predicted; ++word) {
-                // The next centre's rows are asked for in as many parts as there are words.
+                // The next center's rows are asked for in as many parts as there are words.
                 const std::int64_t part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
                 Rows upcoming{next.rows + part, end - part};
                 while (target < now.ends[word]) {
@@ -473,7 +473,7 @@ void train_stretches(const Word2Vec& task, const Access& access, Next& next, Wor
     const Sampler sampler{task, sampling_key(task)};
     const Objective objective{task, access, drawing_key(task)};
     while (next(sampler, rows.kept)) {
-        tally->centres += rows.kept.end - rows.kept.begin;
+        tally->centers += rows.kept.end - rows.kept.begin;
         if (!rows.train(sampler, objective, scratch, tally)) return;
         const double loss = take(scratch.loss) - 0.693147180559945309 * static_cast<double>(scratch.padding);
         scratch.padding = 0;

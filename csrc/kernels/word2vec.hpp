@@ -33,11 +33,11 @@ struct Word2Vec {
     int longest_bag;   // 1 without bags
     int longest_path;  // 0 without a tree
 
-    bool cbow;       // a window's words predict its centre; otherwise they are predicted, one by one
+    bool cbow;       // a window's words predict its center; otherwise they are predicted, one by one
     bool cbow_mean;  // by their mean; otherwise by their sum
     int vector_size;
-    int window;    // the most words on either side; each centre draws its own reach from 1 .. window
-    int negative;  // K, negatives for each centre
+    int window;    // the most words on either side; each center draws its own reach from 1 .. window
+    int negative;  // K, negatives for each center
     int epochs;
     int epoch;  // the one in hand, from 0
     float learning_rate;
@@ -46,14 +46,14 @@ struct Word2Vec {
     int pool;  // negatives that each block draws from, where blocks are trained (word2vec_block)
 };
 
-// A stretch of tokens after subsampling, with as many neighbours on either side as a window can reach. Each array has
+// A stretch of tokens after subsampling, with as many neighbors on either side as a window can reach. Each array has
 // room for kMostKept tokens and both windows.
 struct KeptTokens {
     std::int32_t* words;
     std::int32_t* first;  // where in this list the token's document begins, and ends
     std::int32_t* last;
     std::int64_t* positions;  // in the corpus
-    int begin, end;           // the centres
+    int begin, end;           // the centers
     int n;                    // of all
 };
 
@@ -87,14 +87,14 @@ struct Word2VecBlock {
 struct Word2VecTally {
     double loss = 0;                // sum over the examples, in nats; a multiple of 2^-20
     std::int64_t examples = 0;      // trained: (word, context word) pairs, or windows of CBOW
-    std::int64_t centres = 0;       // tokens that subsampling kept
+    std::int64_t centers = 0;       // tokens that subsampling kept
     std::int64_t diverged_at = -1;  // token at which a dot product was not finite; nothing was written for it
 };
 
 // Bytes of scratch, aligned to 64, that one thread needs.
 FIRTH_DECLARE_KERNEL(std::int64_t, word2vec_scratch_bytes, const Word2Vec& task)
 
-// Trains on the centres in [begin, end); windows reach beyond it, so that the cut does not show in the result.
+// Trains on the centers in [begin, end); windows reach beyond it, so that the cut does not show in the result.
 // vectors and context are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
 FIRTH_DECLARE_KERNEL(void, word2vec_range, const Word2Vec& task, std::int64_t begin, std::int64_t end,
                      Word2VecTally* tally, void* scratch)

@@ -1,4 +1,4 @@
-// Row by row: all places where a word stands, found by one counting sort, then its neighbours added up in an
+// Row by row: all places where a word stands, found by one counting sort, then its neighbors added up in an
 // accumulator as long as the vocabulary, which stays in cache. No hashing, no merging; what little a rare word's row
 // holds is sorted.
 

@@ -18,7 +18,7 @@ namespace firth {
 namespace {
 
 constexpr std::int64_t kBlocks = 60;           // on either side: bounds what can go on at once, about a third of it
-constexpr std::int64_t kSliceEntries = 4096;   // more cost quality: neighbours in time should have little in common
+constexpr std::int64_t kSliceEntries = 4096;   // more cost quality: neighbors in time should have little in common
 constexpr std::int64_t kFewEntries = 1 << 22;  // so few that what they take does not matter
 constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric_limits<float>::max();
 constexpr std::int64_t kWindow = 256;  // slices of the order among which a thread looks for one that may start

@@ -9,7 +9,7 @@
 
 namespace firth {
 
-// The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection of 64 bits in which every bit of the result
+// The finalizer of SplitMix64 (Steele, Lea & Flood 2014): a bijection of 64 bits in which every bit of the result
 // depends on every bit of x.
 static inline std::uint64_t mix(std::uint64_t x) {
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;

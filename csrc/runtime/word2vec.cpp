@@ -244,12 +244,12 @@ class Rounds {
         phase_ = phase;
         // Long blocks first, so that the short ones even out who has done how much.
         const int trained = blocks_of(phase.trained);
-        const auto centres = [&](int b) {
+        const auto centers = [&](int b) {
             const KeptTokens& kept = slot_of(phase.trained).rooms[static_cast<std::size_t>(b)]->block.kept;
             return kept.end - kept.begin;
         };
         std::iota(order_, order_ + trained, 0);
-        std::sort(order_, order_ + trained, [&](int a, int b) { return centres(a) > centres(b); });
+        std::sort(order_, order_ + trained, [&](int a, int b) { return centers(a) > centers(b); });
         return trained + (phase.needed == kNone ? 0 : 2) + (phase.merged == kNone ? 0 : n_threads_) +
                blocks_of(phase.sampled);
     }
@@ -273,7 +273,7 @@ class Rounds {
             const Word2VecTally& tally = slot_of(round).rooms[static_cast<std::size_t>(b)]->tally;
             all_.loss += tally.loss;
             all_.examples += tally.examples;
-            all_.centres += tally.centres;
+            all_.centers += tally.centers;
             if (all_.diverged_at < 0) all_.diverged_at = tally.diverged_at;
         }
         return all_.diverged_at < 0;
@@ -372,7 +372,7 @@ Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int6
     for (const Word2VecTally& tally : tallies) {
         all.loss += tally.loss;
         all.examples += tally.examples;
-        all.centres += tally.centres;
+        all.centers += tally.centers;
         if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
     }
     return all;

@@ -1031,7 +1031,7 @@ def _percent(share: float) -> str:
         click.option("--cutoff", type=int, metavar="N", show_default="all", help="Keep so many words and n-grams."),
         click.option("--part-size", type=int, metavar="N", default=2, help="Numbers of a vector to a byte."),
         click.option("--norms", is_flag=True, help="Keep vectors' lengths apart, in a byte more for each."),
-        click.option("--labels", is_flag=True, help="Quantise the labels' vectors too."),
+        click.option("--labels", is_flag=True, help="Quantize the labels' vectors too."),
         click.option("--retrain", multiple=True, metavar="FILE", help="Train what is kept on it. May be repeated."),
         _QUIET,
     ]
@@ -1259,7 +1259,7 @@ def _queried(path: files.PathLike, limit: int | None) -> Vectors:
         if files.read_tensors(path, mmap=True)[1].get("model") == FastText.__name__:
             return cast("Vectors", firth.load(path).vectors)
     elif format is not None and format.name == "fasttext":
-        with contextlib.suppress(ValueError):  # one without pieces, or a quantised one
+        with contextlib.suppress(ValueError):  # one without pieces, or a quantized one
             return FastText.from_fasttext(path).vectors
     return load_vectors(path, limit=limit)
 

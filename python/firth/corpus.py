@@ -347,7 +347,7 @@ class Corpus:
         Parameters
         ----------
         documents
-            One item is one document, whatever line ends it holds. Strings are tokenised; the tokens of sequences are
+            One item is one document, whatever line ends it holds. Strings are tokenized; the tokens of sequences are
             taken as they are.
         min_count, max_size, vocabulary, tokenizer, errors, threads, progress
             As for `from_file`. Here `errors` is about lone surrogates, which are no text.
@@ -646,7 +646,7 @@ def _fast_tokenizer(tokenizer: Any) -> Any:
     return inner if hasattr(inner, "encode_batch") and hasattr(inner, "to_str") else None
 
 
-def _tokenised(texts: Iterator[str], tokenizer: Any) -> Iterator[Sequence[str]]:
+def _tokenized(texts: Iterator[str], tokenizer: Any) -> Iterator[Sequence[str]]:
     fast = _fast_tokenizer(tokenizer)
     if fast is not None:
         # A copy, because a tokenizer may be set to cut texts at some length, or to fill them up.
@@ -695,7 +695,7 @@ def _count_file(
         if isinstance(options.tokenizer, str):
             files.feed(counter)
         else:
-            surrogates = _feed_tokens(counter, _tokenised(files.lines(), options.tokenizer), options)
+            surrogates = _feed_tokens(counter, _tokenized(files.lines(), options.tokenizer), options)
     names = ", ".join(map(name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
     if surrogates:
         files.note_invalid(f"tokens of {names}", surrogates)
@@ -733,7 +733,7 @@ def _count_iterable(documents: Any, options: _Options, *, progress: bool = False
             invalid = texts.invalid
         elif isinstance(first[0], str):
             given = _Strings(iterator, _fast_tokenizer(options.tokenizer) is not None, options.strict)
-            invalid = _feed_tokens(counter, _tokenised(iter(given), options.tokenizer), options) + given.invalid
+            invalid = _feed_tokens(counter, _tokenized(iter(given), options.tokenizer), options) + given.invalid
         elif options.tokenizer != "whitespace":
             raise TypeError(
                 f"documents[0] is of type {type(first[0]).__name__}, but a tokenizer takes strings; give texts, or "

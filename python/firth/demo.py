@@ -80,7 +80,7 @@ def run(file: PathLike | None, output: Path, epochs: int | None) -> None:
 
     vectors = model.vectors
     asked = [word for word in _ASKED if word in vectors] if file is None else _telling(vectors)
-    _title("Neighbours: words in the same company have vectors in the same direction")
+    _title("Neighbors: words in the same company have vectors in the same direction")
     for word, near in zip(asked, vectors.neighbors(asked, topn=6), strict=True):
         _say(f"{word:<12} {', '.join(other for other, _ in near)}")
     _show_plural(vectors, [word for word in words if word.isalpha()])
@@ -132,7 +132,7 @@ def _show_plural(vectors: Vectors, words: Sequence[str]) -> None:
 
 
 def _telling(vectors: Vectors) -> list[str]:
-    """Some words of middling frequency that have a clear set of neighbours."""
+    """Some words of middling frequency that have a clear set of neighbors."""
     words = [word for word in vectors.words[100:2000] if len(word) > 3 and word.isalpha()] or vectors.words[:6]
     closeness = {word: near[-1][1] for word, near in zip(words, vectors.neighbors(words, topn=5), strict=True) if near}
     part = -(-len(words) // 6)

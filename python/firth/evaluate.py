@@ -1,4 +1,4 @@
-"""How good vectors are: by people's judgements of similarity, and by analogies."""
+"""How good vectors are: by people's judgments of similarity, and by analogies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fastText's model files, plain (.bin) and quantised (.ftz): read in place, written row by row."""
+"""fastText's model files, plain (.bin) and quantized (.ftz): read in place, written row by row."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class FastTextFile:
     pruned
         int32 (n, 2): bucket, and its place among the n-gram rows that are left. None for all buckets.
     input, output
-        float32, or quantised; the output only together with the input. For writing also `RowBlocks`.
+        float32, or quantized; the output only together with the input. For writing also `RowBlocks`.
 
     Raises
     ------
@@ -130,7 +130,7 @@ class FastTextFile:
                 raise ValueError(f"pruned must be int32 of 2 columns, not {self.pruned.dtype} {self.pruned.shape}")
             n_ngrams = len(self.pruned)
             if not isinstance(self.input, QuantizedMatrix):
-                raise ValueError("the buckets are pruned, which only a quantised input matrix may be")
+                raise ValueError("the buckets are pruned, which only a quantized input matrix may be")
             places = ("rows of n-grams", self.pruned[:, 1], n_ngrams), ("buckets", self.pruned[:, 0], self.bucket)
             for what, names, n in places if n_ngrams else ():
                 if not 0 <= names.min() <= names.max() < n:
@@ -138,10 +138,10 @@ class FastTextFile:
                 if len(np.unique(names)) < n_ngrams:
                     raise ValueError(f"pruned names {what} twice")
         if isinstance(self.output, QuantizedMatrix) and not isinstance(self.input, QuantizedMatrix):
-            raise ValueError("the output matrix is quantised and the input matrix is not")
+            raise ValueError("the output matrix is quantized and the input matrix is not")
         for matrix in (self.input, self.output):
             if isinstance(matrix, QuantizedMatrix) and matrix.codes.size > most:
-                raise ValueError(f"a quantised matrix of {matrix.codes.size} codes: the format counts to 2^31 - 1")
+                raise ValueError(f"a quantized matrix of {matrix.codes.size} codes: the format counts to 2^31 - 1")
         outputs = self.labels if self.model == "supervised" else self.words
         for name, rows in (("input", len(self.words) + n_ngrams), ("output", len(outputs))):
             matrix = getattr(self, name)
@@ -330,9 +330,9 @@ def _read(source: _Source) -> FastTextFile:
     if version == 11 and options["model"] == "supervised":
         options["max_n"] = 0  # of that age they have no n-grams of characters, whatever the file says
     dictionary = _read_dictionary(source)
-    quantized = source.flag("whether the input matrix is quantised")
+    quantized = source.flag("whether the input matrix is quantized")
     input = (_read_quantized if quantized else _read_dense)(source, "the input matrix")
-    both = source.flag("whether the output matrix is quantised") and quantized
+    both = source.flag("whether the output matrix is quantized") and quantized
     output = (_read_quantized if both else _read_dense)(source, "the output matrix")
     if source.at < len(source.data):
         raise source.wrong(f"the model ends here and {len(source.data) - source.at} bytes follow")
@@ -438,7 +438,7 @@ def write(path: files.PathLike, model: FastTextFile) -> None:
     Parameters
     ----------
     path
-        Where to: by fastText's custom a .bin, or a .ftz if matrices are quantised.
+        Where to: by fastText's custom a .bin, or a .ftz if matrices are quantized.
     model
         Its matrices may be `RowBlocks`.
 

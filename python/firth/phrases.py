@@ -89,7 +89,7 @@ class Phrases:
     Notes
     -----
     Words that a corpus leaves out (`min_count`, `max_size`) are not among its ids, and those to their left and right
-    become neighbours there. So learn from a corpus made with ``min_count=1``, and leave out what is rare afterwards, by
+    become neighbors there. So learn from a corpus made with ``min_count=1``, and leave out what is rare afterwards, by
     ``apply(corpus, min_count=5)``.
 
     Phrases are made from left to right, and a word is part of one at most: of a_b and b_c, "a b c" becomes "a_b c".

@@ -1,4 +1,4 @@
-"""Product quantisation: matrices in a byte for every few numbers."""
+"""Product quantization: matrices in a byte for every few numbers."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ class QuantizedMatrix:
         seed: int = 1,
         threads: int | None = None,
     ) -> QuantizedMatrix:
-        """Quantise a matrix.
+        """Quantize a matrix.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ def _split(centroids: Matrix, sizes: NDArray[np.int64], empty: int, rng: np.rand
     """Give an empty cluster half of another one of at least two points, the larger the likelier."""
     chances = np.cumsum(np.maximum(sizes - 1, 0))
     other = int(np.searchsorted(chances, rng.integers(chances[-1]), side="right"))
-    # Opposite shifts in neighbouring coordinates: the next round parts what lies on either side.
+    # Opposite shifts in neighboring coordinates: the next round parts what lies on either side.
     shift = _APART * np.where(np.arange(centroids.shape[1]) % 2, 1, -1).astype(np.float32)
     centroids[empty] = centroids[other] + shift
     centroids[other] -= shift
@@ -331,4 +331,4 @@ def _check_finite(matrix: Matrix) -> None:
     for begin, end in _blocks(*matrix.shape):
         bad = np.flatnonzero(~np.isfinite(matrix[begin:end]).all(axis=1))
         if len(bad):
-            raise ValueError(f"row {begin + int(bad[0])} is not finite: it cannot be quantised")
+            raise ValueError(f"row {begin + int(bad[0])} is not finite: it cannot be quantized")

@@ -1046,7 +1046,7 @@ class ELMo(TrainedModel):
         """Learn to weigh the layers for a task: labels of words, by one linear layer over the mixture.
 
         The language models stay as they are. `mixture` then holds the weights, `classifier` the linear layer, `labels`
-        the names of its classes, `score` the share of held-out words labelled right.
+        the names of its classes, `score` the share of held-out words labeled right.
 
         Parameters
         ----------

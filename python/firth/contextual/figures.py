@@ -83,7 +83,7 @@ class AttentionMaps:
             "grid": a square for each pair, the darker the more weight; tokens that look stand on the left, those that
             they look at above. "lines": tokens on the left, tied to those on the right that they look at.
         color
-            A colour map of matplotlib's.
+            A color map of matplotlib's.
 
         Returns
         -------

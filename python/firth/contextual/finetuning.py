@@ -1131,14 +1131,12 @@ class TokenClassifier(_FineTuned):
             own = [0] * len(sentences[i]) if targets is None else targets[i]
             # Only words with a label are units; in use, where nothing is known of labels, all words.
             seen = range(len(own)) if targets is None else sorted({word for _, word in places})
-            labelled = {word: label for word in seen if (label := own[word]) is not None}
-            unit = {word: number for number, word in enumerate(labelled)}
+            labeled = {word: label for word in seen if (label := own[word]) is not None}
+            unit = {word: number for number, word in enumerate(labeled)}
             kept = [(at, unit[word]) for at, word in places if word in unit]
-            missed = sum(label is not None for label in own) - len(labelled)
+            missed = sum(label is not None for label in own) - len(labeled)
             examples.append(
-                _Example(
-                    encoding.ids, [at for at, _ in kept], [one for _, one in kept], list(labelled.values()), missed
-                )
+                _Example(encoding.ids, [at for at, _ in kept], [one for _, one in kept], list(labeled.values()), missed)
             )
         return examples
 

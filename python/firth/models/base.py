@@ -421,7 +421,7 @@ class GradientModel(Model):
 
     @abc.abstractmethod
     def _begin(self, data: Any, *, progress: bool) -> tuple[int, Train]:
-        """Allocate and initialise `_tensors`; return the units in an epoch and what trains on a stretch of them."""
+        """Allocate and initialize `_tensors`; return the units in an epoch and what trains on a stretch of them."""
 
     def _settle(self) -> None:
         """Bring `_tensors["vectors"]` up to date, where it is not what is trained itself.

@@ -299,7 +299,7 @@ class FastTextClassifier(Classifier):
             At Ctrl-C; what had been learnt by then is kept.
         """
         model = type(self)(**self.options)
-        numbered, gold = model._reader.labelled(texts, labels, progress=progress)
+        numbered, gold = model._reader.labeled(texts, labels, progress=progress)
         n = len(numbered)
         weights = text_weights("sample_weight", sample_weight, n)
         other: tuple[Texts, Labels] | None = None
@@ -314,7 +314,7 @@ class FastTextClassifier(Classifier):
                 weights = None if weights is None else weights[here]
         else:
             pair = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-            other = model._reader.labelled(*pair)
+            other = model._reader.labeled(*pair)
             if len(other[0]) == 0:
                 raise ValueError("validation holds no text: give some with their labels, or a share such as 0.1")
         bags, gold = model._build(numbered, gold)
@@ -678,7 +678,7 @@ class FastTextClassifier(Classifier):
             If there is no text, or as from `fit`.
         """
         self._fitted()
-        numbered, gold = self._reader.labelled(texts, labels)
+        numbered, gold = self._reader.labeled(texts, labels)
         if len(numbered) == 0:
             raise ValueError("there is no text to score")
         weights = text_weights("sample_weight", sample_weight, len(numbered))
@@ -710,7 +710,7 @@ class FastTextClassifier(Classifier):
         """
         k, threshold = label_limit(k), real_number("threshold", threshold)
         learnt = self._fitted()
-        numbered, gold = self._reader.labelled(texts, labels)
+        numbered, gold = self._reader.labeled(texts, labels)
         known = gold.known(learnt.labels)
         n_labels = len(learnt.labels)
         n_gold = np.diff(gold.begins)
@@ -762,7 +762,7 @@ class FastTextClassifier(Classifier):
         self.history = records(metadata["history"], ClassifierEpoch)
 
     def to_fasttext(self, path: files.PathLike) -> None:
-        """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantised, .ftz.
+        """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantized, .ftz.
 
         fastText gives such a model's predictions (with the losses "ova" and "ns" from a table of sigmoids, three digits
         exact), of texts whose tokens are parted by white space of ASCII and that do not hold ``</s>``, which ends them
@@ -772,7 +772,7 @@ class FastTextClassifier(Classifier):
         Parameters
         ----------
         path
-            Where to; the file appears whole or not at all. Not quantised, it takes 4 * (words + bucket) * vector_size
+            Where to; the file appears whole or not at all. Not quantized, it takes 4 * (words + bucket) * vector_size
             bytes and more.
 
         Raises
@@ -787,7 +787,7 @@ class FastTextClassifier(Classifier):
         learnt = self._fitted()
         if self.tokenizer != "whitespace":
             warnings.warn(
-                f"{path} cannot say how texts are tokenised: give it texts as the model's tokenizer leaves them, or "
+                f"{path} cannot say how texts are tokenized: give it texts as the model's tokenizer leaves them, or "
                 "save() the model",
                 stacklevel=2,
             )
@@ -811,7 +811,7 @@ class FastTextClassifier(Classifier):
         Returns
         -------
         FastTextClassifier
-            Fitted, with the file's options. Quantised matrices are decoded once, for speed, and kept as they are for
+            Fitted, with the file's options. Quantized matrices are decoded once, for speed, and kept as they are for
             `save` and `to_fasttext`.
 
         Raises
@@ -853,7 +853,7 @@ class FastTextClassifier(Classifier):
         norms
             Keep the rows' lengths apart, in a byte more for each.
         output
-            Quantise the labels' vectors too.
+            Quantize the labels' vectors too.
         progress
             Show a bar.
 
@@ -867,7 +867,7 @@ class FastTextClassifier(Classifier):
         AttributeError
             Before `fit`.
         ValueError
-            If it is quantised already, or `cutoff` leaves nothing.
+            If it is quantized already, or `cutoff` leaves nothing.
 
         References
         ----------
@@ -875,7 +875,7 @@ class FastTextClassifier(Classifier):
         """
         learnt = self._fitted()
         if learnt.quantized is not None:
-            raise ValueError("this classifier is quantised already")
+            raise ValueError("this classifier is quantized already")
         if labels is not None and texts is None:
             raise ValueError("labels without texts")
         n_words = len(learnt.words)
@@ -902,7 +902,7 @@ class FastTextClassifier(Classifier):
         )
         model.history = list(self.history)
         if texts is not None:
-            numbered, gold = self._reader.labelled(texts, labels, progress=progress)
+            numbered, gold = self._reader.labeled(texts, labels, progress=progress)
             begins, places = model._bags_of(numbered)
             here = places >= 0
             before = np.concatenate([[0], np.cumsum(here)])

@@ -253,7 +253,7 @@ def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, A
             pruned = np.stack([learnt.features[n_words:] - n_words, places], axis=1).astype(np.int32)
     else:
         if learnt.missing == ABSENT:
-            raise ValueError("n-grams were pruned, which fastText reads in quantised models alone: quantize() it")
+            raise ValueError("n-grams were pruned, which fastText reads in quantized models alone: quantize() it")
         matrix = fasttext_format.RowBlocks((n_words + learnt.buckets, size), _full_blocks(learnt))
     fasttext_format.write(
         path,

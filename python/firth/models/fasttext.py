@@ -252,7 +252,7 @@ class FastText(Word2Vec):
                 "firth.load_vectors(path) gives its words' vectors"
             )
         if not isinstance(stored.input, np.ndarray) or not isinstance(stored.output, np.ndarray):
-            raise ValueError(f"{path} is quantised: firth.load_vectors(path) gives its words' vectors")
+            raise ValueError(f"{path} is quantized: firth.load_vectors(path) gives its words' vectors")
         words, _ = fasttext_format.decoded(path, stored, stacklevel=3)
         try:
             model = cls(

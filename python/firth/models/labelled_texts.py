@@ -139,7 +139,7 @@ class Reader:
         except TypeError as error:
             raise TypeError(str(error).replace("documents", "texts")) from None
 
-    def labelled(self, texts: Any, labels: Any, *, progress: bool = False) -> tuple[Texts, Labels]:
+    def labeled(self, texts: Any, labels: Any, *, progress: bool = False) -> tuple[Texts, Labels]:
         """Texts and labels, whether in memory or in files."""
         if labels is None:
             return self._files(texts, progress=progress)

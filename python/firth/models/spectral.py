@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
 _BLOCK = 32  # columns multiplied at once: two registers of AVX-512, and rows of two cache lines
 _SPARE = 128  # dimensions beyond twice those asked for
 _ENTRIES = 1 << 20  # of a matrix that are looked at at once
-_ROUNDS = 8  # of orthonormalisation; two do but for matrices of low rank
+_ROUNDS = 8  # of orthonormalization; two do but for matrices of low rank
 
 
 def truncated_svd(
@@ -61,9 +61,9 @@ def truncated_svd(
 
     Notes
     -----
-    Randomised block Krylov iteration (Musco & Musco 2015, algorithm 2): the singular vectors are sought in the space of
+    Randomized block Krylov iteration (Musco & Musco 2015, algorithm 2): the singular vectors are sought in the space of
     :math:`\Omega, A^T A \Omega, (A^T A)^2 \Omega, \dots`, of 2 k + 128 dimensions in steps of 32, whose basis is built
-    by block Golub-Kahan bidiagonalisation with every new block orthogonalised against all before it. On a PPMI matrix
+    by block Golub-Kahan bidiagonalization with every new block orthogonalized against all before it. On a PPMI matrix
     of sixty thousand words this explains more of the variance than five power iterations (Halko, Martinsson & Tropp
     2011, algorithm 4.4) with half the products. Takes 4 (rows + columns) (2 k + 128) bytes beside A.
     A matrix with a side no longer than those dimensions is made dense and decomposed exactly.
