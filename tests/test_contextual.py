@@ -30,7 +30,7 @@ from firth.contextual import (  # noqa: E402
     load,
     static_start,
 )
-from firth.contextual.base import by_length  # noqa: E402
+from firth.contextual.encoding import by_length  # noqa: E402
 from firth.contextual.transformer import Transformer  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
@@ -151,7 +151,7 @@ def test_fit_goes_on_with_the_weights_of_a_folder(name: str, tmp_path: Path, req
     np.testing.assert_allclose(read.vectors.matrix, before, atol=1e-4)
     with pytest.raises(TypeError):
         read.fit([7], pretrained=True)
-    with pytest.warns(UserWarning, match=r"pretrained=True\) goes on with them"):
+    with pytest.warns(UserWarning, match=r"pretrained=True\) continues from them"):
         read.fit(more)
     assert np.abs(read.vectors.matrix - model.vectors.matrix).max() > 0.1
 
@@ -995,7 +995,7 @@ def test_invalid_text_in_a_file_is_told_of(texts: list[str], tmp_path: Path) -> 
 def test_what_was_begun_anew_is_no_folder_s_any_more(gpt: GPT, texts: list[str], tmp_path: Path) -> None:
     gpt.save(tmp_path)
     model = GPT.from_pretrained(tmp_path, steps=1)
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="starts from random weights"):
         model.fit(texts)
     model.fit(texts)  # warnings are errors here
 

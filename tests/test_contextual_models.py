@@ -24,8 +24,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
 from firth.contextual import BERT, GPT, ELMo, SentenceClassifier, TokenClassifier  # noqa: E402
-from firth.contextual.base import ContextualModel, TrainedModel  # noqa: E402
+from firth.contextual.base import TrainedModel  # noqa: E402
 from firth.contextual.finetuning import _FineTuned  # noqa: E402
+from firth.contextual.transformer_model import ContextualModel  # noqa: E402
 
 TINY = {"batch_size": 4, "evaluate_batches": 2, "held_out": 0.1, "threads": 1, "learning_rate": 1e-2}
 TRANSFORMER = {**TINY, "layers": 1, "heads": 2, "dim": 8, "length": 12, "steps": 6, "evaluate_every": 2}
@@ -481,7 +482,7 @@ def test_warnings_name_the_caller_s_line(name: str, tmp_path: Path) -> None:
         make(name, steps=None, epochs=1.0, batch_size=32).fit(sentences())
     assert [one.filename for one in told] == [__file__]
     fit(name, make(name)).save(tmp_path)
-    with pytest.warns(UserWarning, match="begins anew") as told:
+    with pytest.warns(UserWarning, match="starts from random weights") as told:
         firth.load(tmp_path).fit(sentences())
     assert [one.filename for one in told] == [__file__]
 

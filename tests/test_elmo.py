@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch.nn import functional as F  # noqa: E402
 
-from firth.contextual import elmo  # noqa: E402
+from firth.contextual import elmo_network as network  # noqa: E402
 from firth.contextual.elmo import ELMo  # noqa: E402
 
 SMALL = {"hidden": 12, "projection": 6, "character_dim": 5, "filters": ((1, 4), (2, 5), (4, 6)), "dropout": 0.0}
@@ -57,12 +57,12 @@ def chain(n=400, words=12, seed=0):
 
 
 def test_words_are_spelt_between_begin_and_end():
-    spell = elmo.Speller(["ab", "", "é"], 50)
+    spell = network.Speller(["ab", "", "é"], 50)
     found = spell(np.arange(5)).tolist()
-    b, e = elmo._WORD_BEGINS, elmo._WORD_ENDS
+    b, e = network._WORD_BEGINS, network._WORD_ENDS
     assert found == [
-        [b, elmo._TEXT_BEGINS, e, 0],
-        [b, elmo._TEXT_ENDS, e, 0],
+        [b, network._TEXT_BEGINS, e, 0],
+        [b, network._TEXT_ENDS, e, 0],
         [b, ord("a") + 1, ord("b") + 1, e],
         [b, e, 0, 0],
         [b, 0xC3 + 1, 0xA9 + 1, e],
@@ -70,16 +70,16 @@ def test_words_are_spelt_between_begin_and_end():
 
 
 def test_spelling_is_cut_at_the_longest():
-    spell = elmo.Speller(["a" * 100, "a" * 8], 10)
+    spell = network.Speller(["a" * 100, "a" * 8], 10)
     assert spell.lengths[2:].tolist() == [10, 10]
     assert spell(np.array([2])).tolist() == spell(np.array([3])).tolist()
 
 
 def test_spelling_of_every_byte_differs():
     words = [chr(i) for i in (0, 1, 127, 128, 255, 256, 0x4E2D, 0x1F600, 0xD800)]
-    symbols = elmo.Speller(words, 50)(np.arange(2, len(words) + 2))
+    symbols = network.Speller(words, 50)(np.arange(2, len(words) + 2))
     assert len(np.unique(symbols.numpy(), axis=0)) == len(words)
-    assert symbols.max() < elmo._SYMBOLS
+    assert symbols.max() < network._SYMBOLS
 
 
 # ---- words' vectors
@@ -108,8 +108,8 @@ def encode_slowly(encoder, symbols):
 
 def test_character_encoder_is_the_textbook_s():
     torch.manual_seed(0)
-    encoder = elmo.CharacterEncoder(5, [(1, 3), (3, 4), (7, 6)], 2, 8).double()
-    symbols = elmo.Speller(["a", "word", "internationalization", ""], 50)(np.arange(6))
+    encoder = network.CharacterEncoder(5, [(1, 3), (3, 4), (7, 6)], 2, 8).double()
+    symbols = network.Speller(["a", "word", "internationalization", ""], 50)(np.arange(6))
     found = encoder(symbols).detach().numpy()
     for row, one in zip(found, symbols, strict=True):
         np.testing.assert_allclose(row, encode_slowly(encoder, one), rtol=1e-10, atol=1e-12)
@@ -117,8 +117,8 @@ def test_character_encoder_is_the_textbook_s():
 
 def test_a_word_s_vector_is_the_same_beside_longer_words():
     torch.manual_seed(0)
-    encoder = elmo.CharacterEncoder(5, [(1, 3), (7, 6)], 1, 8)
-    spell = elmo.Speller(["a", "cat", "extraordinarily"], 50)
+    encoder = network.CharacterEncoder(5, [(1, 3), (7, 6)], 1, 8)
+    spell = network.Speller(["a", "cat", "extraordinarily"], 50)
     alone, together = encoder(spell(np.array([3]))), encoder(spell(np.array([2, 3, 4])))
     torch.testing.assert_close(alone[0], together[1], rtol=1e-6, atol=1e-7)
 
@@ -144,7 +144,7 @@ def lstm_slowly(layer, x, direction):
 @pytest.mark.parametrize("clips", [(1e9, 1e9), (0.2, 1e9), (1e9, 0.1), (0.25, 0.12)])
 def test_lstm_is_the_textbook_s(clips):
     torch.manual_seed(1)
-    layer = elmo.BidirectionalLayer(5, 7, 3, cell_clip=clips[0], projection_clip=clips[1]).double()
+    layer = network.BidirectionalLayer(5, 7, 3, cell_clip=clips[0], projection_clip=clips[1]).double()
     x = torch.randn(2, 70, 4, 5, dtype=torch.double)
     y = layer(x)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_lstm_is_the_textbook_s(clips):
 @pytest.mark.parametrize("clips", [(1e9, 1e9), (0.25, 0.12)])
 def test_lstm_s_gradients_are_those_of_finite_differences(clips):
     torch.manual_seed(2)
-    layer = elmo.BidirectionalLayer(3, 4, 2, cell_clip=clips[0], projection_clip=clips[1]).double()
+    layer = network.BidirectionalLayer(3, 4, 2, cell_clip=clips[0], projection_clip=clips[1]).double()
     names = [name for name, _ in layer.named_parameters()]
     x = torch.randn(2, 5, 2, 3, dtype=torch.double, requires_grad=True)
 
@@ -172,7 +172,7 @@ def test_lstm_s_gradients_are_those_of_finite_differences(clips):
 
 def test_texts_are_turned_round_within_their_lengths():
     x = torch.arange(8).reshape(4, 2)  # two texts of four places
-    turned = elmo._turned(x, torch.tensor([4, 2]))
+    turned = network._turned(x, torch.tensor([4, 2]))
     assert turned.T.tolist() == [[6, 4, 2, 0], [3, 1, 5, 7]]
 
 
@@ -242,8 +242,8 @@ def test_the_layers_are_what_the_paper_says():
 def all_batches(model, texts):
     corpus = model._corpus(texts, progress=False)
     _, _, targets = model._targets(corpus)
-    speller = elmo.Speller(corpus.vocabulary.words, model.max_characters)
-    return elmo.TextBatches(
+    speller = network.Speller(corpus.vocabulary.words, model.max_characters)
+    return network.TextBatches(
         corpus, speller, targets, np.arange(len(corpus)), batch_size=model.batch_size, length=model.length, seed=5
     )
 
@@ -295,7 +295,7 @@ def test_gradients_reach_every_parameter(softmax, words):
 def softmax_of(kind, words=3000, negatives=1000, dim=8):
     torch.manual_seed(4)
     counts = (1e6 / np.arange(1, words + 1)).astype(np.int64)
-    return elmo.WordSoftmax(words, dim, kind=kind, negatives=negatives, counts=counts)
+    return network.WordSoftmax(words, dim, kind=kind, negatives=negatives, counts=counts)
 
 
 @pytest.mark.parametrize(("kind", "words"), [("adaptive", 3000), ("adaptive", 50), ("sampled", 50)])
@@ -318,7 +318,7 @@ def test_the_sampled_softmax_is_the_formula_s(monkeypatch):
     """Jean, Cho, Memisevic & Bengio (2015), equation 8: scores less the logarithm of how often each is drawn."""
     counts, drawn = np.array([8.0, 4.0, 2.0, 1.0, 1.0]), [3, 0, 1]
     torch.manual_seed(1)
-    softmax = elmo.WordSoftmax(5, 2, kind="sampled", negatives=3, counts=counts).train()
+    softmax = network.WordSoftmax(5, 2, kind="sampled", negatives=3, counts=counts).train()
     states, words = torch.randn(2, 2), torch.tensor([0, 4])
     share = counts / counts.sum()
     before = np.cumsum(share) - share
@@ -338,7 +338,7 @@ def test_sampled_softmax_learns_what_the_whole_one_would():
     chances = rng.dirichlet(np.full(20, 0.5), size=2)  # of the next word, in two situations
     torch.manual_seed(0)
     counts = np.round(1e6 * chances.mean(0)).astype(np.int64)
-    softmax = elmo.WordSoftmax(20, 2, kind="sampled", negatives=8, counts=counts)
+    softmax = network.WordSoftmax(20, 2, kind="sampled", negatives=8, counts=counts)
     optimizer = torch.optim.Adam(softmax.parameters(), lr=0.05)
     states = torch.eye(2).repeat_interleave(64, 0)
     for step in range(400):
@@ -367,7 +367,7 @@ def test_both_directions_learn_a_chain_of_words():
     assert model.perplexity(held) < 3.2
     assert model.history[-1].held_out == pytest.approx(math.log(model.perplexity(held)), abs=0.1)
     batch = model.batch(held)
-    ids = {word: i for i, word in enumerate(model.vectors.words, elmo._SPECIAL)}
+    ids = {word: i for i, word in enumerate(model.vectors.words, network.SPECIAL)}
     targets = torch.zeros_like(batch.words)
     for row, text in zip(targets, held, strict=True):
         row[1 : len(text) + 1] = torch.tensor([ids[word] for word in text])
@@ -424,7 +424,7 @@ def test_every_word_is_predicted_once_in_an_epoch(length):
     texts = [["a"], [], ["b", "c", "d"], ["e", "f", "g", "h", "i", "j", "k"], []]
     model = ELMo(**SMALL, length=length, batch_size=2, min_count=1)
     batches = all_batches(model, texts)
-    ids = {word: i for i, word in enumerate(model._targets(batches.corpus)[0], elmo._SPECIAL)}
+    ids = {word: i for i, word in enumerate(model._targets(batches.corpus)[0], network.SPECIAL)}
     wanted = sorted(
         pair for text in texts if text for pair in zip([0, *map(ids.get, text)], [*map(ids.get, text), 1], strict=True)
     )
@@ -477,7 +477,7 @@ def test_rare_words_are_spelt_and_predicted_as_one():
 
 
 def test_mixture_is_the_paper_s_formula():
-    mixture = elmo.Mixture(3)
+    mixture = network.Mixture(3)
     states = [torch.randn(2, 4, 6) for _ in range(3)]
     torch.testing.assert_close(mixture(states), (states[0] + states[1] + states[2]) / 3)
     with torch.no_grad():
@@ -560,7 +560,7 @@ def test_fit_goes_on_with_the_weights_of_a_folder(tmp_path):
     assert read.vectors.words == model.vectors.words
     assert read.perplexity(texts) == pytest.approx(before, rel=1e-2)
     assert not same(read, model)
-    with pytest.warns(UserWarning, match=r"pretrained=True\) goes on with them"):
+    with pytest.warns(UserWarning, match=r"pretrained=True\) continues from them"):
         read.fit(texts)
     assert "never" in read.vectors.words
     with pytest.raises(ValueError, match="has no weights yet"):

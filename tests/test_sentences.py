@@ -17,7 +17,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from firth import files  # noqa: E402
 from firth.contextual import BERT, GPT, SentenceClassifier, Tokenizer, load  # noqa: E402
-from firth.contextual.sentences import pooled_texts  # noqa: E402
+from firth.contextual.encoding import pooled_texts  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
 TEXTS = ["a1 b2", "", "c1", "b1 a3 a2 B0 c3", "a1 " * 40, "c2 c1"]
@@ -260,7 +260,7 @@ def test_modules_stay_while_their_weights_do(bert: Path, tmp_path: Path) -> None
     assert model.encode(["a1"]).shape == (1, 7)
     model.save(folder)
     assert load(folder).encode(["a1"]).shape == (1, 7)
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="starts from random weights"):
         model.fit(topics(10, 1))
     assert model.encode(["a1"])[0].shape == (3, 32)
     model.save(folder)  # which was one of sentence-transformers

@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 tokenizers = pytest.importorskip("tokenizers")
 
-from firth.contextual.tokenizer import Encoding, Tokenizer, word_means  # noqa: E402
+from firth.contextual.encoding import word_means  # noqa: E402
+from firth.contextual.tokenizer import Encoding, Tokenizer  # noqa: E402
 
 TEXTS = [
     "The bank of the river is muddy.",

@@ -8,6 +8,7 @@ except ImportError as error:
 
 from firth.contextual.data import TokenIds
 from firth.contextual.elmo import ELMo
+from firth.contextual.encoding import word_means
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.finetuning import SentenceClassifier, TokenClassifier
 from firth.contextual.interface import register_attention
@@ -15,7 +16,7 @@ from firth.contextual.loading import load
 from firth.contextual.loop import Evaluation, Schedule
 from firth.contextual.models import BERT, GPT
 from firth.contextual.operator import attention
-from firth.contextual.tokenizer import Encoding, Tokenizer, word_means
+from firth.contextual.tokenizer import Encoding, Tokenizer
 from firth.contextual.transformer import Architecture, Cache, Transformer
 
 __all__ = [

@@ -1,56 +1,64 @@
-"""What GPT, BERT and ELMo share of training; what GPT and BERT do: `fit`, `encode`, attention maps, folders."""
+"""What GPT, BERT and ELMo share: the options of training, `fit`, and how a folder is written."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-import json
-import math
 import os
 import tempfile
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from firth import files
-from firth.checks import column, functions, one_of, text_or_words, whole_number
+from firth.checks import functions
 from firth.contextual import huggingface, loop
-from firth.contextual.data import Batch, Batches, TokenIds, read_texts
-from firth.contextual.figures import AttentionMaps
-from firth.contextual.hub import local_folder
+from firth.contextual.data import Batches
 from firth.contextual.processes import device_of, is_first_process, process_count
-from firth.contextual.sentences import MODULES, SentenceModules, pooled_texts, sentence_modules, transformer_folder
-from firth.contextual.static_start import StaticStart, static_rows
-from firth.contextual.tokenizer import FILE as TOKENIZER
-from firth.contextual.tokenizer import Encoding, Joining, Pooling, Tokenizer, word_means
-from firth.contextual.transformer import IGNORED, Architecture, Transformer
-from firth.models.base import CHECKPOINT, Learner, one_at_a_time, option, records
-from firth.vectors import Vectors
+from firth.models.base import Learner, one_at_a_time, option
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-Sentence = str | Sequence[str]
-
-DESCRIPTION = "firth.json"  # beside the checkpoint's own files: options and history
-HEAD = "head.safetensors"  # where there is one, the folder is a classifier's
-_CHECKED_HERE = {"checked_by_class": True}
-_OF_ARCHITECTURE = ("layers", "heads", "dim", "length", "mlp_dim", "tied", "dropout", "attention_dropout")
-_OF_TOKENIZER = ("tokenizer", "kind", "vocabulary_size", "min_count", "lowercase")
-_OF_EMBEDDING = ("embedding", "embedding_mode", "embedding_steps", "embedding_project", "embedding_std")
-_OF_FOLDER = {"attention", *_OF_ARCHITECTURE, *_OF_TOKENIZER, *_OF_EMBEDDING}  # what no option of training decides
-BATCH_PIECES = 4096  # tokens of a batch when nothing is trained, padding included
 FEW_STEPS = 10  # fewer are not worth a training, and nobody asks for them knowingly without `steps`
-_FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
+FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Setup:
+    """One training: the module, what it is trained on, and what the model becomes when training starts.
+
+    Attributes
+    ----------
+    module, batches, loss
+        As `loop.train` takes them.
+    examples
+        How many make an epoch.
+    state
+        Attributes of the model from the start of training.
+    schedule
+        Fields of the `Schedule` that are not options.
+    shared
+        What a resumed run must share with the one it continues.
+    before_step
+        Around the training, gives the function that is called before each step.
+    """
+
+    module: nn.Module
+    batches: Batches
+    loss: loop.Loss
+    examples: float
+    state: dict[str, Any]
+    shared: dict[str, Any]
+    schedule: dict[str, Any] = dataclasses.field(default_factory=dict)
+    before_step: contextlib.AbstractContextManager[Callable[[int], object] | None] = dataclasses.field(
+        default_factory=contextlib.nullcontext
+    )
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -104,14 +112,122 @@ class TrainedModel(Learner):
         names = {field.name for field in dataclasses.fields(loop.Schedule)}
         return loop.Schedule(**{name: value for name, value in options.items() if name in names})
 
-    def _begins_anew(self, pretrained: bool) -> None:
-        """Tell whoever may think that weights that were read are gone on with."""
+    @one_at_a_time
+    def fit(
+        self,
+        data: Any,
+        *,
+        progress: bool = False,
+        callbacks: Iterable[Callable[[Any], object]] = (),
+        checkpoint: files.PathLike | None = None,
+        resume: bool = False,
+        pretrained: bool = False,
+    ) -> Self:
+        """Train on texts, from random weights or from pretrained ones.
+
+        Parameters
+        ----------
+        data
+            Texts: strings or lists of words, a `firth.Corpus`, or the path of a file or a list of `Path`. GPT and BERT
+            also take `TokenIds` of the model's tokenizer, and end the texts of a file as `documents` says; without a
+            tokenizer they read the texts twice, so an iterator needs `tokenizer`. ELMo reads a text from each line; of
+            a corpus made with ``min_count=1`` it sees every word.
+        progress
+            Show bars on stderr.
+        callbacks
+            Functions called with the model after each evaluation, which is then the last of `history`. Training stops
+            there if one returns True.
+        checkpoint
+            Folder for the training state, created if missing. Written after each evaluation, every ten minutes, and at
+            Ctrl-C.
+        resume
+            Continue from the checkpoint, if there is one, along the same loss curve as an uninterrupted training.
+        pretrained
+            Start from the weights that were read from a folder, or that an earlier `fit` left, instead of random ones;
+            the architecture and the tokenizer (of ELMo, the predicted words) stay. The training options are the
+            model's: ``load(folder, learning_rate=5e-5, epochs=1)`` sets others than the folder's.
+
+        Returns
+        -------
+        Self
+            The fitted model. The mixture of an ELMo is the mean of the layers again.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            At Ctrl-C. The model keeps what it was trained so far.
+        FloatingPointError
+            If the loss is not finite, naming the step. The weights are then the last good ones.
+        TypeError, ValueError
+            If there is no text, or `data` cannot be read as texts; if the checkpoint belongs to another training, or
+            exists and `resume` is False. The model then stays as it was.
+
+        Notes
+        -----
+        Under ``torchrun --nproc-per-node 2`` two processes train one model, with `batch_size` sequences each. Each
+        process tokenizes all texts, with the same result; the first one shows bars and writes checkpoints. `threads`
+        limits torch; tokenizers use all processors, or RAYON_NUM_THREADS of the environment.
+        """
+        progress = progress and is_first_process()
         if self._from_folder and not pretrained:
             warnings.warn(
-                f"{type(self).__name__}.fit begins anew, with random weights: those that were read are not used. "
-                "fit(..., pretrained=True) goes on with them",
-                stacklevel=4,  # past `one_at_a_time`
+                f"{type(self).__name__}.fit starts from random weights: those that were read are not used. "
+                "fit(..., pretrained=True) continues from them",
+                stacklevel=3,  # past `one_at_a_time`
             )
+        if pretrained:
+            self._check_pretrained()
+        called = functions("callbacks", callbacks)
+        if resume and checkpoint is None:
+            raise ValueError("resume=True needs checkpoint=, the folder to continue from")
+        before = {**self.__dict__, "history": self.history.copy()}
+        folder = None if checkpoint is None else Path(checkpoint)
+        module = None
+        try:
+            with self._threaded(), torch.random.fork_rng(devices=[]):
+                setup = self._prepare(data, folder, resume=resume, pretrained=pretrained, progress=progress)
+                schedule = self._schedule(setup.examples, **setup.schedule)
+                module = setup.module
+                from_folder = pretrained and self._from_folder
+                self.__dict__.update(setup.state, history=[], _from_folder=from_folder)
+                with setup.before_step as before_step:
+                    loop.train(
+                        module,
+                        setup.batches,
+                        setup.loss,
+                        schedule,
+                        device=self._place(),
+                        progress=progress,
+                        callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
+                        before_step=before_step,
+                        checkpoint=folder,
+                        resume=resume,
+                        history=self.history,
+                        options={"pretrained": pretrained, **setup.shared},
+                        name=type(self).__name__,
+                    )
+        except (KeyboardInterrupt, FloatingPointError):
+            raise  # the model keeps what it was trained so far
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        finally:
+            if module is not None:
+                module.eval()
+        return self
+
+    def _prepare(self, data: Any, folder: Path | None, *, resume: bool, pretrained: bool, progress: bool) -> Setup:
+        """What one call of `fit` trains, and on what; the model itself is not changed."""
+        raise NotImplementedError
+
+    def _check_pretrained(self) -> None:
+        """ValueError if there are no weights to continue from."""
+        try:
+            self._module()
+        except AttributeError:
+            name = type(self).__name__
+            raise ValueError(f"pretrained=True, and this {name} has no weights yet: {FIRST_MODEL}") from None
 
     @contextlib.contextmanager
     def _threaded(self) -> Iterator[None]:
@@ -166,779 +282,6 @@ class TrainedModel(Learner):
                 to = folder / place.relative_to(name)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(place, to)
-
-
-@dataclasses.dataclass(kw_only=True, eq=False)
-class ContextualModel(TrainedModel):
-    """A transformer over a tokenizer's pieces: what GPT and BERT share."""
-
-    causal: ClassVar[bool]  # reads from the left alone
-    _special: ClassVar[bool]  # puts special pieces around a text
-
-    layers: int = option(4, low=1, high=1000)
-    heads: int = option(4, low=1, high=1000)
-    dim: int = option(256, low=1, high=100_000)
-    length: int = option(256, low=2, high=1_000_000)
-    mlp_dim: int | None = option(None, low=1, high=1_000_000)
-    dropout: float = option(0.1, low=0, high=0.99)
-    attention_dropout: float = option(0.1, low=0, high=0.99)
-    attention: Literal["firth", "torch"] = "firth"
-    tied: bool = True
-    tokenizer: Tokenizer | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
-    kind: Literal["bpe", "wordpiece", "words"] = "bpe"
-    vocabulary_size: int = option(8000, low=1, high=10_000_000)
-    min_count: int = option(2, low=1, high=2**62)
-    lowercase: bool = False
-    embedding: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
-    embedding_mode: Literal["tuned", "frozen", "frozen_first"] = "tuned"
-    embedding_steps: int = option(1000, low=1, high=2**62)
-    embedding_project: bool = False
-    embedding_std: float | None = option(0.02, above=0, high=1e6)
-    bf16: bool | None = None
-    documents: Literal["lines", "blank_lines"] = "lines"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.dim % self.heads:
-            raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
-        given: Any = self.tokenizer
-        if given is not None and not isinstance(given, Tokenizer):
-            self.__dict__["tokenizer"] = Tokenizer(given)
-        if self.embedding is not None:
-            if not isinstance(self.embedding, Vectors):
-                raise TypeError(f"embedding must be firth.Vectors, not {type(self.embedding).__name__}")
-            if self.embedding.vector_size != self.dim and not self.embedding_project:
-                raise ValueError(
-                    f"embedding has vectors of {self.embedding.vector_size} numbers and dim is {self.dim}: give "
-                    f"dim={self.embedding.vector_size}, or embedding_project=True to map them linearly"
-                )
-        elif self.embedding_mode != "tuned":
-            raise ValueError(f"embedding_mode={self.embedding_mode!r} needs embedding, the vectors to begin with")
-        self.static_start: StaticStart | None = None
-        self.sentence_modules: SentenceModules | None = None  # of a folder of sentence-transformers
-        self._transformer: Transformer | None = None
-        self._learnt_tokenizer = False  # by `fit`, not given
-
-    # ---- what was learnt
-
-    @property
-    def transformer(self) -> Transformer:
-        """The torch module.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
-        if self._transformer is None:
-            raise AttributeError(f"this {type(self).__name__} has not been fitted: {_FIRST_MODEL}")
-        return self._transformer
-
-    def _module(self) -> Transformer:
-        return self.transformer
-
-    @property
-    def vectors(self) -> Vectors:
-        """The rows of W_E, a static vector for each piece (a copy).
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
-        weights = self.transformer.embedding.weight.detach().float().cpu().numpy()
-        # The model may have rows beyond the tokenizer's pieces, and the tokenizer numbers that no piece has.
-        rows = {piece: row for row, piece in enumerate(self._pieces().pieces) if piece}
-        return Vectors(list(rows), weights[list(rows.values())])
-
-    def _pieces(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise AttributeError(f"this {type(self).__name__} has no tokenizer: {_FIRST_MODEL}")
-        return self.tokenizer
-
-    def __repr__(self) -> str:
-        shape = f"layers={self.layers}, heads={self.heads}, dim={self.dim}, length={self.length}"
-        if self._transformer is None:
-            return f"<{type(self).__name__} {shape}, not fitted>"
-        return f"<{type(self).__name__} {shape}, {len(self._pieces()):,} pieces>"
-
-    # ---- learning
-
-    @one_at_a_time
-    def fit(
-        self,
-        data: Any,
-        *,
-        progress: bool = False,
-        callbacks: Iterable[Callable[[Any], object]] = (),
-        checkpoint: files.PathLike | None = None,
-        resume: bool = False,
-        pretrained: bool = False,
-    ) -> Self:
-        """Learn from texts: from the beginning, or from the weights that there are.
-
-        Parameters
-        ----------
-        data
-            Texts: a list of strings or of lists of words, a `firth.Corpus`; the path of a file, or a list of `Path`,
-            in which texts end as `documents` says; or `TokenIds`, made with the model's tokenizer. An iterator can be
-            read once only: it needs a `tokenizer` that is there already.
-        progress
-            Show bars on stderr.
-        callbacks
-            Functions called with the model after every evaluation, which is then the last of `history`; one that
-            returns True ends the training there.
-        checkpoint
-            A folder for the state of the training, made if it is not there. Written after every evaluation, every ten
-            minutes, and at Ctrl-C.
-        resume
-            Continue from the checkpoint where there is one, along the same loss curve as if nothing had happened.
-        pretrained
-            Begin with the weights, the architecture and the tokenizer that were read from a folder, or that an earlier
-            `fit` has left, instead of random ones: to go on in the language of a field, say. The options of training
-            are the model's; ``from_pretrained(folder, learning_rate=5e-5, epochs=1)`` sets others than the folder's.
-
-        Returns
-        -------
-        Self
-            The model, fitted.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            At Ctrl-C; the model is then as far as the training had come.
-        FloatingPointError
-            If the loss stops being finite, naming the step; the weights are then the last good ones.
-        TypeError, ValueError
-            If there is no text, or nothing that can be read as such; if the checkpoint is of another training, or is
-            there and `resume` was not asked for. Then nothing is changed.
-
-        Notes
-        -----
-        Under ``torchrun --nproc-per-node 2`` two processes learn together from `batch_size` sequences each.
-        Each cuts the texts into pieces for itself, to the same ones; the first one shows bars and writes checkpoints.
-        `threads` is about torch's: cutting texts takes all processors, or RAYON_NUM_THREADS of the environment.
-        """
-        progress = progress and is_first_process()
-        self._begins_anew(pretrained)
-        if pretrained:
-            self._can_go_on()
-        called = functions("callbacks", callbacks)
-        if resume and checkpoint is None:
-            raise ValueError("resume=True needs checkpoint=, the folder to continue from")
-        before = {**self.__dict__, "history": self.history.copy()}
-        kept = None if checkpoint is None else Path(checkpoint)
-        with self._threaded(), torch.random.fork_rng(devices=[]):
-            try:
-                tokenizer = self._tokenizer_for(data, kept if resume else None, pretrained, progress=progress)
-                ids = self._ids_of(data, tokenizer, progress=progress)
-                torch.manual_seed(self.seed)
-                if pretrained:
-                    transformer, start = copy.deepcopy(self.transformer), self.static_start
-                else:
-                    transformer = Transformer(self._architecture(tokenizer), self.attention)
-                    start = self._start_from_vectors(transformer, tokenizer)
-                batches = self._batches(ids, tokenizer)
-                schedule = self._schedule(len(ids.train) / self.length)
-                learnt = self._learnt_tokenizer or self.tokenizer is None
-                # A tokenizer that was learnt here is kept for `resume`; one that was given is at hand then, too.
-                keep = kept if learnt and not pretrained else None
-                if keep is not None and (keep / CHECKPOINT).exists():
-                    keep = None
-                elif keep is not None and (keep / huggingface.CONFIG).exists():
-                    raise ValueError(f"{keep} holds a saved model: give checkpoint= a folder of its own")
-                self.__dict__.update(
-                    tokenizer=tokenizer,
-                    _learnt_tokenizer=learnt,
-                    _transformer=transformer,
-                    static_start=start,
-                    sentence_modules=self.sentence_modules if pretrained else None,
-                    history=[],
-                    _from_folder=pretrained and self._from_folder,
-                )
-                if keep is not None and is_first_process():
-                    keep.mkdir(parents=True, exist_ok=True)
-                    tokenizer.save(keep / TOKENIZER)
-                with self._freezing(transformer, start) as before_step:
-                    loop.train(
-                        transformer,
-                        batches,
-                        _loss,
-                        schedule,
-                        device=self._place(),
-                        progress=progress,
-                        callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
-                        before_step=before_step,
-                        checkpoint=kept,
-                        resume=resume,
-                        history=self.history,
-                        options=self._shared(learnt and not pretrained, pretrained),
-                        name=type(self).__name__,
-                    )
-            except (KeyboardInterrupt, FloatingPointError):
-                raise  # what had been learnt by then is kept
-            except BaseException:
-                self.__dict__.update(before)
-                raise
-            finally:
-                if self._transformer is not None:
-                    self._transformer.eval()
-        return self
-
-    def _architecture(self, tokenizer: Tokenizer) -> Architecture:
-        raise NotImplementedError
-
-    def _batches(self, ids: TokenIds, tokenizer: Tokenizer) -> Batches:
-        raise NotImplementedError
-
-    def _can_go_on(self) -> None:
-        """Refuse a training of weights that are not there."""
-        if self._transformer is None:
-            raise ValueError(f"pretrained=True, and this {type(self).__name__} has no weights yet: {_FIRST_MODEL}")
-
-    def _shared(self, learnt: bool, pretrained: bool) -> dict[str, Any]:
-        """What a training that is resumed must share, beside its schedule, its architecture and its data."""
-        names = ["embedding_mode", "embedding_steps"]
-        if learnt:
-            names += ["kind", "vocabulary_size", "min_count", "lowercase"]
-        return {"pretrained": pretrained, **{name: getattr(self, name) for name in names}}
-
-    def _tokenizer_for(self, data: Any, kept: Path | None, pretrained: bool, *, progress: bool) -> Tokenizer:
-        """The one that was given, that a training to be continued began with, or one learnt from the texts."""
-        own = pretrained or not self._learnt_tokenizer or isinstance(data, TokenIds)
-        if self.tokenizer is not None and own:
-            return self.tokenizer
-        if isinstance(data, TokenIds):
-            raise ValueError("numbers of pieces need the tokenizer that made them: give tokenizer=")
-        if kept is not None and (kept / CHECKPOINT).exists() and (kept / TOKENIZER).exists():
-            return Tokenizer.load(kept / TOKENIZER)
-        if isinstance(data, Iterator):
-            raise TypeError(
-                "fit reads the texts twice, the first time for its tokenizer, and this iterator can be read once: "
-                "give a list, a file, or tokenizer="
-            )
-        return Tokenizer.train(
-            _texts(data, self.documents, progress=progress),
-            kind=self.kind,
-            vocabulary_size=self.vocabulary_size,
-            min_count=self.min_count,
-            lowercase=self.lowercase,
-            progress=progress,
-        )
-
-    def _ids_of(self, data: Any, tokenizer: Tokenizer, *, progress: bool) -> TokenIds:
-        if isinstance(data, TokenIds):
-            if data.vocabulary_size != len(tokenizer):
-                raise ValueError(
-                    f"these are numbers of {data.vocabulary_size} pieces and the tokenizer has {len(tokenizer)}: they "
-                    "are not its own"
-                )
-            ids = data
-        else:
-            _texts(data, self.documents)
-            ids = TokenIds.build(
-                data, tokenizer, held_out=self.held_out, seed=self.seed, documents=self.documents, progress=progress
-            )
-        if not ids.knows(tokenizer.special):
-            raise ValueError(
-                "the tokenizer knows no word of these texts, so all would be one unknown token: give other texts, or "
-                "tokenizer=None to train one"
-            )
-        return ids
-
-    def _start_from_vectors(self, transformer: Transformer, tokenizer: Tokenizer) -> StaticStart | None:
-        """Put the rows of `embedding` into W_E."""
-        if self.embedding is None:
-            return None
-        start = static_rows(
-            self.embedding,
-            tokenizer,
-            self.dim,
-            project=self.embedding_project,
-            std=self.embedding_std,
-            seed=self.seed,
-        )
-        found = torch.from_numpy(start.found)
-        with torch.no_grad():
-            transformer.embedding.weight[found] = torch.from_numpy(start.rows)[found]
-        return start
-
-    @contextlib.contextmanager
-    def _freezing(
-        self, transformer: Transformer, start: StaticStart | None
-    ) -> Iterator[Callable[[int], object] | None]:
-        """What holds the rows of `embedding` still, told of each step. Rows of pieces without a vector learn."""
-        if start is None or self.embedding_mode == "tuned":
-            yield None
-            return
-        still = torch.from_numpy(start.found)[:, None]
-        until = math.inf if self.embedding_mode == "frozen" else self.embedding_steps
-        frozen = True
-
-        def hold(gradient: Tensor) -> Tensor:
-            # AdamW moves nothing whose gradients were all zero, and embeddings do not decay.
-            return gradient.masked_fill(still.to(gradient.device), 0) if frozen else gradient
-
-        def note(step: int) -> None:
-            nonlocal frozen
-            frozen = step < until
-
-        handle = transformer.embedding.weight.register_hook(hold)  # type: ignore[no-untyped-call]
-        try:
-            yield note
-        finally:
-            handle.remove()  # whoever trains the module by other means finds it as torch makes it
-
-    # ---- files
-
-    def save(self, path: files.PathLike) -> None:
-        """Write a folder in the layout of Hugging Face, which `firth.load` reads and `transformers` opens.
-
-        It holds config.json, model.safetensors and tokenizer.json, and firth.json with the options and the history. A
-        model that was saved there before is replaced when all is written; an error leaves it as it was. The vectors of
-        `embedding` are not in the folder: what became of them is.
-
-        Parameters
-        ----------
-        path
-            The folder; made, if it is not there.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        OSError
-            If it cannot be written.
-        """
-        self._save(path)
-
-    def _save(
-        self,
-        path: files.PathLike,
-        write_head: Callable[[Path], object] | None = None,
-        head: huggingface.FamilyHead | None = None,
-    ) -> None:
-        """`save`, with what a classifier has beside its transformer."""
-        transformer, tokenizer = self.transformer, self._pieces()
-        self._check_finite(transformer)
-        with self._saving(path, stale=(HEAD, MODULES)) as folder:
-            huggingface.write(folder, transformer, tokenizer, head=head)
-            if self.sentence_modules is not None:
-                self.sentence_modules.write(folder)
-            (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=1) + "\n", encoding="utf-8")
-            if write_head is not None:
-                write_head(folder / HEAD)
-
-    def _description(self) -> dict[str, Any]:
-        # What the weights were before they were learnt is no part of what was learnt.
-        options = {**self.options, "tokenizer": None, "embedding": None, "embedding_mode": "tuned"}
-        return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
-
-    @classmethod
-    def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any) -> Self:
-        """Read a folder that `save` wrote, or another of the same layout: another name for `from_pretrained`."""
-        return cls.from_pretrained(path, revision=revision, device=device, **options)
-
-    @classmethod
-    def from_pretrained(
-        cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any
-    ) -> Self:
-        """Read a pretrained model: config.json, model.safetensors and tokenizer.json, in the Hugging Face layout.
-
-        Parameters
-        ----------
-        path
-            The folder of a model that `save` wrote, or of a published one of this family; or the name of a repository,
-            such as "gpt2", which `huggingface_hub` (the extra `hub`) downloads into its cache.
-        revision
-            A branch, a tag or a commit of the repository; None: its main branch.
-        device
-            Where the model shall run.
-        options
-            Options of training for ``fit(..., pretrained=True)``, such as `learning_rate` or `epochs`, instead of those
-            that the folder was saved with. What the weights and the tokenizer decide is no such option.
-
-        Raises
-        ------
-        OSError
-            If a file or a repository is not there, or cannot be reached.
-        TypeError
-            If an option is none of training.
-        ValueError
-            If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer is not
-            the model's own.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in options:
-            if name not in known or name in _OF_FOLDER:
-                raise TypeError(f"{name} is no option of training: the folder says what a model is")
-        device_of(device)
-        folder = local_folder(path, revision)
-        home = transformer_folder(folder)
-        transformer, config = huggingface.read(home)
-        architecture = transformer.architecture
-        if architecture.causal != cls.causal:
-            other = "GPT" if architecture.causal else "BERT"
-            raise ValueError(f"{folder} holds a {config.get('model_type')}: {other}.from_pretrained reads it")
-        if architecture.cross:
-            raise ValueError(
-                f"{home / huggingface.CONFIG} describes the decoder of an encoder-decoder (add_cross_attention), whose "
-                "blocks attend to an encoder's states, which are not here"
-            )
-        tokenizer = Tokenizer.load(home)
-        huggingface.check_tokenizer(home, config, tokenizer, architecture.vocabulary_size)
-        modules, tokenizer = sentence_modules(folder, tokenizer, dim=architecture.dim, positions=architecture.length)
-        described = _described(folder, cls.__name__)
-        saved = described.get("options", {})
-        if not isinstance(saved, dict):
-            raise ValueError(f"{folder / DESCRIPTION} is damaged: its options are no object")
-        saved = {name: value for name, value in saved.items() if name in known}
-        saved |= {name: getattr(architecture, name) for name in _OF_ARCHITECTURE}
-        saved |= {"attention": "firth", "device": device, "tokenizer": None}
-        try:
-            model = cls(**saved)
-            model._restore({}, described)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{folder / DESCRIPTION} is damaged, or of another version of firth: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from None
-        if options:
-            history, model = model.history, dataclasses.replace(model, **options)
-            model.history = history
-        model.__dict__["tokenizer"] = tokenizer  # which need not be one to train with: it may have no mask
-        model.sentence_modules = modules
-        model._transformer = transformer.to(model._place()).eval()
-        model._from_folder = True
-        return model
-
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        """Take on the history of a folder; `from_pretrained` reads the weights."""
-        self.history = records(
-            metadata.get("history", []), loop.Evaluation, may_be_nan=("held_out", "perplexity", "score")
-        )
-
-    # ---- use
-
-    def encode(
-        self,
-        sentences: Sequence[Sentence],
-        *,
-        layer: int | Sequence[int] | Literal["all"] = -1,
-        pooling: Pooling | Literal["tokens"] | None = None,
-        words: Joining | None = None,
-        normalize: bool = False,
-        truncate: int | None = None,
-        bf16: bool = False,
-        progress: bool = False,
-    ) -> Any:
-        """States of sentences: one for each piece, for each word, or for the whole.
-
-        Parameters
-        ----------
-        sentences
-            Strings, or lists of words.
-        layer
-            Which hidden states: 0 are the embeddings, `layers` or -1 the last. A list of layers, or "all" of them from
-            0 on, are computed in one pass.
-        pooling
-            How to pool the hidden states of all tokens, special ones included, into one vector: their "mean", their
-            "max", the "first" or the "last" one. "cls" is the first one where it is a special token, as BERT's [CLS].
-            "tokens": one vector for each token. None: if the model was read from a folder of sentence-transformers, the
-            vectors that this library returns, with the folder's pooling, prompt and modules; otherwise "tokens".
-        words
-            One state for a word, from its tokens' states: their "mean", their "max", the "first" or the "last" one.
-            Words of a string are what the tokenizer takes for words.
-        normalize
-            Scale every vector to length 1.
-        truncate
-            Truncate sentences to so many tokens. None: a sentence that is longer than the model's positions is an
-            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length. With `words` it
-            is an error if a word loses a token.
-        bf16
-            Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
-        progress
-            Show a bar.
-
-        Returns
-        -------
-        list of ndarray, or ndarray
-            For each sentence float32 (tokens, dim), special tokens included, or (words, dim); with `pooling` one array
-            (sentences, dim), with zeros for a sentence that has no token. Modules of sentence-transformers may change
-            the number of dimensions. With a list of layers there is one axis more: (layers, tokens, dim),
-            (layers, words, dim) and (sentences, layers, dim).
-
-        Raises
-        ------
-        ValueError
-            If a sentence has more tokens than the model has positions, or `truncate` cuts a word whose state is asked
-            for: naming the sentence and the word.
-
-        Notes
-        -----
-        Sentences are run in the order of their lengths, so that little of a batch is padding; the states do not depend
-        on what else is in a batch, but for rounding.
-        """
-        layers, single = chosen_layers(layer, self.layers)
-        if pooling is not None:
-            one_of("pooling", pooling, (*typing.get_args(Pooling), "tokens"))
-            if pooling == "cls":
-                self._check_cls()
-        if words is not None:
-            one_of("words", words, typing.get_args(Joining))
-            if pooling is not None:
-                raise ValueError("pooling and words exclude each other: one vector for a sentence, or one for a word")
-        modules = self.sentence_modules if pooling is None and words is None else None
-        pooling = None if pooling == "tokens" else pooling
-        width, skip, special = self.dim, 0, self._special
-        given = checked_sentences(sentences)
-        if modules is not None:
-            given = modules.prompted(given)
-            truncate = modules.length if truncate is None else truncate
-            width, skip, special = modules.width, modules.skipped(self._pieces()), True
-        encodings = self._encoded(given, truncate, special=special)
-        if words is not None:
-            self._check_words(given, encodings)
-        # Of a sentence without a piece nothing is computed, and its words, if it has any, are zeros.
-        found = [
-            np.zeros((0 if words is None else one.n_words, len(layers), self.dim), np.float32) for one in encodings
-        ]
-        whole = np.zeros((len(encodings), len(layers), width), np.float32)
-        for rows, states, lengths in self._states(encodings, layers, bf16=bf16, progress=progress):
-            if modules is not None:
-                with self._running():
-                    whole[rows] = modules.vectors(states, lengths, skip).cpu().numpy()
-                continue
-            if pooling is not None:
-                whole[rows] = pooled_texts(states, lengths, pooling).cpu().numpy()
-                continue
-            batch = states.cpu().numpy()
-            for i, row in enumerate(rows):
-                own = batch[i, : len(encodings[row].ids)].copy()
-                found[row] = own if words is None else np.asarray(word_means(own, encodings[row], words))
-        if normalize:
-            whole, found = _unit(whole), [_unit(one) for one in found]
-        if pooling is not None or modules is not None:
-            return whole[:, 0] if single else whole
-        return [one[:, 0] if single else np.ascontiguousarray(one.swapaxes(0, 1)) for one in found]
-
-    def logits(self, texts: str | Sequence[Sentence], *, truncate: int | None = None) -> NDArray[np.float32]:
-        """Scores of every piece at every position.
-
-        Parameters
-        ----------
-        texts
-            One text, or several, run as one batch.
-        truncate
-            As for `encode`.
-
-        Returns
-        -------
-        ndarray
-            float32 (batch, time, vocabulary): GPT's at position t are of the piece at t + 1, BERT's of the one at t.
-            Beyond the end of a text they are NaN.
-        """
-        encodings = self._encoded([texts] if isinstance(texts, str) else texts, truncate)
-        time = max((len(one.ids) for one in encodings), default=0)
-        scores = np.full((len(encodings), time, len(self._pieces())), np.nan, np.float32)
-        for rows, states, _ in self._states(encodings, [self.layers]):
-            with self._running():
-                batch = self.transformer.logits(states[:, :, 0]).float().cpu().numpy()
-            for i, row in enumerate(rows):
-                n = len(encodings[row].ids)
-                scores[row, :n] = batch[i, :n, : scores.shape[2]]
-        return scores
-
-    def attention_maps(
-        self, sentence: Sentence, *, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
-    ) -> AttentionMaps:
-        """Who looks at whom in a sentence, recomputed from the fused path's log-sum-exp for what is asked for alone.
-
-        Parameters
-        ----------
-        sentence
-            A string or a list of words.
-        layers, heads
-            Which ones, counted from 0, or from the end if negative; None: all.
-
-        Returns
-        -------
-        AttentionMaps
-            Its tokens, its arrays, and `AttentionMaps.figure`.
-
-        Raises
-        ------
-        ValueError
-            If there is no such layer or head, or the sentence has no piece, or more than the model has positions.
-        """
-        (encoding,) = self._encoded([sentence], None)
-        if not encoding.ids:
-            raise ValueError("the sentence has no piece: nothing looks at anything")
-        chosen = _counted("layers", layers, self.layers)
-        some = _counted("heads", heads, self.heads)
-        transformer = self.transformer
-        ids = torch.tensor([encoding.ids], device=self._place())
-        with self._running():
-            maps = transformer.maps(ids, layers=chosen, heads=some)
-        weights = {layer: np.asarray(maps[layer])[0] for layer in chosen}
-        return AttentionMaps([self._shown(one) for one in encoding.ids], weights, some)
-
-    def _encoded(
-        self,
-        sentences: Sequence[Sentence],
-        truncate: int | None,
-        name: str = "sentences",
-        *,
-        special: bool | None = None,
-    ) -> list[Encoding]:
-        """Pieces of sentences, looked at before anything is computed."""
-        special = self._special if special is None else special
-        tokenizer, positions = self._pieces(), self.transformer.architecture.length
-        given = checked_sentences(sentences, name)
-        if truncate is not None:
-            whole_number("truncate", truncate, low=3 if special else 1, high=positions)
-        encodings = tokenizer.encode_batch(given, special=special, length=truncate)
-        for i, one in enumerate(encodings):
-            if len(one.ids) > positions:
-                raise ValueError(
-                    f"{name}[{i}] has {len(one.ids)} pieces and the model {positions} positions: "
-                    f"split it, or give truncate={positions}"
-                )
-        return encodings
-
-    def _states(
-        self, encodings: Sequence[Encoding], layers: Sequence[int], *, bf16: bool = False, progress: bool = False
-    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Batches of sentences of like length: which ones, float32 states (n, time, layers, dim), and lengths (n,)."""
-        transformer = self.transformer
-        device, padding = self._place(), self._padding()
-        batches = list(by_length([len(one.ids) for one in encodings], BATCH_PIECES))
-        for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
-            lengths = torch.tensor([len(encodings[row].ids) for row in rows])
-            ids = torch.full((len(rows), int(lengths.max())), padding)
-            for i, row in enumerate(rows):
-                ids[i, : lengths[i]] = torch.tensor(encodings[row].ids)
-            ids, lengths = ids.to(device), lengths.to(device)
-            # Where nothing is padded, nothing need be masked.
-            told = None if int(lengths.min()) == ids.shape[1] else lengths
-            with self._running(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                if list(layers) == [self.layers]:
-                    states = [transformer(ids, lengths=told)]
-                else:
-                    every = transformer(ids, lengths=told, all_layers=True)
-                    states = [every[layer] for layer in layers]
-            yield rows, torch.stack([one.float() for one in states], 2), lengths
-
-    def _padding(self) -> int:
-        return self._pieces().padding or 0
-
-    def _check_cls(self) -> None:
-        """Refuse the pooling of a token that sentences do not begin with."""
-        if not self._special or self._pieces().start is None:
-            raise ValueError(
-                "pooling='cls' needs a model that puts a special token before each sentence, as BERT does; "
-                "pooling='first' takes the first token whatever it is"
-            )
-
-    def _check_words(self, sentences: Sequence[Sentence], encodings: Sequence[Encoding]) -> None:
-        """Refuse words of which `truncate` has cut tokens: their states would be those of a part, or of nothing."""
-        for i, (sentence, one) in enumerate(zip(sentences, encodings, strict=True)):
-            if one.cut is None:
-                continue
-            whole = self._pieces().encode(sentence, special=False)
-            spans = [span for span, word in zip(whole.offsets, whole.words, strict=True) if word == one.cut]
-            word = sentence[spans[0][0] : spans[-1][1]] if isinstance(sentence, str) else sentence[one.cut]
-            raise ValueError(
-                f"sentences[{i}]: truncate={len(one.ids)} cuts {word!r}, word {one.cut} counted from 0, and all after "
-                f"it: split the sentence, or raise truncate"
-            )
-
-    def _shown(self, piece: int) -> str:
-        """A piece as people read it: with the blank before it, if that is part of it."""
-        tokenizer = self._pieces()
-        return tokenizer.decode([piece], special=True) or tokenizer.pieces[piece]
-
-    def _likeliest(self, scores: Tensor, k: int) -> list[tuple[str, float]]:
-        chances = torch.softmax(scores[: len(self._pieces())].double(), 0)
-        best = torch.topk(chances, min(k, len(chances)))
-        return [(self._shown(int(i)), float(p)) for i, p in zip(best.indices, best.values, strict=True)]
-
-
-def chosen_layers(layer: Any, layers: int, names: Sequence[str] = ()) -> tuple[list[Any], bool]:
-    """What `encode` is given as `layer`: numbers from 0 to `layers`, or `names`; and whether it is a single one."""
-    if isinstance(layer, str) and layer == "all":
-        return list(range(layers + 1)), False
-    single = isinstance(layer, str) or not isinstance(layer, Iterable)
-    chosen: list[Any] = [layer] if single else list(layer)
-    if not chosen:
-        raise ValueError("layer must name at least one layer")
-    named = [isinstance(one, str) and one in names for one in chosen]
-    for one, known in zip(chosen, named, strict=True):
-        if isinstance(one, str) and not known:
-            strings = " or ".join(map(repr, (*names, "all")))
-            raise TypeError(f"layer must be a whole number, a list of them, or {strings}, not {layer!r}")
-    return [
-        one if known else whole_number("layer", one, low=-layers - 1, high=layers) % (layers + 1)
-        for one, known in zip(chosen, named, strict=True)
-    ], single
-
-
-def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
-    """Sentences of like length in batches of at most so many pieces, padding included; those of no piece left out.
-
-    A sentence longer than that is a batch by itself.
-    """
-    order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: lengths[i])
-    batch: list[int] = []
-    for i in order:
-        # The longest comes last: it is what the others are filled up to.
-        if batch and lengths[i] * (len(batch) + 1) > pieces:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors of length 1; those of no length stay."""
-    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
-
-
-def _loss(transformer: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Summed loss of a batch's targets in nats, and their number."""
-    targets = (batch.targets != IGNORED).sum()
-    return transformer.loss(transformer(batch.inputs), batch.targets) * targets, targets
-
-
-def _texts(data: Any, documents: Literal["lines", "blank_lines"], *, progress: bool = False) -> Iterator[Any]:
-    """The texts of what `fit` is given; the first one is looked at now, and files are looked for."""
-    if not isinstance(data, str | os.PathLike | Iterable):
-        raise TypeError(f"fit takes texts, the path of a file, a firth.Corpus or TokenIds, not {type(data).__name__}")
-    return read_texts(data, documents=documents, progress=progress)
-
-
-def checked_sentences(sentences: Any, name: str = "sentences") -> list[str | list[str]]:
-    """Sentences, each a string or a list of words; TypeError naming what is neither."""
-    return [text_or_words(f"{name}[{i}]", one) for i, one in enumerate(column(name, sentences))]
-
-
-def _counted(name: str, given: Sequence[int] | None, n: int) -> list[int]:
-    """Some of the numbers 0 .. n - 1, which may be counted from the end."""
-    if given is None:
-        return list(range(n))
-    if not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a list of whole numbers, not {given!r}")
-    chosen = [whole_number(name, one, low=-n, high=n - 1) % n for one in given]
-    if not chosen:
-        raise ValueError(f"{name} must name at least one")
-    return list(dict.fromkeys(chosen))
-
-
-def _described(folder: Path, kind: str) -> dict[str, Any]:
-    """What `save` wrote beside a checkpoint; nothing, if the checkpoint is somebody else's."""
-    place = folder / DESCRIPTION
-    return read_description(place, kind) if place.exists() else {}
 
 
 def read_description(place: Path, kind: str) -> dict[str, Any]:

@@ -25,15 +25,16 @@ from tqdm import tqdm
 from firth import files
 from firth.checks import column, functions, real_number, whole_number
 from firth.contextual import heads, loop
-from firth.contextual.base import BATCH_PIECES, FEW_STEPS, HEAD, ContextualModel, Sentence, by_length, checked_sentences
+from firth.contextual.base import FEW_STEPS
 from firth.contextual.elmo import ELMo
+from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, pooled
 from firth.contextual.heads import Head
 from firth.contextual.hub import local_folder
 from firth.contextual.models import load_transformer, read_config
 from firth.contextual.processes import process_count
 from firth.contextual.sentences import MODULES
-from firth.contextual.tokenizer import pooled
 from firth.contextual.transformer import Transformer
+from firth.contextual.transformer_model import HEAD, ContextualModel
 from firth.models.base import one_at_a_time, option, records
 from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
 from firth.models.labelled_texts import check_comparable, check_one_type, checked_label, labels_of
@@ -560,7 +561,7 @@ class _FineTuned(Classifier):
         begins = np.concatenate([[0], np.cumsum(sizes)])
         features = torch.zeros(int(begins[-1]), self.encoder.dim, device=device)
         lengths = [len(one.ids) if one.targets else 0 for one in examples]
-        batches = list(by_length(lengths, BATCH_PIECES))
+        batches = list(by_length(lengths, BATCH_TOKENS))
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             chosen = [dataclasses.replace(examples[row], targets=[0] * sizes[row], weights=[]) for row in rows]
             with torch.no_grad():

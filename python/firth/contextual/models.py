@@ -13,10 +13,11 @@ from torch import Tensor
 
 from firth.checks import real_number, whole_number
 from firth.contextual import data, generation, huggingface
-from firth.contextual.base import ContextualModel, Sentence, checked_sentences
+from firth.contextual.encoding import Sentence, checked_sentences
 from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture
+from firth.contextual.transformer_model import ContextualModel
 from firth.models.base import option
 
 _NO_MASKED_HEAD = (
@@ -419,8 +420,8 @@ class BERT(ContextualModel):
             padding=tokenizer.padding,
         )
 
-    def _can_go_on(self) -> None:
-        super()._can_go_on()
+    def _check_pretrained(self) -> None:
+        super()._check_pretrained()
         if self.transformer.masked_head is None:
             raise ValueError(_NO_MASKED_HEAD)
         if self._pieces().mask is None:

@@ -7,7 +7,6 @@ are computed as that library computes them; every other module is refused by nam
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,8 +20,9 @@ from torch import Tensor
 
 from firth import files
 from firth.checks import whole_number
+from firth.contextual.encoding import pooled_texts
 from firth.contextual.huggingface import CONFIG, WEIGHTS, parse_json, read_json
-from firth.contextual.tokenizer import Pooling, Tokenizer, lowercased, pooled
+from firth.contextual.tokenizer import Tokenizer, lowercased
 
 MODULES = "modules.json"
 _PIPELINE = "config_sentence_transformers.json"
@@ -51,35 +51,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # of Dense
 }
 # Keys of the transformer's configuration that change no vector of `encode`.
 _HARMLESS = {"model_args", "model_kwargs", "unpad_inputs", "query_length", "document_length", "query_expansion"}
-
-
-def pooled_texts(states: Tensor, lengths: Tensor, mode: str, skip: int = 0) -> Tensor:
-    """One vector for each text, (B, ..., dim), from the hidden states of its tokens, (B, T, ..., dim).
-
-    Parameters
-    ----------
-    states, lengths
-        Hidden states, and how many tokens each text has, (B,).
-    mode
-        A pooling of `encode`, or a pooling mode of sentence-transformers.
-    skip
-        How many tokens at the beginning are left out: those of a prompt.
-
-    Returns
-    -------
-    Tensor
-        Zeros for a text without a token, or of a prompt alone.
-    """
-    n, places = len(lengths), torch.arange(states.shape[1], device=states.device)
-    inside = (places >= skip) & (places < lengths[:, None])
-    own, texts = states[inside], inside.nonzero()[:, 0]
-    ones = [1] * (states.ndim - 2)
-    if mode == "weightedmean":
-        weights = (places + 1).expand_as(inside)[inside].to(states.dtype).reshape(-1, *ones)
-        return pooled(own * weights, texts, n, "mean") / pooled(weights, texts, n, "mean").clamp(min=1)
-    if mode == "mean_sqrt_len_tokens":
-        return pooled(own, texts, n, "mean") * inside.sum(1).sqrt().reshape(-1, *ones)
-    return pooled(own, texts, n, "last" if mode == "lasttoken" else typing.cast("Pooling", mode))
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import tokenizers
-import torch
 from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Text = str | Sequence[str]  # a text, or its words
-Pooling = Literal["mean", "max", "cls", "first", "last"]  # one state for a sentence
-Joining = Literal["mean", "max", "first", "last"]  # one state for a word
 
 FILE = "tokenizer.json"  # in a folder of the Hugging Face layout
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -521,72 +518,6 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({type(self._tokenizer.model).__name__}, {len(self)} pieces)"
-
-
-def word_means(states: Any, encoding: Encoding, how: Joining = "mean") -> Any:
-    """The states of words, from those of their pieces.
-
-    Parameters
-    ----------
-    states
-        (pieces, dim), a tensor or an array of floats: one row for each piece of `encoding`.
-    encoding
-        What the states are the states of.
-    how
-        A word's state is the "mean" of its tokens' states, their "max", or the state of its "first" or "last" token.
-
-    Returns
-    -------
-    tensor or array
-        (words, dim), like `states`; zeros for a word of no piece, such as an empty one.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many states as pieces.
-    """
-    one_of("how", how, get_args(Joining))
-    if len(states) != len(encoding):
-        raise ValueError(f"{len(states)} states for {len(encoding)} pieces")
-    rows = torch.as_tensor(states)
-    places = [(i, word) for i, word in enumerate(encoding.words) if word is not None]
-    at = torch.tensor([i for i, _ in places], dtype=torch.int64, device=rows.device)
-    words = torch.tensor([word for _, word in places], dtype=torch.int64, device=rows.device)
-    means = pooled(rows[at], words, encoding.n_words, how)
-    return means if isinstance(states, torch.Tensor) else means.numpy()
-
-
-def pooled(states: torch.Tensor, units: torch.Tensor, n: int, how: Pooling) -> torch.Tensor:
-    """One state for each unit, a sentence or a word, from the states of its tokens.
-
-    Parameters
-    ----------
-    states
-        (tokens, ...).
-    units
-        Which unit each token belongs to, (tokens,) int64 from 0 to `n` - 1.
-    n
-        How many units there are.
-    how
-        The "mean" or the "max" of the tokens' states, or the state of the unit's "first" or "last" token; "cls" is
-        another name for "first".
-
-    Returns
-    -------
-    Tensor
-        (n, ...); zeros for a unit without a token.
-    """
-    zeros, ones = states.new_zeros(n, *states.shape[1:]), [1] * (states.ndim - 1)
-    if how == "mean":
-        counts = torch.bincount(units, minlength=n).clamp(min=1)
-        return zeros.index_add(0, units, states) / counts.to(states.dtype).reshape(-1, *ones)
-    if how == "max":
-        index = units.reshape(-1, *ones).expand_as(states)
-        return zeros.scatter_reduce(0, index, states, "amax", include_self=False)
-    places = torch.arange(len(units), device=units.device)
-    nothing = places.new_full((n,), len(units))  # the row of zeros behind all tokens
-    chosen = nothing.scatter_reduce(0, units, places, "amax" if how == "last" else "amin", include_self=False)
-    return torch.cat([states, states.new_zeros(1, *states.shape[1:])])[chosen]
 
 
 def _untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:

@@ -1,0 +1,187 @@
+"""Sentences to hidden states: what BERT, GPT, ELMo and fine-tuning share of it.
+
+Checks of sentences and layers, batches of sentences of like length, and pooling of tokens into words and texts.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from firth.checks import column, one_of, text_or_words, whole_number
+from firth.contextual.tokenizer import Encoding
+
+Sentence = str | Sequence[str]
+Pooling = Literal["mean", "max", "cls", "first", "last"]  # one vector for a sentence
+WordPooling = Literal["mean", "max", "first", "last"]  # one vector for a word
+
+BATCH_TOKENS = 4096  # of a batch when nothing is trained, padding included
+
+
+# ---- checks
+
+
+def checked_sentences(sentences: Any, name: str = "sentences") -> list[str | list[str]]:
+    """Sentences, each a string or a list of words; TypeError naming what is neither."""
+    return [text_or_words(f"{name}[{i}]", one) for i, one in enumerate(column(name, sentences))]
+
+
+def chosen_layers(layer: Any, layers: int, names: Sequence[str] = ()) -> tuple[list[Any], bool]:
+    """What `encode` is given as `layer`: numbers from 0 to `layers`, or `names`; and whether it is a single one."""
+    if isinstance(layer, str) and layer == "all":
+        return list(range(layers + 1)), False
+    single = isinstance(layer, str) or not isinstance(layer, Iterable)
+    chosen: list[Any] = [layer] if single else list(layer)
+    if not chosen:
+        raise ValueError("layer must name at least one layer")
+    named = [isinstance(one, str) and one in names for one in chosen]
+    for one, known in zip(chosen, named, strict=True):
+        if isinstance(one, str) and not known:
+            strings = " or ".join(map(repr, (*names, "all")))
+            raise TypeError(f"layer must be a whole number, a list of them, or {strings}, not {layer!r}")
+    return [
+        one if known else whole_number("layer", one, low=-layers - 1, high=layers) % (layers + 1)
+        for one, known in zip(chosen, named, strict=True)
+    ], single
+
+
+def numbers_below(name: str, given: Sequence[int] | None, n: int) -> list[int]:
+    """Some of the numbers 0 .. n - 1, which may be counted from the end."""
+    if given is None:
+        return list(range(n))
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list of whole numbers, not {given!r}")
+    chosen = [whole_number(name, one, low=-n, high=n - 1) % n for one in given]
+    if not chosen:
+        raise ValueError(f"{name} must name at least one")
+    return list(dict.fromkeys(chosen))
+
+
+# ---- batches
+
+
+def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
+    """Sentences of like length in batches of at most so many pieces, padding included; those of no piece left out.
+
+    A sentence longer than that is a batch by itself.
+    """
+    order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: lengths[i])
+    batch: list[int] = []
+    for i in order:
+        # The longest comes last: it is what the others are filled up to.
+        if batch and lengths[i] * (len(batch) + 1) > pieces:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+# ---- pooling
+
+
+def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of length 1; those of no length stay."""
+    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
+
+
+def word_means(states: Any, encoding: Encoding, how: WordPooling = "mean") -> Any:
+    """The states of words, from those of their pieces.
+
+    Parameters
+    ----------
+    states
+        (pieces, dim), a tensor or an array of floats: one row for each piece of `encoding`.
+    encoding
+        What the states are the states of.
+    how
+        A word's state is the "mean" of its tokens' states, their "max", or the state of its "first" or "last" token.
+
+    Returns
+    -------
+    tensor or array
+        (words, dim), like `states`; zeros for a word of no piece, such as an empty one.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many states as pieces.
+    """
+    one_of("how", how, typing.get_args(WordPooling))
+    if len(states) != len(encoding):
+        raise ValueError(f"{len(states)} states for {len(encoding)} pieces")
+    rows = torch.as_tensor(states)
+    places = [(i, word) for i, word in enumerate(encoding.words) if word is not None]
+    at = torch.tensor([i for i, _ in places], dtype=torch.int64, device=rows.device)
+    words = torch.tensor([word for _, word in places], dtype=torch.int64, device=rows.device)
+    means = pooled(rows[at], words, encoding.n_words, how)
+    return means if isinstance(states, Tensor) else means.numpy()
+
+
+def pooled(states: Tensor, units: Tensor, n: int, how: Pooling) -> Tensor:
+    """One state for each unit, a sentence or a word, from the states of its tokens.
+
+    Parameters
+    ----------
+    states
+        (tokens, ...).
+    units
+        Which unit each token belongs to, (tokens,) int64 from 0 to `n` - 1.
+    n
+        How many units there are.
+    how
+        The "mean" or the "max" of the tokens' states, or the state of the unit's "first" or "last" token; "cls" is
+        another name for "first".
+
+    Returns
+    -------
+    Tensor
+        (n, ...); zeros for a unit without a token.
+    """
+    zeros, ones = states.new_zeros(n, *states.shape[1:]), [1] * (states.ndim - 1)
+    if how == "mean":
+        counts = torch.bincount(units, minlength=n).clamp(min=1)
+        return zeros.index_add(0, units, states) / counts.to(states.dtype).reshape(-1, *ones)
+    if how == "max":
+        index = units.reshape(-1, *ones).expand_as(states)
+        return zeros.scatter_reduce(0, index, states, "amax", include_self=False)
+    places = torch.arange(len(units), device=units.device)
+    nothing = places.new_full((n,), len(units))  # the row of zeros behind all tokens
+    chosen = nothing.scatter_reduce(0, units, places, "amax" if how == "last" else "amin", include_self=False)
+    return torch.cat([states, states.new_zeros(1, *states.shape[1:])])[chosen]
+
+
+def pooled_texts(states: Tensor, lengths: Tensor, mode: str, skip: int = 0) -> Tensor:
+    """One vector for each text, (B, ..., dim), from the hidden states of its tokens, (B, T, ..., dim).
+
+    Parameters
+    ----------
+    states, lengths
+        Hidden states, and how many tokens each text has, (B,).
+    mode
+        A pooling of `encode`, or a pooling mode of sentence-transformers.
+    skip
+        How many tokens at the beginning are left out: those of a prompt.
+
+    Returns
+    -------
+    Tensor
+        Zeros for a text without a token, or of a prompt alone.
+    """
+    n, places = len(lengths), torch.arange(states.shape[1], device=states.device)
+    inside = (places >= skip) & (places < lengths[:, None])
+    own, texts = states[inside], inside.nonzero()[:, 0]
+    ones = [1] * (states.ndim - 2)
+    if mode == "weightedmean":
+        weights = (places + 1).expand_as(inside)[inside].to(states.dtype).reshape(-1, *ones)
+        return pooled(own * weights, texts, n, "mean") / pooled(weights, texts, n, "mean").clamp(min=1)
+    if mode == "mean_sqrt_len_tokens":
+        return pooled(own, texts, n, "mean") * inside.sum(1).sqrt().reshape(-1, *ones)
+    return pooled(own, texts, n, "last" if mode == "lasttoken" else typing.cast("Pooling", mode))
