@@ -20,6 +20,7 @@ SOURCES = ROOT / "csrc"
 FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files", "tables"],
+    ["text"],
     ["attention"],
     ["quantization"],
     ["fasttext_format"],

@@ -1038,9 +1038,9 @@ def test_a_label_that_no_file_can_hold(tmp_path):
 def test_few_texts_take_one_thread(monkeypatch, texts):
     """Waking others costs more than reading a text."""
     model, taken = make(threads=4).fit(*texts), []
-    count = corpus._count_iterable
+    count = corpus.count_documents
     monkeypatch.setattr(
-        corpus, "_count_iterable", lambda texts, options, **_: taken.append(options.threads) or count(texts, options)
+        corpus, "count_documents", lambda texts, options, **_: taken.append(options.threads) or count(texts, options)
     )
     model.predict(texts[0][:1])
     model.predict(texts[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import dataclasses
 import gzip
 import io
 import lzma
@@ -60,9 +59,14 @@ texts = st.one_of(st.binary(max_size=150), st.lists(st.sampled_from(PIECES), max
 
 def read(data, tokenizer="whitespace", *, threads=1, block=None, min_share=1, min_count=1, **options):
     """The corpus of a file with these bytes, read in small blocks and shares: any bytes, as if they were text."""
-    full = corpus._Options(min_count, None, None, tokenizer, "replace", threads, block, min_share)
-    with mock.patch.object(files, "not_text", return_value=""):
-        return corpus._from_file(io.BytesIO(data), dataclasses.replace(full, **options))[0]
+    with (
+        mock.patch.object(files, "not_text", return_value=""),
+        mock.patch.multiple(corpus.CorpusOptions, block=block, min_share=min_share),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", UserWarning)
+        options = {"tokenizer": tokenizer, "threads": threads, "min_count": min_count, **options}
+        return Corpus.from_file(io.BytesIO(data), **options)
 
 
 def assert_holds(result: Corpus, documents: list[list[str]], invalid: int | None = None) -> None:
@@ -336,8 +340,8 @@ def test_more_than_one_block_of_texts_and_tokens():
     documents = [[f"w{i % 1000}", "é" * (i % 3)][: 1 + (i % 3 > 0)] for i in range(700)]
     texts_ = [" ".join(document) for document in documents]
     for items in (documents, texts_, [text + " " * 300 for text in texts_]):
-        options = corpus._Options(1, None, None, "whitespace", "replace", 2, 50, 1)
-        assert_holds(corpus._from_iterable(items, options)[0], documents)
+        with mock.patch.multiple(corpus.CorpusOptions, block=50, min_share=1):
+            assert_holds(Corpus.from_iterable(items, min_count=1, threads=2), documents)
 
 
 # ---- tokenizers ------------------------------------------------------------------------------------------------------

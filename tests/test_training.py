@@ -22,10 +22,11 @@ pytest.importorskip("tokenizers")
 import firth  # noqa: E402
 from firth import files  # noqa: E402
 from firth.contextual import data, loop  # noqa: E402
-from firth.contextual.data import MaskedBatches, NextTokenBatches, TokenIds, read_texts  # noqa: E402
+from firth.contextual.data import MaskedBatches, NextTokenBatches, TokenIds  # noqa: E402
 from firth.contextual.loop import Schedule, train  # noqa: E402
 from firth.contextual.processes import pays_bf16  # noqa: E402
 from firth.contextual.tokenizer import Tokenizer  # noqa: E402
+from firth.text import read_texts  # noqa: E402
 
 N_WORDS = 12
 CHAIN = np.random.default_rng(7).dirichlet(np.full(N_WORDS, 0.3), N_WORDS)  # of which word follows which

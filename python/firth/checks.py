@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
@@ -50,6 +51,14 @@ def refuse_masked(name: str, value: object) -> None:
             f"{name} must not be a masked array, because its mask would be ignored: pass {name}.filled(value), which "
             f"puts a value where the mask is set, or {name}.data"
         )
+
+
+def stacklevel_of_caller() -> int:
+    """The `stacklevel` with which a warning points at the code that called firth; for the call of `warnings.warn`."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "firth":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:

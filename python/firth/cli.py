@@ -28,18 +28,18 @@ from typing import IO, Any, NoReturn, TypeVar, cast
 
 import click
 import numpy as np
-from tqdm import tqdm
 
 import firth.corpus
 import firth.evaluate
 from firth import fasttext_format, files, formats
-from firth.corpus import Corpus
+from firth.corpus import Corpus, CorpusOptions
 from firth.counts import Cooccurrences, Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.demo import OUTPUT, counted
 from firth.loading import load_vectors
 from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, Word2Vec
 from firth.models.base import CHECKPOINT, GradientModel, Model, choices, not_none
 from firth.phrases import Phrases, Scoring
+from firth.text import checked_sources, read_lines, read_texts
 from firth.vectors import Method, Vectors
 
 T = TypeVar("T")
@@ -500,7 +500,7 @@ def _train(
     reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": options["threads"]}
     with _as_flags([*options, *reading]):
         model = kind(**options)
-        firth.corpus._Options(**reading, vocabulary=None, errors="replace")
+        CorpusOptions(**reading)
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
     _check_output(path, inputs=inputs)
@@ -511,7 +511,7 @@ def _train(
     if save_model is not None:
         with _tried(save_model, inputs) as probe:
             probe.touch()
-    firth.corpus._sources(list(inputs))
+    checked_sources(list(inputs))
     saved: Corpus | Cooccurrences | None = _saved_input(inputs, kind.learns_from)
     _check_state(checkpoint, resume)
     say, bars = _voice(quiet)
@@ -733,7 +733,7 @@ def count(
     reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": counting["threads"]}
     with _as_flags([*counting, *reading]):
         check_options(**counting)
-        firth.corpus._Options(**reading, vocabulary=None, errors="replace")
+        CorpusOptions(**reading)
     targets: dict[str, files.PathLike | None] = {"--output": output, "--glove": glove, "--glove-vocab": glove_vocab}
     if output is None and glove is None:
         raise click.UsageError("where do the counts go? Give --output, --glove or both")
@@ -746,7 +746,7 @@ def count(
     for path in places.values():
         with _tried(path, inputs) as probe:
             probe.touch()
-    firth.corpus._sources(list(inputs))
+    checked_sources(list(inputs))
     saved = _saved_input(inputs, (Corpus,))
 
     say, bars = _voice(quiet)
@@ -1131,7 +1131,7 @@ def phrases(
     """
     reading: dict[str, Any] = {"tokenizer": tokenizer, "threads": threads}
     with _as_flags([*options, *reading, "min_count", "max_size"]):
-        firth.corpus._Options(**reading, min_count=min_count, max_size=max_size, vocabulary=None, errors="replace")
+        CorpusOptions(**reading, min_count=min_count, max_size=max_size)
         learner = Phrases(min_count=min_phrase_count, connectors=frozenset(connectors.split()), **options)
     if save_phrases is not None and save_phrases.resolve() == output.resolve():
         raise click.UsageError("--output and --save-phrases name the same file")
@@ -1139,7 +1139,7 @@ def phrases(
         if path is not None:
             with _tried(path, inputs) as probe:
                 probe.touch()
-    firth.corpus._sources(list(inputs))
+    checked_sources(list(inputs))
     saved = _saved_input(inputs, (Corpus,), ("tokenizer",))
 
     say, bars = _voice(quiet)
@@ -1564,7 +1564,7 @@ class _TrainContextual(click.Command):
         with _as_flags(options):
             model = getattr(contextual, self.kind)(**options)
         _check_folder(path)
-        firth.corpus._sources(list(inputs))
+        checked_sources(list(inputs))
         _check_state(checkpoint, resume)
         say, bars = _voice(quiet)
 
@@ -1582,7 +1582,7 @@ class _TrainContextual(click.Command):
                     with files.open_text(one) as source, path_of_one.open("wb") as file:
                         shutil.copyfileobj(source, file)
                 data.append(path_of_one)
-            if next(contextual.data.read_texts(data), None) is None:
+            if next(read_texts(data), None) is None:
                 names = ", ".join("standard input" if one == "-" else one for one in inputs)
                 raise click.ClickException(f"there is no text in {names}")
             try:
@@ -1688,19 +1688,6 @@ def _check_device(device: str) -> None:
         raise click.UsageError(f"--{error}") from None
 
 
-def _lines(path: str) -> list[str]:
-    """The lines of a file, or of standard input."""
-    with tqdm(disable=True) as bar:
-        read = firth.corpus._Files(
-            firth.corpus._sources([path]), firth.corpus._Options(1, None, None, "whitespace", "replace", None), bar
-        )
-        lines = list(read.lines())
-    for name, n in read.invalid.items():
-        sequences = counted(n, "invalid UTF-8 sequence was", "invalid UTF-8 sequences were")
-        warnings.warn(f"{name}: {sequences} read as U+FFFD", stacklevel=2)
-    return lines
-
-
 @main.command()
 @_taking(
     [
@@ -1728,7 +1715,7 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
       firth generate my.gpt "The bank" --temperature 0.8 --top-p 0.95
     """
     model = _load_contextual(path, device, "generate")
-    text = "\n".join(_lines("-")) if prompt == "-" else prompt
+    text = "\n".join(read_lines("-")) if prompt == "-" else prompt
     with _as_flags(["stop", *options]):
         parts = model.stream(text, stop=stop, **options)
     click.echo(text, nl=False)
@@ -1757,7 +1744,7 @@ def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
       firth fill-mask my.bert "she went to the [MASK] ." -k 3
     """
     model = _load_contextual(path, device, "fill_mask")
-    for text in texts or [line for line in _lines("-") if line.strip()]:
+    for text in texts or [line for line in read_lines("-") if line.strip()]:
         masks = model.fill_mask(text, k)
         click.echo(text)
         for i, answers in enumerate(masks):
@@ -1830,7 +1817,7 @@ def encode(
     with _tried(output, [] if texts == "-" else [texts]) as probe:
         probe.touch()
     model = _load_contextual(path, device)
-    lines = _lines(texts)
+    lines = list(read_lines(texts))
     elmo = isinstance(model, _contextual().ELMo)
     if layer == "mixture" and not elmo:
         raise click.UsageError(f"--layer mixture is for an ELMo, and this is a {type(model).__name__}")

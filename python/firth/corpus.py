@@ -7,10 +7,8 @@ import functools
 import io
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,35 +16,21 @@ from tqdm import tqdm
 
 from firth import _core, _tokens
 from firth.checks import column, refuse_masked, whole_number
-from firth.files import (
-    PathLike,
-    is_compressed,
-    name_of,
-    open_binary,
-    pack_words,
-    reader,
-    text_start,
-    unpack_words,
-    write_own,
-)
+from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, text_start, unpack_words, write_own
 from firth.runtime import default_threads
+from firth.text import BLOCK, Source, TextFiles, paths_of, warn_of_replaced
 
 if TYPE_CHECKING:
     import tokenizers
 
-Source: TypeAlias = PathLike | IO[bytes] | IO[str]
 # Also transformers' tokenizers and firth.contextual.Tokenizer, whose modules need not be installed.
 Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer | Any"
 
-_BLOCK = 8 << 20  # bytes that each thread gets at a time; between blocks the bar moves and Ctrl-C is seen
 _LARGEST_BLOCK = 256 << 20
-_MIN_SHARE = 1 << 16  # bytes below which another thread costs more than it helps
 _TOKENS = 1 << 20  # tokens of a block of lists
 _BATCH = 1000  # texts that a Hugging Face tokenizer gets at a time
 # No character beyond this is a letter or digit (CJK ideographs end at U+33479).
 _LAST_CHARACTER = 0x34000
-_HEAD = 1 << 16  # bytes at the start of a file that tell whether it is text
-_SHORTEST = 9  # bytes at the start that no block cuts: they tell what a file is
 _LARGEST = {"min_count": 2**62, "max_size": 2**31 - 1, "threads": 4096}
 
 
@@ -323,11 +307,10 @@ class Corpus:
         than one in a hundred a control character, or more than three characters in ten are invalid. The error names the
         remedy. Latin-1 and the like stay far below that: their invalid characters become U+FFFD, with a warning.
         """
-        options = _Options(min_count, max_size, vocabulary, tokenizer, errors, threads)
-        corpus, invalid = _from_file(source, options, progress=progress)
-        for name, n in invalid.items():
-            sequences = "1 invalid UTF-8 sequence was" if n == 1 else f"{n} invalid UTF-8 sequences were"
-            warnings.warn(f"{name}: {sequences} read as U+FFFD", UserWarning, stacklevel=2)
+        options = CorpusOptions(min_count, max_size, vocabulary, tokenizer, errors, threads)
+        counter, files = count_files(source, options, progress=progress)
+        corpus = _finish(counter, options, files.names, files.n_invalid)
+        files.warn()
         return corpus
 
     @staticmethod
@@ -364,11 +347,11 @@ class Corpus:
         ValueError
             If there is no document, no word is left, or (``errors="strict"``) a string holds a lone surrogate.
         """
-        options = _Options(min_count, max_size, vocabulary, tokenizer, errors, threads)
-        corpus, n = _from_iterable(documents, options, progress=progress)
+        options = CorpusOptions(min_count, max_size, vocabulary, tokenizer, errors, threads)
+        counter, n = count_documents(documents, options, progress=progress)
+        corpus = _finish(counter, options, "documents", n)
         if n:
-            surrogates = "1 lone surrogate was" if n == 1 else f"{n} lone surrogates were"
-            warnings.warn(f"documents: {surrogates} read as U+FFFD", UserWarning, stacklevel=2)
+            warn_of_replaced("documents", n, "lone surrogate")
         return corpus
 
     def save(self, path: PathLike) -> None:
@@ -417,7 +400,7 @@ class Corpus:
         ValueError
             If the file is empty or compressed, or the tokenizer is another one.
         """
-        options = _Options(1, None, None, tokenizer, "replace", threads)
+        options = CorpusOptions(1, tokenizer=tokenizer, threads=threads)
         return _estimate_memory(path, options)
 
 
@@ -438,16 +421,18 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Corpu
 
 
 @dataclasses.dataclass(frozen=True)
-class _Options:
-    min_count: int
-    max_size: int | None
-    vocabulary: Vocabulary | None
-    tokenizer: Tokenizer
-    errors: str
-    threads: int | None
-    # Text is fed in blocks of so many bytes, shared out in shares of so many: small ones are for tests.
-    block: int | None = None
-    min_share: int = _MIN_SHARE
+class CorpusOptions:
+    """How text becomes a corpus: the options of `Corpus.from_file`, checked."""
+
+    min_count: int = 5
+    max_size: int | None = None
+    vocabulary: Vocabulary | None = None
+    tokenizer: Tokenizer = "whitespace"
+    errors: str = "replace"
+    threads: int | None = None
+
+    block: ClassVar[int | None] = None  # bytes or tokens that the counter gets at a time; set by tests
+    min_share: ClassVar[int] = 1 << 16  # bytes below which another thread costs more than it helps
 
     def __post_init__(self) -> None:
         for name in ("min_count", "max_size", "threads"):
@@ -474,17 +459,21 @@ class _Options:
 
     @property
     def strict(self) -> bool:
+        """Whether invalid text raises."""
         return self.errors == "strict"
 
     @property
     def n_threads(self) -> int:
+        """Threads that are used."""
         return default_threads() if self.threads is None else int(self.threads)
 
     @property
     def block_bytes(self) -> int:
-        return min(_BLOCK * self.n_threads, _LARGEST_BLOCK) if self.block is None else self.block
+        """Bytes that the counter gets at a time."""
+        return min(BLOCK * self.n_threads, _LARGEST_BLOCK) if self.block is None else self.block
 
     def counter(self) -> _core.TextCounter:
+        """A counter of words under these options."""
         lower = _lower_table() if self.tokenizer == "words" else None
         return _core.TextCounter(lower=lower, threads=self.n_threads, min_share=self.min_share)
 
@@ -500,142 +489,6 @@ def _lower_table() -> NDArray[np.uint32]:
     word[ord("_")] = True
     lower = np.frombuffer(characters.lower().encode("utf-32-le"), "<u4")
     return np.where(word, lower, 0).astype(np.uint32)
-
-
-def _sources(source: Source | Sequence[Source]) -> list[Source]:
-    """The files to read, each looked at before the first one is read."""
-    if isinstance(source, str | os.PathLike) or hasattr(source, "read"):
-        sources: list[Source] = [source]  # type: ignore[list-item]
-    elif isinstance(source, list | tuple):
-        sources = list(source)
-    else:
-        raise TypeError(f"source must be a path, an open file or a list of them, not a {type(source).__name__}")
-    if not sources:
-        raise ValueError("the list of files is empty")
-    for i, one in enumerate(sources):
-        if isinstance(one, str | os.PathLike):
-            if one != "-":
-                if Path(one).is_dir():
-                    raise IsADirectoryError(f"{os.fspath(one)} is a directory; give the files in it, one by one")
-                os.stat(one)
-        elif not hasattr(one, "read"):
-            raise TypeError(f"source[{i}] must be a path or an open file, not a {type(one).__name__}")
-    return sources
-
-
-@dataclasses.dataclass
-class _Files:
-    """Reads files block by block, with a bar, and remembers which ones held invalid text."""
-
-    sources: list[Source]
-    options: _Options
-    bar: tqdm[Any]
-    invalid: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def note_invalid(self, name: str, n: int) -> None:
-        if n:
-            self.invalid[name] = self.invalid.get(name, 0) + n
-
-    def blocks(self, source: Source) -> Iterator[tuple[int, memoryview]]:
-        """A file without its byte order mark, in blocks, each of which lives until the next: its position and bytes."""
-        name = name_of(source)
-        if not isinstance(source, str | os.PathLike) and isinstance(source.read(0), str):
-            yield from self._shares(self._text_blocks(source, name), name)
-        else:
-            with open_binary(cast("PathLike | IO[bytes]", source)) as file:
-                yield from self._shares(self._byte_blocks(file, name), name)
-
-    def _shares(self, blocks: Iterator[memoryview], name: str) -> Iterator[tuple[int, memoryview]]:
-        step = self.options.block_bytes
-        at = 0
-        for block in blocks:
-            for begin in range(text_start(bytes(block[:_HEAD]), name) if at == 0 else 0, len(block), step):
-                yield at + begin, block[begin : begin + step]
-            at += len(block)
-            self.bar.update(len(block))
-
-    def _byte_blocks(self, file: BinaryIO, name: str) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(max(_SHORTEST, self.options.block_bytes)))
-        while True:
-            n = 0
-            while n < len(buffer):
-                got = file.readinto(buffer[n:])  # type: ignore[attr-defined]
-                if got is None:
-                    raise BlockingIOError(f"{name} gives nothing yet and does not wait: make it blocking")
-                if not got:
-                    break
-                n += got
-            if n:
-                yield buffer[:n]
-            if n < len(buffer):
-                return
-
-    def _text_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
-        while text := file.read(max(_SHORTEST, self.options.block_bytes)):
-            try:
-                data = text.encode()
-            except UnicodeEncodeError:
-                if self.options.strict:
-                    data = text.encode(errors="surrogatepass")  # which is invalid, and will be reported with its line
-                else:
-                    text, n = _tokens.replace_surrogates(text)
-                    self.note_invalid(name, n)
-                    data = text.encode()
-            yield memoryview(data)
-
-    def feed(self, counter: _core.TextCounter) -> None:
-        """Everything to the counter."""
-        for source in self.sources:
-            name, before = name_of(source), counter.invalid
-            for i, (at, block) in enumerate(self.blocks(source)):
-                if i == 0:
-                    counter.begin_file(at)
-                counter.feed(block)
-                self._check(counter, name)
-            counter.end_file()
-            self._check(counter, name)
-            self.note_invalid(name, counter.invalid - before)
-
-    def _check(self, counter: _core.TextCounter, name: str) -> None:
-        if self.options.strict and counter.first_invalid is not None:
-            byte, line = counter.first_invalid
-            raise _invalid_text(name, line, byte)
-
-    def lines(self) -> Iterator[str]:
-        """Every line of every file, as text, for tokenizers that are not ours."""
-        for source in self.sources:
-            name, byte, line = name_of(source), 0, 0
-            rest: list[bytes] = []  # of a line that goes on in the next block
-            for at, block in self.blocks(source):
-                byte = at - sum(map(len, rest))  # where the line at hand begins
-                *ended, last = bytes(block).split(b"\n")
-                for end in ended:
-                    raw = b"".join([*rest, end])
-                    rest.clear()
-                    yield self._decoded(raw, name, line, byte)
-                    byte += len(raw) + 1
-                    line += 1
-                if last:
-                    rest.append(last)
-            if rest:
-                yield self._decoded(b"".join(rest), name, line, byte)
-
-    def _decoded(self, raw: bytes, name: str, line: int, byte: int) -> str:
-        raw = raw.removesuffix(b"\r")
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            if self.options.strict:
-                raise _invalid_text(name, line, byte + error.start) from None
-        text = raw.decode(errors="replace")
-        self.note_invalid(name, text.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
-        return text
-
-
-def _invalid_text(name: str, line: int, byte: int) -> ValueError:
-    return ValueError(
-        f"{name}, line {line + 1}, byte {byte}: invalid UTF-8; convert the file, or read it with errors='replace'"
-    )
 
 
 def _fast_tokenizer(tokenizer: Any) -> Any:
@@ -666,7 +519,7 @@ def _tokenized(texts: Iterator[str], tokenizer: Any) -> Iterator[Sequence[str]]:
         yield tokens
 
 
-def _feed_tokens(counter: _core.TextCounter, documents: Iterator[Any], options: _Options) -> int:
+def _feed_tokens(counter: _core.TextCounter, documents: Iterator[Any], options: CorpusOptions) -> int:
     """Lists of tokens to the counter; how many lone surrogates were replaced."""
     tokens = _tokens.Tokens(documents, strict=options.strict)
     while (block := tokens.block(_TOKENS if options.block is None else options.block)) is not None:
@@ -674,41 +527,59 @@ def _feed_tokens(counter: _core.TextCounter, documents: Iterator[Any], options: 
     return tokens.invalid
 
 
-def _from_file(
-    source: Source | Sequence[Source], options: _Options, *, progress: bool = False
-) -> tuple[Corpus, dict[str, int]]:
-    counter, names, invalid = _count_file(source, options, progress=progress)
-    return _finish(counter, options, names, sum(invalid.values())), invalid
+def as_corpus(data: Any, *, progress: bool = False, **reading: Any) -> Corpus:
+    """Make a corpus of whatever `fit` takes.
+
+    Parameters
+    ----------
+    data
+        A `Corpus`, which is returned as it is. Or files of text: a path, "-" for standard input, an open file, or a
+        list of `Path` objects. Or texts: an iterable of strings or of lists of words.
+    progress
+        Show a bar.
+    **reading
+        Options of `Corpus.from_file`. Lists of words are taken as they are, whatever the tokenizer.
+
+    Raises
+    ------
+    TypeError
+        If `data` is something else, or an item is neither a text nor a list of words.
+    OSError, ValueError
+        As `Corpus.from_file`.
+    """
+    if isinstance(data, Corpus):
+        return data
+    paths = paths_of(data)
+    if paths is not None:
+        return Corpus.from_file(paths, progress=progress, **reading)
+    if not isinstance(data, Iterable):
+        raise TypeError(
+            "the data must be a firth.Corpus, the path of a text, or texts (strings or lists of words), not "
+            f"{type(data).__name__}"
+        )
+    texts = iter(column("texts", data, advice=", or its path"))
+    first = list(itertools.islice(texts, 1))
+    if first and not isinstance(first[0], str):
+        reading = {**reading, "tokenizer": "whitespace"}
+    return Corpus.from_iterable(itertools.chain(first, texts), progress=progress, **reading)
 
 
-def _count_file(
-    source: Source | Sequence[Source], options: _Options, *, progress: bool = False
-) -> tuple[_core.TextCounter, str, dict[str, int]]:
-    """Everything of the files in a counter, their names, and how many invalid sequences which of them held."""
-    sources = _sources(source)
+def count_files(
+    source: Source | Sequence[Source], options: CorpusOptions, *, progress: bool = False
+) -> tuple[_core.TextCounter, TextFiles]:
+    """Count the words of files; also returns the files, which know of invalid text."""
+    files = TextFiles(source, strict=options.strict, block=options.block_bytes, progress=progress)
     counter = options.counter()
-    plain = [one for one in sources if isinstance(one, str | os.PathLike) and one != "-" and not is_compressed(one)]
-    total = sum(os.stat(one).st_size for one in plain) if len(plain) == len(sources) else None
-    with tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=not progress) as bar:
-        files = _Files(sources, options, bar)
-        surrogates = 0
-        if isinstance(options.tokenizer, str):
-            files.feed(counter)
-        else:
-            surrogates = _feed_tokens(counter, _tokenized(files.lines(), options.tokenizer), options)
-    names = ", ".join(map(name_of, sources[:3])) + (", ..." if len(sources) > 3 else "")
-    if surrogates:
-        files.note_invalid(f"tokens of {names}", surrogates)
-    return counter, names, files.invalid
+    if isinstance(options.tokenizer, str):
+        files.feed(counter)
+    else:
+        surrogates = _feed_tokens(counter, _tokenized(files.lines(), options.tokenizer), options)
+        files.note_invalid(f"tokens of {files.names}", surrogates)
+    return counter, files
 
 
-def _from_iterable(documents: Any, options: _Options, *, progress: bool = False) -> tuple[Corpus, int]:
-    counter, invalid = _count_iterable(documents, options, progress=progress)
-    return _finish(counter, options, "documents", invalid), invalid
-
-
-def _count_iterable(documents: Any, options: _Options, *, progress: bool = False) -> tuple[_core.TextCounter, int]:
-    """All documents in a counter, and how many lone surrogates were replaced."""
+def count_documents(documents: Any, options: CorpusOptions, *, progress: bool = False) -> tuple[_core.TextCounter, int]:
+    """Count the words of texts or lists of words; also returns how many lone surrogates were replaced."""
     if isinstance(documents, os.PathLike):
         raise TypeError("documents is a path; give it to from_file")
     documents = column("documents", documents, advice=", or its path to from_file")
@@ -769,7 +640,7 @@ class _Strings:
                 yield text
 
 
-def _finish(counter: _core.TextCounter, options: _Options, name: str, invalid: int) -> Corpus:
+def _finish(counter: _core.TextCounter, options: CorpusOptions, name: str, invalid: int) -> Corpus:
     """Choose the words, and number the text by them."""
     if counter.documents == 0:
         raise ValueError(f"there is no text: {name} is empty")
@@ -807,7 +678,7 @@ def _no_word(counter: _core.TextCounter, distinct: int, min_count: int, name: st
     )
 
 
-def _estimate_memory(path: PathLike, options: _Options) -> dict[str, int]:
+def _estimate_memory(path: PathLike, options: CorpusOptions) -> dict[str, int]:
     if is_compressed(path):
         raise ValueError(f"{path} is compressed, so its text's size is not known; unpack it, or read it")
     if not isinstance(options.tokenizer, str):
@@ -824,7 +695,7 @@ def _estimate_memory(path: PathLike, options: _Options) -> dict[str, int]:
             file.seek(start)
             data = file.read(size if len(starts) == 1 else sample)
             if start == 0:
-                data = data[text_start(data[:_HEAD], str(path)) :]
+                data = data[text_start(data, str(path)) :]
             sampled += len(data)
             for counter in [whole] if i % 2 else [whole, half]:
                 counter.begin_file(0)

@@ -9,15 +9,11 @@ was never stopped.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import itertools
-import os
 import tempfile
-import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,102 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from firth import corpus, files
-from firth.checks import column, one_of, real_number, text_or_words, whole_number
-from firth.contextual.tokenizer import Text, Tokenizer
+from firth import files
+from firth.checks import real_number, text_or_words, whole_number
+from firth.contextual.tokenizer import Tokenizer
+from firth.text import Documents, Text, Texts, read_texts
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _TEXTS = 1024  # given to the tokenizer at once, or fewer if they are long
 _CHARACTERS = 1 << 22
-
-Source = str | os.PathLike[str] | Iterable[Text] | Sequence[os.PathLike[str]]
-
-
-def read_texts(
-    source: Source, *, documents: Literal["lines", "blank_lines"] = "lines", progress: bool = False
-) -> Iterator[Text]:
-    """The texts of a source, one after another.
-
-    Parameters
-    ----------
-    source
-        A path, or a list of `Path` objects: text files in UTF-8, compressed or not. Or an iterable of texts or of lists
-        of words, such as a `firth.Corpus`.
-    documents
-        Where a text of a file ends: at the end of each line, or at blank lines. Empty texts are left out.
-    progress
-        Show a bar on stderr while files are read.
-
-    Warns
-    -----
-    UserWarning
-        If a file holds invalid UTF-8, which is read as U+FFFD, with its name and line.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be read.
-    TypeError
-        If something is neither a text nor a list of words.
-    """
-    one_of("documents", documents, ("lines", "blank_lines"))
-    paths = paths_of(source)
-    if paths is None:
-        return iter(column("texts", source))
-    # The reader of Corpus.from_file: it names file, line and byte of what is wrong.
-    options = corpus._Options(1, None, None, "whitespace", "replace", None)
-    sources = corpus._sources(paths)
-    return _documents(sources, options, documents, progress)
-
-
-def paths_of(source: Any) -> list[Any] | None:
-    """The files that a source names: a path, or a list of `Path` objects; None if it is texts itself.
-
-    A string in a list is a text. ValueError if all of them are names of files, which is hardly what was meant;
-    FileNotFoundError if a string by itself is none.
-    """
-    if isinstance(source, str | os.PathLike):
-        if isinstance(source, str) and source != "-" and not os.path.exists(source):
-            raise FileNotFoundError(f"there is no file {source[:200]!r}; a text is given in a list: [text]")
-        return [source]
-    if not isinstance(source, list | tuple) or not source:
-        return None
-    if isinstance(source[0], os.PathLike):
-        return list(source)
-    if all(isinstance(one, str) and len(one) < 1024 and "\0" not in one and os.path.isfile(one) for one in source):
-        raise ValueError(f"strings in a list are texts, and these name files: give [Path({source[0]!r}), ...]")
-    return None
-
-
-def _documents(sources: list[Any], options: corpus._Options, documents: str, progress: bool) -> Iterator[str]:
-    with tqdm(desc="reading", unit="B", unit_scale=True, disable=not progress) as bar:
-        reader = _Lines(sources, options, bar)
-        lines = reader.lines()
-        if documents == "lines":
-            yield from (line for line in lines if line and not line.isspace())
-        else:
-            for blank, group in itertools.groupby(lines, key=lambda line: not line or line.isspace()):
-                if not blank:
-                    yield "\n".join(group)
-    for name, n in reader.invalid.items():
-        sequences = "1 invalid UTF-8 sequence was" if n == 1 else f"{n} invalid UTF-8 sequences were"
-        where = f"{'' if n == 1 else 'the first '}in line {reader.first[name]}"
-        warnings.warn(f"{name}: {sequences} read as U+FFFD, {where}", UserWarning, stacklevel=2)
-
-
-@dataclasses.dataclass
-class _Lines(corpus._Files):
-    """Lines of files, and of each file the first line that held invalid text."""
-
-    first: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def _decoded(self, raw: bytes, name: str, line: int, byte: int) -> str:
-        text = super()._decoded(raw, name, line, byte)
-        if name in self.invalid:
-            self.first.setdefault(name, line + 1)
-        return text
 
 
 class TokenIds:
@@ -161,13 +71,13 @@ class TokenIds:
     @classmethod
     def build(
         cls,
-        source: Source,
+        source: Texts,
         tokenizer: Tokenizer,
         *,
         path: files.PathLike | None = None,
         held_out: float = 0.01,
         seed: int = 1,
-        documents: Literal["lines", "blank_lines"] = "lines",
+        documents: Documents = "lines",
         progress: bool = False,
     ) -> Self:
         """Cut texts into pieces and keep their numbers in a file.

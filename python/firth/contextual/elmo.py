@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from firth import corpus as corpora
 from firth import files
 from firth.checks import column, real_number, whole_number
 from firth.contextual.base import Setup, TrainedModel, read_description
-from firth.contextual.data import paths_of
 from firth.contextual.elmo_network import (
     RARE,
     SPECIAL,
@@ -34,7 +32,7 @@ from firth.contextual.elmo_network import (
 )
 from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, chosen_layers, unit_rows
 from firth.contextual.loop import Evaluation
-from firth.corpus import Corpus
+from firth.corpus import Corpus, as_corpus
 from firth.models.base import one_at_a_time, option, records
 from firth.vectors import Vectors
 
@@ -231,20 +229,7 @@ class ELMo(TrainedModel):
         return corpus
 
     def _corpus(self, data: Any, *, progress: bool) -> Corpus:
-        if isinstance(data, Corpus):
-            return data
-        options: dict[str, Any] = {"min_count": 1, "tokenizer": self.split, "threads": self.threads}
-        paths = paths_of(data)
-        if paths is not None:
-            return Corpus.from_file(paths, progress=progress, **options)
-        if not isinstance(data, Iterable):
-            raise TypeError(f"fit takes strings, lists of words, a path or a firth.Corpus, not {type(data).__name__}")
-        # Lists of words need no splitting.
-        texts = iter(column("texts", data))
-        first = list(itertools.islice(texts, 1))
-        if first and not isinstance(first[0], str):
-            options["tokenizer"] = "whitespace"
-        return Corpus.from_iterable(itertools.chain(first, texts), progress=progress, **options)
+        return as_corpus(data, progress=progress, min_count=1, tokenizer=self.split, threads=self.threads)
 
     def _targets(self, corpus: Corpus) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
         """Words that are predicted by themselves, counts of all that is predicted, and the target of each word."""

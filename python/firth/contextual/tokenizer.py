@@ -21,11 +21,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from firth import _tokens, files
 from firth.checks import column, one_of, text_or_words, whole_number
+from firth.text import Text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Text = str | Sequence[str]  # a text, or its words
 
 FILE = "tokenizer.json"  # in a folder of the Hugging Face layout
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -23,7 +23,7 @@ from firth import files
 from firth.checks import one_of, whole_number
 from firth.contextual import huggingface, loop
 from firth.contextual.base import FIRST_MODEL, Setup, TrainedModel, read_description
-from firth.contextual.data import Batch, Batches, TokenIds, read_texts
+from firth.contextual.data import Batch, Batches, TokenIds
 from firth.contextual.encoding import (
     BATCH_TOKENS,
     Pooling,
@@ -46,6 +46,7 @@ from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
 from firth.models.base import CHECKPOINT, option, records
+from firth.text import Documents, read_texts
 from firth.vectors import Vectors
 
 if typing.TYPE_CHECKING:
@@ -87,7 +88,7 @@ class ContextualModel(TrainedModel):
     embedding_project: bool = False
     embedding_std: float | None = option(0.02, above=0, high=1e6)
     bf16: bool | None = None
-    documents: Literal["lines", "blank_lines"] = "lines"
+    documents: Documents = "lines"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -665,7 +666,7 @@ def _loss(transformer: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     return transformer.loss(transformer(batch.inputs), batch.targets) * targets, targets
 
 
-def _texts(data: Any, documents: Literal["lines", "blank_lines"], *, progress: bool = False) -> Iterator[Any]:
+def _texts(data: Any, documents: Documents, *, progress: bool = False) -> Iterator[Any]:
     """The texts of what `fit` is given; the first one is looked at now, and files are looked for."""
     if not isinstance(data, str | os.PathLike | Iterable):
         raise TypeError(f"fit takes texts, the path of a file, a firth.Corpus or TokenIds, not {type(data).__name__}")

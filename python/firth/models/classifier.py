@@ -211,7 +211,7 @@ class FastTextClassifier(Classifier):
             raise ValueError(f"min_n ({self.min_n}) must not be above max_n ({self.max_n})")
         if not self.label_prefix:
             raise ValueError("label_prefix must not be empty: every word would be a label")
-        corpus._Options(1, None, None, self.tokenizer, "replace", None)
+        corpus.CorpusOptions(1, tokenizer=self.tokenizer)
         if self.vectors is not None:
             if not isinstance(self.vectors, Vectors):
                 raise TypeError(f"vectors must be firth.Vectors, not {type(self.vectors).__name__}")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from firth import _core, corpus, files
 from firth.checks import column
 from firth.runtime import default_threads
+from firth.text import TextFiles
 
 # fastText parts words at these alone, where str.split knows more white space (and no NUL).
 _split_as_fasttext = re.compile("[^ \t\n\v\f\r\0]+").findall
@@ -135,7 +134,7 @@ class Reader:
             if any(map(_parted_otherwise, texts)):
                 options = dataclasses.replace(options, tokenizer=_split_as_fasttext)
         try:
-            return Texts.of(corpus._count_iterable(texts, options, progress=progress)[0])
+            return Texts.of(corpus.count_documents(texts, options, progress=progress)[0])
         except TypeError as error:
             raise TypeError(str(error).replace("documents", "texts")) from None
 
@@ -166,8 +165,7 @@ class Reader:
                 raise FileNotFoundError(2, f"there is no such file{hint}", one[:200])
         if self.tokenizer != "whitespace" or self.as_fasttext:
             split = _split_as_fasttext if self.as_fasttext else str.split
-            bar = tqdm(disable=True)
-            reader = corpus._Files(corpus._sources(list(sources)), self._options, bar)
+            reader = TextFiles(list(sources), progress=progress)
             texts: list[str] = []
             marked: list[list[str]] = []
             for line in reader.lines():
@@ -176,9 +174,9 @@ class Reader:
                 texts.append(" ".join(word for word in words if not word.startswith(self.label_prefix)))
             gold = labels_of([[word[len(self.label_prefix) :] for word in words] for words in marked])
             gold = dataclasses.replace(gold, of_file=True)
-            numbered, invalid = self.texts(texts), reader.invalid
+            numbered = self.texts(texts)
         else:
-            counter, _, invalid = corpus._count_file(list(sources), self._options, progress=progress)
+            counter, reader = corpus.count_files(list(sources), self._options, progress=progress)
             everything = Texts.of(counter)
             names: list[Any] = []
             label_of = np.full(len(everything.counts), -1, np.int32)
@@ -190,8 +188,7 @@ class Reader:
             marked_tokens = everything.tokens(marks)
             gold = Labels(marked_tokens.offsets, label_of[marked_tokens.ids], names, of_file=True)
             numbered = everything.tokens(~marks)
-        for name, n in invalid.items():
-            warnings.warn(f"{name}: {n} invalid UTF-8 sequences were read as U+FFFD", UserWarning, stacklevel=4)
+        reader.warn()
         if not len(gold.numbers):
             raise ValueError(
                 f"no line of {', '.join(str(getattr(one, 'name', one)) for one in sources[:3])} has a label: "
@@ -200,8 +197,8 @@ class Reader:
         return numbered, gold
 
     @property
-    def _options(self) -> corpus._Options:
-        return corpus._Options(1, None, None, self.tokenizer, "replace", self.threads)
+    def _options(self) -> corpus.CorpusOptions:
+        return corpus.CorpusOptions(1, tokenizer=self.tokenizer, threads=self.threads)
 
 
 def _parted_otherwise(text: Any) -> bool:

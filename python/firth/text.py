@@ -1,0 +1,298 @@
+"""Read text: files, pipes, open files, lists and columns of tables; compressed or not, by lines or by documents."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, cast
+
+from tqdm import tqdm
+
+from firth import _tokens
+from firth.checks import column, one_of, stacklevel_of_caller
+from firth.files import PathLike, is_compressed, name_of, open_binary, text_start
+
+if TYPE_CHECKING:
+    from firth import _core
+
+Source: TypeAlias = PathLike | IO[bytes] | IO[str]
+Text: TypeAlias = str | Sequence[str]
+Texts: TypeAlias = Source | Iterable[Text] | Sequence[Source]  # what `read_texts` takes
+Documents = Literal["lines", "blank_lines"]
+
+BLOCK = 8 << 20  # bytes read at a time; between blocks the bar moves and Ctrl-C is seen
+_HEAD = 1 << 16  # bytes at the start of a file that decide whether it is text
+_SHORTEST = 9  # bytes at the start that stay in one block: they identify the kind of file
+
+
+def read_texts(source: Texts, *, documents: Documents = "lines", progress: bool = False) -> Iterator[Text]:
+    """Read the texts of a source, one after another.
+
+    Parameters
+    ----------
+    source
+        Text files in UTF-8: a path, "-" for standard input, an open file, or a list of `Path` objects or open files.
+        Files compressed with gzip, bzip2, xz or Zstandard are decompressed while they are read. Or the texts
+        themselves: an iterable of strings or of lists of words, such as a list, a generator, a `firth.Corpus`, or a
+        column of a table (pandas, Polars, Arrow).
+    documents
+        Where a text of a file ends: at the end of each line, or at blank lines. Empty texts are left out.
+    progress
+        Show a bar on stderr while files are read.
+
+    Yields
+    ------
+    str or list of str
+        The lines or documents of files, without the line end; the items of an iterable as they are.
+
+    Warns
+    -----
+    UserWarning
+        If a file holds invalid UTF-8, which is read as U+FFFD, with its name and line.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    TypeError
+        If `source` is neither a file nor an iterable of texts.
+    ValueError
+        If a file is not text in UTF-8.
+    """
+    one_of("documents", documents, ("lines", "blank_lines"))
+    paths = paths_of(source)
+    if paths is None:
+        return iter(column("texts", source))
+    lines = read_lines(paths, progress=progress)
+    if documents == "lines":
+        return (line for line in lines if line and not line.isspace())
+    groups = itertools.groupby(lines, key=lambda line: not line or line.isspace())
+    return ("\n".join(group) for blank, group in groups if not blank)
+
+
+def read_lines(source: Source | Sequence[Source], *, progress: bool = False) -> Iterator[str]:
+    """Every line of some files, blank ones included, without the line end; otherwise as `read_texts`."""
+    reader = TextFiles(source, progress=progress)
+
+    def lines() -> Iterator[str]:
+        yield from reader.lines()
+        reader.warn()
+
+    return lines()
+
+
+def paths_of(source: Any) -> list[Any] | None:
+    """The files that a source names: a path, an open file, or a list of `Path` objects or open files; else None.
+
+    A string in a list is a text.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a string by itself names no file.
+    ValueError
+        If all strings of a list name files, because they were probably meant as paths.
+    """
+    if is_file(source):
+        if isinstance(source, str) and source != "-" and not os.path.exists(source):
+            raise FileNotFoundError(f"there is no file {source[:200]!r}; a text is given in a list: [text]")
+        return [source]
+    if not isinstance(source, list | tuple) or not source:
+        return None
+    if is_file(source[0]) and not isinstance(source[0], str):
+        return list(source)
+    if all(isinstance(one, str) and len(one) < 1024 and "\0" not in one and os.path.isfile(one) for one in source):
+        raise ValueError(f"strings in a list are texts, and these name files: give [Path({source[0]!r}), ...]")
+    return None
+
+
+def is_file(source: object) -> bool:
+    """Whether this is a path or an open file."""
+    return isinstance(source, str | os.PathLike) or hasattr(source, "read")
+
+
+def checked_sources(source: Source | Sequence[Source]) -> list[Source]:
+    """The files to read, each checked before the first one is read."""
+    if is_file(source):
+        sources: list[Source] = [cast("Source", source)]
+    elif isinstance(source, list | tuple):
+        sources = list(source)
+    else:
+        raise TypeError(f"source must be a path, an open file or a list of them, not a {type(source).__name__}")
+    if not sources:
+        raise ValueError("the list of files is empty")
+    for i, one in enumerate(sources):
+        if not is_file(one):
+            raise TypeError(f"source[{i}] must be a path or an open file, not a {type(one).__name__}")
+        if isinstance(one, str | os.PathLike) and one != "-":
+            if os.path.isdir(one):
+                raise IsADirectoryError(f"{os.fspath(one)} is a directory; give the files in it, one by one")
+            os.stat(one)
+    return sources
+
+
+def warn_of_replaced(name: str, n: int, what: str = "invalid UTF-8 sequence", line: int | None = None) -> None:
+    """Warn that `n` parts of a text were replaced by U+FFFD, the first one in this line."""
+    found = f"1 {what} was" if n == 1 else f"{n} {what}s were"
+    where = "" if line is None else f", {'' if n == 1 else 'the first '}in line {line}"
+    warnings.warn(f"{name}: {found} read as U+FFFD{where}", UserWarning, stacklevel=stacklevel_of_caller())
+
+
+class TextFiles:
+    """Text files in UTF-8, read one after another, either into a counter (`feed`) or line by line (`lines`).
+
+    Parameters
+    ----------
+    source
+        A path, an open file, "-", or a list of them.
+    strict
+        Whether invalid UTF-8 raises ValueError. Otherwise each invalid part becomes U+FFFD, and `warn` reports it.
+    block
+        Bytes read at a time.
+    progress
+        Show a bar on stderr.
+
+    Attributes
+    ----------
+    invalid : dict
+        For each file with invalid UTF-8: how many parts, and the first line, counted from 1, or None if not known.
+    """
+
+    def __init__(
+        self, source: Source | Sequence[Source], *, strict: bool = False, block: int = BLOCK, progress: bool = False
+    ) -> None:
+        self.sources = checked_sources(source)
+        self.invalid: dict[str, tuple[int, int | None]] = {}
+        self._strict, self._block, self._progress = strict, block, progress
+
+    @property
+    def names(self) -> str:
+        """The names of the first files."""
+        return ", ".join(map(name_of, self.sources[:3])) + (", ..." if len(self.sources) > 3 else "")
+
+    @property
+    def n_invalid(self) -> int:
+        """Invalid parts of all files."""
+        return sum(n for n, _ in self.invalid.values())
+
+    def note_invalid(self, name: str, n: int, line: int | None = None) -> None:
+        """Count invalid parts of a file."""
+        if n:
+            before, first = self.invalid.get(name, (0, line))
+            self.invalid[name] = (before + n, first)
+
+    def warn(self) -> None:
+        """Warn of the files with invalid UTF-8."""
+        for name, (n, line) in self.invalid.items():
+            warn_of_replaced(name, n, line=line)
+
+    def feed(self, counter: _core.TextCounter) -> None:
+        """Count the words of all files."""
+        with self._bar() as bar:
+            for source in self.sources:
+                name, before = name_of(source), counter.invalid
+                for i, (at, block) in enumerate(self._blocks(source, bar)):
+                    if i == 0:
+                        counter.begin_file(at)
+                    counter.feed(block)
+                    self._check(counter, name)
+                counter.end_file()
+                self._check(counter, name)
+                if counter.invalid > before and counter.first_invalid is not None:
+                    self.note_invalid(name, counter.invalid - before, counter.first_invalid[1] + 1)
+
+    def lines(self) -> Iterator[str]:
+        """Every line of every file, without the line end."""
+        with self._bar() as bar:
+            for source in self.sources:
+                name, byte, line = name_of(source), 0, 0
+                rest: list[bytes] = []  # of a line that continues in the next block
+                for at, block in self._blocks(source, bar):
+                    byte = at - sum(map(len, rest))  # where the current line begins
+                    *ended, last = bytes(block).split(b"\n")
+                    for end in ended:
+                        raw = b"".join([*rest, end])
+                        rest.clear()
+                        yield self._decoded(raw, name, line, byte)
+                        byte += len(raw) + 1
+                        line += 1
+                    if last:
+                        rest.append(last)
+                if rest:
+                    yield self._decoded(b"".join(rest), name, line, byte)
+
+    def _bar(self) -> tqdm[Any]:
+        plain = [one for one in self.sources if isinstance(one, str | os.PathLike) and one != "-"]
+        known = self._progress and len(plain) == len(self.sources) and not any(map(is_compressed, plain))
+        total = sum(os.stat(one).st_size for one in plain) if known else None
+        return tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=not self._progress)
+
+    def _blocks(self, source: Source, bar: tqdm[Any]) -> Iterator[tuple[int, memoryview]]:
+        """A file without its byte order mark: position and bytes of each block, valid until the next one."""
+        name, step = name_of(source), self._block
+        with contextlib.ExitStack() as stack:
+            if not isinstance(source, str | os.PathLike) and isinstance(source.read(0), str):
+                blocks = self._text_blocks(source, name)
+            else:
+                blocks = self._byte_blocks(stack.enter_context(open_binary(cast("Any", source))), name)
+            at = 0
+            for block in blocks:
+                # The first block may be longer than the others.
+                for begin in range(text_start(bytes(block[:_HEAD]), name) if at == 0 else 0, len(block), step):
+                    yield at + begin, block[begin : begin + step]
+                at += len(block)
+                bar.update(len(block))
+
+    def _byte_blocks(self, file: BinaryIO, name: str) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(max(_SHORTEST, self._block)))
+        while True:
+            n = 0
+            while n < len(buffer):
+                got = file.readinto(buffer[n:])  # type: ignore[attr-defined]
+                if got is None:
+                    raise BlockingIOError(f"{name} has no data yet and does not wait: make it blocking")
+                if not got:
+                    break
+                n += got
+            if n:
+                yield buffer[:n]
+            if n < len(buffer):
+                return
+
+    def _text_blocks(self, file: Any, name: str) -> Iterator[memoryview]:
+        while text := file.read(max(_SHORTEST, self._block)):
+            try:
+                data = text.encode()
+            except UnicodeEncodeError:
+                if self._strict:
+                    data = text.encode(errors="surrogatepass")  # which is invalid, and is reported with its line
+                else:
+                    text, n = _tokens.replace_surrogates(text)
+                    self.note_invalid(name, n)
+                    data = text.encode()
+            yield memoryview(data)
+
+    def _check(self, counter: _core.TextCounter, name: str) -> None:
+        if self._strict and counter.first_invalid is not None:
+            byte, line = counter.first_invalid
+            raise _invalid_text(name, line, byte)
+
+    def _decoded(self, raw: bytes, name: str, line: int, byte: int) -> str:
+        raw = raw.removesuffix(b"\r")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            if self._strict:
+                raise _invalid_text(name, line, byte + error.start) from None
+        text = raw.decode(errors="replace")
+        self.note_invalid(name, text.count("\ufffd") - raw.count(b"\xef\xbf\xbd"), line + 1)
+        return text
+
+
+def _invalid_text(name: str, line: int, byte: int) -> ValueError:
+    return ValueError(
+        f"{name}, line {line + 1}, byte {byte}: invalid UTF-8; convert the file, or read it with errors='replace'"
+    )
