@@ -264,12 +264,14 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_warnings_are_one_line(text: Path, tmp_path: Path) -> None:
-    text.write_bytes(text.read_bytes() + b"\n\xff a0\n")
+    before = text.read_bytes()
+    text.write_bytes(before + b"\n\xff a0\n")
     program = "from firth.cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(Path(firth.__file__).parents[1])}
     command = [sys.executable, "-c", program, "train", "skipgram", text, "-o", tmp_path / "o.txt", "-q"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert result.stderr == f"Warning: {text}: 1 invalid UTF-8 sequence was read as U+FFFD\n"
+    line = before.count(b"\n") + 2
+    assert result.stderr == f"Warning: {text}: 1 invalid UTF-8 sequence was read as U+FFFD, in line {line}\n"
 
 
 def test_a_closed_pipe_is_quiet(compass: Path) -> None:

@@ -118,7 +118,7 @@ def column(name: str, given: Any, *, advice: str = "", rows: bool = False) -> It
         raise TypeError(f"{name} is an array with {dimensions} dimensions; give one column of it, {name}[:, 0]")
     if isinstance(given, list | tuple) and given and isinstance(given[0], Mapping):
         raise _not_a_row(f"{name}[0]", given[0])
-    return given
+    return given.to_pylist() if hasattr(given, "to_pylist") else given  # an array of Arrow, whose items are scalars
 
 
 def text_or_words(name: str, given: Any) -> str | list[str]:
