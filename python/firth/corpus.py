@@ -554,7 +554,7 @@ def as_corpus(data: Any, *, progress: bool = False, **reading: Any) -> Corpus:
         return Corpus.from_file(paths, progress=progress, **reading)
     if not isinstance(data, Iterable):
         raise TypeError(
-            "the data must be a firth.Corpus, the path of a text, or texts (strings or lists of words), not "
+            "fit takes a firth.Corpus, the path of a text, or texts (strings or lists of words), not "
             f"{type(data).__name__}"
         )
     texts = iter(column("texts", data, advice=", or its path"))
