@@ -456,7 +456,7 @@ def glove_order(matrix, seed: int, epoch: int) -> list[tuple[int, int, float]]:
     return [entry for name in order for entry in slices[name]]
 
 
-def glove_step(word, context, row, column, x, *, x_max, alpha, learning_rate, clip):
+def glove_step(word, context, row, column, x, *, x_max, alpha, learning_rate, clip_value):
     """One step of the published program, in place; returns the cost before.
 
     `word` and `context` are (vectors (V, D), biases (V), sums of squares of both, from 1).
@@ -464,8 +464,8 @@ def glove_step(word, context, row, column, x, *, x_max, alpha, learning_rate, cl
     (w, b, w_squares, b_squares), (c, d, c_squares, d_squares) = word, context
     difference = w[row] @ c[column] + b[row] + d[column] - np.log(x)
     weighted = min(1.0, (x / x_max) ** alpha) * difference
-    w_step = learning_rate * np.clip(weighted * c[column], -clip, clip)
-    c_step = learning_rate * np.clip(weighted * w[row], -clip, clip)
+    w_step = learning_rate * np.clip(weighted * c[column], -clip_value, clip_value)
+    c_step = learning_rate * np.clip(weighted * w[row], -clip_value, clip_value)
     for vectors, squares, at, step in (
         (w, w_squares, row, w_step),
         (c, c_squares, column, c_step),

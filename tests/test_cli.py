@@ -378,7 +378,7 @@ def test_train_refuses_vectors_as_text(text: Path, tmp_path: Path, name: str) ->
 def test_train_glove_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) -> None:
     output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
     options = {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "x_max": 5.0, "alpha": 0.5}
-    options |= {"learning_rate": 0.1, "clip": 10.0, "output": "word", "epochs": 3, "seed": 7, "threads": 2}
+    options |= {"learning_rate": 0.1, "clip_value": 10.0, "output": "word", "epochs": 3, "seed": 7, "threads": 2}
     flags = [item for name, value in options.items() if name != "output" for item in (cli._flag(name), value)]
     result = run("train", "glove", text, "-o", output, "--save-model", model, "--vectors", "word", *flags)
     assert result.exit_code == 0, result.output

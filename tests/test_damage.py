@@ -70,6 +70,9 @@ def use_mapped_vectors(path: Path) -> None:
 
 def use_model(path: Path) -> None:
     model = firth.load(path)
+    if isinstance(model, firth.Vectors):  # without the mark of a model, a file of vectors like any other
+        query(model)
+        return
     query(model.vectors)
     if isinstance(model, FastText):
         model.subwords("unseenish")

@@ -40,7 +40,7 @@ def begin(counts, **options):
 
 
 def oracle(model, counts, word, context, epoch=0):
-    options = {name: getattr(model, name) for name in ("x_max", "alpha", "learning_rate", "clip")}
+    options = {name: getattr(model, name) for name in ("x_max", "alpha", "learning_rate", "clip_value")}
     order = reference.glove_order(counts.csr, model.seed, epoch)
     return sum(reference.glove_step(word, context, *entry, **options) for entry in order)
 
@@ -60,7 +60,7 @@ def test_kernel_equals_oracle(isa, size):
 
 
 @pytest.mark.parametrize(
-    "options", [{"clip": 0.01}, {"alpha": 0.0}, {"x_max": 1e4}, {"x_max": 1e-3, "learning_rate": 0.2}]
+    "options", [{"clip_value": 0.01}, {"alpha": 0.0}, {"x_max": 1e4}, {"x_max": 1e-3, "learning_rate": 0.2}]
 )
 def test_options_reach_the_kernel(isa, options):
     counts = random_counts()
@@ -78,7 +78,7 @@ def test_the_step_goes_down_the_gradient_of_the_cost():
     """By finite differences, in float64, of the oracle that the kernel is held against."""
     random = np.random.default_rng(1)
     word, context = [(random.normal(size=(1, 5)), random.normal(size=1), np.ones((1, 5)), np.ones(1)) for _ in range(2)]
-    options = {"x_max": 10.0, "alpha": 0.75, "learning_rate": 1.0, "clip": np.inf}
+    options = {"x_max": 10.0, "alpha": 0.75, "learning_rate": 1.0, "clip_value": np.inf}
 
     def cost(w):
         word_there = (w, *(part.copy() for part in word[1:]))
@@ -169,7 +169,7 @@ def test_sum_or_word_vectors():
 
 def test_divergence_names_the_epoch_and_keeps_the_vectors():
     counts = random_counts()
-    model = firth.GloVe(vector_size=5, epochs=3, learning_rate=1e30, clip=3e38, x_max=1.0)
+    model = firth.GloVe(vector_size=5, epochs=3, learning_rate=1e30, clip_value=3e38, x_max=1.0)
     with pytest.raises(FloatingPointError, match=r"epoch 1.* kept as they were at the start"):
         model.fit(counts)
     assert np.isfinite(model.vectors.matrix).all()

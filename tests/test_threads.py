@@ -295,7 +295,7 @@ def test_two_threads_do_not_train_on_the_same_tiles():
     words, contexts = padded_rows(n, 256), padded_rows(n, 256)
 
     def train(end):
-        options = {"vector_size": size, "x_max": 10.0, "alpha": 0.75, "learning_rate": 0.01, "clip": 1.0}
+        options = {"vector_size": size, "x_max": 10.0, "alpha": 0.75, "learning_rate": 0.01, "clip_value": 1.0}
         return tiles.train(words, contexts, **options, begin=0, end=end, epoch=0, threads=1)
 
     assert is_guarded(lambda: train(csr.nnz), lambda: train(0))

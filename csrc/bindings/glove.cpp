@@ -32,7 +32,7 @@ std::unique_ptr<Tiles> tiles(const py::array_t<std::int64_t>& indptr, const py::
 }
 
 py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& contexts, int vector_size, float x_max,
-                float alpha, float learning_rate, float clip, std::int64_t begin, std::int64_t end, std::uint64_t epoch,
+                float alpha, float learning_rate, float clip_value, std::int64_t begin, std::int64_t end, std::uint64_t epoch,
                 int threads) {
     const auto tiles = self.use("GloveTiles");
     const Matrix w = matrix_of(words, "words", true), c = matrix_of(contexts, "contexts", true);
@@ -55,7 +55,7 @@ py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& cont
     task.x_max = x_max;
     task.alpha = alpha;
     task.learning_rate = learning_rate;
-    task.clip = clip;
+    task.clip_value = clip_value;
     GloveTally tally;
     {
         const KernelWork work;
@@ -71,7 +71,7 @@ void bind_glove(py::module_& m) {
         .def(py::init(&tiles), py::arg("indptr").noconvert(), py::arg("indices"), py::arg("data").noconvert(),
              py::kw_only(), py::arg("seed"), py::arg("threads"))
         .def("train", &train, py::arg("words").noconvert(), py::arg("contexts").noconvert(), py::kw_only(),
-             py::arg("vector_size"), py::arg("x_max"), py::arg("alpha"), py::arg("learning_rate"), py::arg("clip"),
+             py::arg("vector_size"), py::arg("x_max"), py::arg("alpha"), py::arg("learning_rate"), py::arg("clip_value"),
              py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("threads"));
 }
 

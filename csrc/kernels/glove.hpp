@@ -28,7 +28,7 @@ struct Glove {
     float x_max;
     float alpha;
     float learning_rate;
-    float clip;
+    float clip_value;
 };
 
 // Trains on `n` entries whose rows start at first_row and columns at first_column; returns the sum of

@@ -239,7 +239,7 @@ GloveTally GloveTiles::train(Glove task, std::int64_t begin, std::int64_t end, s
     rates[size] = 1;  // a word's bias
     std::fill_n(rates.begin() + static_cast<std::ptrdiff_t>(stride), size, task.learning_rate);
     rates[stride + size + 1] = 1;  // a context word's
-    std::fill_n(rates.begin() + static_cast<std::ptrdiff_t>(2 * stride), size, task.clip);
+    std::fill_n(rates.begin() + static_cast<std::ptrdiff_t>(2 * stride), size, task.clip_value);
     std::fill(rates.begin() + static_cast<std::ptrdiff_t>(2 * stride + size), rates.end(), kMost);
     task.rates = rates.data();
     const auto first = std::lower_bound(begins_.begin(), begins_.end() - 1, begin) - begins_.begin();

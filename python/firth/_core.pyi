@@ -251,7 +251,7 @@ class GloveTiles:
         x_max: float,
         alpha: float,
         learning_rate: float,
-        clip: float,
+        clip_value: float,
         begin: int,
         end: int,
         epoch: int,

@@ -251,7 +251,7 @@ _HELP = {
     "ns_exponent": "Draw random words in proportion to count to this power.",
     "learning_rate": "Step size at the first word.",
     "min_learning_rate": "Step size at the last word.",
-    "clip": "Let no number's gradient exceed this.",
+    "clip_value": "Let no number's gradient exceed this.",
     "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
     "deterministic": "Give the same vectors however many threads there are.",
     "epochs": "Passes over the text.",

@@ -1,4 +1,4 @@
-"""GloVe: vectors whose dot products are the logarithms of co-occurrence counts."""
+"""GloVe: vectors whose dot products approximate the logarithms of co-occurrence counts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from firth import _core
 from firth.corpus import Corpus
-from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
+from firth.counts import Cooccurrences
 from firth.models.base import GradientModel, Tally, Train, loss_units, option
+from firth.models.counted import CountsModel, known_counts
 from firth.runtime import padded_rows, padded_size
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class GloVe(GradientModel):
+class GloVe(CountsModel, GradientModel):
     r"""Global vectors: a weighted least-squares fit of the logarithms of co-occurrence counts.
 
     For each word i and context word j that occur together :math:`x_{ij}` times, the cost is
@@ -25,22 +26,22 @@ class GloVe(GradientModel):
         \tfrac12 f(x_{ij}) (w_i \cdot c_j + b_i + b'_j - \log x_{ij})^2, \quad
         f(x) = \min(1, (x / x_{max})^\alpha)
 
-    (Pennington, Socher & Manning 2014, equations 8 and 9). `history` has its mean over the non-zeros, as the published
-    program prints it.
+    (Pennington, Socher & Manning 2014, equations 8 and 9). The loss in `history` is its mean over the non-zeros, as in
+    the published program.
 
     Parameters
     ----------
     vector_size
-        D, numbers in a vector.
+        D, dimensions.
     window, side, weighting
-        How a corpus is counted: see `firth.count_cooccurrences`. Counts that are given bring their own.
+        How a corpus is counted: see `firth.count_cooccurrences`. Ignored for counts, which have their own.
     x_max, alpha
-        Of the weight f. The paper has x_max = 100 for billions of words; with a few million, 10 does better.
+        Of the weight f. The paper uses x_max = 100 for billions of words; with a few million, 10 is better.
     learning_rate
-        Of AdaGrad, with the arithmetic of the published program: the rate is multiplied in before a step is squared
-        into AdaGrad's sums, so that these grow slower and steps stay larger than with AdaGrad as usually written.
-    clip
-        No gradient of a number of a vector exceeds this, before the learning rate.
+        Of AdaGrad, as in the published program: the step is multiplied by the rate before its square is added to
+        AdaGrad's sums, so that these grow slower and steps stay larger than in AdaGrad's usual form.
+    clip_value
+        Largest absolute value of each component of the gradient, before the learning rate.
     output
         "sum": a word's vector is w + c, which the paper recommends (section 4.2); "word": w alone.
     epochs
@@ -48,7 +49,7 @@ class GloVe(GradientModel):
     seed
         Same seed: the same vectors, to the bit, for any number of threads.
     threads
-        None: every processor this process may use.
+        None: all processors that this process may use.
 
     Attributes
     ----------
@@ -63,7 +64,6 @@ class GloVe(GradientModel):
     >>> model = firth.GloVe(vector_size=300).fit(counts)
     """
 
-    learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
     unit: ClassVar[str] = "non-zeros"
     scratch: ClassVar[tuple[str, ...]] = (
         "word_squares",
@@ -73,13 +73,10 @@ class GloVe(GradientModel):
     )
 
     vector_size: int = option(100, low=1, high=1_000_000)
-    window: int = option(10, low=1, high=2**20)
-    side: Side = "both"
-    weighting: Weighting = "harmonic"
     x_max: float = option(100.0, low=1e-30, high=3e38)
     alpha: float = option(0.75, low=0, high=10)
     learning_rate: float = option(0.05, above=0, high=3e38)
-    clip: float = option(100.0, above=0, high=3e38)
+    clip_value: float = option(100.0, above=0, high=3e38)
     output: Literal["sum", "word"] = "sum"
     epochs: int = option(25, low=1, high=1_000_000)
 
@@ -95,19 +92,19 @@ class GloVe(GradientModel):
         return self._fitted_tensor("context")
 
     def estimate_memory(self, data: Corpus | Cooccurrences) -> dict[str, int]:
-        """Tell the bytes that `fit` will need.
+        """Estimate the bytes that `fit` needs.
 
         Parameters
         ----------
         data
-            What `fit` will be given. Of a corpus only an upper bound is known: counting tells the non-zeros.
+            The data of `fit`. For a corpus this is an upper bound: the number of non-zeros is known after counting.
 
         Returns
         -------
         dict
             ``counts``: the matrix (on disk, if it was opened from a file); ``entries``: its copy in the order of
-            training; ``matrices``: vectors, context vectors and AdaGrad's sums; ``output``: the vectors handed out
-            and those of the last whole epoch; and the ``total``.
+            training; ``matrices``: vectors, context vectors and AdaGrad's sums; ``output``: the resulting vectors and
+            those of the last whole epoch; and the ``total``.
         """
         words = len(data.vocabulary)
         if isinstance(data, Corpus):
@@ -125,21 +122,11 @@ class GloVe(GradientModel):
         return {**sizes, "total": sum(sizes.values())}
 
     def _begin(self, data: Corpus | Cooccurrences, *, progress: bool) -> tuple[int, Train]:
-        if isinstance(data, Corpus):
-            counts = count_cooccurrences(
-                data,
-                window=self.window,
-                side=self.side,
-                weighting=self.weighting,
-                threads=self.n_threads,
-                progress=progress,
-            )
-        else:
-            counts = data
+        counts = self._counted(data, progress)
         csr, words, size = counts.csr, len(counts.vocabulary), self.vector_size
         if csr.nnz == 0:
             raise ValueError(
-                "no two words of the corpus stand near each other: every document has a single token. Make documents "
+                "no two words of the corpus are near each other: every document has a single token. Make documents "
                 "longer: each line of a file, or each list of words, is a document"
             )
         tiles = _core.GloveTiles(
@@ -147,7 +134,7 @@ class GloVe(GradientModel):
         )
         nonzeros, vocabulary = csr.nnz, counts.vocabulary
         del counts, csr, data
-        # A row holds numbers and sums of squares, each with two more columns for the bias and the 1 that it meets.
+        # A row has a vector and sums of squares, each with two more columns: the bias, and the 1 that multiplies it.
         stride = padded_size(size + 2)
         both = padded_rows(2 * words, 2 * stride)
         _core.fill_uniform(both[:, : size + 1], scale=0.5 / (size + 1), seed=self.seed, threads=self.n_threads)
@@ -164,8 +151,7 @@ class GloVe(GradientModel):
                 f"{name}_squares": side[:, stride : stride + size],
                 f"{name}_bias_squares": side[:, stride + bias],
             }
-        if vocabulary.counts.any():
-            self._tensors["counts"] = vocabulary.counts.copy()
+        self._tensors |= known_counts(vocabulary)
         self._settle()
 
         def train(begin: int, end: int, epoch: int) -> Tally:
@@ -176,7 +162,7 @@ class GloVe(GradientModel):
                 x_max=self.x_max,
                 alpha=self.alpha,
                 learning_rate=self.learning_rate,
-                clip=self.clip,
+                clip_value=self.clip_value,
                 begin=begin,
                 end=end,
                 epoch=epoch,

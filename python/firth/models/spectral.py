@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +14,17 @@ from tqdm import tqdm
 from firth import _core, files
 from firth.checks import whole_number
 from firth.corpus import Corpus, Vocabulary
-from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
-from firth.models.base import Epoch, Model, expect, one_at_a_time, option, records
+from firth.counts import Cooccurrences, Weighting
+from firth.models.base import Epoch, expect, option, records
+from firth.models.counted import CountsModel, known_counts
+from firth.models.direct import DirectModel, Tensors
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
-if typing.TYPE_CHECKING:
-    from typing_extensions import Self
-
 _BLOCK = 32  # columns multiplied at once: two registers of AVX-512, and rows of two cache lines
 _SPARE = 128  # dimensions beyond twice those asked for
-_ENTRIES = 1 << 20  # of a matrix that are looked at at once
-_ROUNDS = 8  # of orthonormalization; two do but for matrices of low rank
+_ENTRIES = 1 << 20  # of a matrix, handled at once
+_ROUNDS = 8  # of orthonormalization; two suffice unless the matrix has low rank
 
 
 def truncated_svd(
@@ -41,32 +39,32 @@ def truncated_svd(
     k
         How many, from 1 to the smaller side of A.
     seed
-        Of the random matrix that it starts from.
+        Of the random start.
     threads
-        For the products with A; None: every processor this process may use. The result is the same, to the bit, for
-        any number. NumPy's own threads, which do the small dense steps, are NumPy's affair.
+        For the products with A; None: all processors that this process may use. The bits of the result do not depend on
+        it. The small dense steps run on NumPy's own threads.
     progress
         Show a bar.
 
     Returns
     -------
     U, s, V
-        (rows, k) float32, orthonormal columns; (k,) float64, falling; (columns, k) float32, orthonormal columns. Of
+        (rows, k) float32, orthonormal columns; (k,) float64, descending; (columns, k) float32, orthonormal columns. In
         each column of U the component of greatest magnitude is positive.
 
     Raises
     ------
     TypeError, ValueError
-        If k or A are not what they should be.
+        If k is out of range or A is not finite.
 
     Notes
     -----
-    Randomized block Krylov iteration (Musco & Musco 2015, algorithm 2): the singular vectors are sought in the space of
-    :math:`\Omega, A^T A \Omega, (A^T A)^2 \Omega, \dots`, of 2 k + 128 dimensions in steps of 32, whose basis is built
-    by block Golub-Kahan bidiagonalization with every new block orthogonalized against all before it. On a PPMI matrix
-    of sixty thousand words this explains more of the variance than five power iterations (Halko, Martinsson & Tropp
-    2011, algorithm 4.4) with half the products. Takes 4 (rows + columns) (2 k + 128) bytes beside A.
-    A matrix with a side no longer than those dimensions is made dense and decomposed exactly.
+    Randomized block Krylov iteration (Musco & Musco 2015, algorithm 2): the singular vectors are approximated in the
+    space of :math:`\Omega, A^T A \Omega, (A^T A)^2 \Omega, \dots`, of 2 k + 128 dimensions in steps of 32. Block
+    Golub-Kahan bidiagonalization computes its basis; every new block is orthogonalized against all earlier ones. On a
+    PPMI matrix of sixty thousand words this explains more of the variance than five power iterations (Halko, Martinsson
+    & Tropp 2011, algorithm 4.4) with half the products. Needs 4 (rows + columns) (2 k + 128) bytes besides A. A matrix
+    with a side of at most so many dimensions is made dense and decomposed exactly.
     """
     matrix = sparse.csr_array(matrix).astype(np.float32, copy=False)
     rows, columns = matrix.shape
@@ -134,11 +132,11 @@ def _times(
 def _orthonormal(
     block: NDArray[np.float32], basis: NDArray[np.float32], seed: int, threads: int
 ) -> NDArray[np.float32]:
-    """Orthonormal columns that span what the block's columns add to those of the basis.
+    """Orthonormal columns that span the block's columns, orthogonal to those of the basis.
 
-    By the eigenvectors of the block's Gram matrix (Stathopoulos & Wu 2002), all of it matrix products: several times
-    as fast as Householder's QR. What rounding spoils, the next round repairs. Directions in which the block has
-    nothing, as of a matrix of low rank, become random ones.
+    By the eigenvectors of the block's Gram matrix (Stathopoulos & Wu 2002), which takes matrix products only: several
+    times as fast as Householder's QR. The next round corrects the rounding errors of this one. Directions in which the
+    block is 0, as with a matrix of low rank, become random ones.
     """
     for attempt in range(_ROUNDS):
         overlap = basis.T @ block
@@ -146,7 +144,7 @@ def _orthonormal(
         gram = (block.T @ block).astype(np.float64)
         before = float((gram.diagonal() + np.square(overlap, dtype=np.float64).sum(axis=0)).max())
         values, rotation = np.linalg.eigh(gram)
-        floor = max(1e-6 * float(values[-1]), 1e-30)  # below, a float32 Gram matrix holds rounding alone
+        floor = max(1e-6 * float(values[-1]), 1e-30)  # below it, a float32 Gram matrix is rounding error
         turned = padded_rows(*block.shape)
         np.matmul(block, (rotation / np.sqrt(np.maximum(values, floor))).astype(np.float32), out=turned)
         block = turned
@@ -155,14 +153,14 @@ def _orthonormal(
             fresh = padded_rows(*block.shape)
             _core.fill_uniform(fresh, scale=block.shape[0] ** -0.5, seed=seed ^ (basis.shape[1] + 1), threads=threads)
             block[:, missing] = fresh[:, missing]
-        elif values[0] > 0.1 * before:  # little was taken away, so that little was lost to rounding
+        elif values[0] > 0.1 * before:  # the projection removed little, so rounding lost little
             break
     return block
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class _Spectral(Model):
-    """What PPMI and LSA share: vectors are singular vectors times a power of the singular values."""
+class _Spectral(DirectModel):
+    """PPMI and LSA: vectors are singular vectors times a power of the singular values."""
 
     seed: int = option(1, low=0, high=2**63 - 1)
     threads: int | None = option(None, low=1, high=4096)
@@ -174,12 +172,12 @@ class _Spectral(Model):
 
     @property
     def singular_values(self) -> NDArray[np.float64]:
-        """(vector_size,) the singular values of the matrix, falling.
+        """The singular values of the matrix, (vector_size,), descending.
 
         Raises
         ------
         AttributeError
-            Before `fit`, or if there was no decomposition.
+            Before `fit`, or without a decomposition.
         """
         if "singular_values" not in self._tensors:
             raise AttributeError(f"this {type(self).__name__} has no singular values: it has not been fitted with them")
@@ -195,7 +193,7 @@ class _Spectral(Model):
                 f"{matrix.shape[1]} columns; set vector_size={min(matrix.shape)} or less, or give more text"
             )
         u, s, v = truncated_svd(matrix, vector_size, seed=self.seed, threads=self.n_threads, progress=progress)
-        known = s > 1e-6 * s[0]  # the others are what float32 makes of 0, and 0 ** 0 would be 1
+        known = s > 1e-6 * s[0]  # the others are rounding errors of 0, and 0 ** 0 would be 1
         scale = np.where(known, np.where(known, s, 1.0) ** power, 0.0).astype(np.float32)
         scaled = padded_rows(*u.shape), padded_rows(*v.shape)
         np.multiply(u, scale, out=scaled[0])
@@ -207,12 +205,6 @@ class _Spectral(Model):
         scaled[1][empty] = 0
         return scaled[0], s, scaled[1]
 
-    def _fitted(self, vocabulary: Vocabulary, tensors: dict[str, NDArray[Any]]) -> Self:
-        if vocabulary.counts.any():
-            tensors["counts"] = vocabulary.counts.copy()
-        self._words, self._tensors, self._view = vocabulary.words, tensors, None
-        return self
-
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
         return {**super()._layout(n_words), "singular_values": (np.float64, (self.options["vector_size"],))}
 
@@ -223,8 +215,8 @@ class _Spectral(Model):
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class PPMI(_Spectral):
-    r"""Positive pointwise mutual information of words and the words near them, made dense by its singular values.
+class PPMI(CountsModel, _Spectral):
+    r"""Positive pointwise mutual information of words and their contexts, made dense by its singular values.
 
     The matrix is that of `Cooccurrences.pmi`; of its decomposition :math:`U \Sigma V^T`, cut to `vector_size`, the
     words' vectors are :math:`U \Sigma^p` (Levy, Goldberg & Dagan 2015, sections 2.3 and 3.3).
@@ -232,23 +224,23 @@ class PPMI(_Spectral):
     Parameters
     ----------
     vector_size
-        Numbers in a vector. None: no decomposition; `matrix` is the sparse PPMI matrix, and there are no `vectors`.
+        Dimensions. None: no decomposition; `matrix` is the sparse PPMI matrix, and there are no `vectors`.
     window, side, weighting
-        As `count_cooccurrences` takes them. Counts that were made before bring their own.
+        How a corpus is counted: see `firth.count_cooccurrences`. Ignored for counts, which have their own.
     shift
-        s: log s is subtracted from all of the matrix, as s negatives do in word2vec (Levy & Goldberg 2014).
+        s: log s is subtracted from every entry, as s negative samples do in word2vec (Levy & Goldberg 2014).
     context_smoothing
-        The power that the contexts' counts are raised to; 1: none.
+        Exponent of the contexts' counts; 1: no smoothing.
     positive
-        Whether what is negative becomes 0.
+        Whether negative entries become 0.
     eigenvalue_weighting
-        p. 0 drops the singular values, which serves similarity best (on nine million words of Wikipedia, 100 numbers:
-        WordSim-353 62.0 with 0, 58.7 with 0.5, 50.0 with 1), 1 keeps them as they are.
+        p. 0 drops the singular values, which is best for similarity (nine million words of Wikipedia, 100 dimensions:
+        WordSim-353 62.0 with 0, 58.7 with 0.5, 50.0 with 1), 1 keeps them unchanged.
     seed
         Of the decomposition's random start.
     threads
-        None: every processor this process may use. The vectors are the same, to the bit, for any number, as long as
-        that of NumPy's own threads stays what it is (``OPENBLAS_NUM_THREADS``).
+        None: all processors that this process may use. The bits of the vectors do not depend on it, as long as the
+        number of NumPy's own threads (``OPENBLAS_NUM_THREADS``) stays the same.
 
     Examples
     --------
@@ -257,66 +249,28 @@ class PPMI(_Spectral):
     >>> neighbors = model.vectors.most_similar("bank")
     """
 
-    learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
-
     vector_size: int | None = option(100, low=1, high=1_000_000)
-    window: int = option(10, low=1, high=2**20)
-    side: Side = "both"
     weighting: Weighting = "dynamic"
     shift: float = option(1.0, above=0, high=1e30)
     context_smoothing: float = option(0.75, low=0, high=10)
     positive: bool = True
     eigenvalue_weighting: float = option(0.0, low=0, high=10)
 
-    @one_at_a_time
-    def fit(self, data: Corpus | Cooccurrences, *, progress: bool = False) -> Self:
-        """Learn vectors from a corpus, or from counts made before.
-
-        Parameters
-        ----------
-        data
-            The corpus to count in, or the counts.
-        progress
-            Show a progress bar on stderr.
-
-        Returns
-        -------
-        Self
-            The model, fitted.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            At Ctrl-C; the model is then what it was.
-        TypeError
-            If it is neither a corpus nor counts.
-        ValueError
-            If `vector_size` is more than there are words, or no two words occur together more often than by chance.
-        MemoryError
-            If the matrices do not fit.
-        """
-        self._check_data(data)
-        if isinstance(data, Corpus):
-            data = count_cooccurrences(
-                data,
-                window=self.window,
-                side=self.side,
-                weighting=self.weighting,
-                threads=self.n_threads,
-                progress=progress,
-            )
-        matrix = data.pmi(shift=self.shift, context_smoothing=self.context_smoothing, positive=self.positive)
+    def _compute(self, data: Corpus | Cooccurrences, *, progress: bool) -> Tensors:
+        counts = self._counted(data, progress)
+        matrix = counts.pmi(shift=self.shift, context_smoothing=self.context_smoothing, positive=self.positive)
         if not matrix.data.any():
             raise ValueError(
                 f"no two words occur together more often than by chance, with shift={self.shift} and "
-                f"positive={self.positive}: there is nothing to learn from. Give more text, in documents of several "
+                f"positive={self.positive}: there is nothing to train on. Give more text, in documents of several "
                 "different words"
             )
         if self.vector_size is None:
-            parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-            return self._fitted(data.vocabulary, parts)
+            parts: Tensors = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+            return {**parts, **known_counts(data.vocabulary)}
         vectors, s, context = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
-        return self._fitted(data.vocabulary, {"vectors": vectors, "context": context, "singular_values": s})
+        tensors: Tensors = {"vectors": vectors, "context": context, "singular_values": s}
+        return {**tensors, **known_counts(data.vocabulary)}
 
     @property
     def matrix(self) -> sparse.csr_array[np.float32]:
@@ -325,10 +279,10 @@ class PPMI(_Spectral):
         Raises
         ------
         AttributeError
-            Before `fit`, or if there is a `vector_size`: then `Cooccurrences.pmi` gives the matrix.
+            Before `fit`, or with a `vector_size`: then `Cooccurrences.pmi` computes the matrix.
         """
         if self.vector_size is not None:
-            raise AttributeError("only PPMI(vector_size=None) keeps its matrix; Cooccurrences.pmi() makes it, too")
+            raise AttributeError("only PPMI(vector_size=None) keeps its matrix; Cooccurrences.pmi() computes it")
         data, indices, indptr = (self._fitted_tensor(name) for name in ("data", "indices", "indptr"))
         n = len(self._words)
         return sparse.csr_array((data, indices, indptr), shape=(n, n))
@@ -343,14 +297,11 @@ class PPMI(_Spectral):
             Before `fit`, or with ``vector_size=None``.
         """
         if self.vector_size is None and "data" in self._tensors:
-            raise AttributeError("PPMI(vector_size=None) has no dense vectors: its rows are those of `matrix`")
+            raise AttributeError("PPMI(vector_size=None) has no dense vectors; the rows of `matrix` are sparse ones")
         return super().vectors
 
     def save(self, path: files.PathLike) -> None:
-        """Write the whole model (options, words, all matrices) as one safetensors file.
-
-        The file appears whole or not at all. `firth.load` reads it; `firth.load_vectors` reads its vectors alone.
-        """
+        """Write the whole model (options, words, all matrices) as one safetensors file, which `firth.load` opens."""
         self._fitted_tensor("data" if self.vector_size is None else "vectors")
         self._write(path)
 
@@ -368,33 +319,30 @@ class PPMI(_Spectral):
             sparse.csr_array(tuple(parts.values()), shape=(len(words), len(words))).check_format()
         except ValueError as error:
             raise TypeError(f"the parts of its matrix do not fit together: {error}") from None
-        self._fitted(words, parts)
+        self._words, self._tensors = words.words, {**parts, **known_counts(words)}
         self.history = records(metadata["history"], Epoch)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class LSA(_Spectral):
-    r"""Latent semantic analysis: words by the documents they stand in (Deerwester et al. 1990).
+    r"""Latent semantic analysis: words by the documents in which they occur (Deerwester et al. 1990).
 
-    Of the weighted matrix of words and documents :math:`U \Sigma V^T`, cut to `vector_size`, the words' vectors are
-    :math:`U \Sigma^p`, and the documents' :math:`V \Sigma^p`. Every document of the corpus counts as one, so what a
-    document is decides what is learned.
+    With the weighted matrix of words and documents :math:`U \Sigma V^T`, truncated to `vector_size`, the words' vectors
+    are :math:`U \Sigma^p`, and the documents' :math:`V \Sigma^p`. The vectors depend on what a document is: a line, a
+    paragraph or an article.
 
     Parameters
     ----------
     vector_size
-        Numbers in a vector; at most the number of words, and of documents.
+        Dimensions; at most the number of words, and of documents.
     weighting
-        Of a word that stands :math:`f_{ij}` times in document j, of n documents. "log-entropy": :math:`\log(1 + f_{ij})
+        Of a word that occurs :math:`f_{ij}` times in document j, of n documents. "log-entropy": :math:`\log(1 + f_{ij})
         (1 + \sum_j p_{ij} \log p_{ij} / \log n)` with :math:`p_{ij} = f_{ij} / \sum_k f_{ik}` (Dumais 1991).
-        "tf-idf": :math:`f_{ij} \log(n / n_i)`, :math:`n_i` of the documents having the word.
+        "tf-idf": :math:`f_{ij} \log(n / n_i)` with :math:`n_i` the number of documents that contain the word.
     eigenvalue_weighting
-        p. 0 drops the singular values, 1 keeps them as they are, as Deerwester et al. do.
-    seed
-        Of the decomposition's random start.
-    threads
-        None: every processor this process may use. The vectors are the same, to the bit, for any number, as long as
-        that of NumPy's own threads stays what it is (``OPENBLAS_NUM_THREADS``).
+        p. 0 drops the singular values, 1 keeps them unchanged, as Deerwester et al. do.
+    seed, threads
+        See `PPMI`.
 
     Examples
     --------
@@ -408,34 +356,7 @@ class LSA(_Spectral):
     weighting: Literal["tf-idf", "log-entropy"] = "log-entropy"
     eigenvalue_weighting: float = option(0.5, low=0, high=10)
 
-    @one_at_a_time
-    def fit(self, data: Corpus, *, progress: bool = False) -> Self:
-        """Learn vectors from a corpus.
-
-        Parameters
-        ----------
-        data
-            The documents.
-        progress
-            Show a progress bar on stderr.
-
-        Returns
-        -------
-        Self
-            The model, fitted.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            At Ctrl-C; the model is then what it was.
-        TypeError
-            If it is no corpus.
-        ValueError
-            If `vector_size` is more than there are words or documents, the corpus has no token, or all weights are 0.
-        MemoryError
-            If the matrices do not fit.
-        """
-        self._check_data(data)
+    def _compute(self, data: Corpus, *, progress: bool) -> Tensors:
         matrix = _weighted_documents(data, self.weighting)
         if not matrix.data.any():
             raise ValueError(
@@ -443,15 +364,15 @@ class LSA(_Spectral):
                 "Give documents of different words"
             )
         documents, s, vectors = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
-        tensors: dict[str, NDArray[Any]] = {"vectors": vectors, "documents": documents, "singular_values": s}
-        return self._fitted(data.vocabulary, tensors)
+        tensors: Tensors = {"vectors": vectors, "documents": documents, "singular_values": s}
+        return {**tensors, **known_counts(data.vocabulary)}
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
         return {**super()._layout(n_words), "documents": (np.float32, (None, self.vector_size))}
 
     @property
     def document_vectors(self) -> NDArray[np.float32]:
-        """(documents, vector_size) the vectors of the corpus' documents.
+        """The vectors of the corpus' documents, (documents, vector_size).
 
         Raises
         ------
@@ -462,9 +383,9 @@ class LSA(_Spectral):
 
 
 def _weighted_documents(corpus: Corpus, weighting: str) -> sparse.csr_array[np.float32]:
-    """How much each word weighs in each document: (documents, words)."""
+    """The weight of each word in each document: (documents, words)."""
     n_documents, n_words = len(corpus), len(corpus.vocabulary)
-    _core.count_words(corpus.ids, corpus.offsets, n_words)  # whether the ids are those of words
+    _core.count_words(corpus.ids, corpus.offsets, n_words)  # refuses ids without a word
     ones = np.ones(corpus.n_tokens, np.float32)
     matrix = sparse.csr_array((ones, corpus.ids, corpus.offsets), shape=(n_documents, n_words), copy=True)
     matrix.sum_duplicates()

@@ -1,0 +1,41 @@
+"""Models of co-occurrence counts: what PPMI and GloVe have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from firth.corpus import Corpus, Vocabulary
+from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
+from firth.models.base import Model, option
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class CountsModel(Model):
+    """A model of counts, which `fit` counts in a corpus or is given."""
+
+    learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
+
+    window: int = option(10, low=1, high=2**20)
+    side: Side = "both"
+    weighting: Weighting = "harmonic"
+    threads: int | None = option(None, low=1, high=4096)
+
+    def _counted(self, data: Corpus | Cooccurrences, progress: bool) -> Cooccurrences:
+        if isinstance(data, Cooccurrences):
+            return data
+        return count_cooccurrences(
+            data,
+            window=self.window,
+            side=self.side,
+            weighting=self.weighting,
+            threads=self.threads,
+            progress=progress,
+        )
+
+
+def known_counts(vocabulary: Vocabulary) -> dict[str, NDArray[Any]]:
+    """The tensor of the words' counts, if they are known."""
+    return {"counts": vocabulary.counts.copy()} if vocabulary.counts.any() else {}

@@ -1,0 +1,58 @@
+"""Models that are computed at once, without epochs: what their `fit` has in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import typing
+from typing import Any
+
+from numpy.typing import NDArray
+
+from firth.models.base import Model, one_at_a_time
+
+if typing.TYPE_CHECKING:
+    from typing_extensions import Self
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class DirectModel(Model):
+    """A model that is computed at once. A subclass computes the tensors; here they become those of the model."""
+
+    @abc.abstractmethod
+    def _compute(self, data: Any, *, progress: bool) -> Tensors:
+        """All that `fit` keeps, "vectors" among it."""
+
+    @one_at_a_time
+    def fit(self, data: Any, *, progress: bool = False) -> Self:
+        """Compute the vectors.
+
+        Parameters
+        ----------
+        data
+            A `Corpus`, or another type that the model's `learns_from` names.
+        progress
+            Show a progress bar on stderr, if there is anything to wait for.
+
+        Returns
+        -------
+        Self
+            The model, fitted.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            At Ctrl-C; the model stays as it was.
+        TypeError
+            If the data are of another type.
+        ValueError
+            If the data do not determine vectors: `vector_size` exceeds a side of the matrix, or the matrix is 0.
+        MemoryError
+            If the matrices do not fit, naming the bytes.
+        """
+        self._check_data(data)
+        self._tensors = self._compute(data, progress=progress)
+        self._words, self._view = data.vocabulary.words, None
+        return self
