@@ -19,10 +19,10 @@ py::array_t<std::uint8_t> nearest(const py::array_t<float>& points, const Array<
     std::vector<float> scratch(static_cast<std::size_t>(p.columns * kPointsAtOnce));
     {
         const KernelWork work;
+        const QuantizationKernels& kernels = quantization_kernels();
         in_steps(0, p.rows, 1 << 16, [&](std::int64_t begin, std::int64_t end) {
-            FIRTH_KERNEL(nearest_centroids)
-            ({p.data + begin * p.stride, p.stride, c.data, c.rows, c.columns}, end - begin, out + begin,
-             scratch.data());
+            kernels.nearest_centroids({p.data + begin * p.stride, p.stride, c.data, c.rows, c.columns}, end - begin,
+                                      out + begin, scratch.data());
         });
     }
     return codes;

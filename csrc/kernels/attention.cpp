@@ -2062,4 +2062,21 @@ void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t
     }
 }
 
+const AttentionKernels attention_kernels{
+    .scratch_bytes = attention_scratch_bytes,
+    .rows = attention_rows,
+    .forward = attention_forward,
+    .few = attention_few,
+    .merge = attention_merge,
+    .packed_bytes = attention_packed_bytes,
+    .deltas = attention_deltas,
+    .begin_keys = attention_begin_keys,
+    .meet = attention_meet,
+    .add_queries = attention_add_queries,
+    .end_keys = attention_end_keys,
+    .end_query = attention_end_query,
+    .weights = attention_weights,
+    .entropies = attention_entropies,
+};
+
 }  // namespace firth::FIRTH_ISA

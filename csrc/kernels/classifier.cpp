@@ -357,8 +357,6 @@ void tree_probabilities(const Classifier& model, const float* sigmoids, float* o
     }
 }
 
-}  // namespace
-
 std::int64_t classifier_scratch_bytes(const Classifier& model, int negative) {
     Arena arena{nullptr};
     Scratch(arena, model, negative);
@@ -409,5 +407,13 @@ void classifier_predict(const Classifier& model, std::int64_t begin, std::int64_
         }
     }
 }
+
+}  // namespace
+
+const ClassifierKernels classifier_kernels{
+    .scratch_bytes = classifier_scratch_bytes,
+    .range = classifier_range,
+    .predict = classifier_predict,
+};
 
 }  // namespace firth::FIRTH_ISA

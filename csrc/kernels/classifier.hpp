@@ -1,71 +1,25 @@
-// fastText's classifier of texts (Joulin, Grave, Bojanowski & Mikolov 2017): the mean of the rows of a text's words and
-// n-grams predicts its labels, trained by stochastic gradient descent.
+// The kernels of tasks/classifier.hpp.
 #pragma once
 
-#include <cstdint>
-
 #include "runtime/dispatch.hpp"
-#include "runtime/sampling.hpp"
+#include "tasks/classifier.hpp"
 
 namespace firth {
 
-enum class ClassifierLoss { softmax, negative_sampling, hierarchical_softmax, one_vs_all };
+struct ClassifierKernels {
+    // Bytes of scratch, aligned to 64, that one thread needs for either of the next two.
+    std::int64_t (*scratch_bytes)(const Classifier& model, int negative);
 
-// What may stand in a bag instead of a row: a row of zeros, which counts in the mean; nothing at all.
-constexpr std::int32_t kZeroRow = -1;
-constexpr std::int32_t kNoRow = -2;
+    // Trains on places [begin, end) of the epoch, which has the examples in a random order of its own. With one thread
+    // neither the result nor the loss depends on how the epoch is cut, if it is cut at multiples of 1024. rows and
+    // outputs are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
+    void (*range)(const ClassifierTraining& task, std::int64_t begin, std::int64_t end, ClassifierTally* tally,
+                  void* scratch);
 
-// N examples, L labels, D = vector_size; rows are `stride` floats apart, a multiple of 16, zero beyond D.
-struct Classifier {
-    float* rows;                     // (any, stride) of words and n-grams
-    float* outputs;                  // (L, stride) a row for each label, or for each inner node of the tree
-    const std::int64_t* bag_begins;  // (N + 1) where each example's rows begin in bag_rows
-    const std::int32_t* bag_rows;
-    const std::int64_t* path_begins;  // (L + 1) the tree, in hierarchical softmax: see Word2Vec
-    const std::int32_t* path_nodes;
-    const std::int8_t* path_turns;
-    int longest_bag;
-    int longest_path;  // 0 without a tree
-    std::int32_t n_labels;
-    int stride;
-    int vector_size;
-    ClassifierLoss loss;
+    // probabilities: (end - begin, L) of the labels of examples [begin, end): of a softmax, of the tree's leaves, or
+    // each label's own. A text without rows has the vector 0.
+    void (*predict)(const Classifier& model, std::int64_t begin, std::int64_t end, float* probabilities, void* scratch);
 };
-
-// What training needs beyond it.
-struct ClassifierTraining {
-    Classifier model;
-    const std::int64_t* label_begins;  // (N + 1) where each example's labels begin in labels
-    const std::int32_t* labels;
-    const float* weights;        // (N) of examples, finite and below 10^6, or null
-    const float* label_weights;  // (L) by which they are multiplied for the label trained on, or null
-    const AliasCell* noise;      // (L) the distribution negatives are drawn from, or null
-    std::int64_t n_examples;
-    int negative;  // K
-    int epochs;
-    int epoch;  // the one in hand, from 0
-    float learning_rate;
-    std::uint64_t seed;
-};
-
-struct ClassifierTally {
-    double loss = 0;                // sum over the examples, in nats, whatever their weight
-    std::int64_t examples = 0;      // trained: those that have a row and a label
-    std::int64_t diverged_at = -1;  // example at which a dot product was not finite; nothing was written for it
-};
-
-// Bytes of scratch, aligned to 64, that one thread needs for either of the next two.
-FIRTH_DECLARE_KERNEL(std::int64_t, classifier_scratch_bytes, const Classifier& model, int negative)
-
-// Trains on places [begin, end) of the epoch, which has the examples in a random order of its own. With one thread
-// neither the result nor the loss depends on how the epoch is cut, if it is cut at multiples of 1024. rows and outputs
-// are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
-FIRTH_DECLARE_KERNEL(void, classifier_range, const ClassifierTraining& task, std::int64_t begin, std::int64_t end,
-                     ClassifierTally* tally, void* scratch)
-
-// probabilities: (end - begin, L) of the labels of examples [begin, end): of a softmax, of the tree's leaves, or each
-// label's own. A text without rows has the vector 0.
-FIRTH_DECLARE_KERNEL(void, classifier_predict, const Classifier& model, std::int64_t begin, std::int64_t end,
-                     float* probabilities, void* scratch)
+FIRTH_KERNEL_TABLE(ClassifierKernels, classifier_kernels)
 
 }  // namespace firth

@@ -13,8 +13,6 @@ constexpr int kLine = 16;           // floats in a cache line
 
 FIRTH_INLINE float sum(Vec x) { return sum4(x, Vec{}, Vec{}, Vec{})[0]; }
 
-}  // namespace
-
 double glove_slice(const Glove& task, const GloveEntry* entries, std::int64_t n, std::int64_t first_row,
                    std::int64_t first_column) {
     const std::int64_t stride = task.stride;
@@ -67,5 +65,11 @@ double glove_slice(const Glove& task, const GloveEntry* entries, std::int64_t n,
     }
     return cost;
 }
+
+}  // namespace
+
+const GloveKernels glove_kernels{
+    .slice = glove_slice,
+};
 
 }  // namespace firth::FIRTH_ISA

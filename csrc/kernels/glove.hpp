@@ -1,40 +1,18 @@
-// GloVe (Pennington, Socher & Manning 2014, equation 8) by AdaGrad, with the arithmetic of its published program.
+// The kernels of tasks/glove.hpp.
 #pragma once
 
-#include <cstdint>
-
 #include "runtime/dispatch.hpp"
+#include "tasks/glove.hpp"
 
 namespace firth {
 
-// One non-zero of the co-occurrence matrix; row and column count from the start of their blocks.
-struct GloveEntry {
-    std::uint16_t row;
-    std::uint16_t column;
-    float value;
+struct GloveKernels {
+    // Trains on `n` entries whose rows start at first_row and columns at first_column; returns the sum of
+    // f(x) (w . c + b + b' - log x)^2 / 2. A difference that is not finite ends it: NaN is returned, and nothing is
+    // written for its entry.
+    double (*slice)(const Glove& task, const GloveEntry* entries, std::int64_t n, std::int64_t first_row,
+                    std::int64_t first_column);
 };
-
-// A row of either side is twice `stride` floats: the D = vector_size numbers, then (bias, 1) for words and (1, bias)
-// for context words, then zeros; and behind them the sums of the squared steps of each, from 1. So one dot product is
-// w . c + b + b', a bias is one more coordinate, and all that an entry needs of a word lies in one piece.
-struct Glove {
-    float* words;        // (V, 2, stride)
-    float* contexts;     // (V, 2, stride)
-    const float* rates;  // (3, stride) for each coordinate: the learning rate in words, in contexts, and the clipping;
-                         // the published program gives biases the rate 1 and no clipping; the constant 1 has rate 0
-    int stride;          // a multiple of 16, at least D + 2
-
-    int vector_size;
-    float x_max;
-    float alpha;
-    float learning_rate;
-    float clip_value;
-};
-
-// Trains on `n` entries whose rows start at first_row and columns at first_column; returns the sum of
-// f(x) (w . c + b + b' - log x)^2 / 2. A difference that is not finite ends it: NaN is returned, and nothing is
-// written for its entry.
-FIRTH_DECLARE_KERNEL(double, glove_slice, const Glove& task, const GloveEntry* entries, std::int64_t n,
-                     std::int64_t first_row, std::int64_t first_column)
+FIRTH_KERNEL_TABLE(GloveKernels, glove_kernels)
 
 }  // namespace firth

@@ -39,8 +39,6 @@ FIRTH_INLINE void nearest(const Quantization& task, const float* points, VecInt 
     }
 }
 
-}  // namespace
-
 void nearest_centroids(const Quantization& task, std::int64_t n, std::uint8_t* codes, float* scratch) {
     for (std::int64_t first = 0; first < n; first += kPoints) {
         const int left = static_cast<int>(n - first < kPoints ? n - first : kPoints);
@@ -67,5 +65,11 @@ void nearest_centroids(const Quantization& task, std::int64_t n, std::uint8_t* c
         }
     }
 }
+
+}  // namespace
+
+const QuantizationKernels quantization_kernels{
+    .nearest_centroids = nearest_centroids,
+};
 
 }  // namespace firth::FIRTH_ISA

@@ -147,8 +147,6 @@ FIRTH_INLINE std::int64_t in_passes(std::int64_t width, Pass pass) {
     return from;
 }
 
-}  // namespace
-
 void sparse_rows(const SparseTimesDense& task, std::int64_t first, std::int64_t end) {
     const auto pass = [&](auto vectors, std::int64_t from) { sum_vectors<vectors.n>(task, first, end, from); };
     const std::int64_t rest = in_passes(task.width, pass);
@@ -160,5 +158,12 @@ void sparse_columns(const SparseTimesDense& task, std::int64_t first, std::int64
     const std::int64_t rest = in_passes(task.width, pass);
     if (rest < task.width) add_rest(task, first, end, rest);
 }
+
+}  // namespace
+
+const SparseKernels sparse_kernels{
+    .rows = sparse_rows,
+    .columns = sparse_columns,
+};
 
 }  // namespace firth::FIRTH_ISA

@@ -116,8 +116,6 @@ void scan(const TopK& task, const float* queries, std::int64_t begin, std::int64
     }
 }
 
-}  // namespace
-
 void topk_begin(const TopK& task, Candidate* heaps, float* scratch) {
     const std::int64_t dim = task.vector_size;
     const std::int64_t vectors = (task.n_queries + kWidth - 1) / kWidth;
@@ -160,5 +158,12 @@ void topk_range(const TopK& task, std::int64_t begin, std::int64_t end, Candidat
         }
     }
 }
+
+}  // namespace
+
+const TopKKernels topk_kernels{
+    .begin = topk_begin,
+    .range = topk_range,
+};
 
 }  // namespace firth::FIRTH_ISA

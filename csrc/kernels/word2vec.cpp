@@ -497,8 +497,6 @@ void train(const Word2Vec& task, const Access& access, Next next, Word2VecTally*
     }
 }
 
-}  // namespace
-
 std::int64_t word2vec_scratch_bytes(const Word2Vec& task) {
     Arena arena{nullptr};
     room_for_tokens(arena, task.window);
@@ -590,5 +588,16 @@ void merge_copies(float* matrix, std::int64_t stride, const std::int32_t* rows, 
         }
     }
 }
+
+}  // namespace
+
+const Word2VecKernels word2vec_kernels{
+    .scratch_bytes = word2vec_scratch_bytes,
+    .range = word2vec_range,
+    .sample = word2vec_sample,
+    .copy_rows = copy_rows,
+    .block = word2vec_block,
+    .merge_copies = merge_copies,
+};
 
 }  // namespace firth::FIRTH_ISA

@@ -44,12 +44,13 @@ class Scratch {
 
 // Calls work(item, scratch) for all items, each taken by the thread that comes first.
 template <class Work>
-void share_out(const Attention& task, std::int64_t n_items, int n_threads, Work&& work) {
+void share_out(const Attention& task, const AttentionKernels& kernels, std::int64_t n_items, int n_threads,
+               Work&& work) {
     if (n_items == 0) return;
     std::atomic<std::int64_t> next{0};
     n_threads = static_cast<int>(std::min<std::int64_t>(n_items, n_threads));
     parallel(n_threads, [&](int) {
-        const Scratch scratch(FIRTH_BF16_KERNEL(task.bf16, attention_scratch_bytes)(task));
+        const Scratch scratch(kernels.scratch_bytes(task));
         for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < n_items;) {
             work(item, scratch.data);
             check_interrupt();
@@ -60,26 +61,24 @@ void share_out(const Attention& task, std::int64_t n_items, int n_threads, Work&
 constexpr std::int64_t kFewRows = 24;  // of queries that share a key head: up to this, keys are read as they lie
 static_assert(kFewRows <= kAttentionQueries);  // which scratch has room for
 
-void attend_few(const Attention& task, std::int64_t rows, int n_threads) {
+void attend_few(const Attention& task, const AttentionKernels& kernels, std::int64_t rows, int n_threads) {
     const std::int64_t key_heads = task.n_batches * task.n_key_heads;
     const std::int64_t segments = std::max<std::int64_t>(1, (task.n_keys + kAttentionSegment - 1) / kAttentionSegment);
     const std::int64_t size = rows * attention_partial(task);
     std::vector<float> partials(static_cast<std::size_t>(key_heads * segments * size));
-    share_out(task, key_heads * segments, n_threads, [&](std::int64_t item, void* scratch) {
+    share_out(task, kernels, key_heads * segments, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t segment = item % segments, head = item / segments;
         const std::int64_t batch = head / task.n_key_heads;
         const KeyRange seen = attention_keys(task, batch, 0, task.n_queries);
         const std::int64_t begin = std::max(seen.begin, segment * kAttentionSegment);
         const std::int64_t end = std::max(begin, std::min(seen.end, (segment + 1) * kAttentionSegment));
-        FIRTH_BF16_KERNEL(task.bf16, attention_few)
-        (task, batch, head % task.n_key_heads, begin, end, partials.data() + item * size, scratch);
+        kernels.few(task, batch, head % task.n_key_heads, begin, end, partials.data() + item * size, scratch);
     });
     parallel_shares(key_heads, static_cast<int>(std::min<std::int64_t>(key_heads, n_threads)),
                     [&](long long begin, long long end, int) {
                         for (long long head = begin; head < end; ++head) {
-                            FIRTH_BF16_KERNEL(task.bf16, attention_merge)
-                            (task, head / task.n_key_heads, head % task.n_key_heads,
-                             partials.data() + head * segments * size, segments);
+                            kernels.merge(task, head / task.n_key_heads, head % task.n_key_heads,
+                                          partials.data() + head * segments * size, segments);
                         }
                     });
 }
@@ -110,22 +109,22 @@ struct Units {
 
 void attend(const Attention& task, int n_threads) {
     if (task.n_batches * task.n_heads * task.n_queries == 0) return;
+    const AttentionKernels& kernels = attention_kernels(task.bf16);
     n_threads = threads_for(task, 1, n_threads);
     const std::int64_t rows = task.n_heads / task.n_key_heads * task.n_queries;
-    if (rows <= kFewRows) return attend_few(task, rows, n_threads);
+    if (rows <= kFewRows) return attend_few(task, kernels, rows, n_threads);
     // Blocks of queries small enough that every thread finds some, and no smaller, since keys are packed for each.
     const std::int64_t heads = task.n_batches * task.n_heads;
     const std::int64_t wanted = (8 * n_threads + heads - 1) / heads;
-    const std::int64_t together = FIRTH_BF16_KERNEL(task.bf16, attention_rows)(task);
+    const std::int64_t together = kernels.rows(task);
     std::int64_t size = std::clamp<std::int64_t>((task.n_queries + wanted - 1) / wanted, 48, kAttentionQueries);
     size = (size + together - 1) / together * together;
     const std::int64_t blocks = (task.n_queries + size - 1) / size;
-    share_out(task, heads * blocks, n_threads, [&](std::int64_t item, void* scratch) {
+    share_out(task, kernels, heads * blocks, n_threads, [&](std::int64_t item, void* scratch) {
         // The last queries see the most keys: they go first, so that short work fills up the end.
         const std::int64_t block = blocks - 1 - item / heads, head = item % heads;
-        FIRTH_BF16_KERNEL(task.bf16, attention_forward)
-        (task, head / task.n_heads, head % task.n_heads, block * size, std::min((block + 1) * size, task.n_queries),
-         scratch);
+        kernels.forward(task, head / task.n_heads, head % task.n_heads, block * size,
+                        std::min((block + 1) * size, task.n_queries), scratch);
     });
 }
 
@@ -133,6 +132,7 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
                      const AttentionArray& k_gradient, const AttentionArray& v_gradient,
                      const AttentionTerm<float>& bias_gradient, int n_threads) {
     if (task.n_batches * task.n_key_heads == 0) return;
+    const AttentionKernels& kernels = attention_kernels(task.bf16);
     n_threads = threads_for(task, 2.5, n_threads);
     const std::int64_t heads = task.n_batches * task.n_heads, all_rows = heads * task.n_queries;
     const std::int64_t query_blocks = (task.n_queries + kAttentionBlock - 1) / kAttentionBlock;
@@ -140,7 +140,7 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
     const std::int64_t group = task.n_heads / task.n_key_heads;
     std::vector<float> delta(static_cast<std::size_t>(all_rows));
     const std::int64_t row_of = task.bf16 ? 32 : 16;
-    const AlignedBytes packed(heads * query_blocks * FIRTH_BF16_KERNEL(task.bf16, attention_packed_bytes)(task));
+    const AlignedBytes packed(heads * query_blocks * kernels.packed_bytes(task));
     AttentionGradients gradients{out_gradient, delta.data(), nullptr,       (task.width + row_of - 1) / row_of * row_of,
                                  k_gradient,   v_gradient,   bias_gradient, packed.data};
     // Sums for queries' gradients go where those are to be, if these are rows of floats of the right width.
@@ -154,14 +154,14 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
         sums = std::make_unique<AlignedBytes>(all_rows * gradients.q_stride * 4);
         gradients.q = static_cast<float*>(sums->data);
     }
-    share_out(task, heads * query_blocks, n_threads, [&](std::int64_t item, void* scratch) {
+    share_out(task, kernels, heads * query_blocks, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t head = item / query_blocks, begin = item % query_blocks * kAttentionBlock;
         const std::int64_t end = std::min(begin + kAttentionBlock, task.n_queries);
         const std::int64_t row = head * task.n_queries;
         std::fill(gradients.q + (row + begin) * gradients.q_stride, gradients.q + (row + end) * gradients.q_stride,
                   0.0f);
-        FIRTH_BF16_KERNEL(task.bf16, attention_deltas)
-        (task, out_gradient, head / task.n_heads, head % task.n_heads, begin, end, delta.data(), packed.data, scratch);
+        kernels.deltas(task, out_gradient, head / task.n_heads, head % task.n_heads, begin, end, delta.data(),
+                       packed.data, scratch);
     });
 
     // Each block of keys meets the blocks of queries that see it, in order. What it adds to the queries' gradients
@@ -182,62 +182,60 @@ void attend_backward(const Attention& task, const AttentionArray& out_gradient, 
     const Units units(task, bias_gradient);
     // As many units at a time as there are threads: then each thread mostly has one to itself, and does not wait.
     const std::int64_t abreast = std::min<std::int64_t>(units.count(), n_threads);
-    share_out(task, units.count() * key_blocks, n_threads, [&](std::int64_t item, void* scratch) {
+    share_out(task, kernels, units.count() * key_blocks, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t first = item / (abreast * key_blocks) * abreast;
         const std::int64_t side_by_side = std::min(abreast, units.count() - first);
         const std::int64_t within = item - first * key_blocks;
         const std::int64_t unit = first + within % side_by_side, key_block = within / side_by_side;
         units.each_key_head(task, unit, [&](std::int64_t batch, std::int64_t key_head) {
             const std::int64_t begin = key_block * kAttentionBlock;
-            FIRTH_BF16_KERNEL(task.bf16, attention_begin_keys)
-            (task, gradients, batch, key_head, begin, std::min(begin + kAttentionBlock, task.n_keys), scratch);
+            kernels.begin_keys(task, gradients, batch, key_head, begin, std::min(begin + kAttentionBlock, task.n_keys),
+                               scratch);
             for (std::int64_t head = key_head * group; head < (key_head + 1) * group; ++head) {
                 for (std::int64_t block = 0; block < query_blocks; ++block) {
                     const KeyRange seen = keys_of(batch, block);
                     if (key_block < seen.begin || key_block >= seen.end) continue;
-                    FIRTH_BF16_KERNEL(task.bf16, attention_meet)
-                    (task, gradients, head, block * kAttentionBlock,
-                     std::min((block + 1) * kAttentionBlock, task.n_queries), scratch);
+                    kernels.meet(task, gradients, head, block * kAttentionBlock,
+                                 std::min((block + 1) * kAttentionBlock, task.n_queries), scratch);
                     auto& turn = turns[static_cast<std::size_t>((batch * task.n_heads + head) * query_blocks + block)];
                     for (int spins = 0; turn.load(std::memory_order_acquire) != key_block; ++spins) {
                         if (spins > 1000) std::this_thread::yield();
                     }
-                    FIRTH_BF16_KERNEL(task.bf16, attention_add_queries)(task, gradients, scratch);
+                    kernels.add_queries(task, gradients, scratch);
                     turn.store(key_block + 1, std::memory_order_release);
                 }
             }
-            FIRTH_BF16_KERNEL(task.bf16, attention_end_keys)(task, gradients, scratch);
+            kernels.end_keys(task, gradients, scratch);
         });
     });
     if (in_place) return;
     parallel_shares(all_rows, n_threads, [&](long long begin, long long end, int) {
         for (long long row = begin; row < end; ++row) {
             const std::int64_t head = row / task.n_queries;
-            FIRTH_BF16_KERNEL(task.bf16, attention_end_query)
-            (task, q_gradient, head / task.n_heads, head % task.n_heads, row % task.n_queries,
-             gradients.q + row * gradients.q_stride);
+            kernels.end_query(task, q_gradient, head / task.n_heads, head % task.n_heads, row % task.n_queries,
+                              gradients.q + row * gradients.q_stride);
         }
     });
 }
 
 void attention_maps(const Attention& task, const std::int64_t* heads, std::int64_t n_heads, const std::int64_t* rows,
                     std::int64_t n_rows, float* weights, int n_threads) {
-    share_out(task, task.n_batches * n_heads * n_rows, n_threads, [&](std::int64_t item, void* scratch) {
+    const AttentionKernels& kernels = attention_kernels(task.bf16);
+    share_out(task, kernels, task.n_batches * n_heads * n_rows, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t batch = item / (n_heads * n_rows), head = item / n_rows % n_heads;
-        FIRTH_BF16_KERNEL(task.bf16, attention_weights)
-        (task, batch, heads[head], rows[item % n_rows], weights + item * task.n_keys, scratch);
+        kernels.weights(task, batch, heads[head], rows[item % n_rows], weights + item * task.n_keys, scratch);
     });
 }
 
 void attention_row_entropies(const Attention& task, float* entropies, int n_threads) {
+    const AttentionKernels& kernels = attention_kernels(task.bf16);
     n_threads = threads_for(task, 1, n_threads);
     const std::int64_t heads = task.n_batches * task.n_heads;
     const std::int64_t blocks = (task.n_queries + kAttentionBlock - 1) / kAttentionBlock;
-    share_out(task, heads * blocks, n_threads, [&](std::int64_t item, void* scratch) {
+    share_out(task, kernels, heads * blocks, n_threads, [&](std::int64_t item, void* scratch) {
         const std::int64_t begin = item % blocks * kAttentionBlock, head = item / blocks;
-        FIRTH_BF16_KERNEL(task.bf16, attention_entropies)
-        (task, head / task.n_heads, head % task.n_heads, begin, std::min(begin + kAttentionBlock, task.n_queries),
-         entropies, scratch);
+        kernels.entropies(task, head / task.n_heads, head % task.n_heads, begin,
+                          std::min(begin + kAttentionBlock, task.n_queries), entropies, scratch);
     });
 }
 

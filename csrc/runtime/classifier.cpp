@@ -8,12 +8,13 @@
 namespace firth {
 
 ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t begin, std::int64_t end, int n_threads) {
+    const ClassifierKernels& kernels = classifier_kernels();
     std::vector<ClassifierTally> tallies(static_cast<std::size_t>(n_threads));
     parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
         // Allocated by the thread that uses it, so that no two threads share a cache line.
-        const AlignedBytes scratch(FIRTH_KERNEL(classifier_scratch_bytes)(task.model, task.negative));
+        const AlignedBytes scratch(kernels.scratch_bytes(task.model, task.negative));
         ClassifierTally tally;
-        FIRTH_KERNEL(classifier_range)(task, begin + from, begin + to, &tally, scratch.data);
+        kernels.range(task, begin + from, begin + to, &tally, scratch.data);
         tallies[static_cast<std::size_t>(thread)] = tally;
     });
     ClassifierTally all;
@@ -26,11 +27,12 @@ ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t be
 }
 
 void predict_classifier(const Classifier& model, std::int64_t n_examples, float* probabilities, int n_threads) {
+    const ClassifierKernels& kernels = classifier_kernels();
     parallel_shares(n_examples, n_threads, [&](long long begin, long long end, int) {
-        const AlignedBytes scratch(FIRTH_KERNEL(classifier_scratch_bytes)(model, 0));
+        const AlignedBytes scratch(kernels.scratch_bytes(model, 0));
         const std::int64_t step = (std::int64_t{1} << 26) / (std::int64_t{model.n_labels} * model.vector_size) + 1;
         in_steps(begin, end, step, [&](long long from, long long to) {
-            FIRTH_KERNEL(classifier_predict)(model, from, to, probabilities + from * model.n_labels, scratch.data);
+            kernels.predict(model, from, to, probabilities + from * model.n_labels, scratch.data);
         });
     });
 }

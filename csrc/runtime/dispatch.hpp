@@ -1,80 +1,55 @@
-// Kernels are compiled once for each instruction set, in a namespace named after it (CMakeLists.txt lists the same):
-//     FIRTH_DECLARE_KERNEL(void, scale, float* data, int n)    in the kernel's header
-//     FIRTH_KERNEL(scale)(data, n)                             where it is called: the one in use
+// Kernels are compiled once for each instruction set, in a namespace named after it. CMakeLists.txt has the one list of
+// instruction sets. A stem's kernels form one table, a struct of function pointers:
 //
-// A piece of work looks kernels up several times: one returns the size of the scratch that another uses. All must be of
-// one instruction set, so the caller of kernels holds a HeldIsa (runtime/isa.hpp) from the first call to the last.
+//     struct ScaleKernels {                         in the kernels' header
+//         void (*scale)(float* data, int n);
+//     };
+//     FIRTH_KERNEL_TABLE(ScaleKernels, scale_kernels)
+//
+//     const ScaleKernels scale_kernels{.scale = scale};       at the end of the kernels' source
+//
+//     const ScaleKernels& kernels = scale_kernels();          where they are called: those in use
+//
+// One piece of work calls several kernels, and one computes the size of the scratch that another uses. All must be of
+// one instruction set, so the caller holds a HeldIsa (runtime/isa.hpp) from choosing the table to the last call.
 //
 // Kernels include this, so it stays free of the standard library.
 #pragma once
 
-#if defined(__x86_64__) && !defined(FIRTH_ONE_ISA)
-#define FIRTH_X86_ISAS
-#define FIRTH_DECLARE_KERNEL(result, name, ...) \
-    namespace x86_64_v2 {                       \
-    result name(__VA_ARGS__);                   \
-    }                                           \
-    namespace x86_64_v3 {                       \
-    result name(__VA_ARGS__);                   \
-    }                                           \
-    namespace x86_64_v4 {                       \
-    result name(__VA_ARGS__);                   \
-    }
-#define FIRTH_KERNEL(name) firth::pick(&firth::x86_64_v2::name, &firth::x86_64_v3::name, &firth::x86_64_v4::name)
-// Kernels that multiply bf16 are compiled for more instruction sets: x86-64-v4 with AVX512-BF16, the same with AMX and,
-// for tests, x86-64-v2 with a software model of AMX. FIRTH_BF16_KERNEL(wanted, name) chooses among them if `wanted`.
-#if defined(FIRTH_TILE_MODEL)
-#define FIRTH_DECLARE_MODEL_KERNEL(result, name, ...) \
-    namespace x86_64_v2_tiles {                       \
-    result name(__VA_ARGS__);                         \
-    }
-#define FIRTH_MODEL_KERNEL(name) , &firth::x86_64_v2_tiles::name
-#else
-#define FIRTH_DECLARE_MODEL_KERNEL(result, name, ...)
-#define FIRTH_MODEL_KERNEL(name)
-#endif
-#define FIRTH_DECLARE_BF16_KERNEL(result, name, ...) \
-    FIRTH_DECLARE_KERNEL(result, name, __VA_ARGS__)  \
-    namespace x86_64_v4_bf16 {                       \
-    result name(__VA_ARGS__);                        \
-    }                                                \
-    namespace x86_64_v4_amx {                        \
-    result name(__VA_ARGS__);                        \
-    }                                                \
-    FIRTH_DECLARE_MODEL_KERNEL(result, name, __VA_ARGS__)
-#define FIRTH_BF16_KERNEL(wanted, name)                                                \
-    ((wanted) ? firth::pick_bf16(FIRTH_KERNEL(name), &firth::x86_64_v4_bf16::name,     \
-                                 &firth::x86_64_v4_amx::name FIRTH_MODEL_KERNEL(name)) \
-              : FIRTH_KERNEL(name))
-#else
-#define FIRTH_DECLARE_BF16_KERNEL FIRTH_DECLARE_KERNEL
-#define FIRTH_BF16_KERNEL(wanted, name) FIRTH_KERNEL(name)
-#define FIRTH_DECLARE_KERNEL(result, name, ...) \
-    namespace baseline {                        \
-    result name(__VA_ARGS__);                   \
-    }
-#define FIRTH_KERNEL(name) firth::pick(&firth::baseline::name)
-#endif
+#include "isas.hpp"
 
 namespace firth {
 
-// Position, oldest first, of the instruction set in use. Throws std::logic_error unless it is held.
-int current_isa();
-// What multiplies bf16 with it: 0 nothing, 1 AVX512-BF16, 2 AMX, 3 the software model of AMX. The first call that finds
-// AMX asks the operating system for it.
-int current_bf16();
+#define FIRTH_ENUMERATOR(isa, name, others, ...) isa,
+enum class Isa { FIRTH_ISAS(FIRTH_ENUMERATOR) };
 
-// The function of the instruction set in use, of those given oldest first.
-template <class F, class... Same>
-F pick(F oldest, Same... newer) {
-    const F table[] = {oldest, newer...};
-    return table[current_isa()];
-}
-// The function of what multiplies bf16, of those given in the order of current_bf16.
-template <class F, class... Same>
-F pick_bf16(F nothing, Same... others) {
-    const F table[] = {nothing, others...};
-    return table[current_bf16()];
-}
+// The instruction set in use. Throws std::logic_error unless it is held.
+Isa current_isa();
+// The one whose kernels multiply bf16: the same, but where Linux refuses AMX. The first call that finds AMX asks for
+// it.
+Isa current_bf16_isa();
+
+#define FIRTH_DECLARE_TABLE(isa, name, others, Table, table) \
+    namespace isa {                                          \
+    extern const Table table;                                \
+    }
+#define FIRTH_TABLE_OF_OTHERS(isa, name, others, table) &others::table,
+#define FIRTH_TABLE_OF_ISA(isa, name, others, table) &isa::table,
+
+// The table of kernels that do not multiply bf16.
+#define FIRTH_KERNEL_TABLE(Table, table)                                               \
+    FIRTH_ISAS(FIRTH_DECLARE_TABLE, Table, table)                                      \
+    inline const Table& table() {                                                      \
+        constexpr const Table* kTables[] = {FIRTH_ISAS(FIRTH_TABLE_OF_OTHERS, table)}; \
+        return *kTables[static_cast<int>(current_isa())];                              \
+    }
+// The same for kernels that multiply it if `bf16`.
+#define FIRTH_BF16_KERNEL_TABLE(Table, table)                                                                         \
+    FIRTH_ISAS(FIRTH_DECLARE_TABLE, Table, table)                                                                     \
+    inline const Table& table(bool bf16) {                                                                            \
+        constexpr const Table* kTables[] = {FIRTH_ISAS(FIRTH_TABLE_OF_OTHERS, table)};                                \
+        constexpr const Table* kBf16Tables[] = {FIRTH_ISAS(FIRTH_TABLE_OF_ISA, table)};                               \
+        return bf16 ? *kBf16Tables[static_cast<int>(current_bf16_isa())] : *kTables[static_cast<int>(current_isa())]; \
+    }
 
 }  // namespace firth

@@ -251,13 +251,13 @@ GloveTally GloveTiles::train(Glove task, std::int64_t begin, std::int64_t end, s
     }
     std::vector<double> costs(chosen.size());
     Turns turns(std::move(chosen), row_cuts_.size() - 1, column_cuts_.size() - 1);
+    const GloveKernels& kernels = glove_kernels();
     parallel(n_threads, [&](int) {
         for (std::int64_t i; (i = turns.take()) >= 0;) {
             const Slice& slice = slices_[order_[static_cast<std::size_t>(first + i)]];
-            const double cost =
-                FIRTH_KERNEL(glove_slice)(task, entries_.as<GloveEntry>() + slice.begin, slice.end - slice.begin,
-                                          row_cuts_[static_cast<std::size_t>(slice.row_block)],
-                                          column_cuts_[static_cast<std::size_t>(slice.column_block)]);
+            const double cost = kernels.slice(task, entries_.as<GloveEntry>() + slice.begin, slice.end - slice.begin,
+                                              row_cuts_[static_cast<std::size_t>(slice.row_block)],
+                                              column_cuts_[static_cast<std::size_t>(slice.column_block)]);
             costs[static_cast<std::size_t>(i)] = cost;
             if (std::isnan(cost)) turns.stop();
             turns.done(i);

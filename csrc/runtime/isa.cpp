@@ -7,7 +7,8 @@
 #include <iterator>
 #include <stdexcept>
 
-#if defined(FIRTH_X86_ISAS)
+#if defined(__x86_64__) && !defined(FIRTH_ONE_ISA)
+#define FIRTH_X86_ISAS
 #include <cpuid.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -17,15 +18,6 @@
 
 namespace firth {
 namespace {
-
-constexpr int kAmx = 2;  // see current_bf16
-
-// An instruction set by the name that users see, as its level (see current_isa) and what multiplies bf16.
-struct Isa {
-    const char* name;
-    int level, bf16;
-    bool (*runs)();
-};
 
 #if defined(FIRTH_X86_ISAS)
 // Of level v3, what the compilers' run-time check has no name for in older versions: leaf 1, and leaf 0x80000001.
@@ -38,24 +30,20 @@ bool has_lzcnt_movbe_f16c() {
 
 // The features that the psABI demands of a level and that our compilers make use of. The compiler's run-time
 // check also asks the operating system whether it saves the wide registers.
-bool runs_v2() {
+bool runs_x86_64_v2() {
     __builtin_cpu_init();
     return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
 }
-bool runs_v3() {
-    return runs_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+bool runs_x86_64_v3() {
+    return runs_x86_64_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_lzcnt_movbe_f16c();
 }
-bool runs_v4() {
-    return runs_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+bool runs_x86_64_v4() {
+    return runs_x86_64_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
 }
-bool has_avx512_bf16() {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bf16");
-}
-const int kDot = has_avx512_bf16() ? 1 : 0;
+bool runs_x86_64_v4_bf16() { return runs_x86_64_v4() && __builtin_cpu_supports("avx512bf16"); }
 
 // Whether the processor has tiles and multiplies bf16 in them, and the operating system saves them.
 bool has_amx() {
@@ -97,22 +85,23 @@ bool tiles_granted() {
     return answer == Answer::kGranted;
 }
 
-bool runs_amx() { return runs_v4() && has_avx512_bf16() && has_amx() && tiles != Answer::kRefused; }
-
-const Isa kIsas[] = {
+bool runs_x86_64_v4_amx() { return runs_x86_64_v4_bf16() && has_amx() && tiles != Answer::kRefused; }
 #if defined(FIRTH_TILE_MODEL)
-    {"x86-64-v2+tiles", 0, 3, runs_v2},  // first in the list, so that use_best_isa never selects it
+bool runs_x86_64_v2_tiles() { return runs_x86_64_v2(); }
 #endif
-    {"x86-64-v2", 0, 0, runs_v2},       {"x86-64-v3", 1, 0, runs_v3},
-    {"x86-64-v4", 2, kDot, runs_v4},    {"x86-64-v4+amx", 2, kAmx, runs_amx},
-};
 #else
-constexpr int kDot = 0;
-bool tiles_granted() { return false; }
-const Isa kIsas[] = {{"baseline", 0, 0, [] { return true; }}};
+bool runs_baseline() { return true; }
 #endif
 
-// The upper 32 bits: place in kIsas of the instruction set in use. The lower: how many HeldIsa there are. One word, so
+// An instruction set, by the name that users see.
+struct Row {
+    const char* name;
+    bool (*runs)();
+};
+#define FIRTH_ROW(isa, name, others, ...) {name, runs_##isa},
+const Row kIsas[] = {FIRTH_ISAS(FIRTH_ROW)};
+
+// The upper 32 bits: the instruction set in use. The lower: how many HeldIsa there are. One word, so
 // that a change and a new holder cannot miss each other.
 constexpr std::uint64_t kHolders = 0xFFFFFFFF;
 std::atomic<std::uint64_t> state{0};
@@ -120,9 +109,9 @@ std::atomic<std::uint64_t> state{0};
 // In a forked child the threads that held it are not there.
 const int registered = pthread_atfork(nullptr, nullptr, [] { state &= ~kHolders; });
 
-const Isa& selected() { return kIsas[state.load(std::memory_order_relaxed) >> 32]; }
+int selected() { return static_cast<int>(state.load(std::memory_order_relaxed) >> 32); }
 
-void select(const Isa& isa) {
+void select(const Row& isa) {
     const auto place = static_cast<std::uint64_t>(&isa - kIsas);
     std::uint64_t before = state.load();
     do {
@@ -133,59 +122,58 @@ void select(const Isa& isa) {
     } while (!state.compare_exchange_weak(before, place << 32));
 }
 
+// The names of those that `which` holds for, each once.
+template <class Which>
+std::vector<std::string> names(Which&& which) {
+    std::vector<std::string> found;
+    for (const Row& isa : kIsas) {
+        if (which(isa) && (found.empty() || found.back() != isa.name)) found.emplace_back(isa.name);
+    }
+    return found;
+}
+
 }  // namespace
 
 HeldIsa::HeldIsa() { state.fetch_add(1); }
 HeldIsa::~HeldIsa() { state.fetch_sub(1); }
 
-int current_isa() {
+Isa current_isa() {
     if ((state.load(std::memory_order_relaxed) & kHolders) == 0) {
         throw std::logic_error("a kernel is called and no HeldIsa exists: please report this as a bug of firth");
     }
-    return selected().level;
+    return static_cast<Isa>(selected());
 }
-int current_bf16() {
-    const Isa& isa = selected();
-    return isa.bf16 == kAmx && !tiles_granted() ? kDot : isa.bf16;
+Isa current_bf16_isa() {
+    const Isa isa = current_isa();
+#if defined(FIRTH_X86_ISAS)
+    if (isa == Isa::x86_64_v4_amx && !tiles_granted()) return Isa::x86_64_v4_bf16;
+#endif
+    return isa;
 }
 const char* current_isa_name() {
-    const Isa* isa = &selected();
-    return (isa->runs() ? isa : isa - 1)->name;  // without AMX, if Linux has refused it since it was selected
+    const int isa = selected();
+    return kIsas[kIsas[isa].runs() ? isa : isa - 1].name;  // without AMX, if Linux has refused it since it was selected
 }
 
 std::vector<std::string> built_isas() {
-    std::vector<std::string> names;
-    for (const Isa& isa : kIsas) names.emplace_back(isa.name);
-    return names;
+    return names([](const Row&) { return true; });
 }
-
 std::vector<std::string> available_isas() {
-    std::vector<std::string> names;
-    for (const Isa& isa : kIsas) {
-        if (isa.runs()) names.emplace_back(isa.name);
-    }
-    return names;
+    return names([](const Row& isa) { return isa.runs(); });
 }
 
 void use_isa(const std::string& name) {
-    std::string available;
-    for (const Isa& isa : kIsas) {
-        if (!isa.runs()) continue;
-        if (name == isa.name) {
-            select(isa);
-            return;
-        }
-        available += std::string(available.empty() ? "" : ", ") + isa.name;
+    for (auto isa = std::rbegin(kIsas); isa != std::rend(kIsas); ++isa) {
+        if (name == isa->name && isa->runs()) return select(*isa);
     }
+    std::string available;
+    for (const std::string& other : available_isas()) available += (available.empty() ? "" : ", ") + other;
     throw std::invalid_argument("instruction set '" + name + "' does not run here; available: " + available);
 }
 
 void use_best_isa() {
     for (auto isa = std::rbegin(kIsas); isa != std::rend(kIsas); ++isa) {
-        if (isa->runs()) {
-            select(*isa);
-            return;
-        }
+        if (isa->runs()) return select(*isa);
     }
     throw std::runtime_error(std::string("this processor is older than ") + kIsas[0].name +
                              ", the oldest firth runs on");

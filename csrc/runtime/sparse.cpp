@@ -41,12 +41,13 @@ void sparse_times_dense(const SparseTimesDense& task, int n_threads) {
         }
         return low;
     };
+    const SparseKernels& kernels = sparse_kernels();
     std::atomic<std::int64_t> next{0};
     parallel(n_threads, [&](int) {
         for (std::int64_t piece; (piece = next++) < n_pieces;) {
             const std::int64_t end = piece + 1 == n_pieces ? task.n_rows : cut(piece + 1);
             check_interrupt();
-            FIRTH_KERNEL(sparse_rows)(task, cut(piece), end);
+            kernels.rows(task, cut(piece), end);
         }
     });
 }
@@ -66,6 +67,7 @@ void sparse_transposed_times_dense(const SparseTimesDense& task, std::int64_t n_
         if (thread == static_cast<std::size_t>(n_threads)) return n_columns;
         return sample.empty() ? 0 : sample[sample.size() * thread / static_cast<std::size_t>(n_threads)];
     };
+    const SparseKernels& kernels = sparse_kernels();
     parallel(n_threads, [&](int thread) {
         const auto t = static_cast<std::size_t>(thread);
         const std::int64_t first = cut(t), end = cut(t + 1);
@@ -80,7 +82,7 @@ void sparse_transposed_times_dense(const SparseTimesDense& task, std::int64_t n_
             rows.begin += from;
             rows.dense += from * task.dense_stride;
             rows.n_rows = to - from;
-            FIRTH_KERNEL(sparse_columns)(rows, first, end);
+            kernels.columns(rows, first, end);
         });
     });
 }

@@ -29,16 +29,16 @@ bool better(const Candidate& a, const Candidate& b) {
 // and merges.
 void topk_batch(const TopK& task, std::int64_t n_rows, int n_threads, std::int64_t* rows, float* scores) {
     const std::int64_t lanes = (task.n_queries + kQueryLanes - 1) / kQueryLanes * kQueryLanes;
+    const TopKKernels& kernels = topk_kernels();
     std::vector<std::vector<Candidate>> heaps(static_cast<std::size_t>(n_threads));
     parallel_shares(n_rows, n_threads, [&](long long begin, long long end, int thread) {
         std::vector<Candidate>& mine = heaps[static_cast<std::size_t>(thread)];
         mine.resize(static_cast<std::size_t>(task.n_queries * task.k));
         std::vector<float> scratch(static_cast<std::size_t>(lanes * (task.vector_size + 1)));
-        FIRTH_KERNEL(topk_begin)(task, mine.data(), scratch.data());
+        kernels.begin(task, mine.data(), scratch.data());
         const std::int64_t step = std::max<std::int64_t>(1024, kStep / (lanes * task.vector_size));
-        in_steps(begin, end, step, [&](long long from, long long to) {
-            FIRTH_KERNEL(topk_range)(task, from, to, mine.data(), scratch.data());
-        });
+        in_steps(begin, end, step,
+                 [&](long long from, long long to) { kernels.range(task, from, to, mine.data(), scratch.data()); });
     });
     parallel_shares(task.n_queries, n_threads, [&](long long begin, long long end, int) {
         std::vector<Candidate> all(static_cast<std::size_t>(n_threads * task.k));

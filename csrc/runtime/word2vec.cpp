@@ -298,7 +298,7 @@ class Rounds {
     void sample(int b) {
         const std::int64_t from = start_of(phase_.sampled) + b * kBlockTokens;
         Room& room = *slot_of(phase_.sampled).rooms[static_cast<std::size_t>(b)];
-        FIRTH_KERNEL(word2vec_sample)(task_, from, std::min(from + kBlockTokens, task_.n_tokens), &room.block);
+        kernels_.sample(task_, from, std::min(from + kBlockTokens, task_.n_tokens), &room.block);
     }
 
     void find_needs_in() {
@@ -322,15 +322,15 @@ class Rounds {
 
     void train_block(std::int64_t round, int b, int thread) {
         auto& own = scratch_[static_cast<std::size_t>(thread)];
-        if (!own) own = std::make_unique<AlignedBytes>(FIRTH_KERNEL(word2vec_scratch_bytes)(task_));
+        if (!own) own = std::make_unique<AlignedBytes>(kernels_.scratch_bytes(task_));
         Slot& slot = slot_of(round);
         Room& room = *slot.rooms[static_cast<std::size_t>(b)];
         room.block.in = room.in.begin_round(slot.in, b);
         room.block.out = room.out.begin_round(slot.out, b);
-        FIRTH_KERNEL(copy_rows)(task_.vectors, task_.stride, room.block.in);
-        FIRTH_KERNEL(copy_rows)(task_.context, task_.stride, room.block.out);
+        kernels_.copy_rows(task_.vectors, task_.stride, room.block.in);
+        kernels_.copy_rows(task_.context, task_.stride, room.block.out);
         room.tally = {};
-        FIRTH_KERNEL(word2vec_block)(task_, &room.block, &room.tally, own->data);
+        kernels_.block(task_, &room.block, &room.tally, own->data);
     }
 
     void merge(int part) {
@@ -340,14 +340,15 @@ class Rounds {
             BlockRows of_blocks[kRoundBlocks];
             for (int b = 0; b < n_blocks; ++b) of_blocks[b] = slot.rooms[static_cast<std::size_t>(b)]->block.*rows;
             const auto n = static_cast<std::int64_t>(needs.shared().size());
-            FIRTH_KERNEL(merge_copies)
-            (matrix, task_.stride, needs.shared().data(), needs.shares(), n, of_blocks, n_blocks, part, n_threads_);
+            kernels_.merge_copies(matrix, task_.stride, needs.shared().data(), needs.shares(), n, of_blocks, n_blocks,
+                                  part, n_threads_);
         };
         merge_matrix(task_.vectors, slot.in, &Word2VecBlock::in);
         merge_matrix(task_.context, slot.out, &Word2VecBlock::out);
     }
 
     const Word2Vec& task_;
+    const Word2VecKernels& kernels_ = word2vec_kernels();
     std::int64_t first_, n_rounds_;
     int n_threads_;
     std::vector<std::unique_ptr<Slot>> slots_;
@@ -360,12 +361,13 @@ class Rounds {
 }  // namespace
 
 Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads) {
+    const Word2VecKernels& kernels = word2vec_kernels();
     std::vector<Word2VecTally> tallies(static_cast<std::size_t>(n_threads));
     parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
         // Allocated by the thread that uses it, so that no two threads share a cache line.
-        const AlignedBytes scratch(FIRTH_KERNEL(word2vec_scratch_bytes)(task));
+        const AlignedBytes scratch(kernels.scratch_bytes(task));
         Word2VecTally tally;
-        FIRTH_KERNEL(word2vec_range)(task, begin + from, begin + to, &tally, scratch.data);
+        kernels.range(task, begin + from, begin + to, &tally, scratch.data);
         tallies[static_cast<std::size_t>(thread)] = tally;
     });
     Word2VecTally all;

@@ -1,0 +1,93 @@
+// The word2vec family (Mikolov et al. 2013a, 2013b; Bojanowski et al. 2017), trained by stochastic gradient descent:
+// skip-gram and CBOW, words alone or with their pieces, against random words or along a Huffman tree.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/sampling.hpp"
+
+namespace firth {
+
+// V words, D = vector_size, T tokens in documents; rows are `stride` floats apart, a multiple of 16, zero beyond D.
+struct Word2Vec {
+    float* vectors;               // (rows in, stride) a row for each word, or for each piece of words
+    float* context;               // (rows out, stride) a row for each word, or for each inner node of the tree
+    const std::int32_t* ids;      // (T) word of each token
+    const std::int64_t* offsets;  // (n_documents + 1) where documents start in ids; the last one is T
+    const std::uint32_t* keep;    // (V) a token is kept when its 32 random bits are not above this
+    const AliasCell* noise;       // (V) the distribution negatives are drawn from, or null: then there is a tree
+    // What a word is made of, rows in [bag_begins[w], bag_begins[w + 1]); null: its own row.
+    const std::int64_t* bag_begins;  // (V + 1)
+    const std::int32_t* bag_rows;
+    // Hierarchical softmax: the inner nodes on a word's path, and +1 or -1 for the turn taken at each.
+    const std::int64_t* path_begins;  // (V + 1)
+    const std::int32_t* path_nodes;
+    const std::int8_t* path_turns;
+    std::int64_t n_tokens;
+    std::int64_t n_documents;
+    std::int32_t n_words;
+    std::int64_t n_rows_in;
+    std::int64_t n_rows_out;
+    int stride;
+    int longest_bag;   // 1 without bags
+    int longest_path;  // 0 without a tree
+
+    bool cbow;       // a window's words predict its center; otherwise they are predicted, one by one
+    bool cbow_mean;  // by their mean; otherwise by their sum
+    int vector_size;
+    int window;    // the most words on either side; each center draws its own reach from 1 .. window
+    int negative;  // K, negatives for each center
+    int epochs;
+    int epoch;  // the one in hand, from 0
+    float learning_rate;
+    float min_learning_rate;
+    std::uint64_t seed;
+    int pool;  // negatives that each block draws from, where blocks are trained (word2vec_block)
+};
+
+// A stretch of tokens after subsampling, with as many neighbors on either side as a window can reach. Each array has
+// room for kMostKept tokens and both windows.
+struct KeptTokens {
+    std::int32_t* words;
+    std::int32_t* first;  // where in this list the token's document begins, and ends
+    std::int32_t* last;
+    std::int64_t* positions;  // in the corpus
+    int begin, end;           // the centers
+    int n;                    // of all
+};
+
+constexpr int kMostKept = 4096;
+constexpr int kMostBlocks = 16;  // side by side
+
+// Rows of a matrix as a block of tokens sees them while other blocks are trained: those that no other block needs lie
+// where they always do, those that several need each block has copies of.
+struct BlockRows {
+    const std::uint32_t* marks;   // (rows of the matrix) the low half, for rows that some block needs: a bit for each
+                                  // of the blocks that do
+    const std::int32_t* numbers;  // (rows of the matrix) of a row among those that several need, if it is one
+    std::int32_t* places;         // (rows that several need) which of the copies is a row's, or -1
+    std::int32_t* rows;           // whose copy each is
+    float* copies;                // `stride` floats each, aligned to 64
+    std::int64_t n;               // copies
+};
+
+// A block of tokens that is trained while others are.
+struct Word2VecBlock {
+    KeptTokens kept;
+    std::int32_t* pool;  // (task.pool) negatives drawn for it
+    BlockRows in, out;
+    // Where the rows of words lie, found once: of the kept tokens, in and out, and of the pool.
+    float** kept_in;   // (kept.n)
+    float** kept_out;  // (kept.n)
+    float** pool_out;  // (task.pool)
+};
+
+// What a range of tokens gave.
+struct Word2VecTally {
+    double loss = 0;                // sum over the examples, in nats; a multiple of 2^-20
+    std::int64_t examples = 0;      // trained: (word, context word) pairs, or windows of CBOW
+    std::int64_t centers = 0;       // tokens that subsampling kept
+    std::int64_t diverged_at = -1;  // token at which a dot product was not finite; nothing was written for it
+};
+
+}  // namespace firth
