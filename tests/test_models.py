@@ -213,22 +213,38 @@ def test_before_fit_there_are_no_vectors(make, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", [None, "text", [["a", "b"]], 3])
-def test_fit_asks_for_a_corpus(make, wrong, corpus):
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        (None, TypeError, r"firth\.Corpus"),
+        (3, TypeError, r"firth\.Corpus"),
+        ([1, 2], TypeError, r"\[0\]"),
+        ("no such file", FileNotFoundError, "no such file"),
+    ],
+)
+def test_fit_refuses_other_data_and_changes_nothing(make, wrong, error, said, corpus):
     model = make()
-    with pytest.raises(TypeError, match=r"firth\.Corpus"):
+    with pytest.raises(error, match=said):
         model.fit(wrong)
     assert "vectors" not in model._tensors
     before = model.fit(corpus).vectors
-    with pytest.raises(TypeError):
+    with pytest.raises(error):
         model.fit(wrong)
     assert model.vectors is before
+
+
+def test_fit_takes_files_and_texts(make, corpus, tmp_path):
+    texts = [" ".join(document) for document in documents()]
+    (tmp_path / "text").write_text("\n".join(texts))
+    expected = make().fit(firth.Corpus.from_file(tmp_path / "text"))
+    for data in (tmp_path / "text", str(tmp_path / "text"), texts, documents(), iter(texts)):
+        assert same(make().fit(data), expected)
 
 
 def test_fit_asks_for_what_it_learns_from(make, corpus):
     assert firth.Corpus in make().learns_from
     if firth.Cooccurrences not in make().learns_from:
-        with pytest.raises(TypeError, match="not Cooccurrences"):
+        with pytest.raises(TypeError, match="not on Cooccurrences"):
             make().fit(firth.count_cooccurrences(corpus))
 
 

@@ -411,7 +411,7 @@ def test_wrong_options(kind, options):
 
 
 def test_lsa_takes_no_counts(corpus):
-    with pytest.raises(TypeError, match=r"firth\.Corpus, not Cooccurrences"):
+    with pytest.raises(TypeError, match="LSA trains on text, not on Cooccurrences"):
         firth.LSA().fit(firth.count_cooccurrences(corpus))
 
 

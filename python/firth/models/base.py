@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from firth import files
 from firth.checks import as_float, finite, functions, one_of
-from firth.corpus import Corpus, Vocabulary
+from firth.corpus import Corpus, Vocabulary, as_corpus
 from firth.counts import Cooccurrences
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
@@ -270,14 +270,12 @@ class Model(Learner):
         `progress` shows a bar on stderr, where there is anything to wait for.
         """
 
-    def _check_data(self, data: object) -> None:
-        """Refuse what `fit` cannot learn from."""
+    def _training_data(self, data: Any, *, progress: bool) -> Any:
+        """The corpus or counts that `fit` trains on: a corpus is made of files and of texts."""
         if not isinstance(data, self.learns_from):
-            kinds = " or ".join(f"a firth.{kind.__name__}" for kind in self.learns_from)
-            raise TypeError(
-                f"fit takes {kinds}, not {type(data).__name__}; "
-                "make a corpus with Corpus.from_file(path) or Corpus.from_iterable(sentences)"
-            )
+            if isinstance(data, Cooccurrences):
+                raise TypeError(f"{type(self).__name__} trains on text, not on Cooccurrences: give fit the corpus")
+            data = as_corpus(data, progress=progress)
         if isinstance(data, Corpus) and data.n_tokens == 0:
             raise ValueError(
                 "the corpus holds no token: all its words are rarer than min_count, or missing from the vocabulary "
@@ -285,6 +283,7 @@ class Model(Learner):
             )
         if isinstance(data, Cooccurrences) and data.csr.nnz == 0:
             raise ValueError("the counts hold no pair of words")
+        return data
 
     def save(self, path: files.PathLike) -> None:
         """Write the whole model (options, words, all matrices, history) as one safetensors file.
@@ -452,8 +451,9 @@ class GradientModel(Model):
         Parameters
         ----------
         data
-            What to train on: a `Corpus`, or what else the model's `learns_from` names. Every unit of it, a token or a
-            non-zero, is used once in each epoch.
+            A `Corpus`, a file of text or texts (strings, or lists of words); for models of counts also `Cooccurrences`.
+            A corpus is made of files and texts with the default options of `Corpus.from_file`, min_count=5 among them.
+            Every unit, a token or a non-zero, is used once in each epoch.
         progress
             Show a progress bar on stderr.
         callbacks
@@ -484,7 +484,7 @@ class GradientModel(Model):
         MemoryError
             If the matrices do not fit, naming the bytes.
         """
-        self._check_data(data)
+        data = self._training_data(data, progress=progress)
         callbacks = functions("callbacks", callbacks)
         folder = None if checkpoint is None else Path(checkpoint)
         if resume and folder is None:

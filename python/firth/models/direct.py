@@ -32,7 +32,8 @@ class DirectModel(Model):
         Parameters
         ----------
         data
-            A `Corpus`, or another type that the model's `learns_from` names.
+            A `Corpus`, a file of text or texts (strings, or lists of words); for models of counts also `Cooccurrences`.
+            A corpus is made of files and texts with the default options of `Corpus.from_file`, min_count=5 among them.
         progress
             Show a progress bar on stderr, if there is anything to wait for.
 
@@ -46,13 +47,13 @@ class DirectModel(Model):
         KeyboardInterrupt
             At Ctrl-C; the model stays as it was.
         TypeError
-            If the data are of another type.
+            If the data are something else.
         ValueError
             If the data do not determine vectors: `vector_size` exceeds a side of the matrix, or the matrix is 0.
         MemoryError
             If the matrices do not fit, naming the bytes.
         """
-        self._check_data(data)
+        data = self._training_data(data, progress=progress)
         self._tensors = self._compute(data, progress=progress)
         self._words, self._view = data.vocabulary.words, None
         return self
