@@ -25,7 +25,7 @@ pytest.importorskip("tokenizers")
 
 from firth.contextual import BERT, GPT, ELMo, SentenceClassifier, TokenClassifier  # noqa: E402
 from firth.contextual.base import TrainedModel  # noqa: E402
-from firth.contextual.finetuning import _FineTuned  # noqa: E402
+from firth.contextual.finetuning import FineTuned  # noqa: E402
 from firth.contextual.transformer_model import ContextualModel  # noqa: E402
 
 TINY = {"batch_size": 4, "evaluate_batches": 2, "held_out": 0.1, "threads": 1, "learning_rate": 1e-2}
@@ -96,7 +96,7 @@ def trained(model: Any) -> Any:
 
 def module(model: Any) -> Any:
     """And all that is trained, in one."""
-    return torch.nn.ModuleList([trained(model), model.head]) if isinstance(model, _FineTuned) else trained(model)
+    return torch.nn.ModuleList([trained(model), model.head]) if isinstance(model, FineTuned) else trained(model)
 
 
 def state(model: Any) -> dict[str, bytes]:
@@ -129,7 +129,7 @@ def fitted(name: str) -> Any:
 
 
 def test_every_model_is_here() -> None:
-    kinds = [kind for kind in base.Learner.registry.values() if issubclass(kind, TrainedModel | _FineTuned)]
+    kinds = [kind for kind in base.Learner.registry.values() if issubclass(kind, TrainedModel | FineTuned)]
     assert {kind.__name__ for kind in kinds if not kind.__name__.startswith("_")} - {
         TrainedModel.__name__,
         ContextualModel.__name__,

@@ -19,7 +19,7 @@ import firth
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
-from firth.contextual import BERT, GPT, SentenceClassifier, TokenClassifier, finetuning  # noqa: E402
+from firth.contextual import BERT, GPT, SentenceClassifier, TokenClassifier, examples, finetuning  # noqa: E402
 from planted import SMALL, planted, topics  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:these texts make .* of training")
@@ -57,8 +57,8 @@ def test_sentences_are_classified_by_their_last_key(gpt: GPT, options: dict[str,
     given, labels, others = last_keys()
     before = gpt.vectors.matrix.copy()
     model = SentenceClassifier(encoder=gpt, pooling="last", **options).fit(given, labels, validation=others)
-    assert model.held_out_score == 1
-    assert model.history[-1].held_out_score == 1
+    assert model.validation_score == 1
+    assert model.history[-1].score == 1
     assert len(model.history) == (1 if options.get("head_only") else 12)
     assert model.classes_.tolist() == ["even", "odd"]
     assert model.predict(["k2 v2", "k3 v3"]).tolist() == ["even", "odd"]
@@ -81,7 +81,7 @@ def test_tuning_teaches_what_states_do_not_hold(bert: BERT) -> None:
     labels = [int(text[1]) % 2 for text in given]
     alone = SentenceClassifier(encoder=bert, head_only=True, pooling="first").fit(given, labels)
     tuned = SentenceClassifier(encoder=bert, pooling="first", epochs=14, learning_rate=3e-3).fit(given, labels)
-    assert alone.held_out_score < 0.9 < tuned.held_out_score
+    assert alone.validation_score < 0.9 < tuned.validation_score
     losses = [epoch.loss for epoch in tuned.history]
     assert losses[-1] < losses[0] / 2
 
@@ -134,23 +134,23 @@ def test_words_are_classified(spelling: GPT, pooling: Any) -> None:
     given, labels, others = tagged()
     model = TokenClassifier(encoder=spelling, head_only=True, penalty=0.01, pooling=pooling)
     model.fit(given, labels, validation=others)
-    assert model.held_out_score == model.score(*others) > 0.98
+    assert model.validation_score == model.score(*others) > 0.98
     found = model.predict([["money", "in", "Zürich"], ["the"], []])
     assert [len(row) for row in found] == [3, 1, 0]
     assert (found[0][0], found[0][2], found[1]) == ("noun", "name", ["article"])
     tuned = TokenClassifier(encoder=spelling, pooling=pooling, epochs=10, learning_rate=5e-3)
-    assert tuned.fit(given, labels, validation=others).held_out_score > 0.95
+    assert tuned.fit(given, labels, validation=others).validation_score > 0.95
 
 
 def test_validation_may_be_given(gpt: GPT) -> None:
     given, labels = ["k1 v1", "k2 v2"] * 10, ["a", "b"] * 10
     others = ["k3 v3 . k1 v1", "k3 v3 . k2 v2"]
     model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last", penalty=0.01)
-    assert model.fit(given, labels, validation=(others, ["a", "b"])).held_out_score == 1
-    assert model.fit(given, labels, validation=(others, ["a", "a"])).held_out_score == 0.5
-    assert math.isnan(model.fit(given, labels, validation=0).held_out_score)
+    assert model.fit(given, labels, validation=(others, ["a", "b"])).validation_score == 1
+    assert model.fit(given, labels, validation=(others, ["a", "a"])).validation_score == 0.5
+    assert math.isnan(model.fit(given, labels, validation=0).validation_score)
     # Every prediction for a label that training has not seen is wrong.
-    assert model.fit(given, labels, validation=(others, ["a", "c"])).held_out_score == 0.5
+    assert model.fit(given, labels, validation=(others, ["a", "c"])).validation_score == 0.5
 
 
 def test_what_fine_tuning_refuses(gpt: GPT) -> None:
@@ -184,8 +184,8 @@ def test_what_fine_tuning_refuses(gpt: GPT) -> None:
         (lambda: TokenClassifier(encoder=gpt, pooling="pooler"), ValueError, "of whole sentences; 'first'"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "b"], validation=["k1"]), TypeError, "validation must be"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "b"], callbacks=[3]), TypeError, r"callbacks\[0\]"),
-        (lambda: words_of.fit(["k1"], [["a"]]), TypeError, r"sentences\[0\] is a string"),
-        (lambda: words_of.fit([["k1"]], [["a", "b"]]), ValueError, r"sentences\[0\] has 1 words and 2 labels"),
+        (lambda: words_of.fit(["k1"], [["a"]]), TypeError, r"texts\[0\] is a string"),
+        (lambda: words_of.fit([["k1"]], [["a", "b"]]), ValueError, r"texts\[0\] has 1 words and 2 labels"),
         (lambda: words_of.fit([["k1", ""]], [["a", "b"]]), ValueError, "fewer than two labels"),
         (lambda: words_of.fit([["k1", "k2"]], [["a", b"b"]]), TypeError, r"labels\[0\]\[1\] is b'b', a bytes"),
         (lambda: words_of.fit([["k1", "k2"]], [["a", 1]]), TypeError, "of one type, not int and str"),
@@ -201,15 +201,15 @@ def test_the_score_of_what_is_set_apart_is_score_s(spelling: GPT, gpt: GPT) -> N
     words = TokenClassifier(encoder=spelling, head_only=True, penalty=0.01)
     others = [["money", "in"], ["river", "Zürich", "", "née"]], [["noun", "other"], ["noun", "name", "noun", None]]
     words.fit(given, labels, validation=others)
-    assert words.held_out_score == words.score(*others) == 3 / 5
+    assert words.validation_score == words.score(*others) == 3 / 5
     unknown = [["money"]], [["name"]]
     words.fit(given, labels, validation=unknown)
-    assert words.held_out_score == words.score(*unknown) == 0
-    assert math.isnan(words.history[-1].held_out_loss)
+    assert words.validation_score == words.score(*unknown) == 0
+    assert math.isnan(words.history[-1].validation_loss)
     sentences = SentenceClassifier(encoder=gpt, head_only=True, pooling="last")
     other = ["k1", "k2", "k3"], ["a", "c", "d"]
     sentences.fit(["k1", "k2"] * 5, ["a", "b"] * 5, validation=other)
-    assert sentences.held_out_score == sentences.score(*other) == 1 / 3
+    assert sentences.validation_score == sentences.score(*other) == 1 / 3
     assert math.isnan(sentences.score([], []))
 
 
@@ -218,12 +218,12 @@ def test_a_few_sentences_are_all_learnt_from(gpt: GPT) -> None:
     model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last", penalty=0.01)
     model.fit(["k1 v1", "k2 v2"], ["a", "b"])
     assert model.predict(["k1 v1", "k2 v2"]).tolist() == ["a", "b"]
-    assert math.isnan(model.held_out_score)
+    assert math.isnan(model.validation_score)
     given, labels = ["k1 v1"] * 9 + ["k2 v2"], ["a"] * 9 + ["b"]
     for seed in range(10):
         model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last", seed=seed, penalty=0.01)
         assert model.fit(given, labels, validation=0.3).predict(["k2 v2"]).tolist() == ["b"]
-        assert model.held_out_score == 1
+        assert model.validation_score == 1
 
 
 def test_labels_keep_their_type_and_order(gpt: GPT, tmp_path: Path) -> None:
@@ -249,23 +249,23 @@ def test_an_epoch_is_one_permutation(gpt: GPT, monkeypatch: pytest.MonkeyPatch) 
     """Each example once an epoch, in an order drawn once, which hangs on seed and epoch alone."""
     drawn = []
     generator = np.random.default_rng
-    monkeypatch.setattr(finetuning.np.random, "default_rng", lambda seed: drawn.append(seed) or generator(seed))
-    examples = [finetuning._Example([i], [0], [0], [i]) for i in range(10)]
-    batches = finetuning._Batches(examples, 0, seed=1)
+    monkeypatch.setattr(examples.np.random, "default_rng", lambda seed: drawn.append(seed) or generator(seed))
+    given = [examples.Example([i], [0], [0], [i]) for i in range(10)]
+    batches = examples.Batches(given, 0, seed=1)
     steps = [batches(4 * step, 4).targets.tolist() for step in range(6)]
     assert drawn == [[1, 0], [1, 1]]
     epochs = [[one for step in part for one in step] for part in (steps[:3], steps[3:])]
     assert [sorted(one) for one in epochs] == [list(range(10))] * 2
     assert epochs[0] != epochs[1]
-    again = finetuning._Batches(examples, 0, seed=1)
+    again = examples.Batches(given, 0, seed=1)
     assert again(16, 4).targets.tolist() == steps[4]
 
 
 @pytest.mark.parametrize("n", [10, 13])
 def test_processes_share_the_steps_of_one(n: int) -> None:
     """Three with batches of 2 see in each step what one with batches of 6 sees, and none sees nothing."""
-    examples = [finetuning._Example([i], [0], [0], [i]) for i in range(n)]
-    one, three = finetuning._Batches(examples, 0, seed=1), finetuning._Batches(examples, 0, seed=1, processes=3)
+    given = [examples.Example([i], [0], [0], [i]) for i in range(n)]
+    one, three = examples.Batches(given, 0, seed=1), examples.Batches(given, 0, seed=1, processes=3)
     for step in range(2 * -(-n // 6)):
         own = [three(2 * (3 * step + process), 2).targets.tolist() for process in range(3)]
         assert all(own)
@@ -275,9 +275,7 @@ def test_processes_share_the_steps_of_one(n: int) -> None:
 def test_steps_are_counted_for_all_processes(gpt: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(
-        finetuning.training, "train", lambda module, batches, loss, schedule, **_: steps.append(schedule)
-    )
+    monkeypatch.setattr(finetuning.loop, "train", lambda module, batches, loss, schedule, **_: steps.append(schedule))
     SentenceClassifier(encoder=gpt, epochs=3, batch_size=4, validation=0).fit(["k1", "k2"] * 10, ["a", "b"] * 10)
     assert [(one.steps, one.evaluate_every) for one in steps] == [(9, 3)]
 
@@ -326,9 +324,9 @@ def test_random_labels_of_texts_stay_at_chance(bert: BERT, options: dict[str, An
     model = SentenceClassifier(encoder=bert, pooling="mean", dropout=0.0, **options)
     model.fit(texts[:40], labels[:40], validation=(texts[40:], labels[40:]))
     assert model.score(texts[:40], labels[:40]) > 0.75
-    assert abs(model.held_out_score - 0.5) < bound(300)
-    assert model.held_out_score == model.score(texts[40:], labels[40:])
-    assert abs(model.fit(texts, labels, validation=0.88).held_out_score - 0.5) < bound(299)
+    assert abs(model.validation_score - 0.5) < bound(300)
+    assert model.validation_score == model.score(texts[40:], labels[40:])
+    assert abs(model.fit(texts, labels, validation=0.88).validation_score - 0.5) < bound(299)
 
 
 def test_random_labels_of_words_stay_at_chance(bert: BERT) -> None:
@@ -338,7 +336,7 @@ def test_random_labels_of_words_stay_at_chance(bert: BERT) -> None:
     model = TokenClassifier(encoder=bert, epochs=20, learning_rate=1e-2, dropout=0.0)
     model.fit(sentences[:40], labels[:40], validation=(sentences[40:], labels[40:]))
     assert model.score(sentences[:40], labels[:40]) > 0.7
-    assert abs(model.held_out_score - 0.5) < bound(700)
+    assert abs(model.validation_score - 0.5) < bound(700)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -422,14 +420,18 @@ def test_several_labels(bert: BERT, options: dict[str, Any], tmp_path: Path) -> 
     assert model.classes_.tolist() == ["a", "b"]
     chances = model.predict_proba(texts[:30])
     assert chances.sum(1).max() > 1.3  # each label by itself
-    found = model.predict(texts[:30], k=-1, threshold=0.5)
-    right = [sorted(name for name, _ in one) == own for one, own in zip(found, labels, strict=False)]
+    found, _ = model.predict_top(texts[:30], k=-1, threshold=0.5)
+    right = [sorted(one) == own for one, own in zip(found, labels, strict=False)]
     assert np.mean(right) > 0.6
     np.testing.assert_array_equal(model.predict(texts[:30]), model.classes_[chances.argmax(1)])
-    assert model.held_out_score == model.score(texts[:30], labels[:30])
+    assert model.validation_score == model.score(texts[:30], labels[:30])
     assert model.score(["a1"], [["z"]]) == 0
-    ranked = model.predict(texts[:2], k=2)
-    assert [chance for _, chance in ranked[0]] == pytest.approx(sorted(chances[0].tolist(), reverse=True))
+    names, ranked = model.predict_top(texts[:2], k=2)
+    assert [len(one) for one in names] == [2, 2]
+    assert ranked[0] == pytest.approx(sorted(chances[0].tolist(), reverse=True))
+    assert [one[0] for one in names] == model.predict(texts[:2]).tolist()
+    assert [one[:1] for one in names] == model.predict_top(texts[:2])[0]
+    assert model.predict_top([], k=2) == ([], [])
     model.save(tmp_path)
     again = firth.load(tmp_path)
     np.testing.assert_allclose(again.predict_proba(texts[:30]), chances, atol=1e-6)
@@ -458,7 +460,7 @@ def test_pairs_are_seen_together(bert: BERT) -> None:
     pairs = list(dict.fromkeys((first, second) for first, second in sides))
     labels = ["same" if first[0] == second[0] else "other" for first, second in pairs]
     model = SentenceClassifier(encoder=bert, pooling="mean", epochs=4, learning_rate=5e-3).fit(pairs, labels)
-    assert model.held_out_score > 0.9
+    assert model.validation_score > 0.9
     assert model.score([([*first.split()], second) for first, second in pairs[:50]], labels[:50]) > 0.9
 
 
@@ -523,10 +525,10 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 
     try:
         if where == "within an epoch":
-            draw = finetuning._Batches.__call__
+            draw = examples.Batches.__call__
             steps = iter(range(100))
             monkeypatch.setattr(
-                finetuning._Batches,
+                examples.Batches,
                 "__call__",
                 lambda self, *given: (next(steps) == 11 and signal.raise_signal(signal.SIGINT)) or draw(self, *given),
             )
@@ -545,7 +547,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     resumed.fit(texts, labels, checkpoint=tmp_path, resume=True, callbacks=[lambda of: noted.append(len(of.history))])
     assert noted == [3, 4]
     assert timeless(resumed.history) == timeless(whole.history)
-    assert not math.isnan(whole.held_out_score)
+    assert not math.isnan(whole.validation_score)
     assert bits(resumed) == bits(whole)
     again = dataclasses.replace(model).fit(texts, labels, checkpoint=tmp_path, resume=True)  # which had ended
     assert again.history == resumed.history

@@ -6,11 +6,11 @@ try:
 except ImportError as error:
     raise ImportError(f"firth.contextual needs {error.name}: pip install 'firth[contextual]'") from None
 
+from firth.contextual.classifiers import SentenceClassifier, TokenClassifier
 from firth.contextual.data import TokenIds
 from firth.contextual.elmo import ELMo
 from firth.contextual.encoding import word_means
 from firth.contextual.figures import AttentionMaps
-from firth.contextual.finetuning import SentenceClassifier, TokenClassifier
 from firth.contextual.interface import register_attention
 from firth.contextual.loading import load
 from firth.contextual.loop import Evaluation, Schedule

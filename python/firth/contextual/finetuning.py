@@ -1,8 +1,7 @@
-"""Labels of sentences and of words: a linear head on a transformer's hidden states, trained with it or alone."""
+"""Fine-tuning: a linear head on a transformer's hidden states, trained with the transformer or alone."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import copy
 import dataclasses
@@ -12,8 +11,7 @@ import typing
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,43 +21,49 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import column, functions, real_number, whole_number
+from firth.checks import functions
 from firth.contextual import heads, loop
 from firth.contextual.base import FEW_STEPS
 from firth.contextual.elmo import ELMo
-from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, pooled
+from firth.contextual.encoding import BATCH_TOKENS, by_length
+from firth.contextual.examples import (
+    UNKNOWN,
+    Batch,
+    Batches,
+    Example,
+    Pooling,
+    names_of,
+    numbered,
+    targets_of,
+    weights_of,
+)
 from firth.contextual.heads import Head
 from firth.contextual.hub import local_folder
 from firth.contextual.models import load_transformer, read_config
 from firth.contextual.processes import process_count
-from firth.contextual.sentences import MODULES
 from firth.contextual.transformer import Transformer
 from firth.contextual.transformer_model import HEAD, ContextualModel
 from firth.models.base import one_at_a_time, option, records
-from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
-from firth.models.labelled_texts import check_comparable, check_one_type, checked_label, labels_of
+from firth.models.estimator import Classifier, split, text_weights
+from firth.models.labelled_texts import check_comparable
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-Pooling = Literal["mean", "max", "cls", "first", "last", "pooler"]
-TextOrPair = Sentence | tuple[Sentence, Sentence]
-
 _HEAD_STEPS = 200  # of L-BFGS at most
-_UNKNOWN = -1  # a label that training has not seen: every prediction for it is wrong
 
 
 @dataclasses.dataclass(frozen=True)
 class TuningEpoch:
-    """What one pass over the sentences gave.
+    """One pass over the training texts.
 
     Attributes
     ----------
     epoch
-        Its number, from 1. The head alone is found in one go.
+        Its number, from 1. The head alone is solved in one go.
     loss
         Mean cross-entropy of a label in nats, weights and dropout included.
-    held_out_loss, held_out_score
+    validation_loss, score
         The loss and the accuracy on the validation split, without weights. NaN if it is empty.
     learning_rate
         At the end of the epoch.
@@ -69,144 +73,16 @@ class TuningEpoch:
 
     epoch: int
     loss: float
-    held_out_loss: float
-    held_out_score: float
+    validation_loss: float
+    score: float
     learning_rate: float
     seconds: float
 
     @classmethod
     def of(cls, epoch: int, seen: loop.Evaluation) -> TuningEpoch:
-        """What the training loop saw of an epoch."""
+        """The epoch that the training loop evaluated."""
         score = math.nan if seen.score is None else seen.score
         return cls(epoch, seen.loss, seen.held_out, score, seen.learning_rate, seen.seconds)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Example:
-    """A sentence, the tokens that make each of its units (itself, or its words), and the units' labels as numbers.
-
-    A target is a class or _UNKNOWN, or a tuple of these where a text may have several labels.
-    """
-
-    ids: list[int]
-    places: list[int]
-    units: list[int]  # which unit each of the places belongs to
-    targets: list[Any]
-    missed: int = 0  # words with a label of which no token is there
-    types: list[int] = dataclasses.field(default_factory=list)  # of the tokens; empty: all 0
-    weights: list[float] = dataclasses.field(default_factory=list)  # of the units; empty: all 1
-
-    @property
-    def labels(self) -> list[int]:
-        """All classes of all units."""
-        return [label for one in self.targets for label in (one if isinstance(one, tuple) else (one,))]
-
-
-class _Batch(NamedTuple):
-    """Examples as tensors; places count through the padded tokens of all sentences, units through all units."""
-
-    ids: Tensor
-    lengths: Tensor | None
-    places: Tensor
-    units: Tensor
-    targets: Tensor
-    types: Tensor | None
-    weights: Tensor
-
-    @classmethod
-    def of(cls, examples: Sequence[_Example], padding: int, classes: int | None = None) -> _Batch:
-        """The examples; `classes` is how many there are, where a text may have several of them."""
-        time = max(1, *(len(one.ids) for one in examples))  # of an empty text alone, one that is padded
-        ids = torch.full((len(examples), time), padding)
-        types = torch.zeros_like(ids)
-        places: list[int] = []
-        units: list[int] = []
-        n_units = 0
-        for i, one in enumerate(examples):
-            ids[i, : len(one.ids)] = torch.tensor(one.ids)
-            types[i, : len(one.types)] = torch.tensor(one.types, dtype=torch.int64)
-            places += [i * time + place for place in one.places]
-            units += [n_units + unit for unit in one.units]
-            n_units += len(one.targets)
-        lengths = torch.tensor([len(one.ids) for one in examples])
-        return cls(
-            ids,
-            None if int(lengths.min()) == time else lengths,
-            torch.tensor(places, dtype=torch.int64),
-            torch.tensor(units, dtype=torch.int64),
-            _targets(examples, classes),
-            types if bool(types.any()) else None,
-            _weights(examples),
-        )
-
-    def to(self, device: torch.device) -> _Batch:
-        """The same on a device."""
-        return _Batch(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
-
-    def features(self, transformer: Transformer, pooling: Pooling) -> Tensor:
-        """One hidden state for each unit, (units, dim)."""
-        states = transformer(self.ids, lengths=self.lengths, token_types=self.types).float().flatten(0, 1)[self.places]
-        return pooled(states, self.units, len(self.targets), "first" if pooling == "pooler" else pooling)
-
-
-def _weights(examples: Iterable[_Example]) -> Tensor:
-    """The units' weights, (units,)."""
-    return torch.tensor([weight for one in examples for weight in one.weights or [1.0] * len(one.targets)])
-
-
-def _targets(examples: Iterable[_Example], classes: int | None) -> Tensor:
-    """The units' classes, (units,); where a unit may have several, 1 for each that it has, (units, classes)."""
-    flat = [target for one in examples for target in one.targets]
-    if classes is None:
-        return torch.tensor(flat, dtype=torch.int64)
-    several = torch.zeros(len(flat), classes)
-    for i, own in enumerate(flat):
-        several[i, [label for label in own if label != _UNKNOWN]] = 1
-    return several
-
-
-class _Batches:
-    """Examples in a random order, another one in each epoch; each step's are shared out over the processes."""
-
-    def __init__(
-        self,
-        examples: list[_Example],
-        padding: int,
-        seed: int,
-        processes: int = 1,
-        classes: int | None = None,
-        validation: Sequence[_Example] = (),
-    ) -> None:
-        self.examples = examples
-        self.processes = processes
-        self.padding = padding
-        self.seed = seed
-        self.classes = classes
-        self.validation = validation
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
-
-    @property
-    def fingerprint(self) -> list[int]:
-        """What distinguishes these examples from others, the validation split included."""
-        checksum = 0
-        for one in (*self.examples, *self.validation):
-            checksum = zlib.crc32(repr(dataclasses.astuple(one)).encode(), checksum)
-        return [len(self.examples), len(self.validation), self.seed, checksum]
-
-    def __call__(self, first: int, count: int) -> _Batch:
-        """A step's examples. Those of an epoch end with it: its last step has fewer."""
-        n, together = len(self.examples), count * self.processes
-        step, process = divmod(first // count, self.processes)
-        epoch, step = divmod(step, -(-n // together))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(n)
-        chosen = self._order[step * together : (step + 1) * together]
-        # Where fewer are left than there are processes, some see one that another sees, too: none may have nothing.
-        own = chosen[process :: self.processes] if process < len(chosen) else chosen[:1]
-        return _Batch.of([self.examples[i] for i in own], self.padding, self.classes)
-
-    def held_out(self, first: int, count: int) -> None:
-        """None: `_FineTuned._measure` looks at the validation split, and counts right predictions too."""
 
 
 class _Tuned(nn.Module):
@@ -219,8 +95,8 @@ class _Tuned(nn.Module):
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class _FineTuned(Classifier):
-    """What both kinds of labels share."""
+class FineTuned(Classifier):
+    """What `SentenceClassifier` and `TokenClassifier` share."""
 
     task: ClassVar[heads.Task]
 
@@ -246,7 +122,7 @@ class _FineTuned(Classifier):
             raise TypeError(f"encoder must be a GPT or a BERT, not {type(self.encoder).__name__}")
         if self.pooling == "cls":
             self.encoder._check_cls()
-        self._transformer: Transformer | None = None  # its own, where the encoder's is not good for it
+        self._transformer: Transformer | None = None  # a tuned copy; None: the encoder's own
         self._head: Head | None = None
         self._classes: list[Any] = []
         self._several = False  # whether a text may have several labels
@@ -266,7 +142,7 @@ class _FineTuned(Classifier):
 
     @property
     def transformer(self) -> Transformer:
-        """The tuned torch module; the encoder's own, if the head alone was trained."""
+        """The tuned torch module; the encoder's own if only the head was trained."""
         self._fitted()
         return self._transformer or self.encoder.transformer
 
@@ -276,10 +152,10 @@ class _FineTuned(Classifier):
         return self._fitted()
 
     @property
-    def held_out_score(self) -> float:
+    def validation_score(self) -> float:
         """Accuracy on the validation split after the last epoch, as `score` computes it; NaN if the split is empty."""
         self._fitted()
-        return self.history[-1].held_out_score if self.history else math.nan
+        return self.history[-1].score if self.history else math.nan
 
     def _is_fitted(self) -> bool:
         return self._head is not None
@@ -289,62 +165,113 @@ class _FineTuned(Classifier):
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit first")
         return self._head
 
+    # ---- what a subclass adds
+
     @property
     def _pooling(self) -> Pooling:
-        """The one that was chosen, or the default."""
+        """The chosen pooling, or the default."""
+        raise NotImplementedError
+
+    def _read(self, texts: Any, labels: Any, several: bool | None = None) -> tuple[list[Any], list[list[Any]], bool]:
+        """Texts; labels for the units of each: None, a name, or a tuple of names; whether these are tuples.
+
+        `several` says whether they must be.
+        """
+        raise NotImplementedError
+
+    def _examples(self, texts: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[Example]:
+        raise NotImplementedError
+
+    def _answers(self, texts: Sequence[Any]) -> list[list[Any]]:
+        """The label of each unit of each text."""
         raise NotImplementedError
 
     # ---- training
 
-    def _train(
+    @one_at_a_time
+    def fit(
         self,
-        sentences: Any,
+        texts: Any,
         labels: Any,
         *,
-        sample_weight: Any,
-        validation: Any,
-        callbacks: Iterable[Callable[[Any], object]],
-        progress: bool,
-        checkpoint: files.PathLike | None,
-        resume: bool,
-    ) -> None:
+        sample_weight: Any = None,
+        validation: float | tuple[Any, Any] | None = None,
+        callbacks: Iterable[Callable[[Any], object]] = (),
+        progress: bool = False,
+        checkpoint: files.PathLike | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Train on texts with labels.
+
+        Parameters
+        ----------
+        texts
+            For a `SentenceClassifier` strings, lists of words, or pairs: tuples of two texts, which the separator of
+            the model's family joins, with its token types. For a `TokenClassifier` lists of words.
+        labels
+            For a `SentenceClassifier` one for each text; or a list of them for each, which may be empty: then every
+            label is a yes-or-no question of its own, answered by a sigmoid. For a `TokenClassifier` a list for each
+            text, with one label for each word, or None for a word to leave out of the training. All are of one type:
+            strings or numbers.
+        sample_weight
+            The weight of each text, (texts,), for all its words; see `class_weight`.
+        validation
+            Replaces the option: a share of the texts, or ``(texts, labels)``. Every prediction for a label that is not
+            among those of training counts as wrong.
+        callbacks
+            Functions called with the classifier after every epoch; one that returns True ends the training there.
+        progress
+            Show a bar.
+        checkpoint
+            A folder for the state of the training, made if it is not there. Written after every epoch, every ten
+            minutes, and at Ctrl-C.
+        resume
+            Continue from the checkpoint if there is one. The result is that of an uninterrupted training.
+
+        Returns
+        -------
+        Self
+            The classifier, fitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If texts and labels have wrong types or do not go together; if the checkpoint belongs to another training,
+            or exists and `resume` is False.
+        FloatingPointError
+            If a number stops being finite; then nothing is changed.
+        RuntimeError
+            If another `fit` of this object is running.
+        KeyboardInterrupt
+            At Ctrl-C; what had been trained by then is kept.
+        """
         callbacks = functions("callbacks", callbacks)
         if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the folder to continue from")
         if self.head_only and checkpoint is not None:
-            raise ValueError("head_only=True trains in one go, without states to continue from: leave out checkpoint")
-        given, rows, several = self._read(sentences, labels)
+            raise ValueError("head_only=True trains in one go, without a state to continue from: leave out checkpoint")
+        given, rows, several = self._read(texts, labels)
         weights = text_weights("sample_weight", sample_weight, len(given))
-        classes = sorted({name for row in rows for name in _names(row)})
+        classes = sorted({name for row in rows for name in names_of(row)})
         if len(classes) < (1 if several else 2):
             raise ValueError(f"there must be at least {'one label' if several else 'two different labels'}: {classes}")
-        examples = self._examples(given, _numbered(rows, classes))
+        examples = self._examples(given, numbered(rows, classes))
         if weights is not None:
-            examples = [
-                dataclasses.replace(one, weights=[weight] * len(one.targets))
-                for one, weight in zip(examples, weights.tolist(), strict=True)
-            ]
+            each = zip(examples, weights.tolist(), strict=True)
+            examples = [one.weighted([weight] * len(one.targets)) for one, weight in each]
         examples = [one for one in examples if one.targets]
         if not several and len({label for one in examples for label in one.labels}) < 2:
             raise ValueError("the words that have a token, and that truncate leaves, have fewer than two labels")
-        if validation is None:
-            examples, held_out = _parted(examples, self.validation, self.seed)
-        elif isinstance(validation, tuple) and len(validation) == 2:
+        if isinstance(validation, tuple) and len(validation) == 2:
             others, known, _ = self._read(*validation, several)
-            check_comparable([name for row in known for name in _names(row)], classes)
-            held_out = self._examples(others, _numbered(known, classes))
-        elif isinstance(validation, int | float | np.number):
-            share = real_number("validation", validation, low=0)
-            if share >= 1:
-                raise ValueError(f"validation must be below 1, a share of the sentences, not {share}")
-            examples, held_out = _parted(examples, share, self.seed)
-            if share and not held_out:
-                raise ValueError(
-                    f"validation={share} of {len(examples)} sentences leaves {len(examples)} for training and 0 for "
-                    "validation: give a greater share, a pair of sentences and labels, or 0"
-                )
+            check_comparable([name for row in known for name in names_of(row)], classes)
+            apart = self._examples(others, numbered(known, classes))
+        elif validation is None or isinstance(validation, int | float | np.number):
+            share, required = (self.validation, False) if validation is None else (validation, True)
+            here, there = split(len(examples), share, self.seed, [one.labels for one in examples], required=required)
+            examples, apart = [examples[i] for i in here], [examples[i] for i in there]
         else:
-            raise TypeError("validation must be a share, or a pair of sentences and labels")
+            raise TypeError("validation must be a share, or a pair of texts and labels")
         examples = self._weighted(examples, classes)
         before = self.__dict__.copy()
         with torch.random.fork_rng(devices=[]), self.encoder._threaded():
@@ -354,9 +281,9 @@ class _FineTuned(Classifier):
             self.__dict__.update(_transformer=transformer, _head=head, _classes=classes, _several=several, history=[])
             try:
                 if transformer is None:
-                    self._solve(examples, held_out, progress)
+                    self._solve(examples, apart, progress)
                 else:
-                    self._tune(transformer, examples, held_out, callbacks, progress, checkpoint, resume)
+                    self._tune(transformer, examples, apart, callbacks, progress, checkpoint, resume)
             except KeyboardInterrupt:  # what had been trained by then is kept
                 raise
             except BaseException:
@@ -365,6 +292,7 @@ class _FineTuned(Classifier):
             finally:
                 if transformer is not None:
                     transformer.eval()
+        return self
 
     def _new_head(self, classes: int) -> Head:
         # The head of a GPT has no bias where it takes the last state, as in `transformers`.
@@ -383,7 +311,7 @@ class _FineTuned(Classifier):
                 raise ValueError("head_only=True with pooling='pooler' needs an encoder with a trained pooler")
         return head
 
-    def _weighted(self, examples: list[_Example], classes: list[Any]) -> list[_Example]:
+    def _weighted(self, examples: list[Example], classes: list[Any]) -> list[Example]:
         """Examples with the weights of their labels; of a text with several labels, the mean of theirs."""
         counts = np.bincount([label for one in examples for label in one.labels], minlength=len(classes))
         found = self._label_weights(classes, counts)
@@ -394,16 +322,7 @@ class _FineTuned(Classifier):
                 own = [each[label] for label in (target if isinstance(target, tuple) else (target,))]
                 return sum(own) / len(own) if own else 1.0
 
-            examples = [
-                dataclasses.replace(
-                    one,
-                    weights=[
-                        old * weight(target)
-                        for old, target in zip(one.weights or [1.0] * len(one.targets), one.targets, strict=True)
-                    ],
-                )
-                for one in examples
-            ]
+            examples = [one.weighted([weight(target) for target in one.targets]) for one in examples]
         if all(one.weights and not any(one.weights) for one in examples):
             raise ValueError("all sentences to train on have weight 0")
         return examples
@@ -414,14 +333,14 @@ class _FineTuned(Classifier):
             return F.binary_cross_entropy_with_logits(scores.float(), targets, reduction="none").mean(1)
         return F.cross_entropy(scores.float(), targets, reduction="none")
 
-    def _solve(self, examples: list[_Example], held_out: list[_Example], progress: bool) -> None:
+    def _solve(self, examples: list[Example], apart: list[Example], progress: bool) -> None:
         """The best head on hidden states as they are: logistic regression, whose loss has one minimum."""
         start = time.perf_counter()
         head = self._fitted()
         with torch.no_grad():
             features = head.hidden(self._features(examples, progress=progress))
-        targets = _targets(examples, self._classes_in_batch()).to(features.device)
-        weights = _weights(examples).to(features.device)
+        targets = targets_of(examples, self._classes_in_batch()).to(features.device)
+        weights = weights_of(examples).to(features.device)
         optimizer = torch.optim.LBFGS(head.out.parameters(), max_iter=_HEAD_STEPS, line_search_fn="strong_wolfe")
         total = weights.sum()
         penalty = self.penalty / (len(self._classes) if self._several else 1)  # the losses are means over the classes
@@ -441,7 +360,7 @@ class _FineTuned(Classifier):
         if not math.isfinite(final):
             raise FloatingPointError("the hidden states are not finite: the encoder is damaged")
         seconds = time.perf_counter() - start
-        loss_sum, n, score = self._measure(held_out)
+        loss_sum, n, score = self._measure(apart)
         self.history.append(TuningEpoch(1, final, loss_sum / n if n else math.nan, score, 0.0, seconds))
 
     def _classes_in_batch(self) -> int | None:
@@ -450,16 +369,16 @@ class _FineTuned(Classifier):
     def _tune(
         self,
         transformer: Transformer,
-        examples: list[_Example],
-        held_out: list[_Example],
+        examples: list[Example],
+        apart: list[Example],
         callbacks: Sequence[Callable[[Any], object]],
         progress: bool,
         checkpoint: files.PathLike | None,
         resume: bool,
     ) -> None:
         processes = process_count()
-        batches = _Batches(
-            examples, self.encoder._padding(), self.seed, processes, self._classes_in_batch(), validation=held_out
+        batches = Batches(
+            examples, self.encoder._padding(), self.seed, processes, self._classes_in_batch(), validation=apart
         )
         each = -(-len(examples) // (self.batch_size * processes))
         steps = each * self.epochs
@@ -468,7 +387,7 @@ class _FineTuned(Classifier):
                 f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for a head to learn "
                 f"from: set more epochs than {self.epochs}, a smaller batch_size than {self.batch_size}, or "
                 "head_only=True, which is solved without steps",
-                stacklevel=5,  # past `_train`, `fit` and `one_at_a_time`
+                stacklevel=4,  # past `fit` and `one_at_a_time`
             )
         schedule = loop.Schedule(
             steps=steps,
@@ -486,9 +405,9 @@ class _FineTuned(Classifier):
             seed=self.seed,
         )
 
-        mean_weight = float(_weights(examples).double().mean())
+        mean_weight = float(weights_of(examples).double().mean())
 
-        def loss(tuned: _Tuned, batch: _Batch) -> tuple[Tensor, int]:
+        def loss(tuned: _Tuned, batch: Batch) -> tuple[Tensor, int]:
             hidden = tuned.head.hidden(batch.features(tuned.transformer, self._pooling))
             scores = tuned.head.out(F.dropout(hidden, self.dropout, tuned.training))
             return (self._losses(scores, batch.targets) * batch.weights).sum() / mean_weight, len(batch.targets)
@@ -517,7 +436,7 @@ class _FineTuned(Classifier):
                 resume=resume,
                 history=seen,
                 options={} if checkpoint is None else self._shared(),
-                measure=lambda: self._measure(held_out),
+                measure=lambda: self._measure(apart),
                 name=type(self).__name__,
             )
         finally:
@@ -537,23 +456,23 @@ class _FineTuned(Classifier):
             "checksum of the encoder": checksum,
         }
 
-    def _measure(self, examples: list[_Example]) -> tuple[float, int, float]:
+    def _measure(self, examples: list[Example]) -> tuple[float, int, float]:
         """The summed loss of the units whose label training has seen, their number, and the accuracy on all units."""
         n = sum(len(one.targets) + one.missed for one in examples)
         if not n:
             return 0.0, 0, math.nan
         with torch.no_grad():
             scores = self._fitted()(self._features(examples))
-            targets = _targets(examples, self._classes_in_batch()).to(scores.device)
+            targets = targets_of(examples, self._classes_in_batch()).to(scores.device)
             best = scores.argmax(1)
             if self._several:
                 right = targets.gather(1, best[:, None]) > 0
                 return float(self._losses(scores, targets).sum()), len(targets), int(right.sum()) / n
-            known = targets != _UNKNOWN
+            known = targets != UNKNOWN
             loss = float(self._losses(scores[known], targets[known]).sum())
             return loss, int(known.sum()), int((best == targets).sum()) / n
 
-    def _features(self, examples: list[_Example], *, progress: bool = False) -> Tensor:
+    def _features(self, examples: list[Example], *, progress: bool = False) -> Tensor:
         """Pooled hidden states of all units, in the order of the examples."""
         transformer = self.transformer
         device, padding = self.encoder._place(), self.encoder._padding()
@@ -565,12 +484,12 @@ class _FineTuned(Classifier):
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             chosen = [dataclasses.replace(examples[row], targets=[0] * sizes[row], weights=[]) for row in rows]
             with torch.no_grad():
-                found = _Batch.of(chosen, padding).to(device).features(transformer, self._pooling)
+                found = Batch.of(chosen, padding).to(device).features(transformer, self._pooling)
             at = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
             features[torch.from_numpy(at).to(device)] = found
         return features
 
-    def _scores(self, examples: list[_Example], *, progress: bool = False) -> NDArray[np.float64]:
+    def _scores(self, examples: list[Example], *, progress: bool = False) -> NDArray[np.float64]:
         """Probabilities of the classes, (units, classes)."""
         head = self._fitted()
         with self.encoder._threaded():
@@ -580,17 +499,22 @@ class _FineTuned(Classifier):
                 chances = (torch.sigmoid(scores) if self._several else torch.softmax(scores, 1)).cpu().numpy()
         return typing.cast("NDArray[np.float64]", chances)
 
-    def _read(
-        self, sentences: Any, labels: Any, several: bool | None = None
-    ) -> tuple[list[Any], list[list[Any]], bool]:
-        """Sentences; labels for the units of each: None, a name, or a tuple of names; whether these are tuples.
+    def score(self, texts: Any, labels: Any, sample_weight: Any = None) -> float:
+        """The accuracy: the share of texts, or of words with a label, whose predicted label is right; NaN for none.
 
-        `several` says whether they must be.
+        Where a text has several labels, each of them is right. `sample_weight` is the weight of each text, (texts,).
         """
-        raise NotImplementedError
-
-    def _examples(self, sentences: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[_Example]:
-        raise NotImplementedError
+        self._fitted()
+        given, rows, _ = self._read(texts, labels, self._several)
+        check_comparable([name for row in rows for name in names_of(row)], self._classes)
+        weights = text_weights("sample_weight", sample_weight, len(given))
+        right: list[bool] = []
+        each: list[float] = []
+        for i, (found, row) in enumerate(zip(self._answers(given), rows, strict=True)):
+            own = [one in names_of([label]) for one, label in zip(found, row, strict=True) if label is not None]
+            right += own
+            each += [1.0 if weights is None else float(weights[i])] * len(own)
+        return float(np.average(right, weights=each)) if any(each) else math.nan
 
     # ---- files
 
@@ -678,7 +602,7 @@ class _FineTuned(Classifier):
                 raise TypeError(f"{name} is not one of the options that can be changed: {', '.join(sorted(free))}")
         folder = local_folder(path, revision)
         config = read_config(folder)
-        found = holds_head(folder)
+        found = heads.kind_of(folder, config)
         if found is None and not (heads.task_of(config) == cls.task and heads.is_regression(config)):
             kind = config.get("model_type", "model")
             if config.get("model") == ELMo.__name__:
@@ -700,12 +624,10 @@ class _FineTuned(Classifier):
             head, labels, several = heads.read(folder, cls.task)
             metadata.setdefault("several", several)
         encoder = load_transformer(folder, device=device)
-        try:
+        with files.reading(folder / HEAD, "head"):
             saved = metadata["options"] if own else {"pooling": "first" if cls.task == "TokenClassifier" else None}
             model = cls._from_options({**saved, "encoder": encoder})
             model._restore(tensors, metadata)
-        except (KeyError, TypeError, RuntimeError, IndexError) as error:
-            raise ValueError(f"{folder / HEAD} is damaged, or of another version of firth: {error}") from None
         if head is not None and labels is not None:
             model._head = head.to(encoder._place())
             if [str(name) for name in model._classes] != labels:  # somebody has trained it on in `transformers`
@@ -718,7 +640,7 @@ class _FineTuned(Classifier):
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._classes = metadata.get("classes", [])
         self._several = metadata["several"]
-        self.history = records(metadata.get("history", []), TuningEpoch, may_be_nan=("held_out_loss", "held_out_score"))
+        self.history = records(metadata.get("history", []), TuningEpoch, may_be_nan=("validation_loss", "score"))
         if tensors:
             head = Head.of(tensors)
             if (head.out.in_features, head.out.out_features) != (self.encoder.dim, len(self._classes)):
@@ -726,490 +648,12 @@ class _FineTuned(Classifier):
             self._head = head.to(self.encoder._place())
 
 
-@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
-class SentenceClassifier(_FineTuned):
-    """Predict labels for texts, or for pairs of texts, from a transformer's hidden states.
-
-    A linear layer on a text's pooled hidden states scores its labels. The transformer is trained with it (Devlin,
-    Chang, Lee & Toutanova 2019), or stays as it is. This is an estimator of scikit-learn: `cross_val_score`,
-    `GridSearchCV` and a `Pipeline` take it; clones share the encoder.
-
-    Parameters
-    ----------
-    encoder
-        A GPT or a BERT that has been fitted or read. It stays as it is: a copy of it is tuned.
-    head_only
-        Train the head alone, on the encoder's hidden states as they are: logistic regression, with `penalty`, solved by
-        L-BFGS. The options of training from `epochs` to `dropout` then have no effect.
-    pooling
-        How to pool the hidden states of a text's tokens, special ones included, into one vector: "mean", "max", "cls",
-        "first" or "last", as in `GPT.encode`, or BERT's "pooler", a layer with tanh on the first. None: "mean" with
-        `head_only`, otherwise "pooler" for a BERT and "last" for a GPT, as `transformers` classifies with them.
-    epochs
-        Passes over the texts.
-    batch_size
-        Texts in a step; under ``torchrun`` in that of each process.
-    learning_rate
-        The highest step size (AdamW); it rises to it linearly and falls to 0 along half a cosine.
-    warmup
-        The share of the steps on which it rises.
-    weight_decay
-        What matrices lose in a step, times the step size.
-    clip
-        Upper bound of the gradient's norm.
-    bf16
-        Whether matrices are multiplied in bf16; None: where that is faster.
-    dropout
-        Dropout of what the last layer takes.
-    penalty
-        Half of this times the squared norm of the head's matrix is added to the summed loss, if the head is trained
-        alone.
-    class_weight
-        None; "balanced", which weighs a label by the inverse of its share; or a dict from labels to weights, 1 for
-        those that it lacks. A text with several labels has the mean of their weights. Only ratios of weights matter if
-        the transformer is trained; for the head alone, a weight of 3 is as if the text were there three times.
-    validation
-        The share of the texts that `fit` holds out, to compute the accuracy after each epoch. The only text with a
-        label is not held out. If the share makes less than one text, none is.
-    truncate
-        Cut texts to at most this many tokens. None: a text longer than the encoder's positions is an error.
-    seed
-        Of the head's initial weights, the order of texts, the validation split, and dropout.
-
-    Attributes
-    ----------
-    classes_ : ndarray
-        The labels, sorted.
-    history : list of TuningEpoch
-        With the accuracy on the validation split after each epoch.
-
-    Examples
-    --------
-    >>> bert = BERT.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
-    >>> texts = ["a film to see twice", "two hours lost", "what a cast", "a bore"]
-    >>> labels = ["good", "bad", "good", "bad"]
-    >>> model = SentenceClassifier(encoder=bert, head_only=True).fit(texts, labels)
-    >>> model.predict(["a great cast"])
-    array(['good'], dtype='<U4')
-    """
-
-    task: ClassVar[heads.Task] = "SentenceClassifier"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pooling == "pooler" and self.encoder.causal:
-            raise ValueError("pooling='pooler' is BERT's, whose first token sees all others: a GPT has 'last'")
-
-    @property
-    def _pooling(self) -> Pooling:
-        if self.pooling is not None:
-            return self.pooling
-        return "mean" if self.head_only else "last" if self.encoder.causal else "pooler"
-
-    @one_at_a_time
-    def fit(
-        self,
-        texts: Sequence[TextOrPair],
-        labels: Sequence[Any],
-        *,
-        sample_weight: Any = None,
-        validation: float | tuple[Any, Any] | None = None,
-        callbacks: Iterable[Callable[[Any], object]] = (),
-        progress: bool = False,
-        checkpoint: files.PathLike | None = None,
-        resume: bool = False,
-    ) -> Self:
-        """Train on texts with labels.
-
-        Parameters
-        ----------
-        texts
-            Strings, or lists of words. Or pairs: each a tuple of two texts, between which the separator of the family
-            stands, with its token types.
-        labels
-            One for each, all of one type: strings or numbers. Or a list of them for each, which may be empty: then
-            every label is a yes-or-no question of its own, answered by a sigmoid.
-        sample_weight
-            The weight of each text, (texts,); see `class_weight`.
-        validation
-            In place of the option: a share, or ``(texts, labels)``. Every prediction for a label that is not among
-            those of training counts as wrong.
-        callbacks
-            Functions called with the classifier after every epoch; one that returns True ends the training there.
-        progress
-            Show a bar.
-        checkpoint
-            A folder for the state of the training, made if it is not there. Written after every epoch, every ten
-            minutes, and at Ctrl-C.
-        resume
-            Continue from the checkpoint where there is one. The result is that of an uninterrupted training.
-
-        Returns
-        -------
-        Self
-            The classifier, fitted.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If texts and labels are not what they should be, or do not go together; if the checkpoint is of another
-            training, or is there and `resume` was not asked for.
-        FloatingPointError
-            If a number stops being finite; then nothing is changed.
-        RuntimeError
-            If another `fit` of this object is running.
-        KeyboardInterrupt
-            At Ctrl-C; what had been trained by then is kept.
-        """
-        self._train(
-            texts,
-            labels,
-            sample_weight=sample_weight,
-            validation=validation,
-            callbacks=callbacks,
-            progress=progress,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
-        return self
-
-    def predict_proba(self, texts: Sequence[TextOrPair], *, progress: bool = False) -> NDArray[np.float64]:
-        """The probability of each label, (texts, classes), in the order of `classes_`.
-
-        A row's sum is 1, unless texts may have several labels, each of which then has a probability of its own.
-        """
-        self._fitted()
-        return self._scores(self._examples(self._inputs(texts), None), progress=progress)
-
-    def predict(
-        self, texts: Sequence[TextOrPair], k: int = 1, threshold: float = 0.0, *, progress: bool = False
-    ) -> Any:
-        """Predict labels for texts.
-
-        Parameters
-        ----------
-        texts
-            As for `fit`.
-        k
-            At most so many labels for each text; -1: all.
-        threshold
-            Leave out labels less likely than this. With several labels a text, ``k=-1, threshold=0.5`` predicts those
-            that are more likely than not.
-        progress
-            Show a bar.
-
-        Returns
-        -------
-        ndarray or list
-            The likeliest label of each text, (texts,). With another `k`, or a threshold: for each text a list of
-            (label, probability), the likeliest first.
-        """
-        k, threshold = label_limit(k), real_number("threshold", threshold)
-        chances = self.predict_proba(texts, progress=progress)
-        if k == 1 and threshold <= 0:
-            return self.classes_[chances.argmax(1)]
-        return [
-            [(self._classes[label], float(chance)) for label, chance in zip(labels, best, strict=True)]
-            for labels, best in likeliest(chances, k, threshold)
-        ]
-
-    def score(self, texts: Sequence[TextOrPair], labels: Sequence[Any], sample_weight: Any = None) -> float:
-        """The accuracy: the share of texts whose likeliest label is theirs, or one of theirs; NaN for no texts.
-
-        `sample_weight` is the weight of each text, (texts,).
-        """
-        self._fitted()
-        given, rows, _ = self._read(texts, labels, self._several)
-        check_comparable([name for row in rows for name in _names(row)], self._classes)
-        weights = text_weights("sample_weight", sample_weight, len(given))
-        return _average(
-            [best in _names(row) for best, row in zip(self.predict(given).tolist(), rows, strict=True)], weights
-        )
-
-    def _inputs(self, texts: Any) -> list[Any]:
-        """Texts, or pairs of them, checked."""
-        given = _list("texts", texts)
-        pairs = [isinstance(one, tuple) for one in given]
-        if not any(pairs):
-            return list(checked_sentences(given, "texts"))
-        for i, one in enumerate(given):
-            if not isinstance(one, tuple) or len(one) != 2:
-                what = f"a tuple of {len(one)}" if isinstance(one, tuple) else f"a {type(one).__name__}"
-                raise TypeError(
-                    f"texts[{i}] is {what}, and texts[{pairs.index(True)}] is a tuple, which stands for a pair of "
-                    "texts: give pairs alone; words of a text are given as a list"
-                )
-        return [tuple(checked_sentences(pair, f"texts[{i}]")) for i, pair in enumerate(given)]
-
-    def _read(
-        self, sentences: Any, labels: Any, several: bool | None = None
-    ) -> tuple[list[Any], list[list[Any]], bool]:
-        given = self._inputs(sentences)
-        gold = labels_of(labels)
-        n = len(gold.begins) - 1
-        if len(given) != n:
-            raise ValueError(f"there are {len(given)} texts and {n} labels: there must be one for each")
-        if gold.several and several is False:
-            raise TypeError("labels are lists, and training had one label for each text")
-        names = [gold.names[i] for i in gold.numbers.tolist()]
-        if several is None:
-            several = gold.several
-        if not several:
-            return given, [[name] for name in names], False
-        ends = gold.begins.tolist()
-        return given, [[tuple(names[ends[i] : ends[i + 1]])] for i in range(n)], True
-
-    def _examples(self, sentences: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[_Example]:
-        examples = []
-        for i, (ids, types) in enumerate(self._encoded(sentences)):
-            own = [0] if targets is None else list(targets[i])
-            examples.append(_Example(ids, list(range(len(ids))), [0] * len(ids), own, types=types))
-        return examples
-
-    def _encoded(self, texts: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
-        """Tokens of texts or of pairs, and their types, where they are not all 0."""
-        if not texts or not isinstance(texts[0], tuple):
-            return [(one.ids, []) for one in self.encoder._encoded(texts, self.truncate, "texts")]
-        encoder, architecture = self.encoder, self.encoder.transformer.architecture
-        if self.truncate is not None:
-            whole_number("truncate", self.truncate, high=architecture.length)
-        found = encoder._pieces().encode_pairs(texts, special=encoder._special, length=self.truncate)
-        for i, (ids, _) in enumerate(found):
-            if len(ids) > architecture.length:
-                raise ValueError(
-                    f"texts[{i}] has {len(ids)} tokens and the model {architecture.length} positions: "
-                    f"split it, or give truncate={architecture.length}"
-                )
-        return [(ids, types if 0 < max(types, default=0) < architecture.token_types else []) for ids, types in found]
-
-
-@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
-class TokenClassifier(_FineTuned):
-    """Predict labels for words, such as parts of speech or names, from a transformer's hidden states.
-
-    A linear layer on a word's hidden states scores its labels. The transformer is trained with it, or stays as it is.
-    Options are those of `SentenceClassifier`; `pooling` is of a word's tokens: "mean" (None), "max", "first" or "last".
-    `cross_val_score`, `GridSearchCV` and a `Pipeline` of scikit-learn take it, with its own `score`: theirs know no
-    lists of labels. Folds are not stratified.
-
-    Examples
-    --------
-    >>> bert = BERT.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
-    >>> sentences = [["Anna", "sings"], ["she", "writes"], ["Peter", "reads", "books"]]
-    >>> labels = [["name", "verb"], [None, "verb"], ["name", "verb", "noun"]]
-    >>> model = TokenClassifier(encoder=bert, head_only=True).fit(sentences, labels)
-    >>> model.predict([["Otto", "sings"]])
-    [['name', 'verb']]
-    """
-
-    task: ClassVar[heads.Task] = "TokenClassifier"
-    estimator_type: ClassVar[str | None] = None  # scikit-learn's classifiers have one label a sample
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pooling in ("cls", "pooler"):
-            raise ValueError(f"pooling={self.pooling!r} is of whole sentences; 'first' takes a word's first token")
-
-    @property
-    def _pooling(self) -> Pooling:
-        return self.pooling or "mean"
-
-    @one_at_a_time
-    def fit(
-        self,
-        sentences: Sequence[Sequence[str]],
-        labels: Sequence[Sequence[Any]],
-        *,
-        sample_weight: Any = None,
-        validation: float | tuple[Any, Any] | None = None,
-        callbacks: Iterable[Callable[[Any], object]] = (),
-        progress: bool = False,
-        checkpoint: files.PathLike | None = None,
-        resume: bool = False,
-    ) -> Self:
-        """Train on sentences whose words have labels.
-
-        Parameters
-        ----------
-        sentences
-            Lists of words.
-        labels
-            For each sentence a list, with one label for each word, all of one type: strings or numbers; None for a word
-            to leave out of the training.
-        sample_weight
-            The weight of each sentence, (sentences,), for all its words.
-        validation
-            In place of the option: a share, or ``(sentences, labels)``. Every prediction for a label that is not among
-            those of training counts as wrong.
-        callbacks
-            Functions called with the tagger after every epoch; one that returns True ends the training there.
-        progress
-            Show a bar.
-        checkpoint, resume
-            As for `SentenceClassifier.fit`.
-
-        Returns
-        -------
-        Self
-            The tagger, fitted.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If sentences and labels are not what they should be, or do not go together; if the checkpoint is of another
-            training, or is there and `resume` was not asked for.
-        FloatingPointError
-            If a number stops being finite; then nothing is changed.
-        RuntimeError
-            If another `fit` of this object is running.
-        KeyboardInterrupt
-            At Ctrl-C; what had been trained by then is kept.
-        """
-        self._train(
-            sentences,
-            labels,
-            sample_weight=sample_weight,
-            validation=validation,
-            callbacks=callbacks,
-            progress=progress,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
-        return self
-
-    def predict(self, sentences: Sequence[Sequence[str]], *, progress: bool = False) -> list[list[Any]]:
-        """The likeliest label of each word; None for words that `truncate` cut off, or that have no token."""
-        given = _word_lists(sentences)
-        examples = self._examples(given, None)
-        names = self.classes_[self._scores(examples, progress=progress).argmax(1)].tolist()
-        found, begin = [], 0
-        for words, one in zip(given, examples, strict=True):
-            own = dict(enumerate(names[begin : begin + len(one.targets)]))
-            begin += len(one.targets)
-            seen = set(one.units)
-            found.append([own[i] if i in seen else None for i in range(len(words))])
-        return found
-
-    def score(
-        self, sentences: Sequence[Sequence[str]], labels: Sequence[Sequence[Any]], sample_weight: Any = None
-    ) -> float:
-        """The accuracy: the share of the words with a label whose label is predicted; NaN for none.
-
-        `sample_weight` is the weight of each sentence, (sentences,), for all its words.
-        """
-        self._fitted()
-        given, rows, _ = self._read(sentences, labels)
-        check_comparable([name for row in rows for name in _names(row)], self._classes)
-        weights = text_weights("sample_weight", sample_weight, len(given))
-        right: list[bool] = []
-        each: list[float] = []
-        for i, (found, row) in enumerate(zip(self.predict(given), rows, strict=True)):
-            own = [one == label for one, label in zip(found, row, strict=True) if label is not None]
-            right += own
-            each += [1.0 if weights is None else float(weights[i])] * len(own)
-        return _average(right, each)
-
-    def _read(
-        self, sentences: Any, labels: Any, several: bool | None = None
-    ) -> tuple[list[Any], list[list[Any]], bool]:
-        given = _word_lists(sentences)
-        rows = _list("labels", labels)
-        if len(given) != len(rows):
-            raise ValueError(f"there are {len(given)} sentences and {len(rows)} lists of labels")
-        names = []
-        for i, (words, row) in enumerate(zip(given, rows, strict=True)):
-            own = _list(f"labels[{i}]", row)
-            if len(words) != len(own):
-                raise ValueError(f"sentences[{i}] has {len(words)} words and {len(own)} labels")
-            names.append([None if name is None else _label(i, j, name) for j, name in enumerate(own)])
-        check_one_type(type(name) for row in names for name in row if name is not None)
-        return given, names, False
-
-    def _examples(self, sentences: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[_Example]:
-        examples = []
-        for i, encoding in enumerate(self.encoder._encoded(sentences, self.truncate)):
-            places = [(at, word) for at, word in enumerate(encoding.words) if word is not None]
-            own = [0] * len(sentences[i]) if targets is None else targets[i]
-            # Only words with a label are units; in use, where nothing is known of labels, all words.
-            seen = range(len(own)) if targets is None else sorted({word for _, word in places})
-            labeled = {word: label for word in seen if (label := own[word]) is not None}
-            unit = {word: number for number, word in enumerate(labeled)}
-            kept = [(at, unit[word]) for at, word in places if word in unit]
-            missed = sum(label is not None for label in own) - len(labeled)
-            examples.append(
-                _Example(encoding.ids, [at for at, _ in kept], [one for _, one in kept], list(labeled.values()), missed)
-            )
-        return examples
-
-
-def holds_head(folder: Path) -> str | None:
-    """The class of firth that reads a folder, if it holds a classifier, of firth's or of `transformers`."""
-    place = folder / HEAD
-    if place.exists():
-        return files.read_own(place, "head", mmap=True)[1].get("model")
-    config = read_config(folder)
-    if (folder / MODULES).exists():  # its transformer may still be called the classifier that it was made from
-        return None
-    return None if heads.is_regression(config) else heads.task_of(config)
-
-
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Without dropout, also in the midst of training."""
-    learning = module.training
+    """Without dropout, also during training."""
+    was_training = module.training
     module.eval()
     try:
         yield
     finally:
-        module.train(learning)
-
-
-def _parted(examples: list[_Example], share: float, seed: int) -> tuple[list[_Example], list[_Example]]:
-    """Sentences to train on, and a random share of them for validation: none that alone has a label."""
-    left = collections.Counter(target for one in examples for target in set(one.labels))
-    aside: set[int] = set()
-    for i in np.random.default_rng(seed).permutation(len(examples)).tolist():
-        own = set(examples[i].labels)
-        if len(aside) < round(share * len(examples)) and all(left[target] > 1 for target in own):
-            aside.add(i)
-            left.subtract(own)
-    kept = [one for i, one in enumerate(examples) if i not in aside]
-    return kept, [examples[i] for i in sorted(aside)]
-
-
-def _names(row: Iterable[Any]) -> list[Any]:
-    """The labels of a sentence's units: of words, of the text, or the several that the text has."""
-    return [name for one in row if one is not None for name in (one if isinstance(one, tuple) else (one,))]
-
-
-def _numbered(rows: Sequence[Sequence[Any]], classes: Sequence[Any]) -> list[list[Any]]:
-    """Labels as numbers of the classes."""
-    numbers: dict[Any, int | None] = {None: None, **{name: i for i, name in enumerate(classes)}}
-
-    def number(name: Any) -> Any:
-        return tuple(map(number, name)) if isinstance(name, tuple) else numbers.get(name, _UNKNOWN)
-
-    return [list(map(number, row)) for row in rows]
-
-
-def _average(right: Sequence[bool], weights: Any) -> float:
-    """The weighted share of what is right; NaN of nothing."""
-    if not len(right) or (weights is not None and not np.any(weights)):
-        return math.nan
-    return float(np.average(right, weights=weights))
-
-
-def _list(name: str, given: Any) -> list[Any]:
-    return list(column(name, given))
-
-
-def _word_lists(sentences: Any) -> list[Sequence[str]]:
-    given = list(column("sentences", sentences, advice=", each a list of words"))
-    for i, one in enumerate(given):
-        if isinstance(one, str):
-            raise TypeError(f"sentences[{i}] is a string: labels belong to words, so give lists of words")
-    return [_list(f"sentences[{i}]", one) for i, one in enumerate(given)]
-
-
-def _label(sentence: int, word: int, label: Any) -> Any:
-    return checked_label(label, lambda: f"labels[{sentence}][{word}]")
+        module.train(was_training)

@@ -12,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from firth import files
 from firth.contextual import huggingface
+from firth.contextual.transformer_model import HEAD
+from firth.contextual.sentences import MODULES
 
 Task = Literal["SentenceClassifier", "TokenClassifier"]
 
@@ -54,10 +57,14 @@ class Head(nn.Module):
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], *, relu: bool = False) -> Head:
-        """The head with these parameters; KeyError or RuntimeError if they are not those of a head."""
+        """The head with these parameters; KeyError or ValueError if they are not those of a head."""
         classes, dim = arrays["out.weight"].shape
         head = cls(dim, classes, dense="dense.weight" in arrays, bias="out.bias" in arrays, relu=relu)
-        head.load_state_dict({name: torch.from_numpy(np.array(value, np.float32)) for name, value in arrays.items()})
+        state = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in arrays.items()}
+        try:
+            head.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"the tensors of the head do not fit together: {error}") from None
         return head
 
 
@@ -100,6 +107,16 @@ def task_of(config: Mapping[str, Any]) -> Task | None:
     return next((task for ending, task in _ENDINGS.items() if str(architectures[0]).endswith(ending)), None)
 
 
+def kind_of(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """The class of firth that reads a folder, if it holds a classifier, of firth or of `transformers`."""
+    place = folder / HEAD
+    if place.exists():
+        return files.read_own(place, "head", mmap=True)[1].get("model")
+    if (folder / MODULES).exists():  # its transformer may still be called the classifier that it was made from
+        return None
+    return None if is_regression(config) else task_of(config)
+
+
 def is_regression(config: Mapping[str, Any]) -> bool:
     """Whether a head predicts a number, as `transformers` decides it."""
     kind, labels = config.get("problem_type"), config.get("id2label")
@@ -138,8 +155,8 @@ def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
                 raise ValueError(f"{folder}: tensor '{theirs}.{kind}' holds whole numbers, or some that are not finite")
     try:
         head = Head.of(arrays, relu=layout.relu)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{folder}: the tensors of the head do not fit together: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
     return head, _labels(folder, config, head.out.out_features), config.get("problem_type") == _MULTI_LABEL
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from firth import files
+from firth.contextual import heads
+from firth.contextual.classifiers import SentenceClassifier, TokenClassifier
 from firth.contextual.elmo import ELMo
-from firth.contextual.finetuning import SentenceClassifier, TokenClassifier, holds_head
 from firth.contextual.hub import local_folder
 from firth.contextual.models import load_transformer, read_config
 
@@ -36,7 +37,7 @@ def load(path: files.PathLike, *, revision: str | None = None, device: str = "cp
     config = read_config(folder)
     if config.get("model") == ELMo.__name__:
         return ELMo.load(folder, device=device)
-    name = holds_head(folder)
+    name = heads.kind_of(folder, config)
     for kind in (SentenceClassifier, TokenClassifier):
         if name == kind.__name__:
             return kind.load(folder, device=device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -122,6 +123,42 @@ def text_weights(name: str, values: Any, n: int) -> NDArray[np.float32] | None:
     return weights
 
 
+def split(
+    n: int, share: Any, seed: int, labels: Sequence[Iterable[Any]] | None = None, *, required: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split `n` texts at random into those for training and a share for validation: the numbers of both, ascending.
+
+    With `labels`, those of each text, the only text that has a label is never taken for validation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the share is not in [0, 1); if it is `required`, and leaves no text on either side.
+    """
+    share = real_number("validation", share, low=0)
+    if share >= 1:
+        raise ValueError(f"validation must be below 1, a share of the texts, not {share}")
+    order = np.random.default_rng(seed).permutation(n)
+    wanted = round(share * n)
+    apart = np.zeros(n, bool)
+    if labels is None:
+        apart[order[:wanted]] = True
+    else:
+        own = [set(one) for one in labels]
+        left = collections.Counter(label for one in own for label in one)
+        for i in order.tolist():
+            if wanted and all(left[label] > 1 for label in own[i]):
+                apart[i], wanted = True, wanted - 1
+                left.subtract(own[i])
+    training, validation = np.flatnonzero(~apart), np.flatnonzero(apart)
+    if share and required and not (len(training) and len(validation)):
+        raise ValueError(
+            f"validation={share} of {n} texts leaves {len(training)} for training and {len(validation)} for "
+            "validation: give another share, texts with their labels, or 0"
+        )
+    return training, validation
+
+
 def label_limit(k: object) -> int:
     """`k`, how many labels to predict at most, as an int; -1 stands for all."""
     return -1 if isinstance(k, int | np.integer) and k == -1 else whole_number("k", k, low=1)
@@ -146,3 +183,14 @@ def likeliest(
     some, values = np.take_along_axis(some, order, axis=1), np.take_along_axis(values, order, axis=1)
     for row, best, n in zip(some, values, (values >= threshold).sum(axis=1).tolist(), strict=True):
         yield row[:n], best[:n]
+
+
+def top_labels(
+    names: NDArray[Any], found: Iterable[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]
+) -> tuple[list[list[Any]], list[list[float]]]:
+    """The labels of each text and their probabilities, from what `likeliest` returns."""
+    labels, probabilities = [], []
+    for columns, values in found:
+        labels.append(names[columns].tolist())
+        probabilities.append(values.tolist())
+    return labels, probabilities
