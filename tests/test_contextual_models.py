@@ -133,6 +133,7 @@ def test_every_model_is_here() -> None:
     assert {kind.__name__ for kind in kinds if not kind.__name__.startswith("_")} - {
         TrainedModel.__name__,
         ContextualModel.__name__,
+        FineTuned.__name__,
     } == set(MODELS)
 
 
