@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from firth import files
 from firth.contextual import huggingface
-from firth.contextual.transformer_model import HEAD
 from firth.contextual.sentences import MODULES
+from firth.contextual.transformer_model import HEAD
 
 Task = Literal["SentenceClassifier", "TokenClassifier"]
 
