@@ -21,7 +21,7 @@ FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files", "tables"],
     ["text"],
-    ["attention"],
+    ["fused_attention"],
     ["quantization"],
     ["fasttext_format"],
     ["corpus", "formats"],
@@ -29,7 +29,6 @@ FLOW = [
     ["models", "evaluate", "phrases"],
     ["contextual"],
     ["loading"],
-    ["demo"],
     ["cli"],
     ["__main__"],
 ]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import reference
 from conftest import in_use
 from firth import _core
-from firth.attention import attention, attention_backward, attention_entropies, attention_weights
+from firth.fused_attention import attention, attention_backward, attention_entropies, attention_weights
 
 KINDS = {"float32": np.float32, "bfloat16": reference.bfloat16}
 EPS = {"float32": 2.0**-23, "bfloat16": 2.0**-8, "float16": 2.0**-11}

@@ -26,7 +26,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import firth
-from firth import cli, demo
+import firth.text
+from firth import cli
+from firth.cli import classify, common, demo, static, vectors
+from firth.cli import text as text_commands
 from firth.models.base import Model
 
 # A compass: east and west, north and south are opposite; between two neighbors lies 45 degrees.
@@ -146,7 +149,7 @@ def test_help_is_whole(command: str) -> None:
 def test_an_option_without_help_is_named() -> None:
     model = dataclasses.make_dataclass("Other", [("vector_size", int, 100), ("zeal", float, 10.0)])
     with pytest.raises(LookupError, match=r"options of Other mean: zeal$"):
-        cli._training_options(model)  # type: ignore[arg-type]
+        static._training_options(model)  # type: ignore[arg-type]
 
 
 def test_options_of_every_type() -> None:
@@ -161,7 +164,7 @@ def test_options_of_every_type() -> None:
     given = {}
 
     @click.command()
-    @cli._training_options(model)  # type: ignore[arg-type]
+    @static._training_options(model)  # type: ignore[arg-type]
     def command(**arguments: object) -> None:
         given.update(arguments)
 
@@ -178,14 +181,38 @@ def test_options_of_every_type() -> None:
     assert parsed("--positive")["positive"]
     for wrong in (["--vectors", "other"], ["--vector-size", "none"], ["--alpha", "much"], ["--checkpoint", "state"]):
         assert CliRunner().invoke(command, ["in", "-o", "out", *wrong]).exit_code == 2
-    with pytest.raises(click.UsageError, match=r"^--vectors or --positive is wrong$"), cli._as_flags(given):
+    with pytest.raises(click.UsageError, match=r"^--vectors or --positive is wrong$"), common.as_flags(given):
         raise ValueError("output or positive is wrong")
 
 
-def test_help_does_not_load_scipy() -> None:
-    program = "import sys, firth.cli; sys.exit(any(name in sys.modules for name in ('scipy.stats', 'torch', 'gensim')))"
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], []])
+def test_help_imports_only_what_it_shows(arguments: list[str]) -> None:
+    """Neither the libraries that take long nor a module of commands."""
+    program = f"""
+import sys
+from firth.cli import main
+sys.argv[1:] = {arguments}
+try:
+    main()
+except SystemExit:
+    heavy = {{"numpy", "scipy", "torch", "tqdm"}} & sys.modules.keys()
+    ours = {{name for name in sys.modules if name.startswith("firth.")}}
+    print(*heavy, *ours - {{"firth._core", "firth.cli"}}, file=sys.stderr, end="")
+"""
     environment = {**os.environ, "PYTHONPATH": str(Path(firth.__file__).parents[1])}
-    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert "train" in done.stdout
+
+
+def test_every_command_begins_with_the_summary_that_lists_show() -> None:
+    for group in (cli.main, cli.train):
+        shown = " ".join(run(*[] if group is cli.main else ["train"]).stdout.split())
+        for name, command in group.commands.items():
+            if HAS_TORCH or name not in CONTEXTUAL:
+                assert command.help is not None
+                summary = command.help.splitlines()[0] if name != "train" else "train"
+                assert summary in shown
 
 
 @pytest.mark.parametrize(
@@ -247,14 +274,14 @@ def test_an_error_is_one_line_and_1(compass: Path, monkeypatch: pytest.MonkeyPat
     def load(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "load_vectors", load)
+    monkeypatch.setattr(vectors, "load_vectors", load)
     result = run("neighbors", compass, "east")
     refused(result, 1)
     assert result.stderr == "Error: wrong\n"
 
 
 def test_a_mistake_of_ours_is_not_dressed_up(compass: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load_vectors", lambda *_, **__: None)
+    monkeypatch.setattr(vectors, "load_vectors", lambda *_, **__: None)
     assert isinstance(run("neighbors", compass, "east").exception, AttributeError)
 
 
@@ -379,7 +406,7 @@ def test_train_glove_gives_the_librarys_vectors_and_model(text: Path, tmp_path: 
     output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
     options = {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "x_max": 5.0, "alpha": 0.5}
     options |= {"learning_rate": 0.1, "clip_value": 10.0, "output": "word", "epochs": 3, "seed": 7, "threads": 2}
-    flags = [item for name, value in options.items() if name != "output" for item in (cli._flag(name), value)]
+    flags = [item for name, value in options.items() if name != "output" for item in (common.flag(name), value)]
     result = run("train", "glove", text, "-o", output, "--save-model", model, "--vectors", "word", *flags)
     assert result.exit_code == 0, result.output
     for said in ("4,000 words of text", "epoch 3 of 3: loss", "non-zeros/s", "Saved 20 vectors of 20 dimensions"):
@@ -431,7 +458,7 @@ def test_train_without_epochs_gives_the_librarys_vectors_and_model(
     text: Path, tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
-    flags = [item for option, value in options.items() for item in (cli._flag(option), value)]
+    flags = [item for option, value in options.items() for item in (common.flag(option), value)]
     if "positive" in options:
         flags[-2:] = ["--signed"]
     result = run("train", name, text, "-o", output, "--save-model", model, *flags)
@@ -494,7 +521,7 @@ def test_one_of_a_thing_is_no_plural(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("1 1\nword 0.5\n")
     assert "Saved 1 vector of 1 dimension in" in run("convert", tmp_path / "one.txt", tmp_path / "o.txt").stderr
     assert "not among the 1 word of" in run("neighbors", tmp_path / "o.txt", "other").stderr
-    assert [demo.counted(n, "pass", "passes") for n in (0, 1, 1000)] == ["0 passes", "1 pass", "1,000 passes"]
+    assert [common.counted(n, "pass", "passes") for n in (0, 1, 1000)] == ["0 passes", "1 pass", "1,000 passes"]
 
 
 def test_quiet_says_nothing(text: Path, tmp_path: Path) -> None:
@@ -670,7 +697,7 @@ def test_count_within_memory(
         given.append(memory)
         return firth.count_cooccurrences(*arguments, memory=memory, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cli, "count_cooccurrences", count)
+    monkeypatch.setattr(text_commands, "count_cooccurrences", count)
     assert run("count", text, "-o", tmp_path / "o", "--memory", size).exit_code == 0
     assert given == [n_bytes]
     refused(run("count", text, "-o", tmp_path / "o", "--memory", "1k", "-q"), 1, "too little", "bytes")
@@ -706,7 +733,7 @@ def test_words_that_glove_cannot_read_are_found_before_counting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     firth.Corpus.from_iterable([["New York", "x"]], min_count=1).save(tmp_path / "corpus")
-    monkeypatch.setattr(cli, "count_cooccurrences", lambda *_, **__: pytest.fail("counted first"))
+    monkeypatch.setattr(text_commands, "count_cooccurrences", lambda *_, **__: pytest.fail("counted first"))
     common = ["count", tmp_path / "corpus", "-q", "--glove", tmp_path / "records", "--glove-vocab", tmp_path / "v"]
     refused(run(*common), 1, "white space", "'New York'")
 
@@ -721,7 +748,7 @@ def test_ctrl_c_where_there_is_nothing_to_keep(
     def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"firth.{what}" if "." in what else f"firth.cli.{what}", press)
+    monkeypatch.setattr(f"firth.{what}" if "." in what else f"firth.cli.text.{what}", press)
     monkeypatch.chdir(tmp_path)
     result = run(*arguments, text, "-q")
     assert (result.exit_code, result.stdout, result.stderr.strip()) == (130, "", "Interrupted.")
@@ -999,8 +1026,8 @@ def test_evaluate_refuses_other_files_before_it_reads_vectors(compass: Path, tmp
 
 def test_evaluate_real_gold_standards(data: Path) -> None:
     for path in sorted((data / "similarity").glob("*.txt")):
-        assert isinstance(cli._read_gold(path), list)
-    assert isinstance(cli._read_gold(data / "questions-words.txt"), dict)
+        assert isinstance(vectors._read_gold(path), list)
+    assert isinstance(vectors._read_gold(data / "questions-words.txt"), dict)
 
 
 # ---- convert
@@ -1301,7 +1328,7 @@ def test_a_pipe_is_answered_line_by_line(
         process.stdin.flush()
         assert process.stdout.readline() == f"{label}\n"  # while the pipe is open, and a line may have begun
     assert process.communicate()[0] == "a\n"
-    monkeypatch.setattr(cli, "_TEXTS", most)
+    monkeypatch.setattr(classify, "_TEXTS", most)
     lines = ["a1 a2", "", "b1", "b2 " * 5000] * 30
     for text in ("\n".join(lines), "\n".join([*lines, ""])):
         assert run("predict", model, stdin=text).stdout == "".join(
@@ -1429,7 +1456,7 @@ def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) ->
     refused(run("encode", folders["gpt"], "-o", out, "--layer", "mixture", stdin="w1"), 2, "for an ELMo", "a GPT")
     (tmp_path / "odd.txt").write_bytes(b"w1\nw\xff2\nw3 w3\n")
     with pytest.warns(UserWarning, match=r"odd\.txt: 1 invalid UTF-8 sequence was read as U\+FFFD"):
-        cli._lines(str(tmp_path / "odd.txt"))
+        list(firth.text.read_lines(tmp_path / "odd.txt"))
 
 
 @needs_torch

@@ -40,16 +40,6 @@ def cpu_info() -> dict[str, Any]:
     }
 
 
-def select_isa() -> None:
-    """Obey ``FIRTH_ISA``, if it is set; called once, at import."""
-    name = os.environ.get("FIRTH_ISA")
-    if name:
-        try:
-            _core.use_isa(name)
-        except ValueError as error:
-            raise ImportError(f"FIRTH_ISA: {error}") from None
-
-
 def default_threads() -> int:
     """Processors this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from firth import _core
-from firth.attention import _NO_DROPOUT, _Call, _numpy
 from firth.checks import real_number, whole_number
+from firth.fused_attention import _NO_DROPOUT, _Call, _numpy
 
 _FUSED_TYPES = (torch.float32, torch.bfloat16)
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from firth.attention import attention as fused_attention
-from firth.attention import attention_weights
 from firth.checks import one_of, real_number, whole_number
 from firth.contextual import operator
+from firth.fused_attention import attention as fused_attention
+from firth.fused_attention import attention_weights
 
 Norm = Literal["pre", "post"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]

@@ -1,5 +1,7 @@
 """`firth demo`: a tour on the documentation that every Python carries, or on a file of the user's."""
 
+# ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
+
 from __future__ import annotations
 
 import ast
@@ -14,18 +16,46 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from firth.cli.common import OUTPUT, STREAM, check_output, counted
 from firth.corpus import Corpus
 from firth.files import PathLike, name_of
 from firth.models import Word2Vec
 from firth.vectors import Vectors
 
-OUTPUT = Path("firth-demo.txt")  # where vectors go if nobody says otherwise
+_OUTPUT = Path("firth-demo.txt")  # where vectors go if nobody says otherwise
 
 _WORDS_READ = 30_000_000  # over all epochs: a few seconds
 _PAIRS = 30
 _ASKED = ("list", "socket", "left", "red", "month", "encode")  # frequent in Python's documentation
 # Folders of the standard library that are tests, programs or other people's packages.
 _SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+
+
+@click.command()
+@click.argument("file", required=False, type=STREAM)
+@click.option("-o", "--output", type=OUTPUT, default=_OUTPUT, help="Where vectors go.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="as many as take a few seconds, at most 30",
+    help="Passes over the text.",
+)
+def demo(file: PathLike | None, output: Path, epochs: int | None) -> None:
+    """Reads the documentation that comes with Python (nothing is downloaded), or FILE, a text in any language that
+    puts spaces between words; learns a vector for each word; and asks the vectors questions.
+
+    \b
+    Examples:
+      firth demo
+      firth demo my.txt
+    """
+    check_output(output, inputs=[] if file is None else [file])
+    if output.exists() and output != _OUTPUT:
+        raise click.ClickException(
+            f"{output} is there already, and the demo replaces {_OUTPUT} alone; give another name"
+        )
+    run(file, output, epochs)
 
 
 def run(file: PathLike | None, output: Path, epochs: int | None) -> None:
@@ -182,11 +212,6 @@ def _docstrings(path: Path) -> Iterator[str]:
             text = ast.get_docstring(node, clean=False)
             if text:
                 yield text
-
-
-def counted(n: int, one: str, several: str = "") -> str:
-    """A number and its noun, whose plural has an s unless another is given."""
-    return f"{n:,} {one if n == 1 else several or one + 's'}"
 
 
 def _title(text: str) -> None:

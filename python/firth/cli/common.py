@@ -1,0 +1,383 @@
+"""What commands share: parameters, files to read and to write, lines on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import re
+import select
+import stat
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+import numpy as np
+
+import firth.corpus
+import firth.evaluate
+from firth import files, formats
+from firth.cli import Interrupted, describe
+from firth.corpus import Corpus
+from firth.counts import Cooccurrences
+from firth.models.base import CHECKPOINT, Model, choices, not_none
+from firth.vectors import Vectors
+
+T = TypeVar("T")
+
+
+class FileOrStream(click.Path):
+    """A path, or "-", which stays a string: standard input, or standard output where text is written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: D102
+        return value if value == "-" else super().convert(value, param, ctx)
+
+
+class Output(click.Path):
+    """A path to write to that cannot be standard output."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: D102
+        if value == "-":
+            self.fail(
+                "- means standard output, which takes text alone; give a name (./- is a file named -)", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+PATH = click.Path(path_type=Path)
+STREAM = FileOrStream(path_type=Path)
+OUTPUT = Output(path_type=Path)
+
+
+HELP = {
+    "architecture": "Predict the words around a word, or the word from those around it.",
+    "loss": "Tell words from random ones (negative sampling), or find them along a tree (hierarchical softmax).",
+    "cbow_mean": "Predict from the mean of the words around, or from their sum.",
+    "min_n": "Characters in the shortest pieces of words.",
+    "max_n": "Characters in the longest; 0 takes words alone.",
+    "bucket": "Numbers that pieces of words are hashed to.",
+    "vector_size": "Numbers in a vector.",
+    "window": "The most words on either side of a word that count as its company.",
+    "side": "Which words count: those on both sides, or those before (left) or behind (right) alone.",
+    "weighting": "What a word at distance d counts: 1; or 1/d; or (window - d + 1) / window.",
+    "shift": "Take its logarithm from each value: the number of negatives that word2vec would draw.",
+    "context_smoothing": "Take the counts of context words to this power.",
+    "positive": "Keep values above zero alone, or all.",
+    "eigenvalue_weighting": "Scale dimensions by their singular values to this power.",
+    "x_max": "The count from which on pairs of words weigh the same.",
+    "alpha": "Pairs that are seen less weigh as their count to this power.",
+    "negative": "Random words that each word is told apart from.",
+    "sample": "Skip part of the words that make up more than this share of the text; 0 keeps all.",
+    "ns_exponent": "Draw random words in proportion to count to this power.",
+    "learning_rate": "Step size at the first word.",
+    "min_learning_rate": "Step size at the last word.",
+    "clip_value": "Let no number's gradient exceed this.",
+    "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
+    "deterministic": "Give the same vectors however many threads there are.",
+    "epochs": "Passes over the text.",
+    "seed": "Where random numbers start. The same seed on one instruction set gives the same vectors.",
+    "threads": "Threads to run on.",
+}
+# Where a model means something else by an option's name.
+HELP_OF = {
+    ("GloVe", "learning_rate"): "Step size at the start; it falls for each number as its gradients add up (AdaGrad).",
+    ("GloVe", "epochs"): "Passes over the counts.",
+    **{
+        (kind, "seed"): "Where random numbers start. The same seed on one thread and one instruction set gives the "
+        "same vectors."
+        for kind in ("Word2Vec", "FastText")
+    },
+    ("LSA", "weighting"): "How a word's count in a document weighs.",
+}
+# Where a flag is not the option's name: one that is yes or no has a word for each.
+FLAGS = {"output": "--vectors", "positive": "--positive/--signed", "cbow_mean": "--cbow-mean/--cbow-sum"}
+
+
+Parameters = list[Callable[[Callable[..., None]], Callable[..., None]]]
+
+
+def taking(parameters: Parameters) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command these parameters, in this order."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for parameter in reversed(parameters):
+            command = parameter(command)
+        return command
+
+    return add
+
+
+READ = ("min_count", "max_size", "tokenizer")
+
+
+def reading_options() -> Parameters:
+    """How text is read."""
+    reading = inspect.signature(Corpus.from_file).parameters
+    return [
+        click.option(
+            "--min-count", type=int, default=reading["min_count"].default, help="Leave out words that are rarer."
+        ),
+        click.option("--max-size", type=int, show_default="all", help="Keep at most so many words, the most frequent."),
+        click.option(
+            "--tokenizer",
+            type=click.Choice(["whitespace", "words"]),
+            default=reading["tokenizer"].default,
+            help="Split at white space alone; or lower-case, and split at whatever is no letter or digit.",
+        ),
+    ]
+
+
+INPUTS = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+
+
+def option(kind: type[Model] | None, name: str, declared: Any, default: object) -> Any:
+    """An option of a model, or of what takes the same ones, of the type that its field declares."""
+    value_type = not_none(declared)
+    return click.option(
+        FLAGS.get(name, flag(name)),
+        name,
+        type=click.Choice(choices(value_type)) if choices(value_type) else value_type,
+        default=default,
+        show_default="all processors" if name == "threads" else True,
+        help=HELP_OF.get((kind.__name__ if kind else "", name), HELP[name]),
+    )
+
+
+def flag(name: str) -> str:
+    """The flag of an option, as users write it."""
+    return FLAGS.get(name, "--" + name.replace("_", "-")).split("/")[0]
+
+
+@contextlib.contextmanager
+def as_flags(names: Iterable[str]) -> Iterator[None]:
+    """Turn a ValueError about parameters into one about the options of the command line."""
+    try:
+        yield
+    except ValueError as error:
+        said = re.sub(rf"\b({'|'.join(names)})\b", lambda found: flag(found[0]), str(error))
+        raise click.UsageError(said) from None
+
+
+def voice(quiet: bool) -> tuple[Callable[[str], None], bool]:
+    """What says a line on stderr, and whether bars shall be there."""
+    say: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: click.echo(text, err=True))
+    return say, not quiet and typed(sys.stderr)
+
+
+def typed(stream: Any) -> bool:
+    """Whether a standard stream is a terminal; None stands for one that is closed."""
+    return stream is not None and stream.isatty()
+
+
+def same_file(a: files.PathLike, b: files.PathLike) -> bool:
+    """Whether two outputs are one file."""
+    return "-" not in (a, b) and Path(a).resolve() == Path(b).resolve()
+
+
+def read(
+    saved: Corpus | None, inputs: tuple[str, ...], reading: dict[str, Any], say: Callable[[str], None], bars: bool
+) -> Corpus:
+    """The corpus of the inputs, and a line about its size."""
+    corpus = Corpus.from_file(list(inputs), **reading, progress=bars) if saved is None else saved
+    read = corpus.report
+    say(
+        f"{counted(read.tokens_read, 'word')} of text, {read.distinct_words_read:,} different; "
+        f"{read.tokens_kept:,} kept, {len(corpus.vocabulary):,} different"
+    )
+    return corpus
+
+
+def interrupted(said: str, checkpoint: Path | None) -> Interrupted:
+    """Ctrl-C in a training, and how to go on."""
+    if checkpoint is None:
+        said += " With --checkpoint FOLDER a run can be resumed."
+    elif (checkpoint / CHECKPOINT).exists():
+        said += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume goes on from there."
+    return Interrupted(said)
+
+
+def check_state(checkpoint: Path | None, resume: bool) -> None:
+    """Find out before the work whether a training's state can be kept here, and whether another one's is."""
+    if checkpoint is None:
+        return
+    state = checkpoint / CHECKPOINT
+    if state.exists() and not resume:
+        raise click.ClickException(f"{state} is left from an earlier run: add --resume to go on from it, or remove it")
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    with tried(state) as probe:
+        probe.touch()
+
+
+def saved_line(vectors: Vectors, path: files.PathLike) -> str:
+    """The line that says what was written."""
+    where = f"in {path}" if path != "-" else "on standard output"
+    return f"Saved {counted(len(vectors), 'vector')} of {counted(vectors.vector_size, 'dimension')} {where}"
+
+
+def saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Sequence[str] = READ) -> T | None:
+    """What Corpus.save or Cooccurrences.save wrote, if that is the input; vectors, which are no text, are refused.
+
+    So are the options `read`, that say how text is read.
+    """
+    found = [(path, kind) for path in inputs if (kind := _saved_kind(path))]
+    if not found:
+        return None
+    path, kind = found[0]
+    context = click.get_current_context()
+    if kind is Cooccurrences and kind not in taken:
+        raise click.ClickException(f"{path} holds counts, not text: {context.command_path} takes the text itself")
+    if len(inputs) > 1:
+        what = "is a saved corpus, which stands" if kind is Corpus else "holds saved counts, which stand"
+        raise click.UsageError(f"{path} {what} alone")
+    for name in read if kind is Corpus else (*read, *COUNTED):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            made = f"the corpus {path} was made" if kind is Corpus else f"the counts in {path} were made"
+            raise click.UsageError(f"{flag(name)} was settled when {made}")
+    return cast("T", firth.load(path))
+
+
+def _saved_kind(path: str) -> type[Corpus] | type[Cooccurrences] | None:
+    if path == "-" or not Path(path).is_file():  # a pipe would lose what is looked at
+        return None
+    format = formats.tell(path)
+    if format is None:
+        return None
+    ours = format.name == "safetensors"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _, matrix = formats.read(path, format=format.name, limit=20, mmap=ours)
+        except (MemoryError, ValueError):
+            if not ours:
+                return None
+            counts = files.read_tensors(path, mmap=True)[1].get("format") == "firth counts"
+            return Cooccurrences if counts else Corpus
+        # Text may look like vectors: tables have few columns, walks over numbered nodes whole numbers, and letters
+        # taken for the bytes of numbers give huge ones.
+        if ours or (matrix.shape[1] >= 10 and (matrix % 1).any() and np.abs(matrix).max() < 1e6):
+            raise click.ClickException(
+                f"{path} holds vectors ({format.name}), not text: train with the text that they are learnt from, or "
+                "ask them with firth neighbors"
+            )
+    return None
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, which K, M, G or T may follow."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", value, re.IGNORECASE)
+    if not found:
+        raise click.BadParameter(f"{value!r} is no number of bytes, such as 500M or 4G")
+    return int(float(found[1]) * 1024.0 ** " KMGT".index(found[2].upper() or " "))
+
+
+MEMORY = click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=_bytes,
+    show_default="no bound",
+    help="What counting may take, such as 500M or 4G; beyond it counts wait in the folder for temporary files.",
+)
+COUNTED = ("window", "side", "weighting")
+
+
+def arriving(source: Any, most: int) -> Iterator[list[bytes]]:
+    """Lines of a pipe or a terminal: those that are there, up to `most`, so that whoever waits for an answer has it."""
+    lines: list[bytes] = []
+    begun: list[bytes] = []  # of a line whose end has not come
+    since = 0.0
+    while data := source.read1(1 << 20):
+        *ended, rest = data.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*begun, ended[0]])
+            begun.clear()
+        begun.append(rest)
+        since = since if lines else time.monotonic()
+        lines += ended
+        while lines and (len(lines) >= most or time.monotonic() - since > 0.1 or _waits(source)):
+            yield lines[:most]
+            lines = lines[most:]
+    if last := b"".join(begun):
+        lines.append(last)
+    if lines:
+        yield lines
+
+
+def _waits(source: Any) -> bool:
+    """Whether nothing can be read for the moment in which a program that writes steadily fills a pipe again."""
+    try:
+        return not select.select([source], [], [], 0.01)[0]
+    except (OSError, ValueError):  # not a pipe, or not of a system that can tell
+        return True
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
+    """Rows as lines: the first columns flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        yield "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(cells)).rstrip()
+
+
+def check_output(path: files.PathLike, format: str | None = None, inputs: Sequence[files.PathLike] = ()) -> None:
+    """Find out before the work whether vectors can be written here at its end: format, folder and all."""
+    try:
+        chosen = formats.by_suffix(path) if format is None else formats.named(format)
+        formats.check_stream(path, chosen)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with tried(path, inputs) as probe:
+        Vectors(["word"], np.ones((1, 1), np.float32)).save(probe, format=chosen.name)
+
+
+@contextlib.contextmanager
+def tried(path: files.PathLike, inputs: Sequence[files.PathLike] = ()) -> Iterator[Path]:
+    """A path of the same name in a folder beside it, to write to and forget; errors speak of the path itself.
+
+    Nothing can be tried beside a pipe, a terminal or standard output, which is written to as it is: then the folder
+    lies elsewhere.
+    """
+    stream = path == "-"
+    if stream and sys.stdout is None:
+        raise click.ClickException("standard output is closed")
+    place = Path("standard output" if stream else path)
+    if not stream:
+        if any(_is_file(one, place) for one in inputs):
+            raise click.UsageError(f"{place} is an input of this command; write to another file")
+        if place.is_dir():
+            raise click.ClickException(f"{place} is a folder; give a file name")
+        if not place.parent.is_dir():
+            raise click.ClickException(f"cannot write {place}: there is no folder {place.parent}")
+    try:
+        beside = place.parent if not stream and (place.is_file() or not place.exists()) else None
+        folder = tempfile.TemporaryDirectory(prefix=".firth-", dir=beside)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {place}: {error.strerror}") from None
+    with folder:
+        probe = Path(folder.name, place.name)
+        try:
+            yield probe
+        except (OSError, ValueError) as error:
+            raise click.ClickException(describe(error).replace(str(probe), str(place))) from None
+
+
+def _is_file(source: files.PathLike, place: Path) -> bool:
+    """Whether an input, be it standard input, is the file at this place."""
+    try:
+        found = os.fstat(files.standard_input().fileno()) if source == "-" else os.stat(source)
+        # A terminal, or /dev/null, may well be both.
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.stat(place))
+    except (OSError, ValueError):  # one of the two does not exist
+        return False
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """A number and its noun, whose plural has an s unless another is given."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"

@@ -1,0 +1,238 @@
+"""`firth train` for static vectors."""
+
+# ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from firth import files
+from firth.cli.common import (
+    COUNTED,
+    HELP,
+    INPUTS,
+    OUTPUT,
+    QUIET,
+    STREAM,
+    as_flags,
+    check_output,
+    check_state,
+    counted,
+    interrupted,
+    option,
+    read,
+    reading_options,
+    same_file,
+    saved_input,
+    saved_line,
+    taking,
+    tried,
+    voice,
+)
+from firth.corpus import Corpus, CorpusOptions
+from firth.counts import Cooccurrences
+from firth.models import LSA, PPMI, FastText, GloVe, Word2Vec
+from firth.models.base import CHECKPOINT, GradientModel, Model
+from firth.text import checked_sources
+
+
+def _training_options(
+    kind: type[Model], without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The arguments of a command that trains a model: text, outputs, and the model's own options but some."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unexplained := sorted(fields.keys() - HELP.keys()):
+        raise LookupError(f"say in HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
+    declared = typing.get_type_hints(kind)
+    kept = "Also keep the whole model, for firth.load"
+    if kind is FastText:
+        kept += "; a .bin is in fastText's format, which has every bucket: 4 * --bucket * --vector-size bytes"
+    parameters = [
+        INPUTS,
+        click.option(
+            "-o",
+            "--output",
+            "path",
+            type=STREAM,
+            required=True,
+            help="Vectors; the suffix says the format. - is standard output, as word2vec's text.",
+        ),
+        click.option("--save-model", type=OUTPUT, metavar="FILE", help=f"{kept}."),
+        *reading_options(),
+        *(option(kind, name, declared[name], fields[name].default) for name in HELP if name in fields.keys() - without),
+    ]
+    if issubclass(kind, GradientModel):
+        parameters += [
+            click.option("--checkpoint", type=OUTPUT, metavar="FOLDER", help="Keep the state of the training here."),
+            click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
+        ]
+    return taking([*parameters, QUIET])
+
+
+@click.command()
+@_training_options(Word2Vec, without=("architecture", "cbow_mean"))
+def skipgram(**arguments: Any) -> None:
+    """The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain or compressed;
+    several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+
+    \b
+    Examples:
+      firth train skipgram my.txt -o vectors.txt --tokenizer words
+      xzcat wiki.xz | firth train skipgram - -o wiki.bin --vector-size 300 --checkpoint wiki.state
+    """
+    _train(Word2Vec, **arguments)
+
+
+@click.command()
+@_training_options(Word2Vec, without=("architecture",))
+def cbow(**arguments: Any) -> None:
+    """The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain or
+    compressed; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+
+    \b
+    Example:
+      firth train cbow my.txt -o vectors.txt --tokenizer words --learning-rate 0.05
+    """
+    _train(Word2Vec, architecture="cbow", **arguments)
+
+
+@click.command()
+@_training_options(FastText)
+def fasttext(**arguments: Any) -> None:
+    """The model is fastText's. INPUT is text, one sentence or paragraph a line; plain or compressed; several
+    files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by
+    --save-model alone: -o writes the words' vectors, and its .bin is word2vec's format.
+
+    \b
+    Examples:
+      firth train fasttext my.txt -o vectors.txt --tokenizer words --save-model my.model
+      firth neighbors my.model reshipped
+      firth train fasttext my.txt -o vectors.txt --save-model for-fasttext.bin
+    """
+    _train(FastText, **arguments)
+
+
+@click.command()
+@_training_options(GloVe)
+def glove(**arguments: Any) -> None:
+    """The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain or compressed; several files
+    are read as one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth
+    count wrote, which bring their own window, side and weighting.
+
+    \b
+    Examples:
+      firth train glove my.txt -o vectors.txt --tokenizer words --x-max 10
+      firth train glove my.counts -o vectors.txt --x-max 10
+    """
+    _train(GloVe, **arguments)
+
+
+@click.command()
+@_training_options(PPMI)
+def ppmi(**arguments: Any) -> None:
+    """The matrix is that of positive pointwise mutual information; its greatest singular values and their vectors make
+    it dense. INPUT is text, one sentence or paragraph a line; plain or compressed; several files are read as one; - is
+    standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth count wrote, which
+    bring their own window, side and weighting.
+
+    \b
+    Examples:
+      firth train ppmi my.txt -o vectors.txt --tokenizer words
+      firth train ppmi my.counts -o vectors.txt --vector-size 300
+    """
+    _train(PPMI, **arguments)
+
+
+@click.command()
+@_training_options(LSA)
+def lsa(**arguments: Any) -> None:
+    """The model is latent semantic analysis. INPUT is text, and each of its lines a document; plain or compressed;
+    several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+
+    \b
+    Example:
+      firth train lsa articles.txt -o vectors.txt --tokenizer words --vector-size 200
+    """
+    _train(LSA, **arguments)
+
+
+def _train(
+    kind: type[Model],
+    *,
+    inputs: tuple[str, ...],
+    path: files.PathLike,
+    save_model: Path | None,
+    quiet: bool,
+    min_count: int,
+    max_size: int | None,
+    tokenizer: str,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> None:
+    # Everything that can go wrong at the end is looked at now: training takes hours.
+    reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": options["threads"]}
+    with as_flags([*options, *reading]):
+        model = kind(**options)
+        CorpusOptions(**reading)
+    if resume and checkpoint is None:
+        raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
+    check_output(path, inputs=inputs)
+    if save_model is not None and same_file(save_model, path):
+        raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
+    if checkpoint is not None and same_file(checkpoint / CHECKPOINT, path):
+        raise click.UsageError(f"{path} is the file of the checkpoint; write to another one")
+    if save_model is not None:
+        with tried(save_model, inputs) as probe:
+            probe.touch()
+    checked_sources(list(inputs))
+    saved: Corpus | Cooccurrences | None = saved_input(inputs, kind.learns_from)
+    check_state(checkpoint, resume)
+    say, bars = voice(quiet)
+    data: Corpus | Cooccurrences
+    if isinstance(saved, Cooccurrences):
+        data = saved
+        # The model tells how its counts were made.
+        known = {name: getattr(saved, name) for name in COUNTED if name in options}
+        with as_flags(options):
+            model = dataclasses.replace(model, **{name: value for name, value in known.items() if value is not None})
+        say(f"{counted(saved.csr.nnz, 'pair')} of {counted(len(saved.vocabulary), 'word')}")
+    else:
+        data = read(saved, inputs, reading, say, bars)
+    if not isinstance(model, GradientModel):
+        model.fit(data, progress=bars)
+    else:
+        _fit_in_epochs(model, data, say, bars, checkpoint, resume)
+    model.vectors.save(path)
+    if save_model is not None and isinstance(model, FastText) and save_model.suffix.lower() == ".bin":
+        model.to_fasttext(save_model)
+    elif save_model is not None:
+        model.save(save_model)
+    say(saved_line(model.vectors, path))
+
+
+def _fit_in_epochs(
+    model: GradientModel,
+    data: Corpus | Cooccurrences,
+    say: Callable[[str], None],
+    bars: bool,
+    checkpoint: Path | None,
+    resume: bool,
+) -> None:
+    def report(model: GradientModel) -> None:
+        epoch = model.history[-1]
+        if not bars:
+            rate = f"{epoch.units_per_second:,.0f} {model.unit}/s"
+            say(f"epoch {epoch.epoch} of {model.epochs}: loss {epoch.loss:.4f}, {rate}")
+
+    try:
+        model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
+    except KeyboardInterrupt:
+        where = f"Interrupted in epoch {len(model.history) + 1} of {model.epochs}."
+        raise interrupted(f"{where} No vectors were written.", checkpoint) from None

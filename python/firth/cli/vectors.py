@@ -1,0 +1,284 @@
+"""`firth neighbors`, `analogy`, `evaluate` and `convert`."""
+
+# ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, cast
+
+import click
+
+import firth.corpus
+import firth.evaluate
+from firth import files, formats
+from firth.cli.common import STREAM, aligned, arriving, check_output, counted, saved_line, typed
+from firth.loading import load_vectors
+from firth.models import FastText
+from firth.vectors import Method, Vectors
+
+FORMAT = click.Choice([one.name for one in formats.FORMATS])
+METHOD = click.Choice(typing.get_args(Method))
+_BATCH = 256  # lines of a pipe that are looked up at once
+
+
+def _query_options(command: Callable[..., None]) -> Callable[..., None]:
+    for parameter in (
+        click.option(
+            "--limit",
+            type=click.IntRange(1),
+            metavar="N",
+            show_default="all",
+            help="Read only so many vectors of the file.",
+        ),
+        click.option("-n", "--topn", type=click.IntRange(1), metavar="N", default=10, help="How many words to show."),
+        click.argument("path", metavar="VECTORS", type=STREAM),
+    ):
+        command = parameter(command)
+    return command
+
+
+@click.command()
+@_query_options
+@click.argument("words", metavar="[WORD]...", nargs=-1)
+@click.option("--plus", multiple=True, metavar="WORD", help="Add its vector to each WORD's. May be repeated.")
+@click.option("--minus", multiple=True, metavar="WORD", help="Take its vector from each WORD's. May be repeated.")
+def neighbors(
+    path: files.PathLike,
+    words: tuple[str, ...],
+    topn: int,
+    limit: int | None,
+    plus: tuple[str, ...],
+    minus: tuple[str, ...],
+) -> None:
+    """Beside each stands the cosine of the angle between; 1 is the same direction. VECTORS is a file of vectors in any
+    format that firth reads. A whole model of fastText's kind (train fasttext --save-model, or a .bin of fastText's)
+    also has a vector for unseen words, unless --limit cuts it. Without a WORD, or for -, words are read from standard
+    input (typed by hand: end with Ctrl-D).
+
+    \b
+    Examples:
+      firth neighbors vectors.txt coffee tea
+      firth neighbors vectors.txt king --minus man --plus woman
+      firth neighbors vectors.txt < words.txt
+    """
+    from_stdin = words in ((), ("-",))
+    if from_stdin and path == "-":
+        raise click.UsageError("standard input cannot hold both the vectors and the words; name the words")
+    vectors = _queried(path, limit)
+    _require_words(vectors, [*plus, *minus], path)
+    unknown: list[str] = []
+    by_hand = from_stdin and typed(sys.stdin)
+    for batch in _batches(by_hand) if from_stdin else [list(words)]:
+        known = [word for word in batch if vectors.get(word) is not None]
+        if plus or minus:
+            found = [vectors.most_similar(positive=[word, *plus], negative=list(minus), topn=topn) for word in known]
+        else:
+            found = vectors.neighbors(known, topn=topn) if known else []
+        for word, near in zip(known, found, strict=True):
+            if word not in vectors.index:
+                click.echo(
+                    f"{word!r} is out of vocabulary; using the vector composed of its character n-grams", err=True
+                )
+            click.echo("".join([word, *(f" + {w}" for w in plus), *(f" - {w}" for w in minus)]))
+            _show_scores(near)
+        missing = [word for word in batch if vectors.get(word) is None]
+        if by_hand and missing:
+            click.echo(_unknown(vectors, missing, path), err=True)
+        else:
+            unknown += missing
+    _require_words(vectors, unknown, path)
+
+
+@click.command()
+@_query_options
+@click.argument("a")
+@click.argument("b")
+@click.argument("c")
+@click.option("--method", type=METHOD, default="3cosadd", help="How answers are scored.")
+def analogy(path: files.PathLike, a: str, b: str, c: str, topn: int, limit: int | None, method: Method) -> None:
+    """\b
+    Example:
+      firth analogy vectors.txt man king woman
+    """
+    vectors = _queried(path, limit)
+    _require_words(vectors, [a, b, c], path)
+    click.echo(f"{a} is to {b} as {c} is to")
+    _show_scores(vectors.analogy(a, b, c, topn=topn, method=method))
+
+
+def _queried(path: files.PathLike, limit: int | None) -> Vectors:
+    """A file's vectors; if it is a whole model of words and their pieces, with those of unseen words."""
+    whole = limit is None and path != "-" and Path(path).is_file()  # a pipe would lose what is looked at
+    format = formats.tell(path) if whole else None
+    if format is not None and format.name == "safetensors":
+        if files.read_tensors(path, mmap=True)[1].get("model") == FastText.__name__:
+            return cast("Vectors", firth.load(path).vectors)
+    elif format is not None and format.name == "fasttext":
+        with contextlib.suppress(ValueError):  # one without pieces, or a quantized one
+            return FastText.from_fasttext(path).vectors
+    return load_vectors(path, limit=limit)
+
+
+def _batches(typed: bool) -> Iterator[list[str]]:
+    """Words of standard input: with a prompt if somebody types them."""
+    batches: Iterator[list[bytes]] | None = None
+    while True:
+        if typed:
+            click.echo("Word: ", nl=False, err=True)
+        batches = batches or arriving(files.open_text("-"), _BATCH)  # which waits for the first word
+        lines = next(batches, None)
+        if lines is None:
+            if typed:
+                click.echo(err=True)
+            return
+        yield [word for line in lines for word in line.decode(errors="replace").split()]
+
+
+def _require_words(vectors: Vectors, words: Iterable[str], path: files.PathLike) -> None:
+    missing = [word for word in words if vectors.get(word) is None]
+    if missing:
+        raise click.ClickException(_unknown(vectors, missing, path))
+
+
+def _unknown(vectors: Vectors, words: Iterable[str], path: files.PathLike) -> str:
+    named = []
+    for word in dict.fromkeys(words):
+        other = next((form for form in (word.lower(), word.capitalize(), word.upper()) if form in vectors.index), None)
+        named.append(f"{word!r} ({other!r} is)" if other else repr(word))
+    return f"not among the {counted(len(vectors), 'word')} of {files.name_of(path)}: {', '.join(named)}"
+
+
+def _show_scores(near: Sequence[tuple[str, float]]) -> None:
+    for line in aligned([(f"  {word}", f"{score:6.3f}") for word, score in near]):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("path", metavar="VECTORS", type=STREAM)
+@click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=STREAM)
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Read only so many vectors of the file."
+)
+@click.option(
+    "--restrict-vocab",
+    type=click.IntRange(1),
+    metavar="N",
+    default=300_000,
+    help="Answer with the first so many words.",
+)
+@click.option("--method", type=METHOD, default="3cosadd", help="How answers are scored.")
+def evaluate(
+    path: files.PathLike, gold: tuple[files.PathLike, ...], limit: int | None, restrict_vocab: int, method: Method
+) -> None:
+    """Each FILE is one of two kinds, and firth sees which. Similarity: two words and a score a line; shown is
+    Spearman's rank correlation between scores and cosines. Analogies: four words a line, ": name" before a section;
+    shown is the share of questions whose fourth word comes first.
+
+    \b
+    Example:
+      firth evaluate vectors.txt EN-WS-353-ALL.txt questions-words.txt
+    """
+    if [path, *gold].count("-") > 1:
+        raise click.UsageError("standard input can be only one of the files")
+    read = [_read_gold(file) for file in gold]
+    vectors = _queried(path, limit)
+    rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
+    for file, asked in zip(gold, read, strict=True):
+        if isinstance(asked, list):
+            similar = firth.evaluate.similarity(vectors, asked)
+            if similar.composed:
+                click.echo(
+                    f"{Path(files.name_of(file)).name}: {similar.composed:,} of the {similar.found:,} known pairs have "
+                    "an out-of-vocabulary word; using the vector composed of its character n-grams",
+                    err=True,
+                )
+            rows.append(
+                _score_row(
+                    Path(files.name_of(file)).name,
+                    "rank correlation",
+                    similar.pairs,
+                    similar.found,
+                    similar.spearman,
+                    ".3f",
+                )
+            )
+        else:
+            answers = firth.evaluate.analogies(vectors, asked, restrict_vocab=restrict_vocab, method=method)
+            rows.append(
+                _score_row(
+                    Path(files.name_of(file)).name,
+                    "right answers",
+                    answers.asked,
+                    answers.found,
+                    answers.accuracy,
+                    ".1%",
+                )
+            )
+            rows += [
+                _score_row(f"  {one.name}", "", one.asked, one.found, one.accuracy, ".1%") for one in answers.sections
+            ]
+    for line in aligned(rows, left=2):
+        click.echo(line)
+
+
+def _score_row(name: str, measure: str, asked: int, known: int, score: float, style: str) -> tuple[str, ...]:
+    coverage = f"{known / asked:.1%}" if asked else "-"
+    return name, measure, f"{asked:,}", f"{known:,}", coverage, "-" if math.isnan(score) else format(score, style)
+
+
+def _read_gold(path: files.PathLike) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
+    """Word pairs with scores; or analogies, if the first line is that of a section."""
+    with files.open_text(path) as file:
+        data = file.read()  # once, for it may be a pipe
+
+    def again() -> IO[bytes]:
+        copy = io.BytesIO(data)
+        copy.name = files.name_of(path)
+        return copy
+
+    _, first = next(firth.evaluate._lines(again()), (0, ""))
+    if first.startswith(":"):
+        return firth.evaluate._read_questions(again())
+    try:
+        pairs = list(firth.evaluate._read_pairs(again()))
+    except ValueError as error:
+        hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
+        raise click.ClickException(f"{error}{hint}") from None
+    if not pairs:
+        raise click.ClickException(f"{path} holds neither pairs of words with scores nor analogies")
+    return pairs
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=STREAM)
+@click.argument("target", metavar="OUT", type=STREAM)
+@click.option("--from", "source_format", type=FORMAT, show_default="told by its contents", help="Format of IN.")
+@click.option("--to", "target_format", type=FORMAT, show_default="by its suffix", help="Format of OUT.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Keep only the first so many vectors."
+)
+def convert(
+    source: files.PathLike,
+    target: files.PathLike,
+    source_format: str | None,
+    target_format: str | None,
+    limit: int | None,
+) -> None:
+    """For IN, - is standard input. For OUT, - is standard output, which takes word2vec's and GloVe's text.
+
+    \b
+    Examples:
+      firth convert vectors.txt vectors.bin
+      xzcat vectors.txt.xz | firth convert - vectors.bin
+    """
+    check_output(target, target_format, [source])
+    vectors = load_vectors(source, format=source_format, limit=limit)
+    vectors.save(target, format=target_format)
+    click.echo(saved_line(vectors, target), err=True)
