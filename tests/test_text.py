@@ -104,3 +104,10 @@ def test_as_corpus(tmp_path: Path) -> None:
         assert list(as_corpus(texts, min_count=1, tokenizer="words")) == [["the", "cat"], ["sat"]]
     # Lists of words are split already.
     assert list(as_corpus([["The", "cat"], ["sat"]], min_count=1, tokenizer="words")) == [["The", "cat"], ["sat"]]
+
+
+def test_a_corpus_is_a_table_in_notebooks() -> None:
+    shown = Corpus.from_iterable(["<b> a a a", "a <b>", *(f"w{i:02}" for i in range(20))], min_count=1)._repr_html_()
+    assert "<caption>22 documents, 26 tokens, 22 words</caption>" in shown
+    assert "<tr><td>a</td><td>4</td></tr><tr><td>&lt;b&gt;</td><td>2</td></tr><tr><td>w00</td><td>1</td></tr>" in shown
+    assert shown.count("<tr>") == 11  # the names of the columns and ten words

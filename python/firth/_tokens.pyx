@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
-"""Loops over Python strings, lists and dicts: texts packed as UTF-8, tokens numbered."""
+"""Loops over Python strings, lists and dicts: pack texts as UTF-8, number tokens."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -43,31 +43,33 @@ cdef str _kind(item):
     return "of type " + type(item).__name__
 
 
-cdef _reject(item, Py_ssize_t index, str wanted):
+cdef _reject(item, str place, str wanted):
     kind = _kind(item)
     if isinstance(item, (bytes, bytearray)):
         hint = "decode it first"
     elif isinstance(item, Mapping):
-        hint = "of a row of a table give the text alone, row['text']"
+        hint = "give only the text of a table's row, row['text']"
     elif item is None or kind in ("NaN", "of type NAType", "of type NaTType"):
         hint = "drop missing texts, or fill them with ''"
     else:
         hint = "give all strings, or all lists of tokens"
-    raise TypeError(f"documents[{index}] is {kind}, not {wanted}; {hint}")
+    raise TypeError(f"{place} is {kind}, not {wanted}; {hint}")
 
 
 cdef class _Blocks:
-    """What an iterator yields, in blocks. The iterator may run any code, so other threads may come in between."""
+    """The items of an iterator, in blocks. The iterator may run any code, so other threads may run in between."""
 
     cdef object iterator
     cdef bint strict
+    cdef str name  # of the items in errors
     cdef atomic_flag used
     cdef readonly Py_ssize_t documents
     cdef readonly Py_ssize_t invalid
 
-    def __init__(self, iterator, *, bint strict):
+    def __init__(self, iterator, *, bint strict, str name="documents"):
         self.iterator = iterator
         self.strict = strict
+        self.name = name
 
     def block(self, Py_ssize_t size):
         """The next block; RuntimeError while another call makes one."""
@@ -90,8 +92,8 @@ cdef class Texts(_Blocks):
 
     cdef bytearray buffer  # never resized: a view of the last block may be left
 
-    def __init__(self, iterator, *, bint strict):
-        super().__init__(iterator, strict=strict)
+    def __init__(self, iterator, *, bint strict, str name="documents"):
+        super().__init__(iterator, strict=strict, name=name)
         self.buffer = bytearray()
 
     cdef next_block(self, Py_ssize_t size):
@@ -102,7 +104,7 @@ cdef class Texts(_Blocks):
         cdef const char* source
         for text in self.iterator:
             if not PyUnicode_Check(text):
-                _reject(text, self.documents, "a string")
+                _reject(text, f"{self.name}[{self.documents}]", "a string")
             if PyUnicode_IS_COMPACT_ASCII(text):
                 source = <const char*>PyUnicode_DATA(text)
                 n = PyUnicode_GET_LENGTH(text)
@@ -136,8 +138,8 @@ cdef class Texts(_Blocks):
         except UnicodeEncodeError as error:
             if self.strict:
                 raise ValueError(
-                    f"documents[{self.documents}] holds a lone surrogate at character {error.start}, which is no "
-                    "text; replace it, or give errors='replace'"
+                    f"{self.name}[{self.documents}] holds a lone surrogate at character {error.start}, which is not "
+                    "valid text; replace it, or give errors='replace'"
                 ) from None
         replaced, n = replace_surrogates(text)
         self.invalid += n
@@ -153,8 +155,8 @@ cdef class Tokens(_Blocks):
 
     cdef dict numbers
 
-    def __init__(self, iterator, *, bint strict):
-        super().__init__(iterator, strict=strict)
+    def __init__(self, iterator, *, bint strict, str name="documents"):
+        super().__init__(iterator, strict=strict, name=name)
         self.numbers = {}
 
     cdef next_block(self, Py_ssize_t size):
@@ -171,7 +173,7 @@ cdef class Tokens(_Blocks):
                     or not hasattr(document, "__iter__")
                     or not hasattr(document, "__len__")
                 ):
-                    _reject(document, self.documents, "a list of tokens")
+                    _reject(document, f"{self.name}[{self.documents}]", "a list of tokens")
             # A list may be changed by other threads, or by what its strings do when they are compared. An iterator for
             # each of a million short documents would take as long as their words.
             tokens = tuple(document)
@@ -179,7 +181,7 @@ cdef class Tokens(_Blocks):
                 token = <object>PyTuple_GET_ITEM(tokens, position)
                 if not PyUnicode_Check(token):
                     raise TypeError(
-                        f"documents[{self.documents}][{position}] is {_kind(token)}, not a string: {token!r:.60}"
+                        f"{self.name}[{self.documents}][{position}] is {_kind(token)}, not a string: {token!r:.60}"
                     )
                 found = PyDict_GetItemWithError(self.numbers, token)
                 if found != NULL:
@@ -210,10 +212,10 @@ cdef class Tokens(_Blocks):
         except UnicodeEncodeError:
             if self.strict:
                 raise ValueError(
-                    f"documents[{self.documents}][{position}] holds a lone surrogate, which is no text: {token!a:.60}; "
+                    f"{self.name}[{self.documents}][{position}] holds a lone surrogate, which is not valid text: {token!a:.60}; "
                     "replace it, or give errors='replace'"
                 ) from None
-            # Numbered under its new spelling only, so that every occurrence comes here and is counted.
+            # Only the new spelling gets a number, so that every occurrence comes here and is counted.
             token, n = replace_surrogates(token)
             self.invalid += n
             if token in self.numbers:

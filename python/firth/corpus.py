@@ -18,7 +18,8 @@ from firth import _core, _tokens
 from firth.checks import column, refuse_masked, whole_number
 from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, text_start, unpack_words, write_own
 from firth.runtime import default_threads
-from firth.text import BLOCK, Source, TextFiles, paths_of, warn_of_replaced
+from firth.tables import html_table
+from firth.text import BLOCK, CleanTexts, Source, TextFiles, fast_tokenizer, paths_of, tokenized, warn_of_replaced
 
 if TYPE_CHECKING:
     import tokenizers
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 # Also transformers' tokenizers and firth.contextual.Tokenizer, whose modules need not be installed.
 Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer | Any"
 
+_SHOWN = 10  # words in a notebook's table
 _LARGEST_BLOCK = 256 << 20
 _TOKENS = 1 << 20  # tokens of a block of lists
-_BATCH = 1000  # texts that a Hugging Face tokenizer gets at a time
 # No character beyond this is a letter or digit (CJK ideographs end at U+33479).
 _LAST_CHARACTER = 0x34000
 _LARGEST = {"min_count": 2**62, "max_size": 2**31 - 1, "threads": 4096}
@@ -244,6 +245,13 @@ class Corpus:
     def __repr__(self) -> str:
         return f"<Corpus of {len(self)} documents, {self.n_tokens} tokens of {len(self.vocabulary)} words>"
 
+    def _repr_html_(self) -> str:
+        """A table of the most frequent words, for notebooks."""
+        counts = self.vocabulary.counts
+        top = np.argsort(-counts, kind="stable")[:_SHOWN].tolist()
+        caption = f"{len(self):,} documents, {self.n_tokens:,} tokens, {len(self.vocabulary):,} words"
+        return html_table(caption, ["word", "count"], [[self.vocabulary.words[i], f"{counts[i]:,}"] for i in top])
+
     @staticmethod
     def from_file(
         source: Source | Sequence[Source],
@@ -348,7 +356,9 @@ class Corpus:
             If there is no document, no word is left, or (``errors="strict"``) a string holds a lone surrogate.
         """
         options = CorpusOptions(min_count, max_size, vocabulary, tokenizer, errors, threads)
-        counter, n = count_documents(documents, options, progress=progress)
+        if isinstance(documents, os.PathLike):
+            raise TypeError("documents is a path; give it to from_file")
+        counter, n = count_documents(documents, options, advice=", or its path to from_file", progress=progress)
         corpus = _finish(counter, options, "documents", n)
         if n:
             warn_of_replaced("documents", n, "lone surrogate")
@@ -451,7 +461,7 @@ class CorpusOptions:
                     f"tokenizer must be 'whitespace', 'words', a function or a tokenizers.Tokenizer, not "
                     f"{self.tokenizer!r}"
                 )
-        elif not callable(self.tokenizer) and _fast_tokenizer(self.tokenizer) is None:
+        elif not callable(self.tokenizer) and fast_tokenizer(self.tokenizer) is None:
             raise TypeError(
                 "tokenizer must be a function from a text to a list of str, or a tokenizer of tokenizers, transformers "
                 f"or firth.contextual, not {self.tokenizer!r:.60}"
@@ -491,37 +501,11 @@ def _lower_table() -> NDArray[np.uint32]:
     return np.where(word, lower, 0).astype(np.uint32)
 
 
-def _fast_tokenizer(tokenizer: Any) -> Any:
-    """The ``tokenizers.Tokenizer`` that this is or that does the work in it; None if there is none."""
-    if type(tokenizer).__module__ == "firth.contextual.tokenizer":
-        return tokenizer._tokenizer
-    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)  # of transformers' fast tokenizers
-    return inner if hasattr(inner, "encode_batch") and hasattr(inner, "to_str") else None
-
-
-def _tokenized(texts: Iterator[str], tokenizer: Any) -> Iterator[Sequence[str]]:
-    fast = _fast_tokenizer(tokenizer)
-    if fast is not None:
-        # A copy, because a tokenizer may be set to cut texts at some length, or to fill them up.
-        whole = type(fast).from_str(fast.to_str())
-        whole.no_truncation()
-        whole.no_padding()
-        while batch := list(itertools.islice(texts, _BATCH)):
-            for encoding in whole.encode_batch(batch, add_special_tokens=False):
-                yield encoding.tokens
-        return
-    # Those tokenizers of transformers that are written in Python give numbers when they are called.
-    tokenize = tokenizer.tokenize if hasattr(tokenizer, "convert_tokens_to_ids") else tokenizer
-    for i, text in enumerate(texts):
-        tokens = tokenize(text)
-        if not isinstance(tokens, list | tuple):
-            raise TypeError(f"the tokenizer gave a {type(tokens).__name__} for documents[{i}], not a list of str")
-        yield tokens
-
-
-def _feed_tokens(counter: _core.TextCounter, documents: Iterator[Any], options: CorpusOptions) -> int:
-    """Lists of tokens to the counter; how many lone surrogates were replaced."""
-    tokens = _tokens.Tokens(documents, strict=options.strict)
+def _feed_tokens(
+    counter: _core.TextCounter, documents: Iterator[Any], options: CorpusOptions, name: str = "documents"
+) -> int:
+    """Feed lists of tokens to the counter; return how many lone surrogates were replaced."""
+    tokens = _tokens.Tokens(documents, strict=options.strict, name=name)
     while (block := tokens.block(_TOKENS if options.block is None else options.block)) is not None:
         counter.feed_tokens(*block)
     return tokens.invalid
@@ -573,71 +557,47 @@ def count_files(
     if isinstance(options.tokenizer, str):
         files.feed(counter)
     else:
-        surrogates = _feed_tokens(counter, _tokenized(files.lines(), options.tokenizer), options)
+        surrogates = _feed_tokens(counter, tokenized(files.lines(), options.tokenizer), options)
         files.note_invalid(f"tokens of {files.names}", surrogates)
     return counter, files
 
 
-def count_documents(documents: Any, options: CorpusOptions, *, progress: bool = False) -> tuple[_core.TextCounter, int]:
-    """Count the words of texts or lists of words; also returns how many lone surrogates were replaced."""
-    if isinstance(documents, os.PathLike):
-        raise TypeError("documents is a path; give it to from_file")
-    documents = column("documents", documents, advice=", or its path to from_file")
+def count_documents(
+    documents: Any, options: CorpusOptions, *, name: str = "documents", advice: str = "", progress: bool = False
+) -> tuple[_core.TextCounter, int]:
+    """Count the words of texts or lists of words; also returns how many lone surrogates were replaced.
+
+    `name` is what errors call the documents, and `advice` is for whoever passes one string instead of a list.
+    """
+    documents = column(name, documents, advice=advice)
     counter = options.counter()
-    strings = isinstance(options.tokenizer, str)
-    with tqdm(documents, desc="reading", unit=" documents", unit_scale=True, disable=not progress) as bar:
+    with tqdm(documents, desc="reading", unit=f" {name}", unit_scale=True, disable=not progress) as bar:
         iterator: Iterator[Any] = iter(bar) if progress else iter(documents)
         if isinstance(documents, list | tuple):
-            first = list(documents[:1])  # nothing between the list and the loop: short documents would feel it
+            first = list(documents[:1])  # nothing between the list and the loop, which would slow short documents down
         else:
             first = list(itertools.islice(iterator, 1))
             iterator = itertools.chain(first, iterator)
-        invalid = 0
-        if not first:
-            pass
-        elif isinstance(first[0], str) and strings:
-            texts = _tokens.Texts(iterator, strict=options.strict)
+        if first and not isinstance(first[0], str):
+            if options.tokenizer != "whitespace":
+                raise TypeError(
+                    f"{name}[0] is of type {type(first[0]).__name__}, but a tokenizer takes strings; give texts, or "
+                    "lists of tokens without a tokenizer"
+                )
+            return counter, _feed_tokens(counter, iterator, options, name)
+        if not isinstance(options.tokenizer, str):
+            clean = CleanTexts(iterator, strict=options.strict, name=name)
+            # Functions of callers take texts as they are.
+            texts = iter(clean) if fast_tokenizer(options.tokenizer) is not None else clean.unchanged()
+            n = _feed_tokens(counter, tokenized(texts, options.tokenizer, name), options, name)
+            return counter, n + clean.invalid
+        packed = _tokens.Texts(iterator, strict=options.strict, name=name)
+        if first:
             counter.begin_file(0)
-            while (block := texts.block(options.block_bytes)) is not None:
+            while (block := packed.block(options.block_bytes)) is not None:
                 counter.feed(block)
             counter.end_file()
-            invalid = texts.invalid
-        elif isinstance(first[0], str):
-            given = _Strings(iterator, _fast_tokenizer(options.tokenizer) is not None, options.strict)
-            invalid = _feed_tokens(counter, _tokenized(iter(given), options.tokenizer), options) + given.invalid
-        elif options.tokenizer != "whitespace":
-            raise TypeError(
-                f"documents[0] is of type {type(first[0]).__name__}, but a tokenizer takes strings; give texts, or "
-                "lists of tokens without a tokenizer"
-            )
-        else:
-            invalid = _feed_tokens(counter, iterator, options)
-    return counter, invalid
-
-
-@dataclasses.dataclass
-class _Strings:
-    """Documents that must be strings; with `clean`, their lone surrogates are replaced, or refused if `strict`."""
-
-    documents: Iterator[Any]
-    clean: bool
-    strict: bool
-    invalid: int = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for i, text in enumerate(self.documents):
-            if not isinstance(text, str):
-                raise TypeError(f"documents[{i}] is of type {type(text).__name__}, not a string as documents[0] is")
-            if self.clean:
-                replaced, n = _tokens.replace_surrogates(text)
-                if n and self.strict:
-                    raise ValueError(
-                        f"documents[{i}] holds a lone surrogate, which is no text; replace it, or give errors='replace'"
-                    )
-                self.invalid += n
-                yield replaced
-            else:
-                yield text
+        return counter, packed.invalid
 
 
 def _finish(counter: _core.TextCounter, options: CorpusOptions, name: str, invalid: int) -> Corpus:

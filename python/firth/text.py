@@ -25,6 +25,7 @@ Documents = Literal["lines", "blank_lines"]
 
 BLOCK = 8 << 20  # bytes read at a time; between blocks the bar moves and Ctrl-C is seen
 _HEAD = 1 << 16  # bytes at the start of a file that decide whether it is text
+_BATCH = 1000  # texts that a tokenizer gets at a time
 _SHORTEST = 9  # bytes at the start that stay in one block: they identify the kind of file
 
 
@@ -296,3 +297,55 @@ def _invalid_text(name: str, line: int, byte: int) -> ValueError:
     return ValueError(
         f"{name}, line {line + 1}, byte {byte}: invalid UTF-8; convert the file, or read it with errors='replace'"
     )
+
+
+def fast_tokenizer(tokenizer: Any) -> Any:
+    """The ``tokenizers.Tokenizer`` that this is or that does the work in it; None if there is none."""
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)  # of firth.contextual's and transformers' tokenizers
+    return inner if hasattr(inner, "encode_batch") and hasattr(inner, "to_str") else None
+
+
+def tokenized(texts: Iterator[str], tokenizer: Any, name: str = "documents") -> Iterator[Sequence[str]]:
+    """The tokens of each text: by a function, or by a tokenizer of a library, without special tokens or truncation."""
+    fast = fast_tokenizer(tokenizer)
+    if fast is not None:
+        # A copy, because the caller's may truncate or pad.
+        whole = type(fast).from_str(fast.to_str())
+        whole.no_truncation()
+        whole.no_padding()
+        while batch := list(itertools.islice(texts, _BATCH)):
+            for encoding in whole.encode_batch(batch, add_special_tokens=False):
+                yield encoding.tokens
+        return
+    # Those tokenizers of transformers that are written in Python return numbers when they are called.
+    tokenize = tokenizer.tokenize if hasattr(tokenizer, "convert_tokens_to_ids") else tokenizer
+    for i, text in enumerate(texts):
+        tokens = tokenize(text)
+        if not isinstance(tokens, list | tuple):
+            raise TypeError(f"the tokenizer gave a {type(tokens).__name__} for {name}[{i}], not a list of str")
+        yield tokens
+
+
+class CleanTexts:
+    """Strings with their lone surrogates replaced and counted, or refused if `strict`."""
+
+    def __init__(self, texts: Iterator[Any], *, strict: bool, name: str) -> None:
+        self.texts, self.strict, self.name, self.invalid = texts, strict, name, 0
+
+    def unchanged(self) -> Iterator[str]:
+        """The strings as they are; TypeError naming an item that is none."""
+        for i, text in enumerate(self.texts):
+            if not isinstance(text, str):
+                raise TypeError(f"{self.name}[{i}] is of type {type(text).__name__}, not a string as {self.name}[0] is")
+            yield text
+
+    def __iter__(self) -> Iterator[str]:
+        for i, text in enumerate(self.unchanged()):
+            replaced, n = _tokens.replace_surrogates(text)
+            if n and self.strict:
+                raise ValueError(
+                    f"{self.name}[{i}] holds a lone surrogate, which is not valid text; replace it, or give "
+                    "errors='replace'"
+                )
+            self.invalid += n
+            yield replaced

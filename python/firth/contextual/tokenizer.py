@@ -516,6 +516,11 @@ class Tokenizer:
             found.append(text)
         return found
 
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The ``tokenizers.Tokenizer`` that does the work; transformers' tokenizers have it under the same name."""
+        return self._tokenizer
+
     def __repr__(self) -> str:
         return f"Tokenizer({type(self._tokenizer.model).__name__}, {len(self)} pieces)"
 

@@ -133,10 +133,7 @@ class Reader:
             texts = list(texts) if hasattr(texts, "__next__") else texts
             if any(map(_parted_otherwise, texts)):
                 options = dataclasses.replace(options, tokenizer=_split_as_fasttext)
-        try:
-            return Texts.of(corpus.count_documents(texts, options, progress=progress)[0])
-        except TypeError as error:
-            raise TypeError(str(error).replace("documents", "texts")) from None
+        return Texts.of(corpus.count_documents(texts, options, name="texts", progress=progress)[0])
 
     def labeled(self, texts: Any, labels: Any, *, progress: bool = False) -> tuple[Texts, Labels]:
         """Texts and labels, whether in memory or in files."""
