@@ -367,7 +367,7 @@ class Report(comparison.Report):
                 spread_of(runs, lambda run: run["peak_mb"], 0, wide=False),
             ]
 
-        epochs = self.options["epochs"]
+        epochs = self.get_params()["epochs"]
         shown = sorted({1, 2, 5, 10, epochs} & set(range(1, epochs + 1)))
 
         def costs(name: str, runs: dict[int, Run]) -> list[str]:

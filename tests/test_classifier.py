@@ -674,7 +674,7 @@ def test_divergence_is_told_and_changes_nothing(texts):
     model = make(epochs=1).fit(*texts)
     before = model.predict_proba(texts[0])
     other = make(learning_rate=3e38)
-    other.__dict__.update({**model.__dict__, **other.options})
+    other.__dict__.update({**model.__dict__, **other.get_params()})
     with pytest.raises(FloatingPointError, match=r"diverged in epoch 1.*lower learning rate"):
         other.fit(*texts)
     np.testing.assert_array_equal(other.predict_proba(texts[0]), before)
@@ -706,7 +706,7 @@ def test_save_and_load(tmp_path, loss, texts):
     model.save(tmp_path / "m.firth")
     loaded = firth.load(tmp_path / "m.firth")
     assert isinstance(loaded, firth.FastTextClassifier)
-    assert loaded.options == model.options
+    assert loaded.get_params() == model.get_params()
     assert loaded.history == model.history
     np.testing.assert_array_equal(loaded.predict_proba(texts[0]), model.predict_proba(texts[0]))
     model = make(loss=loss, vector_size=10).fit(*texts)  # rows that are padded

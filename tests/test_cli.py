@@ -341,7 +341,7 @@ def test_train_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) 
     vectors = firth.load_vectors(output)
     assert vectors.words == expected.vectors.words
     np.testing.assert_array_equal(vectors.matrix, expected.vectors.matrix)
-    assert firth.load(model).options == expected.options
+    assert firth.load(model).get_params() == expected.get_params()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -413,7 +413,7 @@ def test_train_glove_gives_the_librarys_vectors_and_model(text: Path, tmp_path: 
         assert said in result.stderr
     expected = firth.GloVe(**options).fit(firth.Corpus.from_file(text))  # type: ignore[arg-type]
     np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
-    assert firth.load(model).options == expected.options
+    assert firth.load(model).get_params() == expected.get_params()
 
 
 def test_counts_tell_the_model_how_they_were_made(text: Path, tmp_path: Path) -> None:
@@ -424,13 +424,13 @@ def test_counts_tell_the_model_how_they_were_made(text: Path, tmp_path: Path) ->
     assert run(*common, "--save-model", model).output == ""
     expected = firth.GloVe(window=3, side="left", weighting="flat").fit(corpus)
     np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
-    assert {**firth.load(model).options, "threads": None} == expected.options
+    assert {**firth.load(model).get_params(), "threads": None} == expected.get_params()
     for option in (["--window", 3], ["--side", "left"], ["--weighting", "flat"], ["--tokenizer", "words"]):
         refused(run(*common, *option), 2, f"{option[0]} was settled when the counts in {counts} were made")
     found = firth.load(counts)
     firth.Cooccurrences(found.csr, found.vocabulary).save(tmp_path / "unknown")
     assert run("train", "glove", tmp_path / "unknown", "-o", output, "-q", "--save-model", model).output == ""
-    assert firth.load(model).options["window"] == 10
+    assert firth.load(model).get_params()["window"] == 10
 
 
 def test_train_on_counts_goes_on_from_a_checkpoint(text: Path, tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_train_without_epochs_gives_the_librarys_vectors_and_model(
     assert [line.split(" text")[0] for line in result.stderr.splitlines()] == ["4,000 words of", saved]
     expected = MODELS[name](**options).fit(firth.Corpus.from_file(text))
     np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
-    assert firth.load(model).options == expected.options
+    assert firth.load(model).get_params() == expected.get_params()
     refused(run("train", name, text, "-o", output, "--checkpoint", tmp_path / "state"), 2, "--checkpoint")
 
 
@@ -482,7 +482,7 @@ def test_train_takes_saved_counts(text: Path, tmp_path: Path) -> None:
     assert result.stderr == f"200 pairs of 20 words\nSaved 20 vectors of 20 dimensions in {output}\n"
     expected = firth.PPMI(vector_size=20, window=3, side="left", weighting="flat", threads=1).fit(corpus)
     np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
-    assert firth.load(model).options == expected.options
+    assert firth.load(model).get_params() == expected.get_params()
     assert run(*common, counts, "-q").output == ""
     refused(run(*common, counts, "--min-count", 2), 2, f"--min-count was settled when the counts in {counts} were made")
     refused(run(*common, counts, text), 2, f"{counts} holds saved counts, which stand alone")

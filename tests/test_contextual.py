@@ -662,7 +662,7 @@ def test_folders_keep_everything(name: str, tmp_path: Path, request: pytest.Fixt
         assert type(again) is type(model)
         np.testing.assert_array_equal(again.encode(["k1 a1 ."])[0], model.encode(["k1 a1 ."])[0])
         assert again.history == model.history
-        for option, value in model.options.items():
+        for option, value in model.get_params().items():
             if option not in ("tokenizer", "mlp_dim"):
                 assert getattr(again, option) == value
         assert again.tokenizer.pieces == model.tokenizer.pieces

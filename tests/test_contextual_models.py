@@ -19,6 +19,7 @@ import pytest
 import firth
 from firth import files
 from firth.models import base
+from firth.options import not_none
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
@@ -162,8 +163,8 @@ def test_options_are_keywords_fixed_and_checked(name: str) -> None:
 def test_options_take_numpy_numbers_and_refuse_booleans_and_nan(name: str) -> None:
     model = make(name)
     for option, declared in typing.get_type_hints(type(model)).items():
-        kind = base.not_none(declared)
-        if option not in model.options or kind not in (int, float):
+        kind = not_none(declared)
+        if option not in model.get_params() or kind not in (int, float):
             continue
         value = getattr(model, option)
         if value is not None:
@@ -239,7 +240,7 @@ def test_fit_again_starts_again(name: str, fitted: Any) -> None:
     ],
 )
 def test_bad_input_changes_nothing(name: str, fitted: Any, wrong: Any, kind: type[Exception]) -> None:
-    before, history, options = state(fitted), list(fitted.history), dict(fitted.options)
+    before, history, options = state(fitted), list(fitted.history), dict(fitted.get_params())
     given = (wrong, [["x", "y"][i % 2] for i in range(9)]) if name in CLASSIFIERS else (wrong,)
     with pytest.raises((TypeError, ValueError) if name in CLASSIFIERS else kind):
         fitted.fit(*given)
@@ -248,7 +249,7 @@ def test_bad_input_changes_nothing(name: str, fitted: Any, wrong: Any, kind: typ
             fit(name, fitted, callbacks=callbacks)
     assert state(fitted) == before
     assert fitted.history == history
-    assert fitted.options == options
+    assert fitted.get_params() == options
 
 
 def test_callbacks_see_the_model_and_may_end_the_training(name: str, fitted: Any) -> None:
@@ -331,8 +332,8 @@ def test_a_saved_folder_is_the_model(name: str, fitted: Any, tmp_path: Path) -> 
             own = {name: value for name, value in state(again).items() if not name.startswith("0.pooler.")}
             assert own == state(fitted)
             assert again.history == fitted.history
-            kept = set(fitted.options) - {"tokenizer", "encoder", "mlp_dim"}
-            assert {key: again.options[key] for key in kept} == {key: fitted.options[key] for key in kept}
+            kept = set(fitted.get_params()) - {"tokenizer", "encoder", "mlp_dim"}
+            assert {key: again.get_params()[key] for key in kept} == {key: fitted.get_params()[key] for key in kept}
 
 
 def test_nan_is_never_saved(name: str, fitted: Any, tmp_path: Path) -> None:

@@ -574,7 +574,7 @@ def test_a_saved_folder_is_the_model(tmp_path):
     model.fit_mixture(TEXTS, [[word[0] for word in text] for text in TEXTS], layer_norm=True, steps=5)
     model.save(tmp_path / "elmo")
     loaded = ELMo.load(tmp_path / "elmo")
-    assert loaded.options == model.options
+    assert loaded.get_params() == model.get_params()
     assert loaded.labels == model.labels
     assert loaded.score == model.score
     assert loaded.predict(TEXTS) == model.predict(TEXTS)

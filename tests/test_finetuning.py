@@ -757,7 +757,7 @@ def test_a_classifier_of_transformers_is_opened_and_given_back(
     assert_same_scores(model, given_back)
     again = firth.load(tmp_path / "ours")
     assert_same_scores(again, made)
-    assert again.options["pooling"] == model.options["pooling"]
+    assert again.get_params()["pooling"] == model.get_params()["pooling"]
     # What transformers writes over firth's folder is what is read next.
     with torch.no_grad():
         next(given_back.parameters()).mul_(1.5)
@@ -806,7 +806,7 @@ def test_transformers_opens_what_firth_has_trained(
     assert_same_scores(model, other, texts)
     again = firth.load(tmp_path)
     assert type(again.classes_.tolist()[0]) is type(model.classes_.tolist()[0])
-    assert again.options["class_weight"] == model.options["class_weight"]
+    assert again.get_params()["class_weight"] == model.get_params()["class_weight"]
     assert_same_scores(again, other, texts)
     # With its tokenizer, which fills up a batch, truncates long texts, and adds what the model was trained with.
     pairs: list[Any] = PAIRS if name == "bert" else []
@@ -831,7 +831,7 @@ def test_options_of_a_folder_can_be_changed(bert: BERT, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"texts\[0\] .* give truncate={bert.length}"):
         firth.load(tmp_path).predict([long])
     again = SentenceClassifier.load(tmp_path, truncate=bert.length, penalty=2.0)
-    assert again.options["penalty"] == again.penalty == 2
+    assert again.get_params()["penalty"] == again.penalty == 2
     assert again.predict_proba([long]).shape == (1, 2)
     assert [one.loss for one in again.history] == [one.loss for one in model.history]
     np.testing.assert_array_equal(again.predict_proba(TEXTS), model.predict_proba(TEXTS))
@@ -857,7 +857,7 @@ def test_transformers_opens_a_tagger(
     assert_same_scores(model, other, texts)
     again = firth.load(tmp_path)
     assert again.classes_.tolist() == [1, 2, 3]
-    assert again.options["class_weight"] == {3: 2.0}
+    assert again.get_params()["class_weight"] == {3: 2.0}
     words = [text.split() for text in texts]
     assert again.predict(words) == model.predict(words)
     scores, _ = theirs(other, encoder, texts)

@@ -18,6 +18,7 @@ import pytest
 import firth
 from firth import files
 from firth.models import base
+from firth.options import checked, choices, not_none
 
 # Small, quick makers of each model.
 MODELS = {
@@ -38,7 +39,7 @@ COUNTING = [name for name, make in MODELS.items() if firth.Cooccurrences in make
 
 def having(*fields):
     """The models that have these options."""
-    return [name for name, make in MODELS.items() if make().options.keys() >= set(fields)]
+    return [name for name, make in MODELS.items() if make().get_params().keys() >= set(fields)]
 
 
 def documents(n=300, n_words=40):
@@ -87,7 +88,7 @@ def make_gradient(request):
 def declared(model):
     """Each option's name and type, without the None that it may take."""
     return {
-        name: base.not_none(kind) for name, kind in typing.get_type_hints(type(model)).items() if name in model.options
+        name: not_none(kind) for name, kind in typing.get_type_hints(type(model)).items() if name in model.get_params()
     }
 
 
@@ -121,7 +122,7 @@ def test_every_model_is_here():
     ],
 )
 def test_a_value_of_the_declared_type_is_kept(value, kind, kept):
-    found = base._checked("x", value, kind)
+    found = checked("x", value, kind)
     assert (type(found), found) == (type(kept), kept)
 
 
@@ -141,7 +142,7 @@ def test_a_value_of_the_declared_type_is_kept(value, kind, kept):
 )
 def test_a_value_of_another_type_is_refused(value, kind, error, said):
     with pytest.raises(error) as raised:
-        base._checked("x", value, kind)
+        checked("x", value, kind)
     assert str(raised.value) == said
 
 
@@ -184,11 +185,11 @@ def test_options_take_numpy_numbers_and_refuse_booleans_and_nan(make):
 
 def test_options_that_are_choices_say_which_there_are(make):
     for name, kind in declared(make()).items():
-        assert kind in (int, float, bool) or base.choices(kind), f"{name}: declare its choices, as a typing.Literal"
-        for choice in base.choices(kind):
-            assert make(**{name: choice}).options[name] == choice
-        if base.choices(kind):
-            with pytest.raises(ValueError, match=f"{name}.* must be '{base.choices(kind)[0]}'.*, not 'nonesuch'"):
+        assert kind in (int, float, bool) or choices(kind), f"{name}: declare its choices, as a typing.Literal"
+        for choice in choices(kind):
+            assert make(**{name: choice}).get_params()[name] == choice
+        if choices(kind):
+            with pytest.raises(ValueError, match=f"{name}.* must be '{choices(kind)[0]}'.*, not 'nonesuch'"):
                 make(**{name: "nonesuch"})
 
 
@@ -197,7 +198,7 @@ def test_fit_returns_self_and_is_quiet(make, corpus, capfd):
     assert model.fit(corpus) is model
     assert model.vectors.words == corpus.vocabulary.words
     words = len(corpus.vocabulary)
-    assert model.vectors.matrix.shape == (words, model.options.get("vector_size", words))
+    assert model.vectors.matrix.shape == (words, model.get_params().get("vector_size", words))
     assert model.vectors.matrix.dtype == np.float32
     assert np.isfinite(model.vectors.matrix).all()
     assert np.shares_memory(model.vectors.matrix, model._tensors["vectors"])
@@ -279,10 +280,10 @@ def test_counts_teach_what_their_corpus_does(make_counting, corpus):
     """A model counts with its own options; counts that somebody else made with the same ones are the same data."""
     kinds = declared(make_counting())
     others = [{}] + [{"window": 3}] * ("window" in kinds)
-    others += [{name: choice} for name in ("side", "weighting") for choice in base.choices(kinds.get(name))]
+    others += [{name: choice} for name in ("side", "weighting") for choice in choices(kinds.get(name))]
     for options in others:
         model = make_counting(**options).fit(corpus)
-        how = {name: model.options[name] for name in ("window", "side", "weighting") if name in kinds}
+        how = {name: model.get_params()[name] for name in ("window", "side", "weighting") if name in kinds}
         counts = firth.count_cooccurrences(corpus, **how)
         from_counts = make_counting(**options).fit(counts)
         assert same(model, from_counts), options
@@ -292,7 +293,7 @@ def test_counts_teach_what_their_corpus_does(make_counting, corpus):
 def test_fit_again_starts_again(make, corpus):
     model = make().fit(corpus)
     assert same(model.fit(corpus), make().fit(corpus))
-    assert len(model.history) == model.options.get("epochs", 0)
+    assert len(model.history) == model.get_params().get("epochs", 0)
     other = firth.Corpus.from_iterable([[f"x{word}" for word in document] for document in documents(90)], min_count=1)
     held = model.vectors
     assert model.fit(other).vectors.words == other.vocabulary.words
@@ -310,7 +311,7 @@ def test_save_and_load(make, corpus, tmp_path):
     model.save(path)
     loaded = firth.load(path)
     assert type(loaded) is type(model)
-    assert loaded.options == model.options
+    assert loaded.get_params() == model.get_params()
     assert loaded.history == model.history
     assert loaded.vectors.words == model.vectors.words
     assert same(loaded, model)

@@ -444,8 +444,8 @@ def test_any_spelling_has_a_state():
 def test_names_in_the_tables_exist():
     shared = {"vector_size", "window", "negative", "sample", "epochs", "seed", "cbow_mean", "architecture", "loss"}
     renamed = {"learning_rate", "min_learning_rate", "threads"}
-    assert shared | renamed <= firth.Word2Vec().options.keys()
-    assert shared | renamed | {"min_n", "max_n", "bucket"} <= firth.FastText().options.keys()
+    assert shared | renamed <= firth.Word2Vec().get_params().keys()
+    assert shared | renamed | {"min_n", "max_n", "bucket"} <= firth.FastText().get_params().keys()
     assert {"word_ngrams", "loss"} <= firth.FastTextClassifier().get_params().keys()
     assert firth.Word2Vec().architecture == "skipgram"
     model = firth.FastText(vector_size=4, epochs=1).fit(firth.Corpus.from_iterable([["a", "b"]] * 9))
@@ -460,7 +460,7 @@ def test_names_in_the_tables_exist():
 def test_fasttext_s_defaults(fasttext):
     theirs = fasttext.unsupervised_default
     assert theirs["minCount"] == inspect.signature(firth.Corpus.from_file).parameters["min_count"].default
-    ours = firth.FastText().options
+    ours = firth.FastText().get_params()
     names = {
         "vector_size": "dim",
         "window": "ws",

@@ -80,7 +80,7 @@ def assert_sound(model):
 def test_a_model_learns_or_says_what_to_set(text, name, tmp_path):
     corpus = firth.Corpus.from_iterable([line.split() for line in TEXTS[text]], min_count=1)
     model = dataclasses.replace(MODELS[name])
-    options = {"checkpoint": tmp_path} if "epochs" in model.options else {}
+    options = {"checkpoint": tmp_path} if "epochs" in model.get_params() else {}
     said = ""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -357,7 +357,7 @@ def test_sparse_ppmi(corpus, tmp_path):
     exact = firth.count_cooccurrences(corpus, window=10, weighting="dynamic").pmi(shift=2.0)
     model.save(tmp_path / "m")
     for one in (model, firth.load(tmp_path / "m")):
-        assert one.options == model.options
+        assert one.get_params() == model.get_params()
         assert one.matrix.toarray().tobytes() == exact.toarray().tobytes()
         with pytest.raises(AttributeError, match="no dense vectors"):
             _ = one.vectors

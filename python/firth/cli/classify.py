@@ -36,7 +36,7 @@ from firth.cli.common import (
 )
 from firth.loading import load_vectors
 from firth.models import FastTextClassifier
-from firth.models.base import choices, not_none
+from firth.options import choices, not_none
 
 _TEXTS = 10_000  # that are classified at once
 

@@ -25,7 +25,8 @@ from firth import files, formats
 from firth.cli import Interrupted, describe
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.base import CHECKPOINT, Model, choices, not_none
+from firth.models.base import CHECKPOINT, Model
+from firth.options import choices, not_none
 from firth.vectors import Vectors
 
 T = TypeVar("T")

@@ -36,7 +36,7 @@ from firth.cli.common import (
     voice,
 )
 from firth.loading import load_vectors
-from firth.models.base import choices, not_none
+from firth.options import choices, not_none
 from firth.text import checked_sources, read_lines, read_texts
 
 _CONTEXTUAL = {

@@ -20,7 +20,8 @@ from firth.checks import functions
 from firth.contextual import huggingface, loop
 from firth.contextual.data import Batches
 from firth.contextual.processes import device_of, is_first_process, process_count
-from firth.models.base import Learner, one_at_a_time, option
+from firth.models.base import Learner, one_at_a_time
+from firth.options import option
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
@@ -108,7 +109,7 @@ class TrainedModel(Learner):
                 f"{self.batch_size}, or steps",
                 stacklevel=4,  # past `one_at_a_time`
             )
-        options = self.options | {"steps": steps} | others
+        options = self.get_params() | {"steps": steps} | others
         names = {field.name for field in dataclasses.fields(loop.Schedule)}
         return loop.Schedule(**{name: value for name, value in options.items() if name in names})
 

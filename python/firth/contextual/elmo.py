@@ -33,7 +33,8 @@ from firth.contextual.elmo_network import (
 from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, chosen_layers, unit_rows
 from firth.contextual.loop import Evaluation
 from firth.corpus import Corpus, as_corpus
-from firth.models.base import one_at_a_time, option, records
+from firth.models.base import one_at_a_time, records
+from firth.options import option
 from firth.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ class ELMo(TrainedModel):
     split: Literal["whitespace", "words"] = "whitespace"
     max_characters: int = option(50, low=3, high=10_000)
     character_dim: int = option(16, low=1, high=100_000)
-    filters: tuple[tuple[int, int], ...] = dataclasses.field(
-        default=((1, 16), (2, 16), (3, 32), (4, 64), (5, 64), (6, 64), (7, 64)), metadata={"checked_by_class": True}
+    filters: tuple[tuple[int, int], ...] = option(
+        ((1, 16), (2, 16), (3, 32), (4, 64), (5, 64), (6, 64), (7, 64)), checked=False
     )
     highway: int = option(2, low=0, high=100)
     layers: int = option(2, low=1, high=100)
@@ -206,7 +207,7 @@ class ELMo(TrainedModel):
                 "labels": [],
                 "score": None,
             },
-            shared={**self.options, "device": None, "threads": None},
+            shared={**self.get_params(), "device": None, "threads": None},
         )
 
     def _batches(

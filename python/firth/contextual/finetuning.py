@@ -43,9 +43,10 @@ from firth.contextual.models import load_transformer, read_config
 from firth.contextual.processes import process_count
 from firth.contextual.transformer import Transformer
 from firth.contextual.transformer_model import HEAD, ContextualModel
-from firth.models.base import one_at_a_time, option, records
+from firth.models.base import one_at_a_time, records
 from firth.models.estimator import Classifier, split, text_weights
 from firth.models.labelled_texts import check_comparable
+from firth.options import option
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,7 +101,7 @@ class FineTuned(Classifier):
 
     task: ClassVar[heads.Task]
 
-    encoder: ContextualModel = dataclasses.field(metadata={"checked_by_class": True})
+    encoder: ContextualModel = option(checked=False)
     head_only: bool = False
     pooling: Pooling | None = None
     epochs: int = option(3, low=1, high=1_000_000)
@@ -633,8 +634,8 @@ class FineTuned(Classifier):
             if [str(name) for name in model._classes] != labels:  # somebody has trained it on in `transformers`
                 model._classes = labels
         if options:
-            changed = cls(**{**model.options, **options})
-            model.__dict__.update({name: changed.options[name] for name in options})
+            changed = cls(**{**model.get_params(), **options})
+            model.__dict__.update({name: changed.get_params()[name] for name in options})
         return model
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture
 from firth.contextual.transformer_model import ContextualModel
-from firth.models.base import option
+from firth.options import option
 
 _NO_MASKED_HEAD = (
     "this model has no head for masks, the layers that predict masked tokens: read a model that has them, such as "

@@ -45,7 +45,8 @@ from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
-from firth.models.base import CHECKPOINT, option, records
+from firth.models.base import CHECKPOINT, records
+from firth.options import option
 from firth.text import Documents, read_texts
 from firth.vectors import Vectors
 
@@ -54,7 +55,6 @@ if typing.TYPE_CHECKING:
 
 DESCRIPTION = "firth.json"  # beside the checkpoint's own files: options and history
 HEAD = "head.safetensors"  # where there is one, the folder is a classifier's
-_CHECKED_HERE = {"checked_by_class": True}
 _OF_ARCHITECTURE = ("layers", "heads", "dim", "length", "mlp_dim", "tied", "dropout", "attention_dropout")
 _OF_TOKENIZER = ("tokenizer", "kind", "vocabulary_size", "min_count", "lowercase")
 _OF_EMBEDDING = ("embedding", "embedding_mode", "embedding_steps", "embedding_project", "embedding_std")
@@ -77,12 +77,12 @@ class ContextualModel(TrainedModel):
     attention_dropout: float = option(0.1, low=0, high=0.99)
     attention: Literal["firth", "torch"] = "firth"
     tied: bool = True
-    tokenizer: Tokenizer | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    tokenizer: Tokenizer | None = option(None, checked=False)
     kind: Literal["bpe", "wordpiece", "words"] = "bpe"
     vocabulary_size: int = option(8000, low=1, high=10_000_000)
     min_count: int = option(2, low=1, high=2**62)
     lowercase: bool = False
-    embedding: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    embedding: Vectors | None = option(None, checked=False)
     embedding_mode: Literal["tuned", "frozen", "frozen_first"] = "tuned"
     embedding_steps: int = option(1000, low=1, high=2**62)
     embedding_project: bool = False
@@ -328,7 +328,7 @@ class ContextualModel(TrainedModel):
 
     def _description(self) -> dict[str, Any]:
         # What the weights were before they were learnt is no part of what was learnt.
-        options = {**self.options, "tokenizer": None, "embedding": None, "embedding_mode": "tuned"}
+        options = {**self.get_params(), "tokenizer": None, "embedding": None, "embedding_mode": "tuned"}
         return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
 
     @classmethod

@@ -7,13 +7,11 @@ import contextlib
 import dataclasses
 import functools
 import math
-import numbers
 import os
 import signal
 import tempfile
 import threading
 import time
-import types
 import typing
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -26,9 +24,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import as_float, finite, functions, one_of
+from firth.checks import finite, functions
 from firth.corpus import Corpus, Vocabulary, as_corpus
 from firth.counts import Cooccurrences
+from firth.options import Options, checked, option
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
@@ -45,11 +44,6 @@ _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the progress
 GRID = 4096
 LOSS_UNITS = 2**30  # units of loss in a nat
 _CHECKPOINT_SECONDS = 600.0  # between two checkpoints within an epoch
-
-
-def option(default: T, *, low: float | None = None, above: float | None = None, high: float | None = None) -> T:
-    """Declare an option of a model: its default, and the range it must lie in (`above` itself excluded)."""
-    return dataclasses.field(default=default, metadata={"low": low, "above": above, "high": high})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +91,7 @@ def records(stored: Any, kind: type[R], *, may_be_nan: Collection[str] = ()) -> 
         if not isinstance(record, dict) or not needed <= record.keys() <= declared.keys():
             raise TypeError(f"history[{i}] must have exactly the fields {', '.join(declared)}")
         for name, value in record.items():
-            if _checked(f"{name} in history[{i}]", value, declared[name]) is None or name in may_be_nan:
+            if checked(f"{name} in history[{i}]", value, declared[name]) is None or name in may_be_nan:
                 continue
             if not math.isfinite(value):
                 raise TypeError(f"{name} in history[{i}] must be a finite number, not {value}")
@@ -127,7 +121,7 @@ def expect(name: str, tensor: NDArray[Any], dtype: Any, shape: tuple[int | None,
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class Learner(abc.ABC):
+class Learner(Options, abc.ABC):
     """What is learnt from data under options, and can be saved.
 
     A subclass is a dataclass whose fields are its options: keyword-only, checked when set, fixed from then on;
@@ -141,42 +135,8 @@ class Learner(abc.ABC):
         Learner.registry[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        declared = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            if field.metadata.get("checked_by_class"):
-                self.__dict__[field.name] = getattr(self, field.name)
-                continue
-            value = _checked(
-                f"{type(self).__name__}({field.name}=...)", getattr(self, field.name), declared[field.name]
-            )
-            limits = field.metadata
-            if value is not None and limits:
-                low, above, high = limits["low"], limits["above"], limits["high"]
-                if (
-                    (low is not None and not value >= low)
-                    or (above is not None and not value > above)
-                    or (high is not None and not value <= high)
-                ):
-                    bounds = [
-                        f"at least {low}" if low is not None else "",
-                        f"above {above}" if above is not None else "",
-                        f"at most {high}" if high is not None else "",
-                    ]
-                    raise ValueError(f"{field.name} must be {' and '.join(filter(None, bounds))}, not {value}")
-            self.__dict__[field.name] = value
+        super().__post_init__()
         self.history: list[Epoch] = []
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in self.__dict__ and name in {field.name for field in dataclasses.fields(self)}:
-            raise dataclasses.FrozenInstanceError(
-                f"{name} is fixed; dataclasses.replace(model, {name}={value!r}) makes a new model"
-            )
-        super().__setattr__(name, value)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options by name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @abc.abstractmethod
     def save(self, path: files.PathLike) -> None:
@@ -185,7 +145,7 @@ class Learner(abc.ABC):
     def _description(self) -> dict[str, Any]:
         return {
             "model": type(self).__name__,
-            "options": self.options,
+            "options": self.get_params(),
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
         }
 
@@ -311,7 +271,7 @@ class Model(Learner):
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
         """Type and shape of each tensor that a file may hold, None for a side of any length."""
         return {
-            "vectors": (np.float32, (n_words, self.options.get("vector_size"))),
+            "vectors": (np.float32, (n_words, getattr(self, "vector_size", None))),
             "counts": (np.int64, (n_words,)),
         }
 
@@ -331,41 +291,6 @@ class Model(Learner):
             self._tensors[name] = kept
         self.history = records(metadata["history"], Epoch)
         self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error is one about the file
-
-
-def choices(declared: Any) -> tuple[str, ...]:
-    """The strings that a field of type `Literal["a", "b"]` takes; none for one of another type."""
-    return typing.get_args(declared) if typing.get_origin(declared) is typing.Literal else ()
-
-
-def not_none(declared: Any) -> Any:
-    """The type T that a field of type `T | None` declares; other types as they are."""
-    if typing.get_origin(declared) not in (typing.Union, types.UnionType):
-        return declared
-    kinds = [kind for kind in typing.get_args(declared) if kind is not type(None)]
-    return kinds[0] if len(kinds) == 1 else declared
-
-
-def _checked(name: str, value: Any, declared: Any) -> Any:
-    """`value` as the Python type that the field declares; NumPy's numbers are taken, booleans are not numbers."""
-    expected = not_none(declared)
-    if value is None and expected is not declared:
-        return None
-    allowed = choices(expected)
-    if allowed:
-        expected = str
-    if expected is bool or isinstance(value, bool):
-        if expected is bool and isinstance(value, bool):
-            return value
-    elif expected is int and isinstance(value, numbers.Integral):
-        return int(value)
-    elif expected is float and isinstance(value, numbers.Real):
-        return as_float(value)
-    elif expected is str and isinstance(value, str):
-        if allowed:
-            one_of(name, value, allowed)
-        return str(value)
-    raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
 
 
 @files.reader("model")
@@ -556,7 +481,7 @@ class GradientModel(Model):
         # How many threads is no part of what is learnt: a run may continue on another machine.
         other = [
             f"{name} was {metadata['options'].get(name)!r}, is {value!r}"
-            for name, value in self.options.items()
+            for name, value in self.get_params().items()
             if name != "threads" and metadata["options"].get(name) != value
         ]
         if metadata["data"] != fingerprint(data):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from firth import _core, files
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.base import option
 from firth.models.direct import DirectModel, Tensors
+from firth.options import option
 from firth.runtime import default_threads, padded_rows, padded_size
 
 

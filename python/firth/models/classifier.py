@@ -16,18 +16,11 @@ from tqdm import tqdm
 from firth import _core, corpus, files
 from firth.checks import finite, real_number, whole_number
 from firth.models import classifier_files
-from firth.models.base import (
-    LOSS_UNITS,
-    Epoch,
-    _interrupt_deferred,
-    loss_units,
-    one_at_a_time,
-    option,
-    records,
-)
+from firth.models.base import LOSS_UNITS, Epoch, _interrupt_deferred, loss_units, one_at_a_time, records
 from firth.models.classifier_files import ABSENT, Learnt, padded
 from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
 from firth.models.labelled_texts import Labels, Reader, Texts, threads_for
+from firth.options import option
 from firth.quantization import QuantizedMatrix
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
@@ -44,7 +37,6 @@ _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
 _CELL = 1024  # texts whose loss the kernel rounds together: an epoch is cut between such cells
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
-_CHECKED_HERE = {"checked_by_class": True}  # of options that are kept as they were given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,10 +188,8 @@ class FastTextClassifier(Classifier):
     bucket: int = option(2_000_000, low=1, high=10**9)
     negative: int = option(5, low=1, high=10_000)
     label_prefix: str = "__label__"
-    tokenizer: str | Callable[[str], Sequence[str]] | Any = dataclasses.field(
-        default="whitespace", metadata=_CHECKED_HERE
-    )
-    vectors: Vectors | None = dataclasses.field(default=None, metadata=_CHECKED_HERE)
+    tokenizer: str | Callable[[str], Sequence[str]] | Any = option("whitespace", checked=False)
+    vectors: Vectors | None = option(None, checked=False)
     validation: float = option(0.0, low=0, high=0.99)
     patience: int | None = option(None, low=1)
     seed: int = option(1, low=0, high=2**63 - 1)
@@ -298,7 +288,7 @@ class FastTextClassifier(Classifier):
         KeyboardInterrupt
             At Ctrl-C; what had been learnt by then is kept.
         """
-        model = type(self)(**self.options)
+        model = type(self)(**self.get_params())
         numbered, gold = model._reader.labeled(texts, labels, progress=progress)
         n = len(numbered)
         weights = text_weights("sample_weight", sample_weight, n)
@@ -791,7 +781,7 @@ class FastTextClassifier(Classifier):
                 "save() the model",
                 stacklevel=2,
             )
-        classifier_files.write_fasttext(path, learnt, self.options)
+        classifier_files.write_fasttext(path, learnt, self.get_params())
 
     @classmethod
     def from_fasttext(cls, path: files.PathLike, *, label_prefix: str = "__label__") -> FastTextClassifier:
@@ -890,7 +880,7 @@ class FastTextClassifier(Classifier):
         kept = kept[np.argsort(learnt.features[kept], kind="stable")]
         features = learnt.features[kept]
         own = features[features < n_words]
-        model = type(self)(**{**self.options, "vectors": None})
+        model = type(self)(**{**self.get_params(), "vectors": None})
         model._learnt = small = dataclasses.replace(
             learnt,
             words=[learnt.words[i] for i in own.tolist()],

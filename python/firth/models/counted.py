@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
-from firth.models.base import Model, option
+from firth.models.base import Model
+from firth.options import option
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

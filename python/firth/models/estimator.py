@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from firth.checks import real_number, refuse_masked, whole_number
 from firth.models.base import Learner
+from firth.options import option
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,7 +29,7 @@ class Classifier(Learner):
     # What scikit-learn takes it for. A "classifier" has one label or a set of labels for each text.
     estimator_type: ClassVar[str | None] = "classifier"
 
-    class_weight: Weights = dataclasses.field(default=None, metadata={"checked_by_class": True})
+    class_weight: Weights = option(None, checked=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,30 +42,8 @@ class Classifier(Learner):
             kind = ValueError if isinstance(weight, str) else TypeError
             raise kind(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the options by name, as scikit-learn asks for them."""
-        return self.options
-
-    def set_params(self, **params: Any) -> Self:
-        """Set options, as scikit-learn does before it fits; the model is then unfitted.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If there is no such option, or it cannot have this value; nothing is changed then.
-        """
-        if unknown := sorted(params.keys() - self.options.keys()):
-            raise ValueError(f"{unknown[0]!r} is no option; there are {', '.join(self.options)}")
-        if params:
-            self.__dict__.update(type(self)(**{**self.options, **params}).__dict__)
-        return self
-
     def _is_fitted(self) -> bool:
         raise NotImplementedError
-
-    def __sklearn_clone__(self) -> Self:
-        # Options are fixed and never trained, so clones can share them: scikit-learn would copy a whole encoder.
-        return type(self)(**self.options)
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._is_fitted()

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from firth import _core, fasttext_format, files
 from firth.corpus import Vocabulary
-from firth.models.base import option
 from firth.models.word2vec import Bags, Word2Vec
+from firth.options import option
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 

@@ -15,9 +15,10 @@ from firth import _core, files
 from firth.checks import whole_number
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, Weighting
-from firth.models.base import Epoch, expect, option, records
+from firth.models.base import Epoch, expect, records
 from firth.models.counted import CountsModel, known_counts
 from firth.models.direct import DirectModel, Tensors
+from firth.options import option
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
@@ -206,7 +207,7 @@ class _Spectral(DirectModel):
         return scaled[0], s, scaled[1]
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
-        return {**super()._layout(n_words), "singular_values": (np.float64, (self.options["vector_size"],))}
+        return {**super()._layout(n_words), "singular_values": (np.float64, (self.get_params()["vector_size"],))}
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         super()._restore(tensors, metadata)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from firth import _core
 from firth.corpus import Corpus, Vocabulary
-from firth.models.base import GradientModel, Tally, Train, loss_units, option
+from firth.models.base import GradientModel, Tally, Train, loss_units
+from firth.options import option
 from firth.runtime import padded_rows, padded_size
 
 # After so many tokens for each word of a short text, vectors of the default size have left their random start; after so

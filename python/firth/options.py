@@ -1,0 +1,190 @@
+"""Options of classes: declared once, with default, range and help; checked when set, and fixed from then on."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import types
+import typing
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from firth.checks import as_float, one_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+_REQUIRED: Any = dataclasses.MISSING
+
+
+def option(
+    default: T = _REQUIRED,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    help: str = "",
+    checked: bool = True,
+) -> T:
+    """Declare an option of a class that derives from `Options`.
+
+    Parameters
+    ----------
+    default
+        Its value if the caller passes none. Without a default the caller must pass one.
+    low, high
+        The least and the greatest allowed value.
+    above
+        Every allowed value is greater than this.
+    help
+        What the option means, in one sentence. The command line shows it.
+    checked
+        False if the class checks the value itself, because its type is not a number, string, bool or choice.
+    """
+    metadata = {"low": low, "high": high, "above": above, "help": help, "checked": checked}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One declared option.
+
+    Attributes
+    ----------
+    name
+        Of the field.
+    type
+        The type of a value that is not None.
+    choices
+        The strings that a value can be; none if it is not a choice.
+    default
+        None also stands for "decided by the class".
+    help
+        What it means, in one sentence.
+    """
+
+    name: str
+    type: Any
+    choices: tuple[str, ...]
+    default: Any
+    help: str
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Options:
+    """A class whose dataclass fields are its options.
+
+    They are keyword arguments, checked when the object is made, and fixed from then on: `set_params` or
+    ``dataclasses.replace(model, window=8)`` sets others. `get_params` and `set_params` are those of scikit-learn, and
+    `sklearn.base.clone` copies such an object, without what it was fitted to. scikit-learn need not be installed.
+    """
+
+    def __post_init__(self) -> None:
+        declared = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata.get("checked", True):
+                value = checked(f"{type(self).__name__}({field.name}=...)", value, declared[field.name])
+                if value is not None:
+                    _check_range(field.name, value, field.metadata)
+            self.__dict__[field.name] = value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__dict__ and name in _names(type(self)):
+            raise dataclasses.FrozenInstanceError(
+                f"{name} cannot be changed by assignment; set_params({name}={value!r}) makes the "
+                f"{type(self).__name__} an unfitted one with this option"
+            )
+        super().__setattr__(name, value)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the options by name. `deep` changes nothing: it is there because scikit-learn passes it."""
+        return {name: getattr(self, name) for name in _names(type(self))}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set options by name and return self, which is then unfitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an option does not exist or cannot have this value. Then nothing is changed.
+        """
+        options = self.get_params()
+        if unknown := sorted(params.keys() - options.keys()):
+            raise ValueError(f"{type(self).__name__} has no option {unknown[0]!r}; it has {', '.join(options)}")
+        if params:
+            new = type(self)(**{**options, **params})
+            self.__dict__.clear()
+            self.__dict__.update(new.__dict__)
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        # Options are fixed and never trained, so that copies can share them: scikit-learn would copy a whole encoder.
+        return type(self)(**self.get_params())
+
+
+def _names(kind: type[Options]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def declared_options(kind: type[Options]) -> Iterator[Option]:
+    """The options of a class, in the order of their declaration."""
+    declared = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        value_type = not_none(declared[field.name])
+        yield Option(field.name, value_type, choices(value_type), field.default, field.metadata.get("help", ""))
+
+
+def choices(declared: Any) -> tuple[str, ...]:
+    """The strings that a field of type `Literal["a", "b"]` allows; none for a field of another type."""
+    return typing.get_args(declared) if typing.get_origin(declared) is typing.Literal else ()
+
+
+def not_none(declared: Any) -> Any:
+    """The type T that a field of type `T | None` declares; other types as they are."""
+    if typing.get_origin(declared) not in (typing.Union, types.UnionType):
+        return declared
+    kinds = [kind for kind in typing.get_args(declared) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 else declared
+
+
+def checked(name: str, value: Any, declared: Any) -> Any:
+    """`value` as the Python type that is declared. NumPy's numbers are converted; a bool is not a number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming it, if it is of another type or none of the choices.
+    """
+    expected = not_none(declared)
+    if value is None and expected is not declared:
+        return None
+    allowed = choices(expected)
+    if allowed:
+        expected = str
+    if expected is bool or isinstance(value, bool):
+        if expected is bool and isinstance(value, bool):
+            return value
+    elif expected is int and isinstance(value, numbers.Integral):
+        return int(value)
+    elif expected is float and isinstance(value, numbers.Real):
+        return as_float(value)
+    elif expected is str and isinstance(value, str):
+        if allowed:
+            one_of(name, value, allowed)
+        return str(value)
+    raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
+
+
+def _check_range(name: str, value: Any, limits: typing.Mapping[str, Any]) -> None:
+    low, high, above = (limits.get(limit) for limit in ("low", "high", "above"))
+    fits = (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
+    if not fits:
+        bounds = [
+            f"at least {low}" if low is not None else "",
+            f"above {above}" if above is not None else "",
+            f"at most {high}" if high is not None else "",
+        ]
+        raise ValueError(f"{name} must be {' and '.join(filter(None, bounds))}, not {value}")
