@@ -53,14 +53,14 @@ PIECES = [
     *[b"The", b"the", b"a\x00", b"naive", "naïve".encode(), b"x" * 70],
 ]
 texts = st.one_of(st.binary(max_size=150), st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join)).filter(
-    lambda data: not data.startswith(UTF_16) and files._compression(data) is None
+    lambda data: not data.startswith(UTF_16) and files.compression_of(data) is None
 )
 
 
 def read(data, tokenizer="whitespace", *, threads=1, block=None, min_share=1, min_count=1, **options):
     """The corpus of a file with these bytes, read in small blocks and shares: any bytes, as if they were text."""
     with (
-        mock.patch.object(files, "not_text", return_value=""),
+        mock.patch("firth.text.not_text", return_value=""),
         mock.patch.multiple(corpus.CorpusOptions, block=block, min_share=min_share),
         warnings.catch_warnings(),
     ):

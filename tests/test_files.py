@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firth import files
+from firth.text import not_text, open_text, text_start
 
 ARRAYS = {
     "bytes": np.arange(7, dtype=np.uint8),
@@ -156,8 +157,8 @@ SENTENCES = {
 @pytest.mark.parametrize("repeats", [1, 5000])
 def test_utf_8_is_text_and_wide_encodings_are_told_with_the_remedy(language, repeats):
     text = SENTENCES[language] * repeats
-    assert files.text_start(text.encode(), "it") == 0
-    assert files.text_start(b"\xef\xbb\xbf" + text.encode(), "it") == 3
+    assert text_start(text.encode(), "it") == 0
+    assert text_start(b"\xef\xbb\xbf" + text.encode(), "it") == 3
     for encoding in ("utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
         marked = encoding.count("-") == 1
         name = encoding.upper() if marked else encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
@@ -166,7 +167,7 @@ def test_utf_8_is_text_and_wide_encodings_are_told_with_the_remedy(language, rep
         else:
             message = f"it is {name}.*; convert it: iconv -f {name} -t UTF-8"
         with pytest.raises(ValueError, match=message):
-            files.text_start(text.encode(encoding), "it")
+            text_start(text.encode(encoding), "it")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_utf_8_is_text_and_wide_encodings_are_told_with_the_remedy(language, rep
 )
 def test_latin_letters_in_encodings_of_their_own_are_text_with_flaws(language, encoding, good):
     data = (SENTENCES[language] * 50).encode(encoding)
-    assert (files.not_text(data) == "") == good
+    assert (not_text(data) == "") == good
 
 
 def binary_files():
@@ -224,7 +225,7 @@ def binary_files():
 def test_binary_files_are_no_text(kind):
     data, message = binary_files()[kind]
     with pytest.raises(ValueError, match=f"it is .*{message}"):
-        files.text_start(data, "it")
+        text_start(data, "it")
 
 
 def test_flaws_of_real_texts_are_no_reason_to_refuse_them():
@@ -238,9 +239,9 @@ def test_flaws_of_real_texts_are_no_reason_to_refuse_them():
         b"\f",
         b"\x08\x7f",
     ):
-        assert files.not_text(text + flaw + text) == ""
+        assert not_text(text + flaw + text) == ""
     for short in (b"", b"a", b"\0", b"caf\xe9", b"\xe9\xe8 \xe0", b"a\0b"):
-        assert files.not_text(short) == ""
+        assert not_text(short) == ""
 
 
 def test_open_binary_names_a_directory(tmp_path):
@@ -253,7 +254,7 @@ def test_text_that_is_compressed_twice_is_refused_with_the_remedy(tmp_path, suff
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress(COMPRESSED[suffix](b"a b c\n" * 100)))
     with pytest.raises(ValueError, match=r"text\.gz is compressed twice; decompress it once"):
-        files.open_text(path)
+        open_text(path)
 
 
 # ---- replacing

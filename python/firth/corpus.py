@@ -16,10 +16,20 @@ from tqdm import tqdm
 
 from firth import _core, _tokens
 from firth.checks import column, refuse_masked, whole_number
-from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, text_start, unpack_words, write_own
+from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, unpack_words, write_own
 from firth.runtime import default_threads
 from firth.tables import html_table
-from firth.text import BLOCK, CleanTexts, Source, TextFiles, fast_tokenizer, paths_of, tokenized, warn_of_replaced
+from firth.text import (
+    BLOCK,
+    CleanTexts,
+    Source,
+    TextFiles,
+    fast_tokenizer,
+    paths_of,
+    text_start,
+    tokenized,
+    warn_of_replaced,
+)
 
 if TYPE_CHECKING:
     import tokenizers

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from firth import files
 from firth.checks import one_of
+from firth.text import open_text
 from firth.vectors import Method, Vectors, unit_rows
 
 _BATCH = 1 << 24  # cosines held at once by 3CosMul
@@ -309,7 +310,7 @@ def _spearman(x: list[float], y: list[float]) -> float:
 
 def _lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, blank ones left out."""
-    with files.open_text(path) as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 text = line.decode().strip()

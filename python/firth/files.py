@@ -98,7 +98,7 @@ def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
         file, owned = Path(source).open("rb"), True  # noqa: SIM115
     try:
         head = _read_head(file)
-        kind = _compression(head)
+        kind = compression_of(head)
         if kind is None and owned and head and named_compressed(name):
             raise OSError(
                 f"{name} is damaged, or not what its name says: it is not compressed with gzip, bzip2, xz or "
@@ -113,23 +113,6 @@ def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
         if owned:
             file.close()
         raise
-
-
-def open_text(source: PathLike | IO[bytes]) -> BinaryIO:
-    """`open_binary` for text in UTF-8, behind its byte order mark.
-
-    Raises
-    ------
-    ValueError
-        If the file is not text, as `text_start` has it.
-    """
-    file = cast(io.BufferedReader, open_binary(source))
-    try:
-        file.read(text_start(file.peek(), name_of(source)))
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 def contents(source: PathLike | IO[bytes]) -> bytes | memory_map.mmap:
@@ -154,7 +137,8 @@ _BUFFER = 1 << 18  # bytes decompressed at once
 _ZSTD_STEP = 1 << 13  # compressed bytes taken at once: they may stand for 256 MB at the most
 
 
-def _compression(head: bytes) -> str | None:
+def compression_of(head: bytes) -> str | None:
+    """How a file that begins with these bytes is compressed; None if it is not."""
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -174,7 +158,7 @@ def is_compressed(path: PathLike) -> bool:
     if not Path(path).is_file():  # a pipe would lose the bytes that are looked at
         return False
     with Path(path).open("rb") as file:
-        return _compression(_read_head(file)) is not None
+        return compression_of(_read_head(file)) is not None
 
 
 def named_compressed(path: PathLike) -> bool:
@@ -286,99 +270,6 @@ class _ZstdFrames(io.RawIOBase):
         buffer[:n] = self._ready[:n]
         self._ready = self._ready[n:]
         return n
-
-
-# ---- what is text
-
-_EXAMINED = 1 << 16  # bytes of a file that decide whether it is text
-_BYTE_ORDER_MARKS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-UTF8_MARK = b"\xef\xbb\xbf"
-# Control characters but white space, the separators (28 to 31) that str.split knows, and the escapes of terminals.
-_CONTROL = bytes([*range(9), *range(14, 27), 127])
-_KNOWN = {
-    b"PK\x03\x04": "a zip archive (or a document that is one, such as .docx); extract the text in it",
-    b"%PDF-": "a PDF document; extract its text",
-    b"PAR1": "a Parquet file; give its column of texts to from_iterable",
-    b"\x93NUMPY": "an array of NumPy",
-    **{b"\x80%c" % protocol: "a pickle, which firth never opens" for protocol in range(2, 6)},
-}
-
-
-def text_start(head: bytes, name: str) -> int:
-    """How many bytes of a text that begins so are a byte order mark.
-
-    Parameters
-    ----------
-    head
-        The first 64 KiB of the file, or all of it if it is shorter.
-    name
-        What the error calls the file.
-
-    Raises
-    ------
-    ValueError
-        If it is not text in UTF-8, with what it seems to be and the remedy.
-
-    Notes
-    -----
-    Real texts have flaws, which are replaced and counted elsewhere: a line in another encoding, Latin-1 throughout, a
-    stray NUL. A file is not text if more than one byte in a thousand is NUL, more than one in a hundred a control
-    character, or more than three characters in ten are invalid. Text in Latin-1 and its like has fewer than two such
-    characters in ten in every language with Latin letters. Cyrillic, Greek or Chinese text in encodings of their own
-    has far more, and would give words of nothing but U+FFFD.
-    """
-    problem = not_text(head)
-    if problem:
-        raise ValueError(f"{name} is {problem}")
-    return len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
-
-
-def not_text(head: bytes) -> str:
-    """What a file that begins so is instead of text in UTF-8, and the remedy; empty if it is text."""
-    for mark, encoding in _BYTE_ORDER_MARKS.items():
-        if head.startswith(mark):
-            return f"{encoding}; convert it: iconv -f {encoding} -t UTF-8"
-    if head[4:9] == b"\0\0\0\0{":  # the length of a JSON header, below 2^32, and the header
-        return "a safetensors file, not a text: firth.load opens what firth has saved, firth.load_vectors any vectors"
-    if _compression(head):  # still: one layer is off by now
-        return "compressed twice; decompress it once"
-    for magic, known in _KNOWN.items():
-        if head.startswith(magic):
-            return f"not text: it is {known}"
-    if head[257:262] == b"ustar":
-        return "not text: it is a tar archive; extract the files in it"
-    head = head[:_EXAMINED]
-    nul = head.count(0)
-    control = len(head) - len(head.translate(None, _CONTROL))
-    if control > max(1, len(head) / 5) and (encoding := _wide_encoding(head)):
-        return f"{encoding} without a byte order mark; convert it: iconv -f {encoding} -t UTF-8"
-    characters = head.decode(errors="replace")
-    invalid = characters.count("\ufffd") - head.count(b"\xef\xbf\xbd")
-    if nul > max(1, len(head) / 1000) or control > max(1, len(head) / 100):
-        what = f"{control:,} of its first {len(head):,} bytes are control characters or NUL"
-    elif invalid > max(15, 0.3 * len(characters)):
-        what = f"{invalid:,} of its first {len(characters):,} characters are invalid"
-    else:
-        return ""
-    return f"not text in UTF-8: {what}. If it is text in another encoding, convert it: iconv -f ENCODING -t UTF-8"
-
-
-def _wide_encoding(head: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, if a file with many control characters and NULs is text in one of them."""
-    head = head[: len(head) // 4 * 4] or head[: len(head) // 2 * 2]
-    for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
-        text = head.decode(encoding, errors="replace")
-        # Hardly any bytes are UTF-32 by chance. In UTF-16 a byte is a control character or NUL where the character is
-        # Latin, Greek, Cyrillic, Hebrew or Arabic; in the other byte order these would be Chinese ones.
-        beyond = "\ufffd" if "32" in encoding else "\u0800"
-        if "\0" not in text and sum(letter < beyond for letter in text) > 0.8 * len(text):
-            return encoding
-    return ""
 
 
 # ---- writing
@@ -520,7 +411,7 @@ def read_tensors(
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         start = file.read(8)
-        if _compression(start):
+        if compression_of(start):
             raise ValueError(f"{shown} is compressed; decompress it first: a safetensors file is read in place")
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > size - 8:

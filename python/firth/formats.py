@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from firth import _core, fasttext_format, files
 from firth.checks import whole_number
 from firth.runtime import default_threads
+from firth.text import not_text
 
 Matrix = NDArray[np.float32]
 Table = tuple[list[str], Matrix]
@@ -158,7 +159,7 @@ def _guess(head: bytes) -> str:
         return "; it is empty"
     if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5":
         return "; it looks like a pickle, which firth never opens: save it with its own library as word2vec text"
-    problem = files.not_text(head)
+    problem = not_text(head)
     return f"; it is {problem}" if problem else "; it looks like text, which firth.Corpus.from_file reads"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import warnings
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from firth import _tokens
 from firth.checks import column, one_of, stacklevel_of_caller
-from firth.files import PathLike, is_compressed, name_of, open_binary, text_start
+from firth.files import PathLike, compression_of, is_compressed, name_of, open_binary
 
 if TYPE_CHECKING:
     from firth import _core
@@ -24,9 +25,25 @@ Texts: TypeAlias = Source | Iterable[Text] | Sequence[Source]  # what `read_text
 Documents = Literal["lines", "blank_lines"]
 
 BLOCK = 8 << 20  # bytes read at a time; between blocks the bar moves and Ctrl-C is seen
-_HEAD = 1 << 16  # bytes at the start of a file that decide whether it is text
 _BATCH = 1000  # texts that a tokenizer gets at a time
 _SHORTEST = 9  # bytes at the start that stay in one block: they identify the kind of file
+_HEAD = 1 << 16  # bytes at the start of a file that decide whether it is text
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+UTF8_MARK = b"\xef\xbb\xbf"
+# All control characters except white space, the separators (28 to 31) of str.split, and the escapes of terminals.
+_CONTROL = bytes([*range(9), *range(14, 27), 127])
+_KNOWN = {
+    b"PK\x03\x04": "a zip archive (or a document that is one, such as .docx); extract the text in it",
+    b"%PDF-": "a PDF document; extract its text",
+    b"PAR1": "a Parquet file; give its column of texts to from_iterable",
+    b"\x93NUMPY": "an array of NumPy",
+    **{b"\x80%c" % protocol: "a pickle, which firth never opens" for protocol in range(2, 6)},
+}
 
 
 def read_texts(source: Texts, *, documents: Documents = "lines", progress: bool = False) -> Iterator[Text]:
@@ -140,6 +157,95 @@ def warn_of_replaced(name: str, n: int, what: str = "invalid UTF-8 sequence", li
     found = f"1 {what} was" if n == 1 else f"{n} {what}s were"
     where = "" if line is None else f", {'' if n == 1 else 'the first '}in line {line}"
     warnings.warn(f"{name}: {found} read as U+FFFD{where}", UserWarning, stacklevel=stacklevel_of_caller())
+
+
+def open_text(source: PathLike | IO[bytes]) -> BinaryIO:
+    """`open_binary` for text in UTF-8, behind its byte order mark.
+
+    Raises
+    ------
+    ValueError
+        If the file is not text, as `text_start` has it.
+    """
+    file = cast(io.BufferedReader, open_binary(source))
+    try:
+        file.read(text_start(file.peek(), name_of(source)))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def text_start(head: bytes, name: str) -> int:
+    """How many bytes of a text that begins so are a byte order mark.
+
+    Parameters
+    ----------
+    head
+        The first 64 KiB of the file, or all of it if it is shorter.
+    name
+        What the error calls the file.
+
+    Raises
+    ------
+    ValueError
+        If it is not text in UTF-8, with what it seems to be and the remedy.
+
+    Notes
+    -----
+    Real texts have flaws, which are replaced and counted elsewhere: a line in another encoding, Latin-1 throughout, a
+    stray NUL. A file is not text if more than one byte in a thousand is NUL, more than one in a hundred a control
+    character, or more than three characters in ten are invalid. Text in Latin-1 and its like has fewer than two such
+    characters in ten in every language with Latin letters. Cyrillic, Greek or Chinese text in encodings of their own
+    has far more, and would give words of nothing but U+FFFD.
+    """
+    problem = not_text(head)
+    if problem:
+        raise ValueError(f"{name} is {problem}")
+    return len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
+
+
+def not_text(head: bytes) -> str:
+    """What a file that begins so is instead of text in UTF-8, and the remedy; empty if it is text."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if head.startswith(mark):
+            return f"{encoding}; convert it: iconv -f {encoding} -t UTF-8"
+    if head[4:9] == b"\0\0\0\0{":  # the length of a JSON header, below 2^32, and the header
+        return "a safetensors file, not a text: firth.load opens what firth has saved, firth.load_vectors any vectors"
+    if compression_of(head):  # still: one layer is off by now
+        return "compressed twice; decompress it once"
+    for magic, known in _KNOWN.items():
+        if head.startswith(magic):
+            return f"not text: it is {known}"
+    if head[257:262] == b"ustar":
+        return "not text: it is a tar archive; extract the files in it"
+    head = head[:_HEAD]
+    nul = head.count(0)
+    control = len(head) - len(head.translate(None, _CONTROL))
+    if control > max(1, len(head) / 5) and (encoding := _wide_encoding(head)):
+        return f"{encoding} without a byte order mark; convert it: iconv -f {encoding} -t UTF-8"
+    characters = head.decode(errors="replace")
+    invalid = characters.count("\ufffd") - head.count(b"\xef\xbf\xbd")
+    if nul > max(1, len(head) / 1000) or control > max(1, len(head) / 100):
+        what = f"{control:,} of its first {len(head):,} bytes are control characters or NUL"
+    elif invalid > max(15, 0.3 * len(characters)):
+        what = f"{invalid:,} of its first {len(characters):,} characters are invalid"
+    else:
+        return ""
+    return f"not text in UTF-8: {what}. If it is text in another encoding, convert it: iconv -f ENCODING -t UTF-8"
+
+
+def _wide_encoding(head: bytes) -> str:
+    """UTF-16 or UTF-32 without a mark, if a file with many control characters and NULs is text in one of them."""
+    head = head[: len(head) // 4 * 4] or head[: len(head) // 2 * 2]
+    for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        text = head.decode(encoding, errors="replace")
+        # Hardly any bytes are UTF-32 by chance. In UTF-16 a byte is a control character or NUL where the character is
+        # Latin, Greek, Cyrillic, Hebrew or Arabic; in the other byte order these would be Chinese ones.
+        beyond = "\ufffd" if "32" in encoding else "\u0800"
+        if "\0" not in text and sum(letter < beyond for letter in text) > 0.8 * len(text):
+            return encoding
+    return ""
 
 
 class TextFiles:

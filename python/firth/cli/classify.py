@@ -37,6 +37,7 @@ from firth.cli.common import (
 from firth.loading import load_vectors
 from firth.models import FastTextClassifier
 from firth.options import choices, not_none
+from firth.text import open_text
 
 _TEXTS = 10_000  # that are classified at once
 
@@ -205,7 +206,7 @@ def predict(path: Path, texts: str, k: int, threshold: float, probabilities: boo
     model = _load_classifier(path)
     prefix = model.label_prefix
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(files.open_text(texts))
+        file = stack.enter_context(open_text(texts))
         if texts == "-":
             batches = arriving(file, _TEXTS)
         else:

@@ -37,7 +37,7 @@ from firth.cli.common import (
 )
 from firth.loading import load_vectors
 from firth.options import choices, not_none
-from firth.text import checked_sources, read_lines, read_texts
+from firth.text import checked_sources, open_text, read_lines, read_texts
 
 _CONTEXTUAL = {
     "layers": "Blocks of the transformer.",
@@ -208,7 +208,7 @@ class _TrainContextual(click.Command):
                 if one == "-" or not path_of_one.is_file():  # text is read twice: for the tokenizer, and to train
                     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="firth-"))
                     path_of_one = Path(folder, "standard input" if one == "-" else path_of_one.name)
-                    with files.open_text(one) as source, path_of_one.open("wb") as file:
+                    with open_text(one) as source, path_of_one.open("wb") as file:
                         shutil.copyfileobj(source, file)
                 data.append(path_of_one)
             if next(read_texts(data), None) is None:

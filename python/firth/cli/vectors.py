@@ -21,6 +21,7 @@ from firth import files, formats
 from firth.cli.common import STREAM, aligned, arriving, check_output, counted, saved_line, typed
 from firth.loading import load_vectors
 from firth.models import FastText
+from firth.text import open_text
 from firth.vectors import Method, Vectors
 
 FORMAT = click.Choice([one.name for one in formats.FORMATS])
@@ -132,7 +133,7 @@ def _batches(typed: bool) -> Iterator[list[str]]:
     while True:
         if typed:
             click.echo("Word: ", nl=False, err=True)
-        batches = batches or arriving(files.open_text("-"), _BATCH)  # which waits for the first word
+        batches = batches or arriving(open_text("-"), _BATCH)  # which waits for the first word
         lines = next(batches, None)
         if lines is None:
             if typed:
@@ -235,7 +236,7 @@ def _score_row(name: str, measure: str, asked: int, known: int, score: float, st
 
 def _read_gold(path: files.PathLike) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
     """Word pairs with scores; or analogies, if the first line is that of a section."""
-    with files.open_text(path) as file:
+    with open_text(path) as file:
         data = file.read()  # once, for it may be a pipe
 
     def again() -> IO[bytes]:
