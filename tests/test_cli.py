@@ -1056,7 +1056,7 @@ def test_convert_reads_standard_input_and_writes_standard_output(compass: Path, 
     assert result.stdout.encode() == data
     assert "8 vectors of 2 dimensions on standard output" in result.stderr
     assert run("convert", "-", "-", "--to", "glove", stdin=data).stdout.encode() == data.split(b"\n", 1)[1]
-    refused(run("convert", compass, "-", "--to", "safetensors"), 2, "standard output takes text alone")
+    refused(run("convert", compass, "-", "--to", "safetensors"), 2, "standard output takes only text")
     refused(run("convert", "-", tmp_path / "o.txt", stdin=b""), 1, "standard input is in none", "it is empty")
     refused(run("convert", "-", tmp_path / "o.txt", stdin=b"2 2\na 1 1\n"), 1, "standard input: the header promises 2")
 

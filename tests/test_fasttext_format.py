@@ -299,10 +299,10 @@ def test_blocks_of_rows_are_written_as_the_matrix_is(tmp_path):
     blocks = dataclasses.replace(model, **parts)
     fasttext_format.write(tmp_path / "blocks", blocks)
     assert (tmp_path / "blocks").read_bytes() == (tmp_path / "whole").read_bytes()
-    with pytest.raises(TypeError, match="can be written alone"):
+    with pytest.raises(TypeError, match="can only be written"):
         blocks.word_vectors()
     for wrong, message in (
-        ([model.input[:5]], "input is to have 24 rows and its blocks have 5"),
+        ([model.input[:5]], "input must have 24 rows, and its blocks have 5"),
         ([model.input[:, :3]], "blocks of float32 and 4 columns, not float32 \\(24, 3\\)"),
         ([model.input.astype(np.float64)], "blocks of float32 and 4 columns, not float64"),
     ):
@@ -348,7 +348,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ({"window": 2**31}, "window must be at most"),
         ({"bucket": -1}, "bucket must not be negative"),
         ({"n_tokens": -1}, "n_tokens must not be negative"),
-        ({"bucket": 0}, "max_n is 3, so that bucket must be at least 1"),
+        ({"bucket": 0}, "max_n is 3, so bucket must be at least 1"),
         ({"bucket": 19}, r"input must have the shape \(23, 4\), not \(24, 4\)"),
         ({"vector_size": 5}, r"input must have the shape \(24, 5\)"),
         ({"output": model.output[:2]}, r"output must have the shape \(3, 4\), not \(2, 4\)"),
@@ -356,14 +356,14 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ({"counts": np.arange(6)}, "counts must be int64 of 4 words and 3 labels"),
         ({"counts": np.arange(7.0)}, "counts must be int64 .* not float64"),
         ({"output": QuantizedMatrix.of(model.output)}, "the output matrix is quantized and the input matrix is not"),
-        ({"pruned": np.zeros((20, 2), np.int32)}, "only a quantized input matrix may be"),
+        ({"pruned": np.zeros((20, 2), np.int32)}, "which needs a quantized input matrix"),
         ({"input": quantized, "pruned": np.zeros((20, 3), np.int32)}, "pruned must be int32 of 2 columns"),
         ({"input": quantized, "pruned": np.full((20, 2), 20, np.int32)}, r"pruned names rows .* 0 \.\. 19"),
         ({"input": quantized, "pruned": np.stack([places + 1, places], 1)}, r"pruned names buckets .* 0 \.\. 19"),
         ({"input": quantized, "pruned": np.stack([places - 1, places], 1)}, r"pruned names buckets .* 0 \.\. 19"),
         ({"input": quantized, "pruned": np.stack([places // 2, places], 1)}, "pruned names buckets twice"),
         ({"input": quantized, "pruned": np.stack([places, places // 2], 1)}, "pruned names rows of n-grams twice"),
-        ({"bucket": 0, "min_n": 0, "max_n": 0, "word_ngrams": 2}, "word_ngrams is 2, so that bucket must be at least"),
+        ({"bucket": 0, "min_n": 0, "max_n": 0, "word_ngrams": 2}, "word_ngrams is 2, so bucket must be at least"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(model, **wrong)
@@ -528,7 +528,7 @@ def test_vectors_are_saved_as_a_model_without_subwords(fasttext, tmp_path):
     np.testing.assert_array_equal(vectors_of(theirs, words), vectors.matrix)
     with pytest.raises(ValueError, match="word 1, 'b\\\\x00', has a NUL in it"):
         Vectors(["a", "b\0"], rows(2, 3)).save(tmp_path / "x", format="fasttext")
-    with pytest.raises(ValueError, match="no model without words"):
+    with pytest.raises(ValueError, match="a model without words"):
         Vectors([], rows(0, 3)).save(tmp_path / "x", format="fasttext")
 
 

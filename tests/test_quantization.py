@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: ProductQuantizer.fit(bad), "row 7 is not finite"),
         (lambda: quantizer.encode(bad), "row 7 is not finite"),
         (lambda: QuantizedMatrix.of(bad, norms=True), "row 7 is not finite"),
-        (lambda: ProductQuantizer.fit(matrix[:0]), "a row and a column at least"),
+        (lambda: ProductQuantizer.fit(matrix[:0]), "a row and a column or more"),
         (lambda: ProductQuantizer.fit(matrix.astype(np.float64)), "must be float32"),
         (lambda: ProductQuantizer.fit(matrix, 0), "part_size must be at least 1"),
         (lambda: ProductQuantizer.fit(matrix, threads=0), "threads must be at least 1"),

@@ -1,4 +1,4 @@
-"""Co-occurrence: how often words stand near each other."""
+"""Co-occurrence counts: how often words occur near each other."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Weighting = Literal["flat", "harmonic", "dynamic"]
 
 # A record of GloVe's programs: rows and columns from 1.
 _GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
-_FEW = 1 << 22  # tokens of a corpus so small that what counting takes does not matter
-_STEPS = 16  # ranges of rows at the least: looks at Ctrl-C, moves of the bar
+_FEW = 1 << 22  # tokens of a corpus so small that the memory for counting does not matter
+_STEPS = 16  # ranges of rows, at least: Ctrl-C is checked and the bar moves after each
 _RECORDS = 1 << 20  # GloVe records handled at once
-_ENTRIES = 1 << 18  # of a matrix that are handled at once in float64: what stays in cache
+_ENTRIES = 1 << 18  # of a matrix, handled at once in float64: they stay in cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,12 +38,12 @@ class Cooccurrences:
     Attributes
     ----------
     csr
-        ``scipy.sparse.csr_array`` of float32, (words, words), columns ascending in each row. Row i, column j: the
-        weights of all places where word j stands near word i, added up.
+        ``scipy.sparse.csr_array`` of float32, (words, words), columns ascending in each row. Row i, column j: the sum
+        of the weights of all places where word j occurs near word i.
     vocabulary
         The words, with their counts.
     window, side, weighting
-        As given to `count_cooccurrences`; None where not known.
+        As passed to `count_cooccurrences`; None if not known.
     """
 
     csr: sparse.csr_array
@@ -61,7 +61,7 @@ class Cooccurrences:
             raise ValueError(f"csr must be {n} by {n}, as the vocabulary has {n} words, not {self.csr.shape}")
         if not self.csr.has_canonical_format:
             raise ValueError(
-                "csr must have ascending columns in each row, and none of them twice: csr.sum_duplicates() makes it so"
+                "csr must have ascending columns without repetition in each row: call csr.sum_duplicates()"
             )
 
     def __repr__(self) -> str:
@@ -77,17 +77,18 @@ class Cooccurrences:
         .. math:: \max\Bigl(0, \log\frac{x_{ij}\,\sum_k c_k^\alpha}{r_i\,c_j^\alpha} - \log s\Bigr)
 
         (Levy, Goldberg & Dagan 2015, equation 3 with the smoothed contexts of section 3.2): how much more often word i
-        meets context j than chance has it, in nats.
+        occurs with context j than by chance, in nats.
 
         Parameters
         ----------
         shift
-            s, above 0: its logarithm is subtracted from all entries, as k negatives do in word2vec (Levy & Goldberg
-            2014). 1 leaves them as they are.
+            s, above 0: its logarithm is subtracted from all entries, as k negative samples do in word2vec (Levy &
+            Goldberg 2014). 1: no shift.
         context_smoothing
-            :math:`\alpha`. Below 1, rare contexts count as more frequent than they are, and so mean less. 1: none.
+            :math:`\alpha`. Below 1, rare contexts count as more frequent than they are, and their PMI is lower. 1: no
+            smoothing.
         positive
-            Whether to put 0 for what is negative. If not, pairs that never met, of minus infinity, are 0 all the same.
+            Whether negative entries become 0. Pairs that never occur, whose PMI is minus infinity, are always 0.
 
         Returns
         -------
@@ -97,18 +98,17 @@ class Cooccurrences:
         Raises
         ------
         TypeError, ValueError
-            If an option is not what it should be, a count is negative or not finite, or a column is not one of the
-            matrix.
+            If an option is out of range, a count is negative or not finite, or a column lies outside of the matrix.
         """
         shift = real_number("shift", shift, above=0)
         alpha = real_number("context_smoothing", context_smoothing, low=0)
         data, indices, indptr = self.csr.data, self.csr.indices, self.csr.indptr
         n_rows, n_columns = self.csr.shape
         cuts = _cut(np.diff(indptr), _ENTRIES)
-        pieces = [(first, end, slice(indptr[first], indptr[end])) for first, end in itertools.pairwise(cuts)]
+        ranges = [(first, end, slice(indptr[first], indptr[end])) for first, end in itertools.pairwise(cuts)]
 
         row_sums, column_sums = np.zeros(n_rows), np.zeros(n_columns)
-        for first, end, part in pieces:
+        for first, end, part in ranges:
             values, columns = data[part], indices[part]
             if len(values) and not (
                 values.min() >= 0 and values.max() < np.inf and columns.min() >= 0 and columns.max() < n_columns
@@ -121,25 +121,25 @@ class Cooccurrences:
                     raise ValueError(f"{place} lies outside of a matrix of {n_columns} words")
                 raise ValueError(f"the count in {place} is {values[wrong]}: not 0 or more")
             column_sums += np.bincount(columns, values, n_columns)
-            filled = np.flatnonzero(np.diff(indptr[first : end + 1])) + first  # reduceat wants no empty rows
+            filled = np.flatnonzero(np.diff(indptr[first : end + 1])) + first  # reduceat needs rows that are not empty
             if len(filled):
                 row_sums[filled] = np.add.reduceat(values, indptr[filled] - indptr[first], dtype=np.float64)
 
-        # What never occurs is in no entry: its logarithm may be anything.
+        # A word that never occurs has no entry: its logarithm may be anything.
         row_logs = np.log(row_sums, out=np.zeros(n_rows), where=row_sums > 0)
         met = column_sums > 0
         column_logs = alpha * np.log(column_sums, out=np.zeros(n_columns), where=met)
-        column_logs -= column_logs.max(where=met, initial=-np.inf) if met.any() else 0.0  # cancels, and none overflows
+        column_logs -= column_logs.max(where=met, initial=-np.inf) if met.any() else 0.0  # cancels; no overflow
         total = np.log(np.exp(column_logs[met]).sum()) - np.log(shift) if met.any() else 0.0
 
         lengths, kept_columns, kept = [], [], []
-        for first, end, part in pieces:
+        for first, end, part in ranges:
             seen = data[part] > 0
             pmi = np.log(data[part], dtype=np.float64, where=seen, out=np.zeros(len(seen)))
             pmi -= column_logs[indices[part]]
             pmi += np.repeat(total - row_logs[first:end], np.diff(indptr[first : end + 1]))
             found = pmi.astype(np.float32)
-            keep = seen & ((found > 0) if positive else (found != 0))  # a stored 0 is a pair unseen
+            keep = seen & ((found > 0) if positive else (found != 0))  # a stored 0 is a pair that never occurs
             kept.append(found[keep])
             kept_columns.append(indices[part][keep])
             before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
@@ -168,20 +168,20 @@ class Cooccurrences:
         files.write_own(path, "counts", tensors, {"options": options})
 
     def to_glove(self, path: files.PathLike, vocabulary: files.PathLike | None = None) -> None:
-        """Write the matrix as GloVe's programs do: records of two int32, counted from 1, and a float64.
+        """Write the matrix in the format of GloVe's programs: records of two int32, counted from 1, and a float64.
 
         Parameters
         ----------
         path
-            Where the records go. They are in order; GloVe's ``shuffle`` mixes them, which its ``glove`` wants.
+            File for the records. They are in order; GloVe's ``shuffle`` mixes them, as its ``glove`` expects.
         vocabulary
-            Where the words go, as ``vocab_count`` writes them: a word and its count a line, in the order of the rows.
+            File for the words, as of ``vocab_count``: a word and its count per line, in the order of the rows.
 
         Raises
         ------
         ValueError
-            If the vocabulary holds a word that GloVe's programs cannot read: one with white space, one of more than
-            1,000 bytes, or ``<unk>``, at which ``glove`` stops without its vectors. Nothing is written then.
+            If GloVe's programs cannot read a word: one with white space, one of more than 1,000 bytes, or ``<unk>``,
+            at which ``glove`` stops without writing vectors. Then nothing is written.
         OSError
             If a file cannot be written.
         """
@@ -204,19 +204,19 @@ class Cooccurrences:
 
     @staticmethod
     def from_glove(path: files.PathLike, vocabulary: Vocabulary) -> Cooccurrences:
-        """Read what GloVe's ``cooccur`` or ``shuffle`` wrote, in any order.
+        """Read the records of GloVe's ``cooccur`` or ``shuffle``, in any order.
 
         Parameters
         ----------
         path
             The file of records, plain or compressed.
         vocabulary
-            The words, in the order of the file that GloVe's ``vocab_count`` wrote.
+            The words, in the order of the file of GloVe's ``vocab_count``.
 
         Raises
         ------
         ValueError
-            If the file does not hold whole records, or one of them names a word that the vocabulary lacks.
+            If the file does not consist of whole records, or one of them names a word outside of the vocabulary.
         """
         raw = np.frombuffer(files.contents(path), np.uint8)
         path = files.name_of(path)
@@ -254,15 +254,15 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Coocc
 
 
 def check_glove_words(words: list[str]) -> None:
-    """Raise ValueError if a word cannot stand in the vocabulary of GloVe's programs.
+    """Raise ValueError if GloVe's programs cannot read a word.
 
-    They end a word at white space, or after 1,000 bytes; and at ``<unk>``, which ``glove`` writes itself, it stops.
+    They end a word at white space or after 1,000 bytes, and ``glove`` stops at ``<unk>``, which it writes itself.
     """
     for word in words:
         if not 0 < len(word.encode()) <= 1000 or word == "<unk>" or any(letter in word for letter in " \t\n\v\f\r"):
             raise ValueError(
-                "GloVe's vocabulary holds words without white space, of 1 to 1,000 bytes, and no <unk>; "
-                f"not {reprlib.repr(word)}"
+                "a word in GloVe's vocabulary must have 1 to 1,000 bytes without white space and must not be <unk>; it "
+                f"is {reprlib.repr(word)}"
             )
 
 
@@ -276,25 +276,25 @@ def count_cooccurrences(
     threads: int | None = None,
     progress: bool = False,
 ) -> Cooccurrences:
-    r"""Count how often words stand near each other.
+    r"""Count how often words occur near each other.
 
     Parameters
     ----------
     corpus
-        The documents; a window never crosses from one to the next.
+        The documents; a window never crosses the border between two.
     window
-        The greatest distance at which words are near.
+        The largest distance between words that co-occur.
     side
-        "both": words before and behind count, and the matrix is symmetric. "left" or "right": only words before, or
-        behind.
+        "both": words before and after count, and the matrix is symmetric. "left" or "right": only words before, or
+        after.
     weighting
-        What a word at distance d counts: "flat", 1; "harmonic", 1/d (GloVe's); "dynamic", (window - d + 1) / window,
-        the mean of word2vec's random windows (Levy, Goldberg & Dagan 2015, section 3.1).
+        Weight of a word at distance d: "flat", 1; "harmonic", 1/d (GloVe's); "dynamic", (window - d + 1) / window, the
+        mean of word2vec's random windows (Levy, Goldberg & Dagan 2015, section 3.1).
     memory
-        Bytes that the counting may take; beyond them the matrix grows in a temporary folder instead of in memory and
-        is mapped from there. The result is the same, to the bit. None: no bound.
+        Bytes that counting may take; a larger matrix grows in a temporary folder and is mapped from there. The bits of
+        the result do not depend on it. None: no bound.
     threads
-        None: all processors that this process may use. The result is the same, to the bit, for any number.
+        None: all processors that this process may use. The bits of the result do not depend on it.
     progress
         Show a bar.
 
@@ -305,23 +305,23 @@ def count_cooccurrences(
     Raises
     ------
     TypeError, ValueError
-        If an option is not what it should be, or the corpus has no token.
+        If an option is out of range, or the corpus has no token.
     MemoryError
-        If the matrix does not fit, or `memory` is too little for a single row, naming what would do.
+        If the matrix does not fit, or `memory` is too little for a single row, naming the bytes that are enough.
     OSError
-        If the temporary folder has no room; nothing is left there.
+        If the temporary folder has no room; nothing remains there.
 
     Notes
     -----
-    Weights are rounded to multiples of :math:`2^{-28}` and added as integers, which loses nothing and knows no order; a
-    sum is rounded once, to float32. So an entry errs by at most :math:`2^{-24}` of itself plus
-    :math:`2^{-29}` for each place counted.
+    Weights are rounded to multiples of :math:`2^{-28}` and added as integers: exactly, in any order. A sum is rounded
+    once, to float32. So the error of an entry is at most :math:`2^{-24}` of it plus :math:`2^{-29}` for each counted
+    place.
     """
     if not isinstance(corpus, Corpus):
         raise TypeError(f"corpus must be a firth.Corpus, not {type(corpus).__name__}")
     check_options(window=window, side=side, weighting=weighting, memory=memory, threads=threads)
     if corpus.n_tokens == 0:
-        raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
+        raise ValueError("the corpus has no token: none of its text is in its vocabulary")
     window, memory = int(window), None if memory is None else int(memory)
     workers = default_threads() if threads is None else int(threads)
     weights = _weights(weighting, window)
@@ -335,9 +335,9 @@ def count_cooccurrences(
         right=None if side == "left" else weights,
     )
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
-    # A thread adds up rows in 9 bytes a word: all of them together in no more than what the places of all tokens take.
+    # A thread adds up rows in 9 bytes a word: at most so many threads that the places of all tokens take more memory.
     workers = max(1, min(workers, max(corpus.n_tokens, _FEW) // max(1, len(counts))))
-    # What rows take: their places of 8 bytes, and their non-zeros of 8, which are copied once.
+    # Memory of rows: places of 8 bytes, and non-zeros of 8, which are copied once.
     places, rows = 8 * counts, 8 * most
     fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 40 * len(counts)
     least = fixed + int(places.max() + 2 * rows.max())
@@ -347,7 +347,7 @@ def count_cooccurrences(
     step = rows.sum() / _STEPS
     if in_memory or memory is None:
         stretches = [0, len(counts)]
-    else:  # half of what there is for the places of a stretch of words, the other half for rows of it and their copy
+    else:  # half of the memory for the places of a stretch of words, the other half for its rows and their copy
         room = memory - fixed
         half = max(room / 2, places.max())
         stretches = _cut(places, half)
@@ -356,7 +356,7 @@ def count_cooccurrences(
     with tqdm(total=corpus.n_tokens, desc="counting", unit="w", unit_scale=True, disable=not progress) as bar:
 
         def ranges() -> Iterator[tuple[int, int]]:
-            """Rows whose places are known, a range after the other."""
+            """Ranges of rows whose places are known."""
             for first, end in itertools.pairwise(stretches):
                 counter.find_places(first, end - first, threads=workers)
                 for row, stop in itertools.pairwise(_cut(rows[first:end], step)):
@@ -368,7 +368,7 @@ def count_cooccurrences(
 
 
 def check_options(*, window: int, side: str, weighting: str, memory: int | None, threads: int | None) -> None:
-    """Raise TypeError or ValueError if `count_cooccurrences` does not take these."""
+    """Raise TypeError or ValueError if `count_cooccurrences` does not accept these."""
     whole_number("window", window, low=1, high=2**20)
     one_of("side", side, get_args(Side))
     one_of("weighting", weighting, get_args(Weighting))
@@ -388,7 +388,7 @@ def _weights(weighting: Weighting, window: int) -> NDArray[np.float64]:
 
 
 def _cut(needs: NDArray[np.int64], room: float) -> list[int]:
-    """Ranges of rows that each need no more than `room`, or are a single row, as their borders."""
+    """Borders of ranges of rows that each need at most `room`, or are a single row."""
     total = np.concatenate([[0], np.cumsum(needs)])
     cuts = [0]
     while cuts[-1] < len(needs):
@@ -398,10 +398,10 @@ def _cut(needs: NDArray[np.int64], room: float) -> list[int]:
 
 
 def _csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any]) -> sparse.csr_array:
-    """Put together without a copy; scipy's constructor would load mapped arrays to look at them."""
+    """A matrix without a copy; scipy's constructor would read mapped arrays to check them."""
     n = len(indptr) - 1
     csr = sparse.csr_array((n, n), dtype=data.dtype)
-    # scipy wants both index arrays of one type.
+    # scipy needs index arrays of one type.
     csr.data, csr.indices, csr.indptr = data, indices, indptr.astype(indices.dtype, copy=False)
     csr.has_sorted_indices = csr.has_canonical_format = True
     return csr
@@ -412,7 +412,7 @@ def _indptr(lengths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    """The parts end to end; each is given back as soon as it is copied."""
+    """The parts end to end; each is released as soon as it is copied."""
     whole = np.empty(sum(map(len, parts)), dtype)
     at = 0
     for i, part in enumerate(parts):
@@ -451,7 +451,7 @@ def _on_disk(
                 columns_path = _widened(columns_path)
         except OSError as error:
             raise OSError(error.errno, f"no room for the counts in {folder}: {error.strerror}") from error
-        # The files are unlinked with the folder; what is mapped stays until the arrays go.
+        # The files are unlinked with the folder; mappings stay until the arrays are deleted.
         data = np.memmap(values_path, np.float32, "r") if n else np.empty(0, np.float32)
         kind = np.int64 if n >= 2**31 else np.int32
         indices = np.memmap(columns_path, kind, "r") if n else np.empty(0, np.int32)
@@ -459,10 +459,10 @@ def _on_disk(
 
 
 def _widened(path: Path) -> Path:
-    """A file of int32 as one of int64, which takes its place."""
+    """Replace a file of int32 by one of int64."""
     wide = path.with_suffix(".wide")
     with path.open("rb") as source, wide.open("wb") as target:
-        while piece := source.read(4 * _RECORDS):
-            target.write(np.frombuffer(piece, np.int32).astype(np.int64).data.cast("B"))
+        while block := source.read(4 * _RECORDS):
+            target.write(np.frombuffer(block, np.int32).astype(np.int64).data.cast("B"))
     path.unlink()
     return wide

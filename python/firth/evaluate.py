@@ -1,4 +1,4 @@
-"""How good vectors are: by people's judgments of similarity, and by analogies."""
+"""Evaluation of vectors: human judgments of similarity, and analogies."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ Question = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Similarity:
-    """Agreement with people on how similar words are.
+    """Agreement with human judgments of how similar words are.
 
     Attributes
     ----------
     spearman
-        Rank correlation of cosines and scores, over the pairs found; equal values share their mean rank. NaN if
-        fewer than two pairs were found, or all cosines or all scores are equal.
+        Rank correlation of cosines and scores over the found pairs; equal values share their mean rank. NaN with fewer
+        than two found pairs, or if all cosines or all scores are equal.
     pairs
-        Pairs asked for.
+        All pairs.
     found
-        Pairs of which both words have a vector.
+        Pairs of words that both have a vector.
     composed
-        Pairs among them with an out-of-vocabulary word, whose vector a subword model composes from its character
-        n-grams.
+        Found pairs with an out-of-vocabulary word, whose vector a subword model composes from its character n-grams.
     """
 
     spearman: float
@@ -61,9 +60,9 @@ class Section:
     name
         Of the section.
     correct
-        Questions answered with the word expected.
+        Questions answered with the expected word.
     found
-        Questions of which all four words are known.
+        Questions of four words in the vocabulary.
     asked
         All questions.
     """
@@ -75,7 +74,7 @@ class Section:
 
     @property
     def accuracy(self) -> float:
-        """Share of the questions found that were answered right; NaN if none was found."""
+        """Share of the found questions that were answered correctly; NaN if none was found."""
         return self.correct / self.found if self.found else float("nan")
 
     @property
@@ -91,27 +90,27 @@ class Analogies(Section):
     Attributes
     ----------
     name, correct, found, asked
-        As a section's; the name is "total".
+        As of a section; the name is "total".
     sections
-        Each section, in the order asked.
+        In the order of the questions.
     """
 
     sections: tuple[Section, ...]
 
 
 def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lower: bool = True) -> Similarity:
-    """Compare cosines of word pairs with people's scores (Finkelstein et al. 2002; Bruni et al. 2014; ...).
+    """Compare cosines of word pairs with human scores (Finkelstein et al. 2002; Bruni et al. 2014; ...).
 
     Parameters
     ----------
     vectors
-        What to judge.
+        To evaluate.
     pairs
-        A file of lines "word word score", apart by tabs, semicolons, commas or blanks (the first of these that the
-        line contains), with lines that begin with # and a header left out; or (word, word, score) triples.
+        A file of lines "word word score", separated by tabs, semicolons, commas or blanks (the first of these that the
+        line contains), where a header and lines that begin with # are ignored; or (word, word, score) triples.
     lower
-        If the vocabulary lacks a word as it is spelled, take its lower-cased spelling, else the first word (the most
-        frequent one, as a rule) that differs only in case.
+        For a word that is not in the vocabulary, take its lower-cased spelling, else the first word (usually the most
+        frequent one) that differs only in case.
 
     Returns
     -------
@@ -122,11 +121,11 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
     OSError
         If the file cannot be read.
     ValueError
-        Naming file and line, or the place in `pairs`, of what is not two words and a number.
+        Naming file and line, or the place in `pairs`, of anything else than two words and a number.
 
     Notes
     -----
-    What a subword model composes counts as found. To judge its vocabulary alone, as gensim does, give
+    Words whose vectors a subword model composes count as found. To evaluate its vocabulary only, as gensim does, pass
     ``Vectors(v.words, v.matrix)``.
     """
     triples = list(_read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
@@ -154,20 +153,20 @@ def analogies(
     method: Method = "3cosadd",
     lower: bool = True,
 ) -> Analogies:
-    """Ask "a is to b as c is to ...", and count the answers that are d (Mikolov et al. 2013a).
+    """Accuracy on questions "a is to b as c is to d" (Mikolov et al. 2013a).
 
     Parameters
     ----------
     vectors
-        What to judge.
+        To evaluate.
     questions
         A file of lines "a b c d" under section lines ": name" (questions-words.txt), or quadruples by section name.
     restrict_vocab
-        Use the first so many words alone, for the questions as for the answers.
+        Use only the first so many words, for questions and answers.
     method
         "3cosadd" or "3cosmul"; see `Vectors.most_similar`.
     lower
-        As for `similarity`. An answer that differs from the expected word only in case is then right. A word that
+        As for `similarity`. An answer that differs from the expected word only in case is then correct. A word that
         differs from one of the question's words only in case is never an answer.
 
     Returns
@@ -181,11 +180,11 @@ def analogies(
     TypeError
         If restrict_vocab is not a whole number, or questions are neither a file nor a mapping.
     ValueError
-        Naming file and line, if a line is not four words; or if restrict_vocab is negative, or there is no such method.
+        Naming file and line, if a line is not four words; or if restrict_vocab is negative or the method unknown.
 
     Notes
     -----
-    a, b and c are never answers. A question with an unknown word counts as asked, not as found.
+    a, b and c are never answers. A question with an out-of-vocabulary word counts as asked, not as found.
     """
     one_of("method", method, get_args(Method))
     known = vectors._restricted(restrict_vocab)
@@ -227,7 +226,7 @@ def analogies(
 def _answers(
     vectors: Vectors, triples: NDArray[np.int64], known: int, method: Method, same: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Best row for each question (q, 3) that is none of its words by `same` (known,), -1 where there is none."""
+    """Best row for each question (q, 3) except its own words by `same` (known,), -1 if there is none."""
     # Of the four best, at most three are the question's own words; of other spellings there may be more.
     most = 4 if (same == np.arange(known)).all() else 8
     answers = np.full(len(triples), -1, np.int64)
@@ -257,7 +256,7 @@ def _answers(
 
 
 class _Spellings:
-    """The spellings under which words are known, among the first so many."""
+    """The spellings of words in the vocabulary, among its first `known` words."""
 
     def __init__(self, vectors: Vectors, lower: bool, known: int | None = None) -> None:
         self.vectors = vectors
@@ -265,7 +264,7 @@ class _Spellings:
         self.known = len(vectors) if known is None else known
 
     def row(self, word: str) -> int | None:
-        """Row of a word: as it is spelled, else lower-cased, else in any case; TypeError if it is not a str."""
+        """Row of a word: as spelled, else lower-cased, else in any case; TypeError if it is not a str."""
         if not isinstance(word, str):
             raise TypeError(f"a word must be a str, not {word!r:.60}")
         for spelling in (word, word.lower()) if self.lower else (word,):
@@ -275,16 +274,16 @@ class _Spellings:
         return self.in_any_case.get(word.casefold()) if self.lower else None
 
     def of(self, word: str) -> str | None:
-        """The spelling of a word that has a vector, of its own or composed of its n-grams; None if none has."""
+        """The spelling of a word that has a vector, its own or one composed of n-grams; None if there is none."""
         row = self.row(word)
         if row is not None:
             return self.vectors.words[row]
-        # N-grams of capitals tell little where the vocabulary has none.
+        # N-grams of capitals are untrained if the vocabulary has none.
         spelling = word if self.has_capitals or not self.lower else word.lower()
         return spelling if spelling in self.vectors else None
 
     def same(self) -> NDArray[np.int64]:
-        """For each row the first one whose word is the same: in any case, if that is asked for."""
+        """For each row the first one with the same word: in any case if `lower`."""
         if not self.lower:
             return np.arange(self.known)
         words = self.vectors.words
@@ -303,13 +302,13 @@ class _Spellings:
 def _spearman(x: list[float], y: list[float]) -> float:
     if len(x) < 2 or min(x) == max(x) or min(y) == max(y):
         return float("nan")
-    from scipy.stats import rankdata  # half a second that `import firth` need not wait
+    from scipy.stats import rankdata  # takes half a second, which `import firth` saves
 
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
 def _lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, blank ones left out."""
+    """Lines that are not blank, with their numbers."""
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
             try:

@@ -34,14 +34,14 @@ _WORDS = 8192  # whose vectors are computed at once
 
 @dataclass(frozen=True, eq=False)
 class RowBlocks:
-    """A matrix to be written that need not stand in memory whole.
+    """A matrix to write, of which only one block need be in memory.
 
     Parameters
     ----------
     shape
         Rows and columns.
     blocks
-        float32 arrays (any number of rows, columns), which are gone through once.
+        float32 arrays (any number of rows, columns), iterated once.
     """
 
     shape: tuple[int, int]
@@ -50,30 +50,30 @@ class RowBlocks:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FastTextFile:
-    """All that a file of fastText's holds.
+    """The contents of a fastText model file.
 
-    A word's row of the input matrix is its place in `words`; bucket b of its n-grams, and of n-grams of words, is row
-    len(words) + b (in a pruned model: row len(words) + what `pruned` says). A row of the output matrix belongs to a
+    A word's row of the input matrix is its position in `words`; bucket b of n-grams, of characters or words, has row
+    len(words) + b (in a pruned model: len(words) + its position in `pruned`). A row of the output matrix belongs to a
     word (in a supervised model: to a label); with the loss "hs" to an inner node of the Huffman tree over their counts,
-    the last row to none.
+    and the last row is unused.
 
     Parameters
     ----------
     model, loss
         What was trained, and how.
     vector_size, window, epochs, min_count, negative, word_ngrams, bucket, min_n, max_n, update_rate, sample
-        fastText's dim, ws, epoch, minCount, neg, wordNgrams, bucket, minn, maxn, lrUpdateRate, t. Word vectors have
-        no n-grams of characters if max_n is 0.
+        fastText's dim, ws, epoch, minCount, neg, wordNgrams, bucket, minn, maxn, lrUpdateRate, t, with fastText's
+        defaults. max_n = 0: no character n-grams.
     words, labels
-        As bytes, which are UTF-8 as a rule; labels with their prefix.
+        Bytes, usually UTF-8; labels with their prefix.
     counts
         int64, of the words and then of the labels.
     n_tokens
         Tokens of the training text, labels and rare words included.
     pruned
-        int32 (n, 2): bucket, and its place among the n-gram rows that are left. None for all buckets.
+        int32 (n, 2): bucket, and its position among the remaining n-gram rows. None: all buckets have rows.
     input, output
-        float32, or quantized; the output only together with the input. For writing also `RowBlocks`.
+        float32, or quantized; the output only if the input is. For writing also `RowBlocks`.
 
     Raises
     ------
@@ -84,16 +84,16 @@ class FastTextFile:
     model: Kind
     loss: Loss
     vector_size: int
-    window: int
-    epochs: int
-    min_count: int
-    negative: int
-    word_ngrams: int
-    bucket: int
-    min_n: int
-    max_n: int
-    update_rate: int
-    sample: float
+    window: int = 5
+    epochs: int = 5
+    min_count: int = 1
+    negative: int = 5
+    word_ngrams: int = 1
+    bucket: int = 0
+    min_n: int = 0
+    max_n: int = 0
+    update_rate: int = 100
+    sample: float = 1e-4
     words: list[bytes]
     labels: list[bytes] = field(default_factory=list)
     counts: NDArray[np.int64]
@@ -113,9 +113,9 @@ class FastTextFile:
             whole_number(name, getattr(self, name), low=low)
         whole_number("n_tokens", self.n_tokens, high=2**63 - 1)
         if self.max_n > 0 and self.bucket == 0:
-            raise ValueError(f"max_n is {self.max_n}, so that bucket must be at least 1, not 0")
+            raise ValueError(f"max_n is {self.max_n}, so bucket must be at least 1, not 0")
         if self.word_ngrams > 1 and self.bucket == 0 and self.model == "supervised":
-            raise ValueError(f"word_ngrams is {self.word_ngrams}, so that bucket must be at least 1, not 0")
+            raise ValueError(f"word_ngrams is {self.word_ngrams}, so bucket must be at least 1, not 0")
         if self.counts.dtype != np.int64 or self.counts.shape != (len(self.words) + len(self.labels),):
             raise ValueError(
                 f"counts must be int64 of {len(self.words)} words and {len(self.labels)} labels, "
@@ -130,7 +130,7 @@ class FastTextFile:
                 raise ValueError(f"pruned must be int32 of 2 columns, not {self.pruned.dtype} {self.pruned.shape}")
             n_ngrams = len(self.pruned)
             if not isinstance(self.input, QuantizedMatrix):
-                raise ValueError("the buckets are pruned, which only a quantized input matrix may be")
+                raise ValueError("the buckets are pruned, which needs a quantized input matrix")
             places = ("rows of n-grams", self.pruned[:, 1], n_ngrams), ("buckets", self.pruned[:, 0], self.bucket)
             for what, names, n in places if n_ngrams else ():
                 if not 0 <= names.min() <= names.max() < n:
@@ -155,19 +155,19 @@ class FastTextFile:
         return {word: row for row, word in enumerate(self.words)}
 
     def vectors_of(self, words: list[bytes], *, threads: int | None = None) -> Matrix:
-        """Vectors of words, known or not: means of the rows of the word and of its n-grams.
+        """Vectors of any words: means of the rows of the word and of its n-grams.
 
         Parameters
         ----------
         words
             UTF-8.
         threads
-            By default all processors.
+            None: all processors that this process may use.
 
         Returns
         -------
         ndarray
-            float32 (words, vector_size): 0 for an unknown word without n-grams that have a row.
+            float32 (words, vector_size): 0 for an out-of-vocabulary word without n-grams that have a row.
         """
         known = np.array([self._places.get(word, -1) for word in words], np.int64)
         return self._means(words, known, threads)
@@ -181,19 +181,19 @@ class FastTextFile:
 
     def _means(self, words: list[bytes], known: NDArray[np.int64], threads: int | None) -> Matrix:
         if isinstance(self.input, RowBlocks):
-            raise TypeError("blocks of rows can be written alone: read the file for vectors")
+            raise TypeError("blocks of rows can only be written; read the file for vectors")
         threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
         means = np.empty((len(words), self.vector_size), np.float32)
         for begin in range(0, len(words), _WORDS):
             some = slice(begin, begin + _WORDS)
             offsets, rows = self._rows_of(words[some], known[some], threads)
-            # Each row is fetched once, out of a matrix that may lie on disk and not be aligned.
+            # Each row is read once, from a matrix that may be on disk and not aligned.
             used, places = np.unique(rows, return_inverse=True)
             table = self.input.rows(used) if isinstance(self.input, QuantizedMatrix) else self.input[used]
             ones = np.ones(len(rows), np.float32)
             sums = sparse.csr_array((ones, places.ravel(), offsets), shape=(len(offsets) - 1, len(used)))
             lengths = np.maximum(np.diff(offsets), 1).astype(np.float32)
-            with np.errstate(invalid="ignore"):  # what is not finite is kept as it is
+            with np.errstate(invalid="ignore"):  # keeps what is not finite
                 means[some] = (sums @ table) * (np.float32(1) / lengths)[:, None]
         return means
 
@@ -221,7 +221,7 @@ class FastTextFile:
         return offsets, rows[order]
 
 
-# In the file's order, the model and the loss among them.
+# In the file's order.
 _FIELDS = (
     *("vector_size", "window", "epochs", "min_count", "negative", "word_ngrams", "loss", "model"),
     *("bucket", "min_n", "max_n", "update_rate", "sample"),
@@ -233,7 +233,7 @@ _NUMBERS = tuple(name for name in _FIELDS if name not in ("loss", "model", "samp
 
 
 class _Source:
-    """A file's bytes, taken one piece after the other."""
+    """A file's bytes, read part by part."""
 
     def __init__(self, path: str, data: bytes | mmap.mmap) -> None:
         self.path = path
@@ -255,7 +255,7 @@ class _Source:
         return layout.unpack_from(self.data, self.skip(layout.size, what))
 
     def array(self, dtype: str, count: int, what: str) -> NDArray[Any]:
-        """An array that lies in the file, at whatever address."""
+        """An array within the file, at any address."""
         begin = self.skip(np.dtype(dtype).itemsize * count, what)
         return np.frombuffer(self.data, dtype, count, begin) if count else np.empty(0, dtype)
 
@@ -278,20 +278,20 @@ def read(path: files.PathLike) -> FastTextFile:
     Returns
     -------
     FastTextFile
-        Its matrices of float32 are mapped, read-only: rows are loaded when they are looked at.
+        Its matrices of float32 are mapped, read-only: rows are read from disk when they are used.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        Naming the file and the place, if it is no fastText model, is cut short or damaged.
+        Naming the file and the byte, if it is not a fastText model, or is cut short or damaged.
     """
     return parse(files.contents(path), files.name_of(path))
 
 
 def parse(data: bytes | mmap.mmap, name: str) -> FastTextFile:
-    """`read` for the bytes of a file; `name` is what messages call it."""
+    """`read` for the bytes of a file; `name` stands for it in messages."""
     return _read(_Source(name, data))
 
 
@@ -304,7 +304,7 @@ def is_classifier(path: files.PathLike) -> bool:
 
 
 def decoded(path: files.PathLike, model: FastTextFile, *, stacklevel: int) -> tuple[list[str], list[str]]:
-    """A file's words and labels as text. What is not UTF-8 has its bytes written out, and a warning says so."""
+    """A file's words and labels as text. Bytes that are not UTF-8 are written out as escapes, with a warning."""
     raw = model.words + model.labels
     words = [word.decode(errors="backslashreplace") for word in raw]
     if broken := [word for word, its in zip(words, raw, strict=True) if word.encode() != its]:
@@ -328,7 +328,7 @@ def _read(source: _Source) -> FastTextFile:
     options["model"] = _choice(source, "model", options["model"], get_args(Kind))
     options["loss"] = _choice(source, "loss", options["loss"], get_args(Loss))
     if version == 11 and options["model"] == "supervised":
-        options["max_n"] = 0  # of that age they have no n-grams of characters, whatever the file says
+        options["max_n"] = 0  # classifiers of version 11 have no character n-grams, whatever the file says
     dictionary = _read_dictionary(source)
     quantized = source.flag("whether the input matrix is quantized")
     input = (_read_quantized if quantized else _read_dense)(source, "the input matrix")
@@ -438,14 +438,14 @@ def write(path: files.PathLike, model: FastTextFile) -> None:
     Parameters
     ----------
     path
-        Where to: by fastText's custom a .bin, or a .ftz if matrices are quantized.
+        By convention a .bin, or a .ftz if matrices are quantized.
     model
         Its matrices may be `RowBlocks`.
 
     Raises
     ------
     ValueError
-        If a word holds a NUL, or blocks do not add up to their matrix.
+        If a word contains a NUL, or the blocks do not have the rows of their matrix.
     OSError
         If the file cannot be written.
     """
@@ -454,7 +454,7 @@ def write(path: files.PathLike, model: FastTextFile) -> None:
 
 
 def write_to(file: IO[bytes], model: FastTextFile, name: str) -> None:
-    """Write a fastText model to a file that is open; `name` is what messages call it."""
+    """Write a fastText model to an open file; `name` stands for it in messages."""
     values = {
         "model": get_args(Kind).index(model.model) + 1,
         "loss": get_args(Loss).index(model.loss) + 1,
@@ -481,12 +481,12 @@ def write_to(file: IO[bytes], model: FastTextFile, name: str) -> None:
         written = 0
         for block in matrix.blocks if isinstance(matrix, RowBlocks) else _blocks(matrix):
             if block.dtype != np.float32 or block.ndim != 2 or block.shape[1] != columns:
-                raise ValueError(f"cannot write {name}: {what} is to have blocks of float32 and {columns} columns, "
+                raise ValueError(f"cannot write {name}: {what} must have blocks of float32 and {columns} columns, "
                                  f"not {block.dtype} {block.shape}")  # fmt: skip
             file.write(np.ascontiguousarray(block, "<f4").data)
             written += len(block)
         if written != rows:
-            raise ValueError(f"cannot write {name}: {what} is to have {rows} rows and its blocks have {written}")
+            raise ValueError(f"cannot write {name}: {what} must have {rows} rows, and its blocks have {written}")
 
 
 def _blocks(matrix: Matrix) -> Iterator[Matrix]:

@@ -1,4 +1,4 @@
-"""Every file format of word vectors, as one table: how it is told, read and written."""
+"""Every file format of word vectors, as one table: how it is recognized, read and written."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Matrix = NDArray[np.float32]
 Table = tuple[list[str], Matrix]
 Errors = Literal["strict", "skip"]
 
-_HEAD = 1 << 20  # bytes that a format is told by
-_LARGEST = 1 << 28  # numbers of a vector
+_HEAD = 1 << 20  # bytes by which a format is recognized
+_LARGEST = 1 << 28  # dimensions
 _LISTED = 5  # bad lines that a message spells out
 _CHUNK = 1 << 18  # numbers formatted at once: a megabyte
 _MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before UTF-8
@@ -45,12 +45,12 @@ class Request:
     limit: int | None
     errors: Errors
     mmap: bool
-    warnings: list[str] = field(default_factory=list)  # what the user should be told
+    warnings: list[str] = field(default_factory=list)  # for the user
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way of keeping words and their vectors in a file.
+    """One way of storing words and their vectors in a file.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class Format:
     text
         Whether it is text, which may go to standard output.
     suffixes
-        File names by which it is chosen for writing, before any ".gz".
+        Suffixes of file names that choose it for writing, before any ".gz".
     sniff
-        Whether a file that begins with these bytes is one.
+        Whether a file that begins with these bytes has this format.
     read, write
         From a request to words and matrix; and from those to a file.
     """
@@ -113,11 +113,11 @@ def check_stream(path: files.PathLike, chosen: Format) -> None:
     """Raise ValueError if this format cannot be written to standard output."""
     if path == "-" and not chosen.text:
         allowed = " and ".join(one.name for one in FORMATS if one.text)
-        raise ValueError(f"standard output takes text alone, {allowed}, not {chosen.name}; give a file name")
+        raise ValueError(f"standard output takes only text, {allowed}, not {chosen.name}; give a file name")
 
 
 def by_suffix(path: files.PathLike) -> Format:
-    """Format in which a file of this name is written, text for standard output; ValueError if the name says none."""
+    """Format in which a file of this name is written, text for standard output; ValueError for an unknown suffix."""
     if path == "-":
         return named("word2vec-text")
     path = Path(path)
@@ -133,7 +133,7 @@ def by_suffix(path: files.PathLike) -> Format:
 
 
 def tell(path: files.PathLike) -> Format | None:
-    """Format that a file seems to be in, by its first bytes; None if it is none of them."""
+    """Format of a file by its first bytes; None if it has none of them."""
     with files.open_binary(path) as file:
         return _tell(file.read(_HEAD))
 
@@ -147,11 +147,11 @@ def _names() -> str:
 
 
 def named(name: str) -> Format:
-    """Format of this name; ValueError if there is none."""
+    """Format of this name; ValueError for an unknown name."""
     for one in FORMATS:
         if one.name == name:
             return one
-    raise ValueError(f"there is no format {name!r}; there are {_names()}")
+    raise ValueError(f"there is no format {name!r}; the formats are {_names()}")
 
 
 def _guess(head: bytes) -> str:
@@ -163,7 +163,7 @@ def _guess(head: bytes) -> str:
     return f"; it is {problem}" if problem else "; it looks like text, which firth.Corpus.from_file reads"
 
 
-# ---- telling formats apart
+# ---- recognizing formats
 
 
 def _sniff_safetensors(head: bytes) -> bool:
@@ -185,7 +185,7 @@ def _is_number(text: bytes) -> bool:
 def _looks_like_rows(body: bytes, least: int) -> bool:
     """Whether most of the first lines have at least `least` fields after the first, the last of them a number.
 
-    Most, because among the bytes of a binary file something like a number stands at the end of a line now and then.
+    Most, because some lines of a binary file end with bytes that look like a number.
     """
     lines = [line for line in body.split(b"\n", 20)[:20] if line.strip()]
     rows = 0
@@ -202,9 +202,9 @@ def _sniff_text(head: bytes) -> bool:
     body = head[header.end() :]
     lines = [line.split() for line in body.split(b"\n", 2) if line.strip()]
     if len(lines) == 1 and len(lines[0]) == 2 and int(header[2]) > 1 and _is_number(lines[0][1]):
-        return True  # which is cut short within its first row, behind the first number
-    # Rows need not have as many numbers as the header promises: that is an error to report, not another format. Only
-    # where they have a single one may the "header" be the first row of a file without one.
+        return True  # cut short within its first row, after the first number
+    # Rows with fewer numbers than the header promises are an error to report, not another format. Only if they have a
+    # single number may the "header" be the first row of a file without a header.
     return _looks_like_rows(body, min(2, int(header[2]))) or (int(header[1]) == 0 and not body.strip())
 
 
@@ -229,7 +229,7 @@ def _read_text(request: Request) -> Table:
             f"{_shown(data[:80])}. Without a header the format is 'glove'"
         )
     promised, size = int(header[1]), int(header[2])
-    _check_size(request, promised, size, 2)  # a digit and a blank each, at the least
+    _check_size(request, promised, size, 2)  # at least a digit and a blank each
     rows = _parse_rows(request, data, header.end(), size)
     found = len(rows.spans)
     expected = promised if request.limit is None else min(promised, request.limit)
@@ -239,19 +239,19 @@ def _read_text(request: Request) -> Table:
 
 
 def _check_size(request: Request, rows: int, size: int, least: int) -> None:
-    """Look at the size of vectors before memory is allocated for it; a number takes `least` bytes of the file."""
+    """Check the size of vectors before allocating memory; a number takes at least `least` bytes of the file."""
     if size < 1:
-        raise ValueError(f"{request.path}: vectors must have at least 1 number each, not {size}")
+        raise ValueError(f"{request.path}: vectors must have at least 1 dimension, not {size}")
     if (least * size > len(request.data) and rows > 0) or size > _LARGEST:
         raise ValueError(
-            f"{request.path}: the header promises vectors of {size} numbers, more than the file can hold: it is "
+            f"{request.path}: the header promises vectors of {size} dimensions, more than the file can hold: it is "
             "damaged or cut short"
         )
 
 
 def _read_glove(request: Request) -> Table:
     data = request.data
-    # Words may contain blanks, so the number of fields that most lines have decides.
+    # Words may contain blanks, so the most frequent number of fields decides.
     counts = Counter(len(line.split()) for line in data[:_HEAD].split(b"\n")[:1000] if line.strip())
     if not counts:
         raise ValueError(f"{request.path} has no vectors: it is empty")
@@ -264,14 +264,14 @@ def _read_glove(request: Request) -> Table:
 
 @dataclass
 class _Rows:
-    """What a file's rows gave, before their words are decoded.
+    """The rows of a file, before their words are decoded.
 
-    spans: (n, 2), where each word stands in the data; problems: what is wrong with rows; wrong: with the whole file.
+    spans: (n, 2), the place of each word in the data; problems: of single rows; wrong: a problem of the whole file.
     """
 
     matrix: Matrix
     spans: NDArray[np.int64]
-    unit: str  # what the format calls a row, for messages
+    unit: str  # the format's word for a row, for messages
     first: int  # number of the first
     problems: dict[int, str] = field(default_factory=dict)
     wrong: str = ""
@@ -312,7 +312,7 @@ def _shown(data: bytes) -> str:
 
 
 def _assemble(request: Request, data: bytes | mmap.mmap, rows: _Rows) -> Table:
-    """Decode the words, look for duplicates, and report or leave out the rows that are no good."""
+    """Decode the words, find duplicates, and report or leave out unusable rows."""
     words, replaced = _core.decode_words(data, rows.spans)
     dropped = set(rows.problems)
     broken = set(replaced) - dropped
@@ -346,7 +346,7 @@ def _assemble(request: Request, data: bytes | mmap.mmap, rows: _Rows) -> Table:
 
 
 def _problem(rows: _Rows) -> str:
-    """What is wrong with the file, the first few bad rows spelled out; empty if nothing is."""
+    """The problems of a file, with the first few bad rows; empty if it has none."""
     parts = [rows.wrong] if rows.wrong else []
     if rows.problems:
         few = sorted(rows.problems)[:_LISTED]
@@ -390,13 +390,13 @@ def _read_binary(request: Request) -> Table:
 
 @contextlib.contextmanager
 def _packed(path: files.PathLike) -> Iterator[IO[bytes]]:
-    """The file to write to, packed if its name ends in .gz."""
+    """The file to write to, compressed if its name ends in .gz."""
     pack = files.named_compressed(path)
     if pack and Path(path).suffix.lower() != ".gz":
-        raise ValueError(f"cannot write {path}: of the packed formats firth writes .gz alone")
+        raise ValueError(f"cannot write {path}: the only compression that firth writes is .gz")
     with files.replacing(path) as file:
         if pack:
-            # No name and no time inside: the same vectors give the same bytes.
+            # Without name and time, so that the same vectors are the same bytes.
             with gzip.GzipFile("", "wb", 6, file, 0) as packed:
                 yield cast(IO[bytes], packed)
         else:
@@ -423,8 +423,8 @@ def _encode(path: files.PathLike, row: int, word: str) -> bytes:
 def _refuse(path: files.PathLike, row: int, word: str, what: str) -> NoReturn:
     problem = f"has {what} in it" if word else "is empty"
     raise ValueError(
-        f"cannot write {path}: word {row}, {word!r}, {problem}, which this format cannot hold. Replace it (by '_', as "
-        "is usual), or save as .safetensors, which holds any word"
+        f"cannot write {path}: word {row}, {word!r}, {problem}, which this format cannot store. Replace it (by '_', as "
+        "is usual), or save as .safetensors, which stores any word"
     )
 
 
@@ -464,7 +464,7 @@ def _entries(words: list[bytes], matrix: Matrix) -> Iterable[bytes]:
         yield word
         yield b" "
         yield row.tobytes()
-        yield b"\n"  # as the C program has it; readers skip it
+        yield b"\n"  # as the C program does; readers skip it
 
 
 # ---- safetensors
@@ -474,7 +474,7 @@ def _read_safetensors(request: Request) -> Table:
     path = request.path
     on_disk = isinstance(request.data, mmap.mmap)
     if not on_disk and request.source != "-" and files.is_compressed(request.source):
-        raise ValueError(f"{path}: unpack a safetensors file before reading it; it is read in place")
+        raise ValueError(f"{path}: decompress a safetensors file before reading it; it is read in place")
     tensors, metadata = files.read_tensors(
         request.source, mmap=request.mmap and on_disk, data=None if on_disk else bytes(request.data)
     )
@@ -503,7 +503,7 @@ def _read_safetensors(request: Request) -> Table:
 
 def _write_safetensors(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
     if files.named_compressed(path):
-        raise ValueError(f"cannot write {path}: safetensors files are read in place and never packed")
+        raise ValueError(f"cannot write {path}: safetensors files are read in place and never compressed")
     for row, word in enumerate(words):
         _encode(path, row, word)
     tensors = {"matrix": matrix, **files.pack_words(words)}
@@ -522,23 +522,13 @@ def _read_fasttext(request: Request) -> Table:
 
 
 def _write_fasttext(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
-    """A skip-gram model without n-grams, whose words' vectors these are; what training would add to it is 0."""
+    """A skip-gram model without n-grams that has these word vectors; its output matrix is 0."""
     if len(words) == 0:
-        raise ValueError(f"cannot write {path}: fastText's programs take no model without words")
+        raise ValueError(f"cannot write {path}: fastText's programs do not open a model without words")
     model = fasttext_format.FastTextFile(
         model="skipgram",
         loss="ns",
         vector_size=matrix.shape[1],
-        window=5,
-        epochs=5,
-        min_count=1,
-        negative=5,
-        word_ngrams=1,
-        bucket=0,
-        min_n=0,
-        max_n=0,
-        update_rate=100,
-        sample=1e-4,
         words=_encoded(path, words, lambda word: b"\0" in word, "a NUL"),
         counts=np.ones(len(words), np.int64),
         n_tokens=len(words),
@@ -549,7 +539,7 @@ def _write_fasttext(path: files.PathLike, words: list[str], matrix: Matrix) -> N
         fasttext_format.write_to(file, model, str(path))
 
 
-# In the order in which they are tried on a file: the most particular first.
+# In the order in which they are tried on a file: the most specific first.
 FORMATS: tuple[Format, ...] = (
     Format("safetensors", False, (".safetensors",), _sniff_safetensors, _read_safetensors, _write_safetensors),
     Format("fasttext", False, (), _sniff_fasttext, _read_fasttext, _write_fasttext),

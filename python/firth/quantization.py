@@ -1,4 +1,4 @@
-"""Product quantization: matrices in a byte for every few numbers."""
+"""Product quantization: each sub-vector is stored as one byte."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from firth.runtime import default_threads
 Matrix = NDArray[np.float32]
 Codes = NDArray[np.uint8]
 
-CENTROIDS = 256  # what a byte tells apart
-_POINTS = 256 * CENTROIDS  # points that centroids are learnt from, at the most
+CENTROIDS = 256  # values of a byte
+_POINTS = 256 * CENTROIDS  # training points of a part, at most
 _ITERATIONS = 25
-_APART = np.float32(1e-7)  # between the halves of a cluster cut in two
+_APART = np.float32(1e-7)  # distance between the halves of a split cluster
 _BLOCK = 1 << 22  # numbers encoded or decoded at once
 
 
 @dataclass(frozen=True, eq=False)
 class ProductQuantizer:
-    """Vectors cut into parts, and 256 centroids for each part: a part is told by the number of its nearest centroid.
+    """Vectors cut into sub-vectors, with 256 centroids for each: the number of the nearest one is stored, in a byte.
 
     Parameters
     ----------
     vector_size
-        Numbers in a vector.
+        Dimensions of a vector.
     part_size
-        Numbers in a part; the last part has what is left.
+        Dimensions of a sub-vector; the last one has the remaining ones.
     centroids
-        float32 (256 * vector_size,): part by part, each centroid's numbers together, as fastText's files have them.
+        float32 (256 * vector_size,): part by part, each centroid's numbers together, as in fastText's files.
 
     Raises
     ------
@@ -61,29 +61,29 @@ class ProductQuantizer:
 
     @property
     def n_parts(self) -> int:
-        """Parts of a vector: the bytes it is stored in."""
+        """Sub-vectors of a vector: the bytes that it takes."""
         return -(-self.vector_size // self.part_size)
 
     def part(self, i: int) -> tuple[slice, Matrix]:
-        """Coordinates that part i holds, and its centroids (256, numbers in the part), of which they are a view."""
+        """Coordinates of part i, and a view of its centroids (256, dimensions of the part)."""
         begin = i * self.part_size
         end = min(begin + self.part_size, self.vector_size)
         return slice(begin, end), self.centroids[CENTROIDS * begin : CENTROIDS * end].reshape(CENTROIDS, end - begin)
 
     @classmethod
     def fit(cls, matrix: Matrix, part_size: int = 2, *, seed: int = 1, threads: int | None = None) -> ProductQuantizer:
-        """Learn centroids by k-means, part by part.
+        """Train centroids by k-means, part by part.
 
         Parameters
         ----------
         matrix
-            float32 (rows, vector_size), at least one row. 65,536 of them, drawn for each part, are enough.
+            float32 (rows, vector_size), at least one row. Of more than 65,536 rows, so many are drawn for each part.
         part_size
-            Numbers in a part.
+            Dimensions of a sub-vector.
         seed
-            Of the rows drawn, and of the first centroids.
+            Of the drawn rows and the first centroids.
         threads
-            The result is the same whatever their number; by default all processors.
+            None: all processors that this process may use. The result does not depend on it.
 
         Returns
         -------
@@ -96,40 +96,42 @@ class ProductQuantizer:
 
         Notes
         -----
-        25 rounds of Lloyd's algorithm from distinct rows, as in fastText. A centroid that no point is nearest to
-        takes half of a cluster, the larger the likelier. Of fewer than 256 rows, which fastText refuses, each is a
+        25 rounds of Lloyd's algorithm from distinct rows, as in fastText. A centroid without points takes half of
+        another cluster, drawn in proportion to its size. With fewer than 256 rows, which fastText refuses, each is a
         centroid.
         """
         size = whole_number("part_size", part_size, low=1)
         refuse_masked("matrix", matrix)
         if matrix.ndim != 2 or matrix.dtype != np.float32 or 0 in matrix.shape:
-            raise ValueError(f"matrix must be float32, a row and a column at least, not {matrix.dtype} {matrix.shape}")
+            raise ValueError(
+                f"matrix must be float32 with a row and a column or more, not {matrix.dtype} {matrix.shape}"
+            )
         _check_finite(matrix)
         rows, columns = matrix.shape
         threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
         self = cls(columns, size, np.empty(CENTROIDS * columns, np.float32))
         seed = whole_number("seed", seed)
 
-        def learn(i: int) -> None:
+        def train(i: int) -> None:
             rng = np.random.default_rng((seed, i))
             span, centroids = self.part(i)
             drawn = rng.choice(rows, _POINTS, replace=False) if rows > _POINTS else rng.permutation(rows)
             centroids[:] = _k_means(np.ascontiguousarray(matrix[drawn, span]), rng)
 
-        # A round takes about a millisecond, too little to share out: each thread takes whole parts.
+        # A round takes about a millisecond, too little to divide: each thread takes whole parts.
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(learn, range(self.n_parts)))
+            list(pool.map(train, range(self.n_parts)))
         return self
 
     def encode(self, matrix: Matrix, *, threads: int | None = None) -> Codes:
-        """Numbers of the nearest centroids.
+        """Codes of vectors: the numbers of the nearest centroids.
 
         Parameters
         ----------
         matrix
             float32 (rows, vector_size).
         threads
-            By default all processors.
+            None: all processors that this process may use.
 
         Returns
         -------
@@ -139,7 +141,7 @@ class ProductQuantizer:
         Raises
         ------
         ValueError
-            If the matrix has another width, or a row that is not finite.
+            If the matrix has another number of columns, or a row that is not finite.
         """
         refuse_masked("matrix", matrix)
         if matrix.ndim != 2 or matrix.dtype != np.float32 or matrix.shape[1] != self.vector_size:
@@ -159,7 +161,7 @@ class ProductQuantizer:
         return codes
 
     def decode(self, codes: Codes) -> Matrix:
-        """Vectors put together of centroids.
+        """Vectors composed of the centroids of codes.
 
         Parameters
         ----------
@@ -174,7 +176,7 @@ class ProductQuantizer:
         Raises
         ------
         ValueError
-            If the codes have another width.
+            If the codes have another number of columns.
         """
         refuse_masked("codes", codes)
         if codes.ndim != 2 or codes.dtype != np.uint8 or codes.shape[1] != self.n_parts:
@@ -189,18 +191,18 @@ class ProductQuantizer:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedMatrix:
-    """A matrix kept in codes: each row by its direction, or by its direction and length apart.
+    """A matrix stored as codes: of its rows, or of their directions and lengths separately.
 
     Parameters
     ----------
     codes
         uint8 (rows, parts).
     quantizer
-        What they mean.
+        Decodes them.
     norm_codes
-        uint8 (rows,): lengths, by which the rows are to be multiplied; None if the rows are as the codes tell them.
+        uint8 (rows,): codes of the lengths by which decoded rows are multiplied; None if lengths are not separate.
     norm_quantizer
-        Of vectors of one number each; None exactly if norm_codes is.
+        Decodes the lengths, as vectors of one dimension; None exactly if norm_codes is.
 
     Raises
     ------
@@ -244,9 +246,9 @@ class QuantizedMatrix:
         matrix
             float32 (rows, vector_size), at least one row.
         part_size
-            Numbers to a byte.
+            Dimensions that one byte stores.
         norms
-            Keep lengths apart, in a byte more for each row.
+            Store lengths separately, in one more byte for each row.
         seed, threads
             See `ProductQuantizer.fit`.
 
@@ -282,7 +284,7 @@ class QuantizedMatrix:
         """Some rows, decoded: float32 (n, vector_size)."""
         decoded = self.quantizer.decode(self.codes[rows])
         if self.norm_codes is not None and self.norm_quantizer is not None:
-            with np.errstate(over="ignore", invalid="ignore"):  # codes of a file may stand for anything
+            with np.errstate(over="ignore", invalid="ignore"):  # codes of a file may decode to anything
                 decoded *= self.norm_quantizer.centroids[self.norm_codes[rows], None]
         return decoded
 
@@ -293,7 +295,7 @@ class QuantizedMatrix:
 
 
 def _k_means(points: Matrix, rng: np.random.Generator) -> Matrix:
-    """256 centroids (256, d) of points (n, d), which stand in random order."""
+    """256 centroids (256, d) of points (n, d) in random order."""
     n = len(points)
     if n <= CENTROIDS:
         return points[np.arange(CENTROIDS) % n]
@@ -311,10 +313,10 @@ def _k_means(points: Matrix, rng: np.random.Generator) -> Matrix:
 
 
 def _split(centroids: Matrix, sizes: NDArray[np.int64], empty: int, rng: np.random.Generator) -> None:
-    """Give an empty cluster half of another one of at least two points, the larger the likelier."""
+    """Give an empty cluster half of another one of at least two points, drawn in proportion to its size."""
     chances = np.cumsum(np.maximum(sizes - 1, 0))
     other = int(np.searchsorted(chances, rng.integers(chances[-1]), side="right"))
-    # Opposite shifts in neighboring coordinates: the next round parts what lies on either side.
+    # Opposite shifts in neighboring coordinates: the next round separates the points on either side.
     shift = _APART * np.where(np.arange(centroids.shape[1]) % 2, 1, -1).astype(np.float32)
     centroids[empty] = centroids[other] + shift
     centroids[other] -= shift

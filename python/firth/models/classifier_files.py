@@ -261,7 +261,6 @@ def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, A
             model="supervised",
             loss=options["loss"],
             vector_size=size,
-            window=5,
             epochs=options["epochs"],
             min_count=min(options["min_count"], 2**31 - 1),
             negative=options["negative"],
@@ -269,8 +268,6 @@ def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, A
             bucket=learnt.buckets,
             min_n=options["min_n"] if options["max_n"] else 0,
             max_n=options["max_n"],
-            update_rate=100,
-            sample=1e-4,
             words=[word.encode() for word in learnt.words],
             labels=labels,
             counts=learnt.counts,
@@ -296,7 +293,7 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
     """A file's options, and what was learnt; see `FastTextClassifier.from_fasttext`."""
     stored = fasttext_format.read(path)
     if stored.model != "supervised":
-        raise ValueError(f"{path} holds vectors of words, not a classifier: firth.FastText.from_fasttext reads it")
+        raise ValueError(f"{path} holds word vectors, not a classifier: firth.load opens it")
     options: dict[str, Any] = {
         "loss": stored.loss,
         "vector_size": stored.vector_size,

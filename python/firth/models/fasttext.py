@@ -1,4 +1,4 @@
-"""fastText's word vectors: words made of their pieces."""
+"""fastText's subword vectors."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from firth.options import option
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
-_MOST_ROWS = 1 << 20  # that the kernel takes for one word, its own among them
+_MOST_ROWS = 1 << 20  # of one word, at most: a limit of the kernel
 _BLOCK = 1 << 16  # rows of buckets written at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subwords:
-    """Pieces of words, and a row for each.
+    """Character n-grams of words, and their rows.
 
-    A piece is an n-gram of min_n to max_n characters of the word between ``<`` and ``>``, hashed to one of `bucket`
-    numbers as fastText does (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only buckets that have been
-    trained have a row; that of any other is what it would have started from, a function of the seed and the bucket.
+    The n-grams of min_n to max_n characters of the word between ``<`` and ``>`` are hashed to `bucket` numbers as in
+    fastText (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only trained buckets have a row; the row of any
+    other is its initial one, a function of the seed and the bucket.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Subwords:
 
     @staticmethod
     def hashed(words: list[str], min_n: int, max_n: int, bucket: int, threads: int) -> Bags:
-        """Buckets of each word's pieces: where each word's begin, and the buckets."""
+        """Buckets of each word's n-grams: where each word's begin, and the buckets."""
         packed = files.pack_words(words)
         begins, buckets = _core.subword_buckets(
             packed["words"], packed["word_offsets"], min_n=min_n, max_n=max_n, buckets=bucket, threads=threads
@@ -54,13 +54,13 @@ class Subwords:
         return begins, buckets.astype(np.int64)
 
     def initial(self, buckets: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows (buckets, vector_size) that training begins with."""
+        """Initial rows of training, (buckets, vector_size)."""
         rows = padded_rows(len(buckets), self.rows.shape[1])
         fill_initial(rows, self.n_words + buckets, self.seed, default_threads())
         return rows
 
     def buckets_of(self, word: str) -> NDArray[np.int64]:
-        """Buckets of a word's n-grams; none for a word that is no valid Unicode."""
+        """Buckets of a word's n-grams; none for a word that is not valid Unicode."""
         try:
             word.encode()
         except UnicodeEncodeError:
@@ -81,12 +81,12 @@ class Subwords:
 
 
 class SubwordVectors(Vectors):
-    """Vectors that also know words they have not seen, by the pieces that these are made of.
+    """Vectors that include those of out-of-vocabulary words, composed of the vectors of their character n-grams.
 
-    Whatever takes a word (``vectors["reshipped"]``, `similarity`, `most_similar`, ...) takes any word that has a
-    character n-gram, and ``word in vectors`` is true of all these. ``word in vectors.index`` tells whether a word is in
-    the vocabulary, which is what ``for word in vectors``, `words` and ``len(vectors)`` are about. Saved in the formats
-    of plain vectors, the n-grams are lost: `FastText.save` and `FastText.to_fasttext` keep them.
+    Everything that takes a word (``vectors["reshipped"]``, `similarity`, `most_similar`, ...) takes any word that has a
+    character n-gram, and ``word in vectors`` is true for all these. ``word in vectors.index`` is true for words in the
+    vocabulary, to which ``for word in vectors``, `words` and ``len(vectors)`` refer. Files of vectors do not store the
+    n-grams; `FastText.save` and `FastText.to_fasttext` do.
     """
 
     def __init__(
@@ -114,23 +114,23 @@ class SubwordVectors(Vectors):
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class FastText(Word2Vec):
-    """Word2vec whose words are made of pieces, so that rare and unseen spellings have vectors too.
+    """Word2vec with subword vectors, so that rare and out-of-vocabulary words have vectors too.
 
-    A word's vector is the mean of a row of its own and the rows of its character n-grams (Bojanowski, Grave, Joulin &
-    Mikolov 2017; fastText, which they wrote, takes the mean where the paper has the sum). What predicts and how is
-    `Word2Vec`'s; here the vector that predicts is such a mean, and every predicted word has K negatives of its own.
+    A word's vector is the mean of its own row and the rows of its character n-grams (Bojanowski, Grave, Joulin &
+    Mikolov 2017; the authors' fastText takes the mean where the paper has the sum). Architectures and losses are those
+    of `Word2Vec`; here the input vector is such a mean, and every target word has K negative samples of its own.
     Defaults are fastText's.
 
     Parameters
     ----------
     min_n, max_n
-        Characters (Unicode code points) in a piece, ``<`` and ``>`` at a word's ends included. max_n = 0: no pieces.
+        Characters (Unicode code points) of an n-gram, with ``<`` and ``>`` at a word's ends. max_n = 0: no n-grams.
     bucket
-        Numbers that pieces are hashed to. Only those that the vocabulary reaches take memory.
+        Numbers to which n-grams are hashed. Only those of the vocabulary's n-grams take memory.
     architecture, loss, vector_size, window, negative, sample, ns_exponent, learning_rate, min_learning_rate, epochs
         See `Word2Vec`.
     cbow_mean
-        See `Word2Vec`; the mean or sum is over all pieces of all words of the window.
+        See `Word2Vec`; the mean or sum is over all rows of all words of the window.
     deterministic, seed, threads
         See `Word2Vec`.
 
@@ -161,7 +161,7 @@ class FastText(Word2Vec):
         self._bags: Bags | None = None
 
     def subwords(self, word: str) -> list[str]:
-        """Tell the pieces that a word's vector is made of.
+        """The subwords of which a word's vector is the mean.
 
         Parameters
         ----------
@@ -171,18 +171,19 @@ class FastText(Word2Vec):
         Returns
         -------
         list of str
-            The word itself if the model knows it, then its n-grams, ``<`` and ``>`` marking its ends.
+            The word itself if it is in the vocabulary, then its n-grams, with ``<`` and ``>`` at its ends.
         """
         known = [word] if word in self.vectors.index else []
         return known + (_core.split_subwords(word, min_n=self.min_n, max_n=self.max_n) if self.max_n else [])
 
     def to_fasttext(self, path: files.PathLike) -> None:
-        """Write a model that fastText's programs read (.bin, of version 12), every bucket in full.
+        """Write a model in fastText's own format (version 12), with a row for every bucket.
 
         Parameters
         ----------
         path
-            Where to; the file appears whole or not at all. It takes 4 * (words + bucket) * vector_size bytes and more.
+            The file, by convention a .bin, which appears whole or not at all. It has more than
+            4 * (words + bucket) * vector_size bytes.
 
         Raises
         ------
@@ -191,9 +192,9 @@ class FastText(Word2Vec):
         OSError
             If it cannot be written.
         """
-        words, subwords = self.vectors.words, self._pieces()
+        words, subwords = self.vectors.words, self._subwords()
         context = self._fitted_tensor("context")
-        # Along the tree there is a node less than there are words; fastText has a row for each word all the same.
+        # A tree has a node less than words; fastText has a row for each word all the same.
         output = np.zeros((len(words), self.vector_size), np.float32)
         output[: len(context)] = context[: len(words)]
         counts = self._tensors["counts"]
@@ -208,11 +209,9 @@ class FastText(Word2Vec):
                 epochs=self.epochs,
                 min_count=int(counts.min(initial=1)),
                 negative=self.negative,
-                word_ngrams=1,
                 bucket=bucket,
                 min_n=self.min_n if self.max_n else 0,
                 max_n=self.max_n,
-                update_rate=100,
                 sample=self.sample,
                 words=[word.encode() for word in words],
                 counts=counts,
@@ -224,7 +223,7 @@ class FastText(Word2Vec):
 
     @classmethod
     def from_fasttext(cls, path: files.PathLike) -> FastText:
-        """Read a model that fastText's programs wrote (.bin, skip-gram or CBOW).
+        """Read a model in fastText's own format (.bin, skip-gram or CBOW), as `firth.load` does.
 
         Parameters
         ----------
@@ -241,14 +240,14 @@ class FastText(Word2Vec):
         OSError
             If it cannot be read.
         ValueError
-            If it is no such model, or damaged.
+            If it is a classifier, quantized or damaged.
         """
         stored = fasttext_format.read(path)
         if stored.model == "supervised":
-            raise ValueError(f"{path} is a classifier, not a model of words: firth.FastTextClassifier reads it")
+            raise ValueError(f"{path} is a classifier, not a model of word vectors: firth.load opens it")
         if stored.loss not in ("ns", "hs"):
             raise ValueError(
-                f"{path} was learnt with the loss {stored.loss}, which firth has for texts alone: "
+                f"{path} was trained with the loss {stored.loss}, which firth has only for classifiers: "
                 "firth.load_vectors(path) gives its words' vectors"
             )
         if not isinstance(stored.input, np.ndarray) or not isinstance(stored.output, np.ndarray):
@@ -268,7 +267,7 @@ class FastText(Word2Vec):
                 bucket=max(stored.bucket, 1),
             )
         except ValueError as error:
-            raise ValueError(f"{path} has options that firth.FastText does not take: {error}") from None
+            raise ValueError(f"{path} has options that firth.FastText does not accept: {error}") from None
         vectors = padded_rows(len(words), stored.vector_size)
         vectors[:] = stored.word_vectors()
         model._words = words
@@ -344,7 +343,7 @@ class FastText(Word2Vec):
         }
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        # A training that diverged has left the words' vectors alone.
+        # After a training that diverged, a model has only the words' vectors.
         whole = {"rows", "buckets", "context"}
         if whole & tensors.keys() and (missing := (whole | {"counts"}) - tensors.keys()):
             raise TypeError(f"it lacks {', '.join(sorted(missing))}")
@@ -360,7 +359,7 @@ class FastText(Word2Vec):
         if len(buckets) and (buckets[0] < 0 or buckets[-1] >= self.bucket or (np.diff(buckets) <= 0).any()):
             raise ValueError(f"buckets must ascend within 0 .. {self.bucket - 1}")
 
-    def _pieces(self) -> Subwords:
+    def _subwords(self) -> Subwords:
         return Subwords(
             self.min_n,
             self.max_n,
@@ -374,19 +373,19 @@ class FastText(Word2Vec):
     def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:
         if self.max_n == 0 or "rows" not in self._tensors:
             return super()._vectors_of(matrix)
-        subwords = self._pieces()
+        subwords = self._subwords()
         if self._training:
             subwords = dataclasses.replace(subwords, rows=np.array(subwords.rows))
         return SubwordVectors(self._words, matrix, subwords, self._tensors.get("counts"))
 
 
 def fill_initial(rows: NDArray[np.float32], numbers: NDArray[np.int64], seed: int, threads: int) -> None:
-    """Fill rows as fastText does, uniformly within 1 / vector_size of 0: each a function of seed and number."""
+    """Fill rows as in fastText, uniformly within 1 / vector_size of 0: each is a function of seed and number."""
     _core.fill_uniform(rows, scale=1 / rows.shape[1], seed=seed, numbers=numbers, threads=threads)
 
 
 def _blocks(subwords: Subwords, bucket: int) -> Iterator[NDArray[Any]]:
-    """All rows of a model's input matrix: words', then every bucket's."""
+    """All rows of a model's input matrix: of words, then of all buckets."""
     yield subwords.rows[: subwords.n_words]
     for begin in range(0, bucket, _BLOCK):
         block = subwords.initial(np.arange(begin, min(begin + _BLOCK, bucket)))

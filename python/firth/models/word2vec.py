@@ -1,4 +1,4 @@
-"""word2vec: skip-gram and CBOW, by negative sampling or hierarchical softmax."""
+"""word2vec: skip-gram and CBOW, with negative sampling or hierarchical softmax."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from firth.models.base import GradientModel, Tally, Train, loss_units
 from firth.options import option
 from firth.runtime import padded_rows, padded_size
 
-# After so many tokens for each word of a short text, vectors of the default size have left their random start; after so
-# many tokens, whatever the number of words. Measured on texts of some tens of words.
+# Training tokens, per word of a short text or in all, after which vectors of the default size have left their random
+# start. Measured on texts of some tens of words.
 _STEPS_PER_WORD = 200
 _ENOUGH_STEPS = 10_000
 
-# Tokens of a text from which on deterministic training works in rounds. In a shorter text a round of 2,048 tokens is so
-# large a part of an epoch that the first epochs lag behind, and one thread trains it in seconds.
+# Tokens from which deterministic training works in rounds. In a shorter text a round of 2,048 tokens is so large a part
+# of an epoch that the first epochs lag behind, and one thread trains it in seconds.
 _ROUNDS_FROM = 1 << 20
 
 Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
@@ -29,20 +29,20 @@ Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and wh
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Word2Vec(GradientModel):
-    r"""Vectors by which words are told from the words around them.
+    r"""Word vectors that predict context words from the center word (skip-gram), or the reverse (CBOW).
 
-    Skip-gram predicts each word near a word w from w's vector; CBOW predicts w from the mean, or sum, of the vectors
-    near it. With h the vector that predicts and c the word predicted, negative sampling has the loss
+    Skip-gram predicts each word near a word w from the vector of w; CBOW predicts w from the mean, or sum, of the
+    vectors of the words near it. With h the input vector and c the target word, negative sampling has the loss
 
     .. math:: -\log\sigma(h \cdot u_c) - \sum_{k=1}^{K} \log\sigma(-h \cdot u_{n_k})
 
-    for K negatives drawn from the noise distribution (Mikolov, Sutskever, Chen, Corrado & Dean 2013, equation 4), and
+    for K negative samples from the noise distribution (Mikolov, Sutskever, Chen, Corrado & Dean 2013, equation 4), and
     hierarchical softmax
 
     .. math:: -\sum_{n \in path(c)} \log\sigma(\pm h \cdot u_n)
 
-    over the inner nodes on c's path in a Huffman tree, with the sign of the turn taken at each (section 2.1). The
-    vectors are described in Mikolov, Chen, Corrado & Dean 2013. One prediction is one example in `history`.
+    over the inner nodes on the path to c in a Huffman tree, with the sign of the turn at each (section 2.1). The
+    architectures are those of Mikolov, Chen, Corrado & Dean 2013. One prediction is one example in `history`.
 
     Parameters
     ----------
@@ -51,37 +51,36 @@ class Word2Vec(GradientModel):
     loss
         "ns", negative sampling, or "hs", hierarchical softmax.
     cbow_mean
-        Of CBOW: whether the mean of the vectors predicts, or their sum. Either way each of them moves so that the
-        mean, or the sum, moves by its gradient.
+        Of CBOW: whether the input is the mean of the vectors or their sum. Each vector moves so that the mean, or the
+        sum, moves by its gradient.
     vector_size
-        D, numbers in a vector.
+        D, dimensions.
     window
-        The most words on either side of a word that count as near. Each position draws its own reach, uniformly from 1
-        to this, so that nearer words weigh more.
+        The largest distance of context words. Each position draws its own distance, uniformly from 1 to this, so that
+        nearer words have a larger weight.
     negative
-        K, negatives for each position; in skip-gram its window shares them (Ji, Satish, Li & Dubey 2016).
+        K, negative samples for each position; in skip-gram its window shares them (Ji, Satish, Li & Dubey 2016).
     sample
-        Frequent words are dropped at random: a token of a word that makes up a share f of the text is kept with
-        probability sqrt(sample / f) + sample / f. 0 keeps every token. In a text of fewer than 1 / sample distinct
-        words, `sample` is replaced by 1 / (number of distinct words): words of average frequency are always kept, and
-        so short texts, letters and graphs keep most of their tokens.
+        Frequent words are dropped at random: a token of a word with the share f of the text is kept with probability
+        sqrt(sample / f) + sample / f. 0 keeps every token. In a text of fewer than 1 / sample distinct words, `sample`
+        is replaced by 1 / (number of distinct words): words of average frequency are always kept, so short texts,
+        letters and graphs keep most of their tokens.
     ns_exponent
-        Negatives are drawn in proportion to count ** ns_exponent.
+        Negative samples are drawn in proportion to count ** ns_exponent.
     learning_rate, min_learning_rate
-        Step size at the first word and at the last; linear in between.
+        Step size at the first word and at the last, linear in between.
     deterministic
-        The same seed gives the same vectors to the bit, at any number of threads. Blocks of 512 tokens are trained four
-        at a time. If several of them train the same row, each trains a copy of it. Then the row moves by the sum of
-        their moves if each moved it a few times, and by less, down to the mean of their moves, if they moved it often.
-        Negatives come from a pool of 512 drawn for each block. A text of fewer than 2^20 tokens is trained by one
-        thread.
+        The same seed gives the same bits at any number of threads. Blocks of 512 tokens are trained four at a time. If
+        several of them train the same row, each trains a copy of it. Then the row moves by the sum of their moves if
+        each moved it a few times, and by less, down to the mean of their moves, if they moved it often. Negative
+        samples come from a pool of 512 drawn for each block. One thread trains a text of fewer than 2^20 tokens.
     epochs
         Passes over the corpus.
     seed
-        Same seed, one thread: the same vectors to the bit. With more threads updates race on purpose (Recht, Ré, Wright
-        & Niu 2011) and runs differ by noise, unless they are `deterministic`.
+        Same seed, one thread: the same bits. With more threads updates race on purpose (Recht, Ré, Wright & Niu 2011)
+        and runs differ by noise, unless they are `deterministic`.
     threads
-        None: every processor this process may use.
+        None: all processors that this process may use.
 
     Examples
     --------
@@ -110,13 +109,13 @@ class Word2Vec(GradientModel):
             )
 
     def estimate_memory(self, corpus: Corpus) -> dict[str, int]:
-        """Tell the bytes that `fit` will need.
+        """Estimate the bytes that `fit` needs.
 
         Returns
         -------
         dict
             ``corpus``: ids and offsets (on disk, if the corpus was opened from a file); ``matrices``: the vectors and
-            the context vectors, and the rows of pieces if there are any; ``backup``: the vectors of the last whole
+            the context vectors, and the rows of n-grams if there are any; ``backup``: the vectors of the last whole
             epoch; ``tables``; and the ``total``.
         """
         words = len(corpus.vocabulary)
@@ -125,13 +124,13 @@ class Word2Vec(GradientModel):
             "corpus": corpus.ids.nbytes + corpus.offsets.nbytes,
             "matrices": 4 * (2 * words + rows) * padded_size(self.vector_size),
             "backup": 4 * words * self.vector_size,
-            # The tree's paths are as long as the words' information: 20 nodes are ample.
+            # A path in the tree is about as long as the word's information in bits: 20 nodes are ample.
             "tables": (20 if self.loss == "ns" else 20 + 5 * 20) * words + tables,
         }
         return {**sizes, "total": sum(sizes.values())}
 
     def _extra_rows(self, vocabulary: Vocabulary) -> tuple[int, int]:
-        """Rows besides two for each word, and the bytes that it takes to name them."""
+        """Rows besides two for each word, and the bytes of the tables that name them."""
         return 0, 0
 
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
@@ -141,7 +140,7 @@ class Word2Vec(GradientModel):
         keep = keep_thresholds(counts, self.sample)
         noise = paths = None
         if self.loss == "ns":
-            # A word that a given vocabulary names and the text lacks is never drawn.
+            # A word of a given vocabulary that does not occur in the text is never drawn.
             noise = _core.alias_table(np.where(counts > 0, np.maximum(counts, 1.0) ** self.ns_exponent, 0.0))
         else:
             paths = huffman_paths(counts)
@@ -182,10 +181,10 @@ class Word2Vec(GradientModel):
         return corpus.n_tokens, train
 
     def _warn_of_few_steps(self, corpus: Corpus, counts: NDArray[np.int64]) -> None:
-        """Warn if a short text passes by so few times that the vectors stay close to their random start."""
+        """Warn if a short text has so few epochs that the vectors stay close to their random start."""
         tokens, words = corpus.n_tokens, int(np.count_nonzero(counts))
         enough = min(_STEPS_PER_WORD * words, _ENOUGH_STEPS)
-        # More epochs do not help where none has an example: `_no_example` says what does.
+        # More epochs do not help if none has an example; `_no_example` says what does.
         learns = np.diff(corpus.offsets).max() > 1 and (words > 1 or self.loss == "ns")
         if tokens * self.epochs < enough and learns:
             warnings.warn(
@@ -196,7 +195,7 @@ class Word2Vec(GradientModel):
             )
 
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags | None, NDArray[np.float32]]:
-        """Make `_tensors` anew, with the rows that training begins with; tell these, and which of them make a word."""
+        """Set `_tensors` to their initial values; return the rows of each word, None for its own, and all rows."""
         vectors = padded_rows(len(vocabulary), self.vector_size)
         _core.fill_uniform(vectors, scale=0.5 / self.vector_size, seed=self.seed, threads=self.n_threads)
         self._tensors = {"vectors": vectors}
@@ -219,7 +218,7 @@ class Word2Vec(GradientModel):
         return f"sample={self.sample} drops the neighbors of every token. sample=0 keeps every token"
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
-        # Along the tree there is a node less than there are words, but a row more in the files of fastText's programs.
+        # A tree has a node less than words; files of fastText's programs have a row more.
         rows = n_words if self.loss == "ns" else None
         return {
             **super()._layout(n_words),
@@ -228,15 +227,15 @@ class Word2Vec(GradientModel):
 
 
 def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint32]:
-    """For each word the number that 32 random bits must not exceed for a token of it to be kept.
+    """For each word the largest value of 32 random bits at which a token of it is kept.
 
     Parameters
     ----------
     counts
         (words,) how often each occurs.
     sample
-        Words with a larger share of the text than this are dropped at random, as in word2vec's program; 0 keeps all.
-        A share that is below the average is never dropped: otherwise a text of few words would lose nearly all tokens.
+        Words with a larger share of the text are dropped at random, as in the word2vec program; 0 keeps all. Words
+        below the average share are never dropped: otherwise a text of few words would lose nearly all tokens.
     """
     if sample == 0:
         return np.full(len(counts), 2**32 - 1, np.uint32)
