@@ -374,8 +374,8 @@ def test_damaged_options(tmp_path, options):
         ({"min_count": 2.0}, TypeError, "min_count"),
         ({"passes": 0}, ValueError, "passes must be at least 1"),
         ({"scoring": "pmi"}, ValueError, "'npmi' or 'word2phrase', not 'pmi'"),
-        ({"threshold": "high"}, TypeError, "threshold must be a number"),
-        ({"threshold": True}, TypeError, "threshold must be a number"),
+        ({"threshold": "high"}, TypeError, r"threshold=\.\.\.\) must be float"),
+        ({"threshold": True}, TypeError, r"threshold=\.\.\.\) must be float"),
         ({"threshold": 1.5}, ValueError, r"-1 \.\. 1 for scoring='npmi', not 1\.5"),
         ({"threshold": float("nan")}, ValueError, "threshold"),
         ({"threshold": -1, "scoring": "word2phrase"}, ValueError, "not negative"),
@@ -392,12 +392,26 @@ def test_bad_options(options, error, said):
         firth.Phrases(**options)
 
 
-def test_thresholds_of_each_scoring():
-    assert firth.Phrases().threshold == 0.5
-    assert firth.Phrases(scoring="word2phrase").threshold == 100
-    assert firth.Phrases(threshold=np.float32(0.25)).threshold == 0.25
+def test_options_are_those_of_scikit_learn():
+    phrases = firth.Phrases(threshold=np.float32(0.25), connectors=["of"])
+    expected = {
+        "min_count": 5,
+        "threshold": 0.25,
+        "scoring": "npmi",
+        "delimiter": "_",
+        "connectors": {"of"},
+        "passes": 1,
+    }
+    assert phrases.get_params() == expected
+    phrases.set_params(threshold=None, scoring="word2phrase", passes=2)
+    assert phrases.get_params() == {**expected, "threshold": None, "scoring": "word2phrase", "passes": 2}
     with pytest.raises(AttributeError):
-        firth.Phrases().threshold = 1
+        phrases.threshold = 1
+    phrases = firth.Phrases(min_count=1).fit(corpus_of([["a", "b"]] * 3))
+    copy = pytest.importorskip("sklearn.base").clone(phrases)
+    assert copy.get_params() == phrases.get_params()
+    with pytest.raises(AttributeError, match="have not been fitted"):
+        len(copy)
 
 
 def test_bad_input():

@@ -351,7 +351,7 @@ class Corpus:
             One item is one document, whatever line ends it holds. Strings are tokenized; the tokens of sequences are
             taken as they are.
         min_count, max_size, vocabulary, tokenizer, errors, threads, progress
-            As for `from_file`. Here `errors` is about lone surrogates, which are no text.
+            As for `from_file`. Here `errors` is about lone surrogates, which are not valid text.
 
         Returns
         -------

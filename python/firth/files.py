@@ -134,7 +134,7 @@ _MAGIC = {
     **{b"%c\x2a\x4d\x18" % first: "zstd" for first in range(0x50, 0x60)},
 }
 _BUFFER = 1 << 18  # bytes decompressed at once
-_ZSTD_STEP = 1 << 13  # compressed bytes taken at once: they may stand for 256 MB at the most
+_ZSTD_STEP = 1 << 13  # compressed bytes taken at once: they may stand for at most 256 MB
 
 
 def compression_of(head: bytes) -> str | None:
@@ -280,7 +280,7 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     """Write a file beside its place and rename it there at the end, so that a crash leaves the old one or the new.
 
     On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays as it was. A file
-    that is replaced keeps its mode; a symbolic link keeps pointing to the file. What is no ordinary file, such as a
+    that is replaced keeps its mode; a symbolic link keeps pointing to the file. Anything but an ordinary file, such as a
     pipe or a terminal, is written to as it is; so is "-", the string: standard output.
     """
     if path == "-":

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from firth import _core, files
 from firth.checks import whole_number
 from firth.corpus import Corpus, CorpusReport, Vocabulary
 from firth.counts import _cut, count_cooccurrences
+from firth.options import Options, option
 from firth.runtime import default_threads
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Phrase:
     score
         How closely its first and its last word belong together; above the threshold.
     count
-        How often its words stand in this order, one behind the other, in the corpus that its pass learnt from.
+        How often its words stand in this order, side by side, in the corpus that its pass was fitted to.
     """
 
     phrase: str
@@ -49,12 +50,12 @@ class Phrase:
     count: int
 
 
-@dataclasses.dataclass(kw_only=True, frozen=True, eq=False)
-class Phrases:
-    r"""Pairs of words that stand side by side more often than chance has it, to be written as one: new_york.
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Phrases(Options):
+    r"""Finds pairs of words that stand side by side more often than by chance, and joins them to one token: new_york.
 
-    Learnt from one corpus, applied to it or to others: a step between text and model. Every pass learns from what the
-    pass before it gives, so that two find new_york_times, and phrases of four words.
+    Fitted to one corpus, applied to it or to others: a step between text and model. Each pass reads the result of the
+    pass before it, so that two passes find new_york_times, and phrases of four words.
 
     Parameters
     ----------
@@ -74,12 +75,12 @@ class Phrases:
           mean something else). It rises with N, and grows without bound for rare words; a phrase must occur more
           often than `min_count`.
     delimiter
-        What stands between the words in the token.
+        What stands between the words of a phrase in its token.
     connectors
         Words that may stand inside a phrase, any number in a row, but not begin or end one, as in bank_of_america. The
         whole run is counted; what is scored are its first and last word (as gensim's ``connector_words``).
     passes
-        How often pairs are made one.
+        How often pairs are joined.
 
     Raises
     ------
@@ -89,7 +90,7 @@ class Phrases:
     Notes
     -----
     Words that a corpus leaves out (`min_count`, `max_size`) are not among its ids, and those to their left and right
-    become neighbors there. So learn from a corpus made with ``min_count=1``, and leave out what is rare afterwards, by
+    become neighbors there. So fit to a corpus made with ``min_count=1``, and leave out what is rare afterwards, by
     ``apply(corpus, min_count=5)``.
 
     Phrases are made from left to right, and a word is part of one at most: of a_b and b_c, "a b c" becomes "a_b c".
@@ -105,44 +106,33 @@ class Phrases:
     ['he', 'left', 'new_york']
     """
 
-    min_count: int = 5
-    threshold: float | None = None
-    scoring: Scoring = "npmi"
-    delimiter: str = "_"
-    connectors: Collection[str] = frozenset()
-    passes: int = 1
-    # By pass, best first; and the same for lists of tokens.
-    _found: list[list[Phrase]] | None = dataclasses.field(default=None, init=False, repr=False)
-    _tables: list[dict[tuple[str, ...], str | None]] = dataclasses.field(default_factory=list, init=False, repr=False)
+    min_count: int = option(5, low=1, high=2**62, help="Leave out phrases that occur less often.")
+    threshold: float | None = option(None, help="A phrase must score above this.")
+    scoring: Scoring = option("npmi", help="How to score pairs of words.")
+    delimiter: str = option("_", help="What stands between the words of a phrase.")
+    connectors: Collection[str] = option(
+        frozenset(), checked=False, help="Words that may stand inside a phrase, but not begin or end one."
+    )
+    passes: int = option(1, low=1, high=100, help="How often pairs are joined; two passes find phrases of four words.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given: Any = self.connectors
         if isinstance(given, str) or not isinstance(given, Collection) or not all(isinstance(w, str) for w in given):
             raise TypeError(f"connectors must be a set of strings, not {given!r:.60}")
-        delimiter: Any = self.delimiter
-        if not isinstance(delimiter, str):
-            raise TypeError(f"delimiter must be a string, not {delimiter!r}")
+        self.__dict__["connectors"] = frozenset(given)
         if any("\ud800" <= character <= "\udfff" for character in self.delimiter):
             raise ValueError(f"delimiter must be text, without lone surrogates, not {self.delimiter!r}")
-        if self.scoring not in get_args(Scoring):
-            raise ValueError(f"scoring must be 'npmi' or 'word2phrase', not {self.scoring!r}")
-        threshold: Any = _THRESHOLD[self.scoring] if self.threshold is None else self.threshold
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.integer | np.floating):
-            raise TypeError(f"threshold must be a number, not {threshold!r}")
         low, high = (-1, 1) if self.scoring == "npmi" else (0, math.inf)
-        if not low <= threshold <= high or math.isinf(threshold):
+        if not low <= self._least_score <= high or math.isinf(self._least_score):
             bounds = "lie in -1 .. 1" if self.scoring == "npmi" else "be finite and not negative"
-            raise ValueError(f"threshold must {bounds} for scoring={self.scoring!r}, not {threshold}")
-        self._set(
-            min_count=whole_number("min_count", self.min_count, low=1, high=2**62),
-            passes=whole_number("passes", self.passes, low=1, high=100),
-            threshold=float(threshold),
-            connectors=frozenset(given),
-        )
+            raise ValueError(f"threshold must {bounds} for scoring={self.scoring!r}, not {self._least_score}")
+        self._found: list[list[Phrase]] | None = None  # by pass, the best first
+        self._tables: list[dict[tuple[str, ...], str | None]] = []  # the same, for lists of tokens
 
-    def _set(self, **values: object) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+    @property
+    def _least_score(self) -> float:
+        return _THRESHOLD[self.scoring] if self.threshold is None else self.threshold
 
     @property
     def _passes(self) -> list[list[Phrase]]:
@@ -217,7 +207,7 @@ class Phrases:
                 break
             if i + 1 < self.passes:
                 text.merge(found[-1], workers)
-        self._set(_found=found, _tables=list(map(_table, found)))
+        self._found, self._tables = found, list(map(_table, found))
         return self
 
     def _learn(
@@ -258,7 +248,7 @@ class Phrases:
             scores = np.log(p / (n_left / n_tokens * (n_right / n_tokens))) / -np.log(p)
         else:
             scores = (n - self.min_count) / n_left / n_right * n_tokens
-        above = np.flatnonzero(scores > cast(float, self.threshold))
+        above = np.flatnonzero(scores > self._least_score)
         best = above[np.argsort(-scores[above], kind="stable")]
         found = []
         for a, b, score, times in zip(*(part[best].tolist() for part in (left, right, scores, n)), strict=True):
@@ -384,8 +374,8 @@ class Phrases:
             "scores": np.array([one.score for one in found], np.float64),
             "counts": np.array([one.count for one in found], np.int64),
         }
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
-        files.write_own(path, "phrases", tensors, {"options": {**options, "connectors": sorted(self.connectors)}})
+        options = {**self.get_params(), "connectors": sorted(self.connectors)}
+        files.write_own(path, "phrases", tensors, {"options": options})
 
 
 @files.reader("phrases")
@@ -406,8 +396,8 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Phras
         found.append(Phrase(phrases.delimiter.join(parts), parts, score, count))
     by_pass = [found[a:b] for a, b in itertools.pairwise(pass_ends)]
     if not by_pass:
-        raise ValueError("there is no pass")
-    phrases._set(_found=by_pass, _tables=list(map(_table, by_pass)))
+        raise ValueError("it holds no pass")
+    phrases._found, phrases._tables = by_pass, list(map(_table, by_pass))
     return phrases
 
 
@@ -439,7 +429,7 @@ class _Text:
             parts = [self.known.get(word, -1) for word in one.words]
             if -1 in parts:
                 continue
-            # Two phrases, or a phrase and a word of the text, may be spelt alike: they are the same word then.
+            # Two phrases, or a phrase and a word of the text, may have the same spelling: then they are the same word.
             phrase = self.known.setdefault(one.phrase, len(self.words))
             if phrase == len(self.words):
                 self.words.append(one.phrase)

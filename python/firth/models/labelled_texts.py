@@ -200,7 +200,7 @@ class Reader:
 
 def _parted_otherwise(text: Any) -> bool:
     """Whether fastText may part a text at other places than `str.split`."""
-    # What is printable has none of these, and is told twice as fast.
+    # A printable text has none of these, and that check is twice as fast.
     return isinstance(text, str) and not text.isprintable() and _OTHER_WHITE.search(text) is not None
 
 
