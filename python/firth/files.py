@@ -280,7 +280,7 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     """Write a file beside its place and rename it there at the end, so that a crash leaves the old one or the new.
 
     On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays as it was. A file
-    that is replaced keeps its mode; a symbolic link keeps pointing to the file. Anything but an ordinary file, such as a
+    that is replaced keeps its mode; a symbolic link keeps pointing to the file. Anything else, such as a
     pipe or a terminal, is written to as it is; so is "-", the string: standard output.
     """
     if path == "-":
