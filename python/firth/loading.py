@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from firth import fasttext_format, files, formats
+from firth import corpus, counts, fasttext_format, files, formats, phrases  # noqa: F401  # some to register their readers
 from firth.models import FastText, FastTextClassifier
 from firth.vectors import Vectors
 
