@@ -173,7 +173,7 @@ def step(settings: argparse.Namespace) -> Iterator[Run]:
     from firth.contextual.data import NextTokenBatches
 
     texts = articles(settings.data / TEXT, 1_000_000 if settings.quick else 10_000_000)
-    tokenizer = Tokenizer.train(texts, kind="bpe", vocabulary_size=1000 if settings.quick else 8000)
+    tokenizer = Tokenizer.train(texts, tokenizer="bpe", vocabulary_size=1000 if settings.quick else 8000)
     ids = token_ids(tokenizer, *split(texts, 0.01))
     sizes = [(2, 2, 64, 64, 4)] if settings.quick else [(4, 4, 256, 256, 16), (6, 6, 384, 512, 8)]
     for (layers, heads, dim, length, batch), bf16, dropout in itertools.product(sizes, (False, True), settings.dropout):
@@ -260,7 +260,7 @@ def encode(settings: argparse.Namespace) -> Iterator[Run]:
             contenders[name]()
             seconds[name].append(time.perf_counter() - start)
             progress("encode", name, i + 1, settings.repeats)
-    pieces = sum(len(one.ids) for one in bert.tokenizer.encode_batch(texts, length=256))
+    pieces = sum(len(one.ids) for one in bert.tokenizer_.encode_batch(texts, length=256))
     base = vectors["firth"]
     reference = vectors.get("sentence-transformers", base)
     for name in contenders:
@@ -330,7 +330,7 @@ def window_means(vectors: Any, sentences: Sequence[Sequence[str]], places: Seque
 def fitting(model: Any, words: Sequence[str], place: int) -> tuple[list[str], int]:
     """As much around an occurrence as a transformer has positions for, and where the occurrence then is."""
     reach, begin, kept = REACH, 0, list(words)
-    while len(model.tokenizer.encode(kept)) > model.length:
+    while len(model.tokenizer_.encode(kept)) > model.length:
         reach = reach * 3 // 4
         begin = max(0, place - reach)
         kept = list(words[begin : place + reach + 1])
@@ -542,10 +542,10 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
     from firth.contextual import GPT, Tokenizer
 
     train, held_out = split(articles(settings.data / TEXT, 2_000_000 if settings.quick else None), 0.01)
-    tokenizer = Tokenizer.train(train, kind="bpe", vocabulary_size=2000 if settings.quick else settings.vocabulary)
+    tokenizer = Tokenizer.train(train, tokenizer="bpe", vocabulary_size=2000 if settings.quick else settings.vocabulary)
     ids = token_ids(tokenizer, train, held_out)
     stream = ids.train.astype(np.int64)
-    told = np.concatenate([[tokenizer.end], ids.held_out.astype(np.int64)])
+    told = np.concatenate([[tokenizer.end], ids.validation.astype(np.int64)])
     sizes = {
         "train_pieces": len(stream),
         "pieces": len(told) - 1,
@@ -573,7 +573,7 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
 
     def over(gpt: Any) -> bool:
         last = gpt.history[-1]
-        progress("language_model", f"GPT: held-out loss {last.held_out:.3f}", last.step, steps)
+        progress("language_model", f"GPT: held-out loss {last.validation_loss:.3f}", last.step, steps)
         return time.perf_counter() - begin > 60 * minutes
 
     gpt = GPT(**options, steps=steps, evaluate_batches=8).fit(ids, callbacks=[over])
@@ -611,7 +611,7 @@ def own(settings: argparse.Namespace) -> Iterator[Run]:
     given: Run = {"gpt": texts, "bert": [text.lower() for text in texts], "elmo": paragraphs}
     for kind in settings.own:
         made: Any = {"gpt": contextual.GPT, "bert": contextual.BERT, "elmo": contextual.ELMo}[kind]
-        options: Run = {**OWN[kind], "threads": settings.threads, "held_out": 0.01}
+        options: Run = {**OWN[kind], "threads": settings.threads, "validation": 0.01}
         if kind != "elmo":
             options |= {"vocabulary_size": 1000 if settings.quick else settings.vocabulary, "bf16": settings.bf16}
         trial = made(**options, steps=5 if settings.quick else 60, evaluate_batches=0).fit(given[kind])
@@ -624,13 +624,13 @@ def own(settings: argparse.Namespace) -> Iterator[Run]:
         # What the architecture gives by itself: a step at a rate of nothing, from the same texts' pieces.
         options |= {"learning_rate": 1e-30, "steps": 1, "evaluate_batches": 0}
         if kind != "elmo":
-            options["tokenizer"] = model.tokenizer
+            options["tokenizer"] = model.tokenizer_
         made(**options).fit(given[kind]).save(settings.save / f"{kind}-untrained")
 
 
 def own_progress(model: Any) -> None:
     last = model.history[-1]
-    progress("own", f"{type(model).__name__}: held-out loss {last.held_out:.3f}", last.step, model.steps)
+    progress("own", f"{type(model).__name__}: held-out loss {last.validation_loss:.3f}", last.step, model.steps)
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Run]]] = {
@@ -740,7 +740,7 @@ def language_model_text(runs: Sequence[Run]) -> str:
 
 def own_text(runs: Sequence[Run]) -> str:
     rows = [[run["contender"], f"{run['steps']:,}", f"{run['history'][-1]['tokens']:,}",
-             f"{run['history'][-1]['held_out']:.3f}", f"{run['history'][-1]['seconds']:.0f}"]
+             f"{run['history'][-1]['validation_loss']:.3f}", f"{run['history'][-1]['seconds']:.0f}"]
             for run in runs]  # fmt: skip
     return "### Own models\n\n" + common.table(["", "steps", "tokens", "held-out loss", "s"], rows)
 

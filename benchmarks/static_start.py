@@ -51,7 +51,7 @@ def train(ids: Any, tokenizer: Any, vectors: Any, way: str, seed: int, settings:
     more: Run = {}
     if way != "random":
         more = {
-            "embedding": vectors,
+            "pretrained_vectors": vectors,
             "embedding_mode": "tuned" if way == "tuned" else way,
             "embedding_std": settings.std,
         }
@@ -74,7 +74,11 @@ def train(ids: Any, tokenizer: Any, vectors: Any, way: str, seed: int, settings:
 
 
 def progress(way: str, seed: int, last: Any, steps: int) -> None:
-    print(f"{way}, seed {seed}: step {last.step} of {steps}, held-out {last.held_out:.4f}", file=sys.stderr, flush=True)
+    print(
+        f"{way}, seed {seed}: step {last.step} of {steps}, held-out {last.validation_loss:.4f}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def run(settings: argparse.Namespace) -> Run:
@@ -82,7 +86,7 @@ def run(settings: argparse.Namespace) -> Run:
 
     limit = None if settings.slice is None else int(1e6 * settings.slice)
     train_texts, held_out = split(articles(settings.data / TEXT, limit), 0.02)
-    tokenizer = Tokenizer.train(train_texts, kind="bpe", vocabulary_size=settings.vocabulary)
+    tokenizer = Tokenizer.train(train_texts, tokenizer="bpe", vocabulary_size=settings.vocabulary)
     ids = token_ids(tokenizer, train_texts, held_out)
     vector_texts: Sequence[str] = train_texts
     if settings.rich:
@@ -99,7 +103,7 @@ def run(settings: argparse.Namespace) -> Run:
         "steps": settings.steps,
         "text": {
             "train_pieces": len(ids.train),
-            "held_out_pieces": len(ids.held_out),
+            "held_out_pieces": len(ids.validation),
             "vocabulary": len(tokenizer),
             "bytes": sum(len(text.encode()) for text in train_texts),
             "vectors_bytes": sum(len(text.encode()) for text in vector_texts),
@@ -122,7 +126,7 @@ def curves(results: Run) -> dict[str, dict[int, list[tuple[int, float]]]]:
     """By way and seed: steps and held-out losses."""
     found: dict[str, dict[int, list[tuple[int, float]]]] = {}
     for one in sorted(results["runs"], key=lambda one: (WAYS.index(one["way"]), one["seed"])):
-        curve = [(point["step"], point["held_out"]) for point in one["history"]]
+        curve = [(point["step"], point["validation_loss"]) for point in one["history"]]
         found.setdefault(one["way"], {})[one["seed"]] = curve
     return found
 

@@ -75,9 +75,9 @@ def contextual_entries():
     from planted import SMALL
 
     texts = ["a b", "b c", "c d"] * 3
-    gpt = GPT(**SMALL, kind="words", steps=1).fit(texts)
+    gpt = GPT(**SMALL, tokenizer="wordlevel", steps=1).fit(texts)
     elmo = ELMo(hidden=2, projection=2, character_dim=2, filters=((1, 2),), steps=1, threads=1).fit(texts)
-    tokenizer = gpt.tokenizer
+    tokenizer = gpt.tokenizer_
     return {
         "GPT.fit": GPT(**SMALL).fit,
         "GPT.fit with a tokenizer": GPT(**SMALL, tokenizer=tokenizer).fit,
@@ -90,7 +90,7 @@ def contextual_entries():
         "ELMo.perplexity": elmo.perplexity,
         "SentenceClassifier.fit": lambda given: SentenceClassifier(encoder=gpt).fit(given, ["x", "y"]),
         "TokenIds.build": lambda given: TokenIds.build(given, tokenizer),
-        "Tokenizer.train": lambda given: Tokenizer.train(given, kind="words"),
+        "Tokenizer.train": lambda given: Tokenizer.train(given, tokenizer="wordlevel"),
         "Tokenizer.encode_batch": tokenizer.encode_batch,
         "Tokenizer.encode_ids": tokenizer.encode_ids,
     }
@@ -112,7 +112,7 @@ def test_rows_of_a_table_are_refused_from_iterators_too():
     pytest.importorskip("tokenizers")
     from firth.contextual.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.train(["a b"] * 3, kind="words")
+    tokenizer = Tokenizer.train(["a b"] * 3, tokenizer="wordlevel")
     for take in (tokenizer.encode_ids, tokenizer.encode_batch):
         with pytest.raises(TypeError, match=r"such as \[row\['text'\] for row in texts\]"):
             take(iter(ROWS))

@@ -1375,7 +1375,15 @@ def test_classifier_refuses_bad_input(tmp_path: Path, labeled: Path, text: Path,
 # ---- contextual models
 
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs torch and tokenizers")
-TINY = ["--layers=1", "--heads=2", "--dim=16", "--length=16", "--kind=words", "--learning-rate=0.01", "--threads=1"]
+TINY = [
+    "--layers=1",
+    "--heads=2",
+    "--dim=16",
+    "--length=16",
+    "--tokenizer=wordlevel",
+    "--learning-rate=0.01",
+    "--threads=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -1548,7 +1556,7 @@ def test_contextual_training_is_checked_first(folders: dict[str, Path], tmp_path
     refused(run("train", "gpt", text, "-o", out / "deep"), 1, "there is no folder")
     refused(run("train", "gpt", tmp_path / "none.txt", "-o", out), 1, "none.txt")
     refused(run("train", "gpt", text, "-o", out, "--resume"), 2, "--resume needs --checkpoint")
-    refused(run("train", "bert", text, "-o", out, "--kind", "bpe"), 2, "no [MASK] piece")
+    refused(run("train", "bert", text, "-o", out, "--tokenizer", "bpe"), 2, "no [MASK] token")
     refused(run("train", "gpt", "-", "-o", out, stdin="\n \n"), 1, "there is no text in standard input")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "checkpoint.safetensors").touch()
@@ -1562,14 +1570,23 @@ def test_contextual_options_are_all_there() -> None:
     """Those that are left out are made of more than a number, a choice or a flag, or compare implementations."""
     from firth import contextual
 
-    left_out = {"tokenizer", "embedding", "attention", "tied", "filters", "highway", "cell_clip", "projection_clip"}
+    left_out = {
+        "tokenizer",
+        "pretrained_vectors",
+        "attention",
+        "tied",
+        "filters",
+        "highway",
+        "cell_clip",
+        "projection_clip",
+    }
     for name in CONTEXTUAL:
         kind = getattr(contextual, {"elmo": "ELMo"}.get(name, name.upper()))
         fields = {field.name for field in dataclasses.fields(kind)}
         offered = {option.name for option in cli.train.commands[name].params}
         assert fields - left_out <= offered, fields - left_out - offered
     told = " ".join(run("train", "gpt", "--help").stdout.split())
-    assert "step size grows. [default: (a twentieth of the steps)]" in told
+    assert "Steps between two evaluations on the validation split. [default: (a twentieth of the steps)]" in told
     assert "[default: (a tenth of --learning-rate)]" in told
 
 
@@ -1591,7 +1608,7 @@ def test_documents_end_at_blank_lines(tmp_path: Path) -> None:
 def test_contextual_training_starts_from_vectors_and_resumes(folders: dict[str, Path], tmp_path: Path) -> None:
     vectors = firth.Vectors([f"w{i}" for i in range(8)], np.random.default_rng(1).standard_normal((8, 16)))
     vectors.save(tmp_path / "vectors.txt")
-    begin = ["train", "gpt", folders["text"], *TINY, "--steps", 5, "--embedding", tmp_path / "vectors.txt"]
+    begin = ["train", "gpt", folders["text"], *TINY, "--steps", 5, "--pretrained-vectors", tmp_path / "vectors.txt"]
     state = ["--checkpoint", tmp_path / "state"]
     assert run(*begin, "-o", tmp_path / "a", "--embedding-mode", "frozen", *state, "-q").stderr == ""
     model = firth.load(tmp_path / "a")

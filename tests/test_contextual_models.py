@@ -29,7 +29,7 @@ from firth.contextual.base import TrainedModel  # noqa: E402
 from firth.contextual.finetuning import FineTuned  # noqa: E402
 from firth.contextual.transformer_model import ContextualModel  # noqa: E402
 
-TINY = {"batch_size": 4, "evaluate_batches": 2, "held_out": 0.1, "threads": 1, "learning_rate": 1e-2}
+TINY = {"batch_size": 4, "evaluate_batches": 2, "validation": 0.1, "threads": 1, "learning_rate": 1e-2}
 TRANSFORMER = {**TINY, "layers": 1, "heads": 2, "dim": 8, "length": 12, "steps": 6, "evaluate_every": 2}
 LSTM = {**TINY, "hidden": 4, "projection": 3, "character_dim": 2, "filters": ((1, 3), (2, 3)), "length": 12, "steps": 6}
 TUNED = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2}
@@ -52,8 +52,8 @@ FITTED: dict[str, Any] = {}
 
 # Small, quick makers of each model.
 MODELS: dict[str, Callable[..., Any]] = {
-    "GPT": lambda **options: GPT(**{**TRANSFORMER, "kind": "words", **options}),
-    "BERT": lambda **options: BERT(**{**TRANSFORMER, "kind": "words", "min_count": 1, **options}),
+    "GPT": lambda **options: GPT(**{**TRANSFORMER, "tokenizer": "wordlevel", **options}),
+    "BERT": lambda **options: BERT(**{**TRANSFORMER, "tokenizer": "wordlevel", "min_count": 1, **options}),
     "ELMo": lambda **options: ELMo(**{**LSTM, "min_count": 1, "evaluate_every": 2, **options}),
     "SentenceClassifier": lambda **options: SentenceClassifier(**{**TUNED, "encoder": encoder(), **options}),
     "TokenClassifier": lambda **options: TokenClassifier(**{**TUNED, "encoder": encoder(), **options}),
@@ -445,10 +445,10 @@ def kinds_of_text() -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("GPT", {"kind": "words"}),
-        ("GPT", {"kind": "bpe", "vocabulary_size": 300}),
-        ("BERT", {"kind": "words"}),
-        ("BERT", {"kind": "wordpiece", "vocabulary_size": 300}),
+        ("GPT", {"tokenizer": "wordlevel"}),
+        ("GPT", {"tokenizer": "bpe", "vocabulary_size": 300}),
+        ("BERT", {"tokenizer": "wordlevel"}),
+        ("BERT", {"tokenizer": "wordpiece", "vocabulary_size": 300}),
         ("ELMo", {}),
     ],
 )

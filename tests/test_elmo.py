@@ -365,7 +365,7 @@ def test_both_directions_learn_a_chain_of_words():
     held = chain(50, seed=9)
     # A text's last word is known from its length alone, its first one not at all: a bit more than two.
     assert model.perplexity(held) < 3.2
-    assert model.history[-1].held_out == pytest.approx(math.log(model.perplexity(held)), abs=0.1)
+    assert model.history[-1].validation_loss == pytest.approx(math.log(model.perplexity(held)), abs=0.1)
     batch = model.batch(held)
     ids = {word: i for i, word in enumerate(model.vectors.words, network.SPECIAL)}
     targets = torch.zeros_like(batch.words)
@@ -412,7 +412,7 @@ def test_texts_lists_files_and_corpora_are_the_same_data(tmp_path):
 
 def test_one_text_is_enough():
     model = ELMo(**{**QUICK, "steps": 2}).fit([["a", "b", "a"]])
-    assert math.isnan(model.history[-1].held_out)
+    assert math.isnan(model.history[-1].validation_loss)
     assert math.isfinite(model.perplexity(["a b"]))
 
 
@@ -509,11 +509,11 @@ def test_the_mixture_learns_which_layers_a_task_needs():
     needed = model.mixture.weights.tolist()
     assert needed[0] < 0.5 * min(needed[1:])
     assert model.labels == ["w0", "w1", "w2", "w3"]
-    assert model.score > 0.95
+    assert model.validation_score > 0.95
     assert [labels[1] for labels in model.predict(texts)] == [text[0] for text in texts]
     before = model.encode(texts[:1])[0]
-    model.fit_mixture(texts, texts, layer_norm=True, steps=200, held_out=0)
-    assert model.score is None
+    model.fit_mixture(texts, texts, layer_norm=True, steps=200, validation=0)
+    assert model.validation_score is None
     assert model.labels == ["it", "w0", "w1", "w2", "w3"]
     assert not np.allclose(model.encode(texts[:1])[0], before)
     generator = torch.random.get_rng_state()
@@ -534,8 +534,8 @@ def test_mixture_is_refused_what_does_not_fit():
             model.fit_mixture(TEXTS, [["x"] * 6, ["x", label], ["x"] * 7])
     labels = [[word[0] for word in text] for text in TEXTS]
     for wrong, said in (
-        ({"held_out": 0.99}, "held_out=0.99 leaves sentences"),
-        ({"held_out": 1.0}, "held_out must be below 1"),
+        ({"validation": 0.99}, "validation=0.99 leaves sentences"),
+        ({"validation": 1.0}, "validation must be below 1"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"penalty": -1.0}, "penalty must be at least 0"),
     ):
@@ -543,7 +543,7 @@ def test_mixture_is_refused_what_does_not_fit():
             model.fit_mixture(TEXTS, labels, **wrong)
     with pytest.raises(AttributeError, match="fit_mixture"):
         model.predict(TEXTS)
-    assert model.score is None
+    assert model.validation_score is None
 
 
 # ---- files
@@ -576,7 +576,7 @@ def test_a_saved_folder_is_the_model(tmp_path):
     loaded = ELMo.load(tmp_path / "elmo")
     assert loaded.get_params() == model.get_params()
     assert loaded.labels == model.labels
-    assert loaded.score == model.score
+    assert loaded.validation_score == model.validation_score
     assert loaded.predict(TEXTS) == model.predict(TEXTS)
     for layer in (0, 1, 2, "mixture"):
         for a, b in zip(loaded.encode(TEXTS, layer=layer), model.encode(TEXTS, layer=layer), strict=True):

@@ -27,12 +27,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:these texts make .* of training"
 
 @pytest.fixture(scope="module")
 def gpt() -> GPT:
-    return GPT(**SMALL, kind="words", steps=120).fit(planted(300, 1))
+    return GPT(**SMALL, tokenizer="wordlevel", steps=120).fit(planted(300, 1))
 
 
 @pytest.fixture(scope="module")
 def bert() -> BERT:
-    return BERT(**{**SMALL, "layers": 1}, kind="words", steps=150).fit(topics(200, 1))
+    return BERT(**{**SMALL, "layers": 1}, tokenizer="wordlevel", steps=150).fit(topics(200, 1))
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +114,10 @@ def test_the_bar_names_the_class_and_what_there_is(gpt: GPT, capsys: pytest.Capt
     assert "loss=" in shown
     assert "_Tuned" not in shown
     assert "nan" not in shown
-    GPT(**SMALL, kind="words", steps=1).fit(planted(9, 1), progress=True)
+    GPT(**SMALL, tokenizer="wordlevel", steps=1).fit(planted(9, 1), progress=True)
     shown = capsys.readouterr().err
     assert "GPT: 100%" in shown
-    assert "held_out=" in shown
+    assert "validation_loss=" in shown
 
 
 def tagged() -> tuple[list[list[str]], list[list[str | None]], tuple[list[list[str]], list[list[str | None]]]]:
@@ -466,7 +466,7 @@ def test_pairs_are_seen_together(bert: BERT) -> None:
 
 def test_tokens_of_pairs(bert: BERT, gpt: GPT, spelling: GPT) -> None:
     model = SentenceClassifier(encoder=bert, head_only=True)
-    pieces = bert.tokenizer
+    pieces = bert.tokenizer_
     assert pieces is not None
     (ids, types), other = model._encoded([("a1 b2", "c3"), (["a1"], "b2 c3 a1")])
     assert [pieces.pieces[i] for i in ids] == ["[CLS]", "a1", "b2", "[SEP]", "c3", "[SEP]"]
@@ -487,7 +487,7 @@ def test_tokens_of_pairs(bert: BERT, gpt: GPT, spelling: GPT) -> None:
         pieces.encode_pairs([("a1", "b1")], length=2)
     # A GPT's tokenizer puts nothing around texts: what ends a text stands between them.
     for encoder, texts in ((gpt, ("k1 v1", "k2")), (spelling, ("née", "money in"))):
-        tokenizer = encoder.tokenizer
+        tokenizer = encoder.tokenizer_
         assert tokenizer is not None
         ((found, types),) = SentenceClassifier(encoder=encoder, head_only=True)._encoded([texts])
         first, second = (tokenizer.encode(text, special=False).ids for text in texts)
@@ -558,7 +558,7 @@ def test_a_checkpoint_of_another_training_is_refused(bert: BERT, gpt: GPT, tmp_p
     texts, labels = unlike(20), ["x", "y"] * 10
     options: dict[str, Any] = {"epochs": 1, "validation": 0}
     SentenceClassifier(encoder=bert, **options).fit(texts, labels, checkpoint=tmp_path)
-    other = BERT(**{**SMALL, "layers": 1}, kind="words", steps=1, seed=2).fit(topics(200, 1))
+    other = BERT(**{**SMALL, "layers": 1}, tokenizer="wordlevel", steps=1, seed=2).fit(topics(200, 1))
     for model, given, said in (
         (SentenceClassifier(encoder=bert, pooling="first", **options), (texts, labels), "pooling was 'pooler'"),
         (SentenceClassifier(encoder=bert, dropout=0.2, **options), (texts, labels), "dropout of the head was 0.1"),
@@ -669,7 +669,7 @@ def opened(kind: Any, folder: Path) -> Any:
 def theirs(model: Any, encoder: Any, texts: Any) -> Any:
     """The scores of transformers for padded texts or pairs, and the mask of their tokens."""
     if isinstance(texts[0], tuple):
-        found = encoder.tokenizer.encode_pairs(texts, special=encoder._special)
+        found = encoder.tokenizer_.encode_pairs(texts, special=encoder._special)
     else:
         found = [(one.ids, []) for one in encoder._encoded(texts, None)]
     time = max(len(ids) for ids, _ in found)
@@ -720,7 +720,7 @@ def test_a_classifier_of_transformers_is_opened_and_given_back(
     transformers: Any, auto: dict[str, Any], bert: BERT, tmp_path: Path, family: str, task: str
 ) -> None:
     """With its trained head and its labels, and so is what firth saves of it, and of what it makes of that."""
-    tokenizer = bert.tokenizer
+    tokenizer = bert.tokenizer_
     assert tokenizer is not None
     config = transformers.AutoConfig.for_model(
         family,

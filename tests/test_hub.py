@@ -114,12 +114,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def gpt() -> GPT:
-    return GPT(**SMALL, kind="words", steps=1).fit(planted(20, 1))
+    return GPT(**SMALL, tokenizer="wordlevel", steps=1).fit(planted(20, 1))
 
 
 @pytest.fixture(scope="module")
 def bert() -> BERT:
-    return BERT(**{**SMALL, "layers": 1}, kind="words", steps=1).fit(topics(20, 1))
+    return BERT(**{**SMALL, "layers": 1}, tokenizer="wordlevel", steps=1).fit(topics(20, 1))
 
 
 def test_a_model_is_downloaded_by_its_name(

@@ -115,7 +115,7 @@ def test_what_is_not_there_and_what_cannot_be_opened_alone(tmp_path: Path) -> No
 
 def test_what_contextual_models_need(tmp_path: Path) -> None:
     contextual = pytest.importorskip("firth.contextual")
-    tokenizer = contextual.Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=300)
+    tokenizer = contextual.Tokenizer.train(TEXTS, tokenizer="bpe", vocabulary_size=300)
     tokenizer.save(tmp_path / "t.json")
     tokenizer.save(tmp_path / "folder")
     ids = contextual.TokenIds.build(TEXTS, tokenizer)

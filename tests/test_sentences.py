@@ -36,7 +36,7 @@ NORMALIZE = {"type": "sentence_transformers.models.Normalize"}
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bert")
-    BERT(**{**SMALL, "layers": 1}, kind="words", steps=1).fit(topics(40, 1)).save(folder)
+    BERT(**{**SMALL, "layers": 1}, tokenizer="wordlevel", steps=1).fit(topics(40, 1)).save(folder)
     return folder
 
 
@@ -172,7 +172,7 @@ def test_a_roberta_s_vectors_are_theirs(tmp_path: Path) -> None:
     from tokenizers import processors
 
     tokenizer = tokenizers.Tokenizer.from_str(
-        Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=270)._tokenizer.to_str()
+        Tokenizer.train(TEXTS, tokenizer="bpe", vocabulary_size=270)._tokenizer.to_str()
     )
     tokenizer.add_special_tokens(["<s>", "</s>", "<pad>"])
     start, end, padding = (tokenizer.token_to_id(name) for name in ("<s>", "</s>", "<pad>"))
@@ -290,7 +290,7 @@ def test_special_tokens_keep_their_roles_in_lower_case(bert: Path, tmp_path: Pat
     folder = a_folder(bert, tmp_path / "model", pooling={}, transformer={"do_lower_case": True})
     place = folder / "tokenizer_config.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), "mask_token": "a1"}))
-    tokenizer = load(folder).tokenizer
+    tokenizer = load(folder).tokenizer_
     assert tokenizer.pieces[tokenizer.mask] == "a1"
     assert tokenizer.encode("B2").ids == tokenizer.encode("b2").ids
 
@@ -320,7 +320,7 @@ def test_case_is_folded_once(bert: Path, tmp_path: Path) -> None:
     for i in range(3):
         model = load(tmp_path / str(i))
         np.testing.assert_array_equal(model.encode(["A1 B2"]), model.encode(["a1 b2"]))
-        assert model.tokenizer.encode("A1").ids == model.tokenizer.encode("a1").ids
+        assert model.tokenizer_.encode("A1").ids == model.tokenizer_.encode("a1").ids
         model.save(tmp_path / str(i + 1))
         sizes.append((tmp_path / str(i + 1) / "tokenizer.json").stat().st_size)
     assert len(set(sizes)) == 1

@@ -22,12 +22,12 @@ TEXTS = [
     "Banks charge banking fees, naïve banks.",
     "Überall 漢字 and 😀 in the bank",
 ] * 10
-KINDS = {"bpe": 400, "wordpiece": 200, "words": 60}
+KINDS = {"bpe": 400, "wordpiece": 200, "wordlevel": 60}
 
 
 @pytest.fixture(scope="module")
 def trained():
-    return {kind: Tokenizer.train(TEXTS, kind=kind, vocabulary_size=size) for kind, size in KINDS.items()}
+    return {kind: Tokenizer.train(TEXTS, tokenizer=kind, vocabulary_size=size) for kind, size in KINDS.items()}
 
 
 @pytest.fixture(params=KINDS)
@@ -40,7 +40,7 @@ def spelt(tokenizer, encoding):
 
 
 def test_special_pieces(trained):
-    for kind in ("wordpiece", "words"):
+    for kind in ("wordpiece", "wordlevel"):
         one = trained[kind]
         assert [one.pieces[i] for i in (one.padding, one.unknown, one.start, one.end, one.mask)] == [
             "[PAD]",
@@ -57,10 +57,10 @@ def test_special_pieces(trained):
 
 
 def test_vocabulary_is_as_large_as_asked():
-    assert len(Tokenizer.train(TEXTS, kind="words", vocabulary_size=20)) == 20
-    assert len(Tokenizer.train(TEXTS, kind="wordpiece", vocabulary_size=60)) == 60
-    assert len(Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=300)) == 300
-    assert len(Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=257)) == 257  # bytes and the end of a text
+    assert len(Tokenizer.train(TEXTS, tokenizer="wordlevel", vocabulary_size=20)) == 20
+    assert len(Tokenizer.train(TEXTS, tokenizer="wordpiece", vocabulary_size=60)) == 60
+    assert len(Tokenizer.train(TEXTS, tokenizer="bpe", vocabulary_size=300)) == 300
+    assert len(Tokenizer.train(TEXTS, tokenizer="bpe", vocabulary_size=257)) == 257  # bytes and the end of a text
 
 
 def test_pieces_and_numbers(tokenizer):
@@ -76,7 +76,7 @@ def test_same_vocabulary_in_every_process(trained):
         "import sys, json; sys.path[:0] = json.loads(sys.argv[1])\n"
         "from firth.contextual.tokenizer import Tokenizer\n"
         "texts, kinds = json.loads(sys.argv[2])\n"
-        "trained = [Tokenizer.train(iter(texts), kind=kind, vocabulary_size=size) for kind, size in kinds.items()]\n"
+        "trained = [Tokenizer.train(iter(texts), tokenizer=kind, vocabulary_size=size) for kind, size in kinds.items()]\n"  # noqa: E501
         "print(json.dumps([one.pieces for one in trained]))"
     )
     found = subprocess.run(
@@ -90,14 +90,14 @@ def test_same_vocabulary_in_every_process(trained):
 def test_rare_characters_are_left_out_by_count_then_by_order():
     """Two places for each character, beginning and going on; one for what stands alone, such as a stop."""
     texts = ["aaaa bbb ccc", "yzxwvu."] * 5 + ["d e f g h i j"] * 2
-    pieces = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=32).pieces
+    pieces = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=32).pieces
     found = [*".abcuvwxyz", *(f"##{letter}" for letter in "abcuvwxyz")]  # 19 places, and d's would be two more
     assert pieces[5:24] == found  # three quarters of 27 are 20
     assert "d" not in pieces
     # What is beyond 99.99 % of the text has a quarter.
     texts = ["aaaa bbb ccc"] * 3000 + ["d"]
     for size, found in (32, False), (60, True):
-        assert ("d" in Tokenizer.train(texts, kind="wordpiece", vocabulary_size=size).pieces) == found
+        assert ("d" in Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=size).pieces) == found
 
 
 def test_chinese_is_known():
@@ -106,45 +106,48 @@ def test_chinese_is_known():
     characters = [chr(0x4E00 + i) for i in range(2000)]
     texts = ["".join(characters[i : i + 40]) + " firth" for i in range(0, 2000, 40)] * 2
     texts += ["".join(draw.choice(characters[:500], 40)) for _ in range(100)]
-    tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=3000)
+    tokenizer = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=3000)
     assert set(characters) <= set(tokenizer.pieces)
     assert not any(f"##{character}" in tokenizer.pieces for character in characters)
     assert "firth" in tokenizer.pieces
     encoded = tokenizer.encode("".join(characters), special=False)
     assert spelt(tokenizer, encoded) == characters
-    small = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=1000)  # the most frequent, in three quarters
+    small = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=1000)  # the most frequent, in three quarters
     assert sum(piece >= "\u4e00" for piece in small.pieces) == 995 * 3 // 4 - 2 * len("firth")
     assert "firth" in small.pieces
 
 
 def test_wordpiece_learns_the_frequent_parts():
     texts = ["walking talking walked talked", "walk talk"] * 20
-    tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=60)
+    tokenizer = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=60)
     assert {"walk", "talk", "walking", "talked"} <= set(tokenizer.pieces)
     assert spelt(tokenizer, tokenizer.encode("walktalk", special=False)) == ["walk", "##talk"]
 
 
 def test_min_count():
     texts = ["often often once"]
-    assert Tokenizer.train(texts, kind="words", vocabulary_size=50).pieces[5:] == ["often"]
-    assert Tokenizer.train(texts, kind="words", vocabulary_size=50, min_count=1).pieces[5:] == ["often", "once"]
-    assert "once" not in Tokenizer.train(texts, kind="wordpiece", vocabulary_size=50).pieces
-    assert "once" in Tokenizer.train(texts, kind="wordpiece", vocabulary_size=50, min_count=1).pieces
+    assert Tokenizer.train(texts, tokenizer="wordlevel", vocabulary_size=50).pieces[5:] == ["often"]
+    assert Tokenizer.train(texts, tokenizer="wordlevel", vocabulary_size=50, min_count=1).pieces[5:] == [
+        "often",
+        "once",
+    ]
+    assert "once" not in Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=50).pieces
+    assert "once" in Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=50, min_count=1).pieces
 
 
 def test_lowercase(trained):
     for kind, size in KINDS.items():
-        folded = Tokenizer.train(TEXTS, kind=kind, vocabulary_size=size, lowercase=True)
+        folded = Tokenizer.train(TEXTS, tokenizer=kind, vocabulary_size=size, lowercase=True)
         assert folded.encode("THE BANK").ids == folded.encode("the bank").ids
         assert trained[kind].encode("THE BANK").ids != trained[kind].encode("the bank").ids
-    folded = Tokenizer.train(["naïve"] * 3, kind="wordpiece", vocabulary_size=50, lowercase=True)
+    folded = Tokenizer.train(["naïve"] * 3, tokenizer="wordpiece", vocabulary_size=50, lowercase=True)
     assert folded.decode(folded.encode("NAÏVE").ids) == "naive"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_of_words_train_as_their_text(kind, trained):
     lists = [text.split() for text in TEXTS]
-    assert Tokenizer.train(lists, kind=kind, vocabulary_size=KINDS[kind]).pieces == trained[kind].pieces
+    assert Tokenizer.train(lists, tokenizer=kind, vocabulary_size=KINDS[kind]).pieces == trained[kind].pieces
 
 
 def test_offsets_point_into_the_text(trained):
@@ -154,12 +157,12 @@ def test_offsets_point_into_the_text(trained):
         encoding = one.encode(text)
         for i, (begin, end), spelling in zip(encoding.ids, encoding.offsets, spelt(one, encoding), strict=True):
             assert one.special[i] or one.spellings[i] in (None, text[begin:end]), spelling
-    encoding = trained["words"].encode("The  bank of")
+    encoding = trained["wordlevel"].encode("The  bank of")
     assert encoding.offsets == [(0, 0), (0, 3), (5, 9), (10, 12), (0, 0)]
 
 
 def test_special_around_a_text(trained):
-    for kind in ("wordpiece", "words"):
+    for kind in ("wordpiece", "wordlevel"):
         one = trained[kind]
         assert spelt(one, one.encode("the bank")) == ["[CLS]", "the", "bank", "[SEP]"]
         assert spelt(one, one.encode("the bank", special=False)) == ["the", "bank"]
@@ -169,7 +172,7 @@ def test_special_around_a_text(trained):
 
 def test_words_of_a_text(trained):
     assert trained["wordpiece"].encode("The bank's fee").words == [None, 0, 1, 2, 3, 4, None]
-    assert trained["words"].encode("The bank's fee").words == [None, 0, 1, 2, None]
+    assert trained["wordlevel"].encode("The bank's fee").words == [None, 0, 1, 2, None]
     assert trained["wordpiece"].encode("").n_words == 0
 
 
@@ -248,7 +251,7 @@ def test_texts_to_learn_from_hold_nothing_special(tokenizer):
 def test_what_goes_on_with_a_word(trained):
     one = trained["wordpiece"]
     assert all(one.continues[i] == piece.startswith("##") for i, piece in enumerate(one.pieces))
-    assert not trained["words"].continues.any()
+    assert not trained["wordlevel"].continues.any()
     one = trained["bpe"]
     continues = {piece: bool(one.continues[i]) for i, piece in enumerate(one.pieces)}
     assert continues["s"]
@@ -268,13 +271,13 @@ def test_spellings(trained):
     assert one.spellings[one.get("ĠnaÃ¯ve")] == "naïve"
     assert one.spellings[one.get("Ã")] is None  # half a character
     assert one.spellings[one.get("Ġ")] is None
-    assert trained["words"].spellings[trained["words"].get("muddy.")] == "muddy."
+    assert trained["wordlevel"].spellings[trained["wordlevel"].get("muddy.")] == "muddy."
 
 
 def test_lone_surrogates_do_no_harm(tokenizer):
     assert tokenizer.encode("the \udc80 bank").ids == tokenizer.encode("the \ufffd bank").ids
     assert tokenizer.encode(["the", "\udc80"]).ids == tokenizer.encode(["the", "\ufffd"]).ids
-    Tokenizer.train(["a \udc80 b"] * 3, kind="wordpiece", vocabulary_size=40)
+    Tokenizer.train(["a \udc80 b"] * 3, tokenizer="wordpiece", vocabulary_size=40)
 
 
 def test_offsets_of_odd_characters_lie_in_their_words(tokenizer):
@@ -506,7 +509,7 @@ def test_word_means():
 
 
 def test_word_means_refuses(trained):
-    encoding = trained["words"].encode("the bank")
+    encoding = trained["wordlevel"].encode("the bank")
     with pytest.raises(ValueError, match="3 states for 4 pieces"):
         word_means(np.zeros((3, 2), np.float32), encoding)
     with pytest.raises(ValueError, match="how must be 'mean', 'max', 'first' or 'last', not 'cls'"):
@@ -514,19 +517,19 @@ def test_word_means_refuses(trained):
 
 
 def test_refusals(trained, tmp_path):
-    with pytest.raises(ValueError, match="kind must be"):
-        Tokenizer.train(TEXTS, kind="letters")
+    with pytest.raises(ValueError, match="tokenizer must be"):
+        Tokenizer.train(TEXTS, tokenizer="letters")
     with pytest.raises(ValueError, match="vocabulary_size must be at least 257"):
-        Tokenizer.train(TEXTS, kind="bpe", vocabulary_size=256)
+        Tokenizer.train(TEXTS, tokenizer="bpe", vocabulary_size=256)
     with pytest.raises(TypeError, match="one text"):
-        Tokenizer.train("a text", kind="bpe")
+        Tokenizer.train("a text", tokenizer="bpe")
     for kind in KINDS:
         with pytest.raises(ValueError, match="no text"):
-            Tokenizer.train([], kind=kind)
+            Tokenizer.train([], tokenizer=kind)
         with pytest.raises(TypeError, match=r"texts\[1\] is of type int"):
-            Tokenizer.train(["a", 3], kind=kind)
+            Tokenizer.train(["a", 3], tokenizer=kind)
         with pytest.raises(TypeError, match=r"texts\[0\]\[1\] is of type int"):
-            Tokenizer.train([["a", 3]], kind=kind)
+            Tokenizer.train([["a", 3]], tokenizer=kind)
     with pytest.raises(TypeError, match="one text"):
         trained["bpe"].encode_batch("a text")
     with pytest.raises(TypeError, match=r"texts\[1\]"):

@@ -50,12 +50,12 @@ def tokenizer():
 
 
 def words_tokenizer():
-    return Tokenizer.train(chain_texts(20), kind="words", vocabulary_size=100)
+    return Tokenizer.train(chain_texts(20), tokenizer="wordlevel", vocabulary_size=100)
 
 
 @pytest.fixture(scope="module")
 def ids(tokenizer):
-    return TokenIds.build(chain_texts(), tokenizer, held_out=0.1)
+    return TokenIds.build(chain_texts(), tokenizer, validation=0.1)
 
 
 class Bigrams(torch.nn.Module):
@@ -87,13 +87,13 @@ def bigrams(dropout=0.0, seed=1):
 
 
 SCHEDULE = Schedule(
-    steps=40, batch_size=4, length=16, learning_rate=0.02, evaluate_every=5, evaluate_batches=3, warmup=4, bf16=False
+    steps=40, batch_size=4, length=16, learning_rate=0.02, evaluate_every=5, evaluate_batches=3, warmup=0.1, bf16=False
 )
 
 
 def curve(history):
     """All of the evaluations that no clock has part in."""
-    return [(one.step, one.tokens, one.loss, one.held_out, one.learning_rate) for one in history]
+    return [(one.step, one.tokens, one.loss, one.validation_loss, one.learning_rate) for one in history]
 
 
 def weights(module):
@@ -105,7 +105,7 @@ def weights(module):
 
 def test_texts_are_split_whole(tokenizer):
     texts = chain_texts(100, length=7)
-    ids = TokenIds.build(texts, tokenizer, held_out=0.2)
+    ids = TokenIds.build(texts, tokenizer, validation=0.2)
     assert len(ids) == 100
     assert 0 < ids.n_train < 100
     assert ids.ids.dtype == np.uint16
@@ -113,7 +113,7 @@ def test_texts_are_split_whole(tokenizer):
     assert not ids.ids.flags.writeable
     assert np.diff(ids.offsets).tolist() == [8] * 100
     assert len(ids.train) == 8 * ids.n_train
-    assert len(ids.held_out) == 8 * (100 - ids.n_train)
+    assert len(ids.validation) == 8 * (100 - ids.n_train)
     found = [tokenizer.decode(ids.ids[begin:end]) for begin, end in zip(ids.offsets, ids.offsets[1:], strict=False)]
     # Each text is there once, and each part has its texts in their order.
     assert sorted(found) == sorted(texts)
@@ -128,27 +128,27 @@ def test_texts_are_split_whole(tokenizer):
 def test_share_that_is_held_out(tokenizer):
     texts = ["w1 w2"] * 2000
     for share in (0.0, 0.05, 0.5):
-        ids = TokenIds.build(texts, tokenizer, held_out=share)
+        ids = TokenIds.build(texts, tokenizer, validation=share)
         assert abs((2000 - ids.n_train) / 2000 - share) < 4 * math.sqrt(share * (1 - share) / 2000) + 1e-9
-    one = TokenIds.build(chain_texts(50), tokenizer, held_out=0.3, seed=1)
-    assert one.fingerprint == TokenIds.build(chain_texts(50), tokenizer, held_out=0.3, seed=1).fingerprint
-    assert one.fingerprint != TokenIds.build(chain_texts(50), tokenizer, held_out=0.3, seed=2).fingerprint
+    one = TokenIds.build(chain_texts(50), tokenizer, validation=0.3, seed=1)
+    assert one.fingerprint == TokenIds.build(chain_texts(50), tokenizer, validation=0.3, seed=1).fingerprint
+    assert one.fingerprint != TokenIds.build(chain_texts(50), tokenizer, validation=0.3, seed=2).fingerprint
 
 
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
 def test_neither_part_is_empty(tokenizer, share):
     texts = ["w1", "w2 é", "w3"]
-    ids = TokenIds.build(texts, tokenizer, held_out=share)
+    ids = TokenIds.build(texts, tokenizer, validation=share)
     assert ids.n_train == (2 if share < 0.5 else 1)
     assert sum(ids.n_bytes) == sum(len(text.encode()) for text in texts)
     assert ids.n_bytes[0] == sum(len(text.encode()) for text in texts[: ids.n_train])
-    alone = TokenIds.build(["w1 w2"], tokenizer, held_out=share)
-    assert (alone.n_train, len(alone.held_out)) == (1, 0)
+    alone = TokenIds.build(["w1 w2"], tokenizer, validation=share)
+    assert (alone.n_train, len(alone.validation)) == (1, 0)
 
 
 def test_how_texts_come_does_not_show(tokenizer, tmp_path, monkeypatch):
     texts = chain_texts(30)
-    wanted = TokenIds.build(texts, tokenizer, held_out=0.2)
+    wanted = TokenIds.build(texts, tokenizer, validation=0.2)
     plain, packed, second = tmp_path / "a.txt", tmp_path / "a.txt.gz", tmp_path / "b.txt"
     plain.write_text("\n\n".join(texts) + "\n")
     packed.write_bytes(gzip.compress("\r\n".join(texts[:10]).encode()))
@@ -156,9 +156,9 @@ def test_how_texts_come_does_not_show(tokenizer, tmp_path, monkeypatch):
     corpus = firth.Corpus.from_iterable([text.split() for text in texts], min_count=1)
     sources = [iter(texts), [text.split() for text in texts], corpus, plain, str(plain), [packed, second]]
     for source in sources:
-        assert TokenIds.build(source, tokenizer, held_out=0.2).fingerprint == wanted.fingerprint
+        assert TokenIds.build(source, tokenizer, validation=0.2).fingerprint == wanted.fingerprint
     monkeypatch.setattr(data, "_TEXTS", 7)
-    assert TokenIds.build(texts, tokenizer, held_out=0.2).fingerprint == wanted.fingerprint
+    assert TokenIds.build(texts, tokenizer, validation=0.2).fingerprint == wanted.fingerprint
 
 
 def test_documents_end_at_blank_lines(tmp_path):
@@ -176,7 +176,7 @@ def test_documents_end_at_blank_lines(tmp_path):
 
 def test_ids_on_disk(tokenizer, tmp_path):
     path = tmp_path / "texts.ids"
-    built = TokenIds.build(chain_texts(30), tokenizer, path=path, held_out=0.2)
+    built = TokenIds.build(chain_texts(30), tokenizer, path=path, validation=0.2)
     opened = TokenIds.open(path)
     assert isinstance(built.ids, np.memmap)
     assert isinstance(opened.ids, np.memmap)
@@ -191,8 +191,8 @@ def test_ids_on_disk(tokenizer, tmp_path):
 
 def test_large_vocabularies_take_four_bytes():
     texts = [" ".join(f"x{i}" for i in range(begin, begin + 1000)) for begin in range(0, 70_000, 1000)]
-    tokenizer = Tokenizer.train(texts, kind="words", vocabulary_size=100_000, min_count=1)
-    ids = TokenIds.build(texts, tokenizer, held_out=0.0)
+    tokenizer = Tokenizer.train(texts, tokenizer="wordlevel", vocabulary_size=100_000, min_count=1)
+    ids = TokenIds.build(texts, tokenizer, validation=0.0)
     assert ids.ids.dtype == np.int32
     assert ids.ids.max() == len(tokenizer) - 1 == 70_004
 
@@ -200,8 +200,8 @@ def test_large_vocabularies_take_four_bytes():
 def test_ids_refuse(tokenizer):
     with pytest.raises(ValueError, match="no text to learn from"):
         TokenIds.build(["", ""], tokenizer)
-    with pytest.raises(ValueError, match="held_out must be below 1"):
-        TokenIds.build(["w1"], tokenizer, held_out=1.0)
+    with pytest.raises(ValueError, match="validation must be below 1"):
+        TokenIds.build(["w1"], tokenizer, validation=1.0)
     with pytest.raises(TypeError, match=r"texts\[1\] is of type int"):
         TokenIds.build(["w1", 3], tokenizer)
 
@@ -227,8 +227,8 @@ def test_an_example_is_a_function_of_seed_and_number(make_batches):
         assert torch.equal(part.inputs, one.inputs[first - 5 : first - 5 + count])
         assert torch.equal(part.targets, one.targets[first - 5 : first - 5 + count])
     assert not torch.equal(make_batches(seed=2)(5, 900).inputs, one.inputs)
-    held = make_batches().held_out(3, 4)
-    assert all(torch.equal(a, b) for a, b in zip(held, make_batches().held_out(3, 4), strict=True))
+    held = make_batches().validation(3, 4)
+    assert all(torch.equal(a, b) for a, b in zip(held, make_batches().validation(3, 4), strict=True))
 
 
 def test_fingerprints_tell_batches_apart(make_batches, ids, tokenizer):
@@ -271,7 +271,7 @@ def test_parts_never_meet(tokenizer):
     """Texts to learn from hold even words only; no text, and no row, holds both kinds."""
     rng = np.random.default_rng(1)
     texts = [" ".join(f"w{2 * w}" for w in rng.integers(0, 6, 9)) for _ in range(40)]
-    ids = TokenIds.build(texts, tokenizer, held_out=0.3)
+    ids = TokenIds.build(texts, tokenizer, validation=0.3)
     changed = np.array(ids.ids)
     changed[ids.offsets[ids.n_train] :] = tokenizer.get("w1")
     ids = TokenIds(changed, ids.offsets, ids.n_train, ids.vocabulary_size)
@@ -281,33 +281,33 @@ def test_parts_never_meet(tokenizer):
             assert tokenizer.get("w1") not in (tensor[tensor >= 0]).tolist() or batches is held
         assert (batches(0, 300).targets != tokenizer.get("w1")).all()
         i, seen = 0, 0
-        while (batch := batches.held_out(i, 2)) is not None:
+        while (batch := batches.validation(i, 2)) is not None:
             targets = batch.targets[batch.targets >= 0]
             assert (targets == tokenizer.get("w1")).all()
             i += 2
             seen += len(batch.targets)
-        stream = len(ids.held_out)
+        stream = len(ids.validation)
         assert seen == ((stream - 1) // 11 if batches is learned else stream // 11)
 
 
 def test_held_out_windows_do_not_overlap():
     ids = TokenIds(np.arange(500, dtype=np.int32), np.array([0, 100, 500]), 1, 500)
     batches = NextTokenBatches(ids, length=16)
-    rows = torch.cat([batches.held_out(i, 4).inputs for i in range(0, 24, 4)])
+    rows = torch.cat([batches.validation(i, 4).inputs for i in range(0, 24, 4)])
     assert len(rows) == 399 // 16
     assert sorted(rows.flatten().tolist()) == list(range(100, 100 + 16 * len(rows)))
-    assert batches.held_out(24, 4) is None
+    assert batches.validation(24, 4) is None
     short = TokenIds(np.arange(110, dtype=np.int32), np.array([0, 100, 110]), 1, 110)
-    assert NextTokenBatches(short, length=16).held_out(0, 4).inputs.tolist() == [list(range(100, 109))]
+    assert NextTokenBatches(short, length=16).validation(0, 4).inputs.tolist() == [list(range(100, 109))]
     none = TokenIds(np.arange(101, dtype=np.int32), np.array([0, 100, 101]), 1, 101)
-    assert NextTokenBatches(none, length=16).held_out(0, 4) is None
+    assert NextTokenBatches(none, length=16).validation(0, 4) is None
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_masks_are_80_10_10(whole_words):
     texts = ["reading readers read", "walkers walking walks"] * 30
-    tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=60, min_count=80)  # read ##in ##g
-    ids = TokenIds.build(texts, tokenizer, held_out=0.0)
+    tokenizer = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=60, min_count=80)  # read ##in ##g
+    ids = TokenIds.build(texts, tokenizer, validation=0.0)
     batches = MaskedBatches(ids, tokenizer, length=130, whole_words=whole_words)
     inputs, targets = (tensor.numpy() for tensor in batches(0, 1000))
     assert (inputs[:, 0] == tokenizer.start).all()
@@ -342,10 +342,10 @@ def test_masks_are_80_10_10(whole_words):
 def test_every_row_has_something_to_predict(whole_words):
     """A training of a few short rows would else have steps, and losses, of nothing."""
     texts = ["reading readers", "walkers walking"] * 30
-    tokenizer = Tokenizer.train(texts, kind="wordpiece", vocabulary_size=60, min_count=80)
-    ids = TokenIds.build(texts, tokenizer, held_out=0.1)
+    tokenizer = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=60, min_count=80)
+    ids = TokenIds.build(texts, tokenizer, validation=0.1)
     batches = MaskedBatches(ids, tokenizer, length=9, whole_words=whole_words, probability=0.01)
-    for inputs, targets in (batches(0, 500), batches.held_out(0, 500)):
+    for inputs, targets in (batches(0, 500), batches.validation(0, 500)):
         chosen = targets != -100
         assert chosen.any(1).all()
         counts = chosen.sum(1)
@@ -359,11 +359,11 @@ def test_every_row_has_something_to_predict(whole_words):
 
 def test_whole_words_begin_behind_the_end_of_a_text():
     """Byte-level pieces hold the space before a word: at a text's beginning there is none, and it is no word's rest."""
-    bpe = Tokenizer.train(["read on"] * 9, kind="bpe", vocabulary_size=270)
+    bpe = Tokenizer.train(["read on"] * 9, tokenizer="bpe", vocabulary_size=270)
     plain = bpe._tokenizer
     plain.add_special_tokens(["<mask>"])
     tokenizer = Tokenizer(plain)
-    ids = TokenIds.build(["read", "on"] * 20, tokenizer, held_out=0.0)
+    ids = TokenIds.build(["read", "on"] * 20, tokenizer, validation=0.0)
     assert tokenizer.continues[ids.ids[ids.ids != tokenizer.end]].all()
     inputs, targets = MaskedBatches(ids, tokenizer, length=41, whole_words=True, probability=0.5)(0, 50)
     chosen, text = targets != -100, torch.where(targets != -100, targets, inputs) != tokenizer.end
@@ -371,10 +371,10 @@ def test_whole_words_begin_behind_the_end_of_a_text():
 
 
 def test_masks_refuse(ids, tokenizer):
-    bpe = Tokenizer.train(chain_texts(5), kind="bpe", vocabulary_size=260)
+    bpe = Tokenizer.train(chain_texts(5), tokenizer="bpe", vocabulary_size=260)
     with pytest.raises(ValueError, match="no mask"):
         MaskedBatches(ids, bpe, length=16)
-    other = Tokenizer.train(chain_texts(5), kind="words", vocabulary_size=7)
+    other = Tokenizer.train(chain_texts(5), tokenizer="wordlevel", vocabulary_size=7)
     with pytest.raises(ValueError, match="vocabulary of 17 pieces, the tokenizer has 7"):
         MaskedBatches(ids, other, length=16)
     with pytest.raises(ValueError, match="length must be at least 3"):
@@ -387,7 +387,7 @@ def test_masks_refuse(ids, tokenizer):
 
 
 def test_learning_rate():
-    schedule = Schedule(steps=100, warmup=10, learning_rate=1.0, min_learning_rate=0.2)
+    schedule = Schedule(steps=100, warmup=0.1, learning_rate=1.0, min_learning_rate=0.2)
     rates = [schedule.rate(step) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[54] == pytest.approx(0.6)
@@ -411,7 +411,7 @@ def test_schedule_refuses():
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"learning_rate": math.nan}, "learning_rate must be"),
         ({"learning_rate": 0.1, "min_learning_rate": 0.2}, "is above learning_rate"),
-        ({"warmup": 11}, "warmup must be at most 10"),
+        ({"warmup": 1.1}, "warmup must be at most 1"),
         ({"betas": (0.9, 1.0)}, "betas must be below 1"),
         ({"clip": 0.0}, "clip must be above"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1"),
@@ -431,7 +431,7 @@ def test_learns_what_there_is_to_learn(ids, tokenizer):
     schedule = Schedule(steps=400, batch_size=16, length=32, learning_rate=0.03, evaluate_batches=100)
     history = train(module, NextTokenBatches(ids, length=32), loss, schedule)
     # The best there can be: each pair's true probability, over the same held-out pairs.
-    held = np.array(ids.held_out)
+    held = np.array(ids.validation)
     table = np.zeros((len(tokenizer), len(tokenizer)))
     numbers = [tokenizer.get(f"w{i}") for i in range(N_WORDS)]
     table[np.ix_(numbers, numbers)] = CHAIN
@@ -442,9 +442,9 @@ def test_learns_what_there_is_to_learn(ids, tokenizer):
     best += -(math.log(p_end) * ends.sum() + math.log(1 / N_WORDS) * begins.sum())
     best /= len(held) - 1
     assert len(history) == 20
-    assert history[0].held_out > best + 0.1
-    assert best - 0.02 < history[-1].held_out < best + 0.05
-    assert history[-1].perplexity == pytest.approx(math.exp(history[-1].held_out))
+    assert history[0].validation_loss > best + 0.1
+    assert best - 0.02 < history[-1].validation_loss < best + 0.05
+    assert history[-1].perplexity == pytest.approx(math.exp(history[-1].validation_loss))
 
 
 def test_what_history_says(ids):
@@ -541,15 +541,15 @@ def test_held_out_loss_is_without_dropout(ids):
     module = bigrams(dropout=0.5)
     history = train(module, batches, loss, dataclasses.replace(SCHEDULE, steps=5))
     module.eval()
-    found = [loss(module, batches.held_out(i * 4, 4)) for i in range(3)]
+    found = [loss(module, batches.validation(i * 4, 4)) for i in range(3)]
     wanted = sum(float(total.detach()) for total, _ in found) / sum(int(count) for _, count in found)
-    assert history[-1].held_out == pytest.approx(wanted, rel=1e-6)
+    assert history[-1].validation_loss == pytest.approx(wanted, rel=1e-6)
 
 
 def test_no_held_out_texts(tokenizer):
-    ids = TokenIds.build(chain_texts(20), tokenizer, held_out=0.0)
+    ids = TokenIds.build(chain_texts(20), tokenizer, validation=0.0)
     history = train(bigrams(), NextTokenBatches(ids, length=16), loss, SCHEDULE)
-    assert all(math.isnan(one.held_out) and math.isnan(one.perplexity) for one in history)
+    assert all(math.isnan(one.validation_loss) and math.isnan(one.perplexity) for one in history)
     assert history[-1].loss < history[0].loss
 
 
@@ -608,7 +608,7 @@ def test_progress(ids, capsys):
     shown = capsys.readouterr().err
     assert "Bigrams" in shown
     assert "40/40" in shown
-    assert "held_out=" in shown
+    assert "validation_loss=" in shown
     train(bigrams(), NextTokenBatches(ids, length=16), loss, SCHEDULE)
     assert capsys.readouterr().err == ""
 
@@ -653,7 +653,7 @@ def test_divergence_by_a_huge_learning_rate(ids):
         train(module, NextTokenBatches(ids, length=16), loss, wild)
     assert weights(module) == start
     # Seen by the evaluation, if it comes first.
-    with pytest.raises(FloatingPointError, match="held-out loss after step 1"):
+    with pytest.raises(FloatingPointError, match="validation loss after step 1"):
         train(module, NextTokenBatches(ids, length=16), loss, dataclasses.replace(wild, evaluate_every=1))
     assert weights(module) == start
 
@@ -802,7 +802,7 @@ sys.path.insert(0, {tests!r})
 import torch, test_training as here
 torch.set_num_threads(1)
 here.loop._CHECKPOINT_SECONDS = 0
-ids = here.TokenIds.build(here.chain_texts(), here.words_tokenizer(), held_out=0.1)
+ids = here.TokenIds.build(here.chain_texts(), here.words_tokenizer(), validation=0.1)
 batches = here.NextTokenBatches(ids, length=16)
 here.train(here.bigrams(dropout=0.2), batches, here.loss, here.LONG, checkpoint={folder!r}, resume=True)
 """
@@ -961,7 +961,7 @@ torch.set_num_threads(1)
 folder, how = sys.argv[1], sys.argv[2]
 rank = int(os.environ["RANK"])
 tokenizer = here.words_tokenizer()
-ids = here.TokenIds.build(here.chain_texts(), tokenizer, held_out=0.1)
+ids = here.TokenIds.build(here.chain_texts(), tokenizer, validation=0.1)
 batches = here.MaskedBatches(ids, tokenizer, length=16)
 schedule = here.TOGETHER
 if how == "accumulated":

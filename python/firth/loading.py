@@ -7,6 +7,7 @@ from typing import Any
 
 from firth import corpus, counts, fasttext_format, files, formats, phrases  # noqa: F401  # some to register their readers
 from firth.models import FastText, FastTextClassifier
+from firth.models.base import CHECKPOINT
 from firth.vectors import Vectors
 
 # Files of tokenizers, of which a folder has one: firth's and Hugging Face's, BERT's and GPT-2's older ones.
@@ -125,6 +126,8 @@ def load_vectors(
 def _load_folder(folder: Path) -> Any:
     from firth import contextual
 
-    if not (folder / "config.json").exists() and any((folder / name).exists() for name in _TOKENIZER_FILES):
+    # A checkpoint's folder may hold a tokenizer too; the contextual models say how to resume from it.
+    other = any((folder / name).exists() for name in ("config.json", CHECKPOINT))
+    if not other and any((folder / name).exists() for name in _TOKENIZER_FILES):
         return contextual.Tokenizer.load(folder)
     return contextual.load(folder)

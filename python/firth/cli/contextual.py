@@ -53,7 +53,6 @@ _CONTEXTUAL = {
     "attention_dropout": "Share of attention weights dropped in training.",
     "documents": "A document of a file ends with its line, or at the next blank line.",
     "split": "Split at white space alone; or lower-case, and split at whatever is no letter or digit.",
-    "kind": "Pieces: byte-level BPE, WordPiece, or whole words.",
     "vocabulary_size": "Pieces, at the most.",
     "min_count": "Make no piece of what is rarer.",
     "lowercase": "Fold case.",
@@ -61,23 +60,23 @@ _CONTEXTUAL = {
     "whole_word": "Mask all pieces of a word, or each by itself.",
     "softmax": "Predict exactly, rare words in clusters; or tell words from random ones in training.",
     "negatives": "With --softmax sampled: so many random words.",
-    "embedding_mode": "With --embedding: learn on from the vectors, keep them, or keep them for the first steps.",
+    "embedding_mode": "With --pretrained-vectors: train them, keep them, or keep them for the first steps.",
     "embedding_steps": "With --embedding-mode frozen_first: so many steps.",
-    "embedding_project": "With --embedding: map vectors of another size to --dim linearly.",
-    "embedding_std": "With --embedding: scale the vectors' numbers to this standard deviation.",
+    "embedding_project": "With --pretrained-vectors: map vectors of another size to --dim linearly.",
+    "embedding_std": "With --pretrained-vectors: scale the vectors' numbers to this standard deviation.",
     "epochs": "Passes over the text, where --steps does not say otherwise.",
     "steps": "Steps of training.",
     "batch_size": "Sequences in a batch.",
     "accumulate": "Batches whose gradients make one step.",
     "learning_rate": "Step size after the warm-up.",
     "min_learning_rate": "Step size at the last step.",
-    "warmup": "Steps in which the step size grows.",
+    "warmup": "Share of the steps over which the learning rate rises.",
     "weight_decay": "What matrices lose in a step, times the step size.",
     "clip": "Let the gradient's length not exceed this.",
     "bf16": "Multiply matrices in bf16, or in float32.",
-    "held_out": "Share of the documents that is not learnt from, to see how well they are told.",
-    "evaluate_every": "Steps between two looks at what is held out.",
-    "evaluate_batches": "Batches in such a look, at the most.",
+    "validation": "Share of the documents set apart as the validation split.",
+    "evaluate_every": "Steps between two evaluations on the validation split.",
+    "evaluate_batches": "Batches of an evaluation, at most.",
     "device": "Where to compute, as torch names it: cpu, cuda.",
     "seed": "Where random numbers start.",
     "threads": "Threads to run on.",
@@ -89,13 +88,12 @@ _CONTEXTUAL_OF = {
     ("ELMo", "vocabulary_size"): "Words that are predicted each by itself, at the most; all words are read.",
     ("ELMo", "min_count"): "Predict words that are rarer as if they were one.",
     ("ELMo", "batch_size"): "Texts in a batch.",
-    ("ELMo", "held_out"): "Share of the texts that is not learnt from, to see how well they are told.",
+    ("ELMo", "validation"): "Share of the texts set apart as the validation split.",
 }
 _UNSET = {
     "mlp_dim": "4 times --dim",
     "steps": "as --epochs say",
     "min_learning_rate": "a tenth of --learning-rate",
-    "warmup": "a twentieth of the steps",
     "evaluate_every": "a twentieth of the steps",
     "bf16": "where it pays",
     "threads": "as many as torch takes",
@@ -132,15 +130,15 @@ class _TrainContextual(click.Command):
             decorators.append(
                 click.option(
                     "--tokenizer",
-                    type=PATH,
-                    metavar="FILE",
-                    help="A tokenizer.json to take, or its folder; without it one is learnt from the text, as --kind, "
-                    "--vocabulary-size, --min-count and --lowercase say.",
+                    metavar="|".join(typing.get_args(_contextual().tokenizer.Kind)) + "|FILE",
+                    default=fields["tokenizer"].default,
+                    show_default=True,
+                    help="Train such a tokenizer on the text; or use that of a tokenizer.json or of its folder.",
                 )
             )
-        if "embedding" in fields:
+        if "pretrained_vectors" in fields:
             decorators.append(
-                click.option("--embedding", type=STREAM, metavar="VECTORS", help="Static vectors to begin with.")
+                click.option("--pretrained-vectors", type=STREAM, metavar="VECTORS", help="Initial word vectors.")
             )
         for name, meaning in _CONTEXTUAL.items():
             if name not in fields:
@@ -178,17 +176,20 @@ class _TrainContextual(click.Command):
         quiet: bool,
         checkpoint: Path | None,
         resume: bool,
-        tokenizer: Path | None = None,
-        embedding: Path | None = None,
+        tokenizer: str | None = None,
+        pretrained_vectors: Path | None = None,
         **options: Any,
     ) -> None:
         contextual = _contextual()
         if resume and checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
         if tokenizer is not None:
-            options["tokenizer"] = contextual.Tokenizer.load(tokenizer)
-        if embedding is not None:
-            options["embedding"] = load_vectors(embedding)
+            kinds = typing.get_args(contextual.tokenizer.Kind)
+            if tokenizer not in kinds and not Path(tokenizer).exists():
+                raise click.UsageError(f"--tokenizer must be {', '.join(kinds)}, or an existing file, not {tokenizer}")
+            options["tokenizer"] = tokenizer if tokenizer in kinds else contextual.Tokenizer.load(tokenizer)
+        if pretrained_vectors is not None:
+            options["pretrained_vectors"] = load_vectors(pretrained_vectors)
         _check_device(options["device"])
         with as_flags(options):
             model = getattr(contextual, self.kind)(**options)
@@ -229,7 +230,8 @@ def _contextual() -> Any:
 
 
 def _evaluated(one: Any, unit: str) -> str:
-    told = "" if math.isnan(one.held_out) else f"held out {one.held_out:.4f} (perplexity {one.perplexity:,.1f}), "
+    loss = one.validation_loss
+    told = "" if math.isnan(loss) else f"validation {loss:.4f} (perplexity {one.perplexity:,.1f}), "
     return f"step {one.step:,}: loss {one.loss:.4f}, {told}{one.tokens_per_second:,.0f} {unit}/s"
 
 

@@ -72,10 +72,10 @@ class TrainedModel(Learner):
     accumulate: int = option(1, low=1, high=1_000_000)
     learning_rate: float = option(1e-3, above=0, high=1e3)
     min_learning_rate: float | None = option(None, low=0, high=1e3)
-    warmup: int | None = option(None, low=0, high=2**62)
+    warmup: float = option(0.05, low=0, high=1)
     weight_decay: float = option(0.1, low=0, high=1e3)
     clip: float | None = option(1.0, above=0, high=3e38)
-    held_out: float = option(0.05, low=0, high=0.99)
+    validation: float = option(0.05, low=0, high=0.99)
     evaluate_every: int | None = option(None, low=1, high=2**62)
     evaluate_batches: int = option(16, low=0, high=2**62)
     device: str = "cpu"
@@ -88,8 +88,6 @@ class TrainedModel(Learner):
             raise ValueError(
                 f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
             )
-        if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
-            raise ValueError(f"warmup ({self.warmup}) must not be above steps ({self.steps})")
         self._place()
         self.history: list[loop.Evaluation] = []  # type: ignore[assignment]
         self._from_folder = False  # whether the weights were read

@@ -186,7 +186,7 @@ class SentenceClassifier(FineTuned):
         encoder, architecture = self.encoder, self.encoder.transformer.architecture
         if self.truncate is not None:
             whole_number("truncate", self.truncate, high=architecture.length)
-        found = encoder._pieces().encode_pairs(texts, special=encoder._special, length=self.truncate)
+        found = encoder.tokenizer_.encode_pairs(texts, special=encoder._special, length=self.truncate)
         for i, (ids, _) in enumerate(found):
             if len(ids) > architecture.length:
                 raise ValueError(

@@ -75,7 +75,7 @@ class TokenIds:
         tokenizer: Tokenizer,
         *,
         path: files.PathLike | None = None,
-        held_out: float = 0.01,
+        validation: float = 0.01,
         seed: int = 1,
         documents: Documents = "lines",
         progress: bool = False,
@@ -90,7 +90,7 @@ class TokenIds:
             What cuts them. What reads like a special piece in a text is text.
         path
             Where to keep the numbers, for `open`; without it, in a temporary file that ends with the object.
-        held_out
+        validation
             About this share of the texts is held out; a text is never split. Of two texts and more at least one.
         seed
             Decides which ones.
@@ -100,11 +100,11 @@ class TokenIds:
         Raises
         ------
         ValueError
-            If there is no text, or `held_out` is not in [0, 1).
+            If there is no text, or `validation` is not in [0, 1).
         """
-        real_number("held_out", held_out, low=0.0)
-        if held_out >= 1:
-            raise ValueError(f"held_out must be below 1, not {held_out}")
+        real_number("validation", validation, low=0.0)
+        if validation >= 1:
+            raise ValueError(f"validation must be below 1, not {validation}")
         whole_number("seed", seed, high=2**63 - 1)
         dtype = np.dtype("<u2") if len(tokenizer) <= 1 << 16 else np.dtype("<i4")
         folder = None if path is None else Path(path).absolute().parent
@@ -117,7 +117,7 @@ class TokenIds:
             texts = read_texts(source, documents=documents, progress=progress)
             bar = stack.enter_context(tqdm(desc="tokenizing", unit=" texts", unit_scale=True, disable=not progress))
             for chunk in _chunks(texts):
-                held = uniform(seed, 0, np.arange(n, n + len(chunk))) < held_out
+                held = uniform(seed, 0, np.arange(n, n + len(chunk))) < validation
                 n += len(chunk)
                 pieces = tokenizer.encode_ids(chunk)
                 if tokenizer.end is not None:
@@ -141,7 +141,7 @@ class TokenIds:
             offsets = np.zeros(total + 1, np.int64)
             np.cumsum(np.concatenate(counts), out=offsets[1:])
             # Texts of a part lie in their order, so that chance's extremes are mended by moving the limit by one text.
-            n_train = min(max(n_train, 1), total - 1) if total > 1 and held_out > 0 else total
+            n_train = min(max(n_train, 1), total - 1) if total > 1 and validation > 0 else total
             n_bytes = sizes[0] + sizes[1]
             ids: Any = np.memmap(spool, dtype, "r", shape=(int(offsets[-1]),))
             made = cls(ids, offsets, n_train, len(tokenizer), (sum(n_bytes[:n_train]), sum(n_bytes[n_train:])))
@@ -184,7 +184,7 @@ class TokenIds:
         return self.ids[: self.offsets[self.n_train]]
 
     @property
-    def held_out(self) -> NDArray[Any]:
+    def validation(self) -> NDArray[Any]:
         """The held-out ids, (tokens,); there may be none."""
         return self.ids[self.offsets[self.n_train] :]
 
@@ -238,7 +238,7 @@ class Batches(Protocol):
     def __call__(self, first: int, count: int) -> Any:
         """Examples `first` to `first + count - 1`, as a tensor or tuples, lists or dicts of tensors."""
 
-    def held_out(self, first: int, count: int) -> Any | None:
+    def validation(self, first: int, count: int) -> Any | None:
         """At most `count` held-out examples from number `first` on; None if there are no more."""
 
 
@@ -287,9 +287,9 @@ class _Windows:
         )
         return found
 
-    def held_out(self, first: int, count: int, more: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    def validation(self, first: int, count: int, more: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Numbers and windows of held-out examples, which lie side by side and are visited in an order of chance."""
-        stream = self.ids.held_out
+        stream = self.ids.validation
         width = min(self.width, len(stream) - more)
         if width < 1:
             return None
@@ -327,9 +327,9 @@ class NextTokenBatches:
         """Examples `first` to `first + count - 1`."""
         return self._batch(self.windows(np.arange(first, first + count), 1))
 
-    def held_out(self, first: int, count: int) -> Batch | None:
+    def validation(self, first: int, count: int) -> Batch | None:
         """Held-out examples."""
-        found = self.windows.held_out(first, count, 1)
+        found = self.windows.validation(first, count, 1)
         return None if found is None else self._batch(found[1])
 
     @staticmethod
@@ -371,7 +371,7 @@ class MaskedBatches:
     ) -> None:
         mask = tokenizer.mask
         if mask is None:
-            raise ValueError("the tokenizer has no mask: train one of kind 'wordpiece' or 'words'")
+            raise ValueError("the tokenizer has no mask: train a 'wordpiece' or 'wordlevel' one")
         if len(tokenizer) != ids.vocabulary_size:
             raise ValueError(
                 f"the ids are of a vocabulary of {ids.vocabulary_size} pieces, the tokenizer has {len(tokenizer)}"
@@ -400,9 +400,9 @@ class MaskedBatches:
         numbers = np.arange(first, first + count)
         return self._batch(self.windows(numbers, 0), numbers, 2)
 
-    def held_out(self, first: int, count: int) -> Batch | None:
+    def validation(self, first: int, count: int) -> Batch | None:
         """Held-out examples: the same ids hidden each time."""
-        found = self.windows.held_out(first, count, 0)
+        found = self.windows.validation(first, count, 0)
         return None if found is None else self._batch(found[1], found[0], 3)
 
     def _batch(self, rows: NDArray[np.int64], numbers: NDArray[np.int64], stream: int) -> Batch:

@@ -87,7 +87,7 @@ class ELMo(TrainedModel):
     learning_rate, min_learning_rate, warmup, weight_decay, clip
         Of AdamW: the highest rate and the last (None: a tenth of it), steps until the highest (None: a twentieth of
         all), and the longest gradient (None: any).
-    held_out
+    validation
         Share of the texts that is not learnt from, for the perplexities in `history`.
     evaluate_every, evaluate_batches
         Steps between two evaluations (None: a twentieth of all), and batches of held-out texts that each looks at.
@@ -127,7 +127,7 @@ class ELMo(TrainedModel):
     length: int = option(64, low=1, high=1_000_000)
     learning_rate: float = option(2e-3, above=0, high=1e3)
     weight_decay: float = option(0.0, low=0, high=1e3)
-    held_out: float = option(0.02, low=0, high=0.99)
+    validation: float = option(0.02, low=0, high=0.99)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,7 +138,7 @@ class ELMo(TrainedModel):
         self.mixture = Mixture(self.layers + 1)
         self.labels: list[str] = []
         self.classifier: nn.Linear | None = None
-        self.score: float | None = None
+        self.validation_score: float | None = None
 
     # ---- what was learnt
 
@@ -205,7 +205,7 @@ class ELMo(TrainedModel):
                 "mixture": Mixture(self.layers + 1).to(self.device),
                 "classifier": None,
                 "labels": [],
-                "score": None,
+                "validation_score": None,
             },
             shared={**self.get_params(), "device": None, "threads": None},
         )
@@ -256,8 +256,8 @@ class ELMo(TrainedModel):
     def _split(self, corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Documents to learn from, and those held out."""
         there = np.flatnonzero(np.diff(corpus.offsets) > 0)
-        n = round(self.held_out * len(there))
-        if self.held_out and len(there) > 1:
+        n = round(self.validation * len(there))
+        if self.validation and len(there) > 1:
             n = min(max(n, 1), len(there) - 1)
         order = np.random.default_rng((self.seed, len(there))).permutation(len(there))
         return there[np.sort(order[n:])], there[np.sort(order[:n])]
@@ -368,12 +368,12 @@ class ELMo(TrainedModel):
         layer_norm: bool = False,
         penalty: float = 1e-3,
         steps: int = 500,
-        held_out: float = 0.1,
+        validation: float = 0.1,
     ) -> Self:
         """Learn to weigh the layers for a task: labels of words, by one linear layer over the mixture.
 
         The language models stay as they are. `mixture` then holds the weights, `classifier` the linear layer, `labels`
-        the names of its classes, `score` the share of held-out words labeled right.
+        the names of its classes, `validation_score` the accuracy on the words of the validation split.
 
         Parameters
         ----------
@@ -387,8 +387,8 @@ class ELMo(TrainedModel):
             Of the squares of the linear layer's weights.
         steps
             Of Adam, on all words at once.
-        held_out
-            Share of the sentences that is not learnt from; 0: none, and no `score`.
+        validation
+            Share of the sentences that is not learnt from; 0: none, and no `validation_score`.
 
         Returns
         -------
@@ -416,11 +416,11 @@ class ELMo(TrainedModel):
             raise ValueError(f"there must be two different labels at least, not {len(names)}")
         whole_number("steps", steps, low=1)
         real_number("penalty", penalty, low=0)
-        if real_number("held_out", held_out, low=0) >= 1:
-            raise ValueError(f"held_out must be below 1, not {held_out}")
+        if real_number("validation", validation, low=0) >= 1:
+            raise ValueError(f"validation must be below 1, not {validation}")
         ids = {name: i for i, name in enumerate(names)}
         order = np.random.default_rng((self.seed, _CLASSES_SEED)).permutation(len(words))
-        held = set(order[: round(held_out * len(words))].tolist())
+        held = set(order[: round(validation * len(words))].tolist())
         collected: list[list[Tensor]] = [[] for _ in range(self.layers + 1)]
         classes: list[int] = []
         testing: list[bool] = []
@@ -435,7 +435,7 @@ class ELMo(TrainedModel):
         x = [torch.cat(layer) for layer in collected]
         y, test = torch.tensor(classes, device=x[0].device), torch.tensor(testing, device=x[0].device)
         if len(set(y[~test].tolist())) < 2:
-            raise ValueError(f"held_out={held_out} leaves sentences of a single label, or of none, to learn from")
+            raise ValueError(f"validation={validation} leaves sentences of a single label, or of none, to learn from")
         mixture = Mixture(self.layers + 1, layer_norm=layer_norm).to(x[0].device)
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
@@ -450,7 +450,7 @@ class ELMo(TrainedModel):
         self.mixture, self.classifier, self.labels = mixture, classifier, names
         with torch.no_grad():
             right = classifier(mixture([layer[test] for layer in x])).argmax(1) == y[test]
-        self.score = float(right.float().mean()) if len(right) else None
+        self.validation_score = float(right.float().mean()) if len(right) else None
         return self
 
     def predict(self, sentences: Sequence[Sentence]) -> list[list[str]]:
@@ -521,7 +521,7 @@ class ELMo(TrainedModel):
             "version": files.VERSION,
             **super()._description(),
             "labels": self.labels,
-            "score": self.score,
+            "validation_score": self.validation_score,
             "layer_norm": self.mixture.layer_norm,
         }
 
@@ -576,7 +576,7 @@ class ELMo(TrainedModel):
         self._words, self._counts = files.unpack_words(tensors), tensors["counts"]
         if len(self._counts) != len(self._words) + SPECIAL:
             raise TypeError(f"{len(self._counts)} counts for {len(self._words)} words")
-        self.history = records(metadata["history"], Evaluation, may_be_nan=("held_out", "perplexity", "score"))
+        self.history = records(metadata["history"], Evaluation, may_be_nan=("validation_loss", "perplexity", "score"))
         network = self._new_network(self._counts)
         network.load_state_dict(own("network"))
         self._network = network.to(self.device).eval()
@@ -584,7 +584,7 @@ class ELMo(TrainedModel):
         self.mixture = Mixture(self.layers + 1, layer_norm=metadata["layer_norm"])
         self.mixture.load_state_dict(own("mixture"))
         self.mixture.to(self.device)
-        self.labels, self.score = metadata["labels"], metadata["score"]
+        self.labels, self.validation_score = metadata["labels"], metadata["validation_score"]
         if self.labels:
             self.classifier = nn.Linear(2 * self.projection, len(self.labels), device=self.device)
             self.classifier.load_state_dict(own("classifier"))

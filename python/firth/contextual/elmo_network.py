@@ -544,7 +544,7 @@ class TextBatches:
             np.concatenate([self._order(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()])
         )
 
-    def held_out(self, first: int, count: int) -> Batch | None:
+    def validation(self, first: int, count: int) -> Batch | None:
         """Held-out texts from number `first` on; None if there are no more."""
         if self._held is None or first >= len(self._held):
             return None

@@ -108,16 +108,16 @@ class Batches:
         self.padding = padding
         self.seed = seed
         self.classes = classes
-        self.validation = validation
+        self.set_apart = validation
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     @property
     def fingerprint(self) -> list[int]:
         """What distinguishes these examples from others, the validation split included."""
         checksum = 0
-        for one in (*self.examples, *self.validation):
+        for one in (*self.examples, *self.set_apart):
             checksum = zlib.crc32(repr(dataclasses.astuple(one)).encode(), checksum)
-        return [len(self.examples), len(self.validation), self.seed, checksum]
+        return [len(self.examples), len(self.set_apart), self.seed, checksum]
 
     def __call__(self, first: int, count: int) -> Batch:
         """A step's examples. An epoch ends with its last example: its last step has fewer."""
@@ -131,7 +131,7 @@ class Batches:
         own = chosen[process :: self.processes] if process < len(chosen) else chosen[:1]
         return Batch.of([self.examples[i] for i in own], self.padding, self.classes)
 
-    def held_out(self, first: int, count: int) -> None:
+    def validation(self, first: int, count: int) -> None:
         """None: `FineTuned._measure` evaluates the validation split, and counts correct predictions too."""
 
 

@@ -83,7 +83,7 @@ class TuningEpoch:
     def of(cls, epoch: int, seen: loop.Evaluation) -> TuningEpoch:
         """The epoch that the training loop evaluated."""
         score = math.nan if seen.score is None else seen.score
-        return cls(epoch, seen.loss, seen.held_out, score, seen.learning_rate, seen.seconds)
+        return cls(epoch, seen.loss, seen.validation_loss, score, seen.learning_rate, seen.seconds)
 
 
 class _Tuned(nn.Module):
@@ -396,7 +396,7 @@ class FineTuned(Classifier):
             length=max(len(one.ids) for one in examples),
             learning_rate=self.learning_rate,
             min_learning_rate=0.0,
-            warmup=max(1, round(self.warmup * steps)),  # or a training of one step would be over, its rate 0
+            warmup=max(1, round(self.warmup * steps)) / steps,  # or a training of one step would be over, its rate 0
             weight_decay=self.weight_decay,
             betas=(0.9, 0.999),
             clip=self.clip,
@@ -557,7 +557,7 @@ class FineTuned(Classifier):
 
     def _padding(self) -> int | None:
         """What `transformers` fills up short texts with: a GPT without a token for that takes its end of a text."""
-        tokenizer = self.encoder._pieces()
+        tokenizer = self.encoder.tokenizer_
         own = (self.transformer.architecture.padding, tokenizer.padding, tokenizer.end)
         return next((token for token in own if token is not None), None)
 

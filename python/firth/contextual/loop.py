@@ -61,7 +61,7 @@ class Schedule:
     min_learning_rate
         At the last step, reached along half a cosine (Loshchilov and Hutter 2017); None: a tenth of `learning_rate`.
     warmup
-        Steps in which the rate rises in a straight line from 0; None: a twentieth of the steps.
+        Share of the steps, 0 to 1, over which the rate rises linearly from 0.
     weight_decay
         AdamW's (Loshchilov and Hutter 2019), on matrices alone: not on embeddings, biases and norms.
     betas
@@ -85,7 +85,7 @@ class Schedule:
     accumulate: int = 1
     learning_rate: float = 1e-3
     min_learning_rate: float | None = None
-    warmup: int | None = None
+    warmup: float = 0.05
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float | None = 1.0
@@ -107,8 +107,9 @@ class Schedule:
                 raise ValueError(
                     f"min_learning_rate, {self.min_learning_rate}, is above learning_rate, {self.learning_rate}"
                 )
-        if self.warmup is not None:
-            kept["warmup"] = whole_number("warmup", self.warmup, high=self.steps)
+        kept["warmup"] = real_number("warmup", self.warmup, low=0.0)
+        if self.warmup > 1:
+            raise ValueError(f"warmup must be at most 1, a share of the steps, not {self.warmup}")
         if self.clip is not None:
             kept["clip"] = real_number("clip", self.clip, above=0.0)
         if self.evaluate_every is not None:
@@ -122,7 +123,7 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        warmup = self.steps // 20 if self.warmup is None else self.warmup
+        warmup = int(self.warmup * self.steps + 1e-6)  # 0.29 * 100 is below 29
         low = self.learning_rate / 10 if self.min_learning_rate is None else self.min_learning_rate
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
@@ -142,8 +143,8 @@ class Evaluation:
         Tokens seen, by all processes.
     loss
         Mean in nats for a target since the last evaluation, dropout included.
-    held_out
-        Mean in nats for a target of the held-out examples; NaN if there are none.
+    validation_loss
+        Mean in nats for a target of the validation split; NaN if it is empty.
     perplexity
         Its exponential.
     learning_rate
@@ -159,7 +160,7 @@ class Evaluation:
     step: int
     tokens: int
     loss: float
-    held_out: float
+    validation_loss: float
     perplexity: float
     learning_rate: float
     tokens_per_second: float
@@ -225,7 +226,7 @@ def train(
     options
         What else a run that is resumed must share with the one it continues, such as JSON can hold.
     measure
-        Called at each evaluation in place of `Batches.held_out`. Returns the summed loss of the held-out targets in
+        Called at each evaluation in place of `Batches.validation`. Returns the summed loss of the held-out targets in
         nats, their number, and a score of any kind, such as the accuracy.
     name
         What the bar calls the training; None: the module's class.
@@ -404,7 +405,7 @@ class _Run:
                 interrupt.answer()
             if self.step % every == 0 or self.step == self.schedule.steps:
                 evaluation = self.evaluate()
-                shown = {"loss": evaluation.loss, "held_out": evaluation.held_out}
+                shown = {"loss": evaluation.loss, "validation_loss": evaluation.validation_loss}
                 bar.set_postfix({key: f"{value:.4f}" for key, value in shown.items() if not math.isnan(value)})
                 self.write_checkpoint()
                 answers = [
@@ -518,7 +519,7 @@ class _Run:
             loss, n, score = self.measure()
             totals = [loss, float(n)]
         for i in range(processes.rank, 0 if self.measure else schedule.evaluate_batches, processes.count):
-            batch = self.batches.held_out(i * schedule.batch_size, schedule.batch_size)
+            batch = self.batches.validation(i * schedule.batch_size, schedule.batch_size)
             if batch is None:
                 break
             with self.autocast():
@@ -527,9 +528,9 @@ class _Run:
             totals[1] += float(count)
         self.module.train()
         total_loss, targets = processes.total(totals, self.device)
-        held_out = total_loss / targets if targets else math.nan
-        if targets and not math.isfinite(held_out):
-            self.give_up(f"held-out loss after step {self.step}")
+        validation_loss = total_loss / targets if targets else math.nan
+        if targets and not math.isfinite(validation_loss):
+            self.give_up(f"validation loss after step {self.step}")
         self.check_finite()
         train_loss, seen, seconds, steps = self.since
         tokens = self.examples_per_step * schedule.length
@@ -537,8 +538,8 @@ class _Run:
             step=self.step,
             tokens=self.step * tokens,
             loss=train_loss / seen if seen else math.nan,
-            held_out=held_out,
-            perplexity=math.exp(held_out) if not held_out > 700 else math.inf,
+            validation_loss=validation_loss,
+            perplexity=math.exp(validation_loss) if not validation_loss > 700 else math.inf,
             learning_rate=schedule.rate(self.step - 1),
             tokens_per_second=steps * tokens / max(seconds, 1e-9),
             seconds=self.seconds,
@@ -640,7 +641,7 @@ class _Run:
     def restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         try:
             # All is checked before anything is taken on.
-            history = records(metadata["history"], Evaluation, may_be_nan=("held_out", "perplexity", "score"))
+            history = records(metadata["history"], Evaluation, may_be_nan=("validation_loss", "perplexity", "score"))
             self.restore_progress(metadata["progress"], history)
             state_of_module = _state(self.module)
             for name, tensor in state_of_module.items():

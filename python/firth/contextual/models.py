@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from firth.checks import real_number, whole_number
 from firth.contextual import data, generation, huggingface
 from firth.contextual.encoding import Sentence, checked_sentences
 from firth.contextual.sentences import transformer_folder
-from firth.contextual.tokenizer import Tokenizer
+from firth.contextual.tokenizer import Kind, Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture
 from firth.contextual.transformer_model import ContextualModel
 from firth.options import option
@@ -70,17 +70,17 @@ class GPT(ContextualModel):
     tied
         Whether the unembedding is the embedding's matrix.
     tokenizer
-        A `Tokenizer`, a `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`, which becomes a `Tokenizer` and
-        is saved with the model; None: one is trained on the texts, and then stands here. `Tokenizer(...)` takes the
-        names of special tokens where they are not the usual ones.
-    kind, vocabulary_size, min_count, lowercase
-        Of a tokenizer that is learnt, see `Tokenizer.train`.
-    embedding
+        "bpe", "wordpiece" or "wordlevel": `fit` trains such a tokenizer on the texts (see `Tokenizer.train`). Or a
+        `Tokenizer`, a `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`. The one in use is `tokenizer_`; it
+        is saved with the model. `Tokenizer(...)` takes the names of special tokens where they are not the usual ones.
+    vocabulary_size, min_count, lowercase
+        Of the tokenizer that `fit` trains, see `Tokenizer.train`.
+    pretrained_vectors
         `firth.Vectors` from which the rows of W_E start: a piece that is a word takes its row; other pieces
         are composed of n-grams of characters where the vectors can do that (`FastText`), or start at random.
         `static_start` then tells how many are which.
     embedding_mode
-        "tuned": the rows learn as all else. "frozen": rows that came from `embedding` stay. "frozen_first": they stay
+        "tuned": these rows are trained as all other weights. "frozen": they stay as they are. "frozen_first": they stay
         for the first `embedding_steps` steps.
     embedding_steps
         See there.
@@ -97,8 +97,8 @@ class GPT(ContextualModel):
         See `Schedule`.
     documents
         Where texts of a file end: at the end of each "lines", or at "blank_lines".
-    held_out
-        Share of the texts that is not learnt from, for the held-out loss in `history`.
+    validation
+        Share of the texts set apart as the validation split, for the `validation_loss` in `history`.
     device
         "cpu", "cuda", ...
     seed
@@ -110,8 +110,8 @@ class GPT(ContextualModel):
     Attributes
     ----------
     history : list of Evaluation
-        With the held-out loss and perplexity.
-    tokenizer : Tokenizer
+        With the validation loss and perplexity.
+    tokenizer_ : Tokenizer
     static_start : StaticStart or None
     transformer : Transformer
         The torch module.
@@ -161,7 +161,7 @@ class GPT(ContextualModel):
         ValueError
             If there is no text.
         """
-        tokenizer, length = self._pieces(), self.transformer.architecture.length
+        tokenizer, length = self.tokenizer_, self.transformer.architecture.length
         stride = max(length // 2, 1) if stride is None else whole_number("stride", stride, low=1, high=length)
         given = checked_sentences(texts, "texts")
         ends = [] if tokenizer.end is None else [tokenizer.end]
@@ -186,14 +186,14 @@ class GPT(ContextualModel):
         mean = nats / pieces_told
         return Score(mean, pieces_told, math.exp(min(mean, 700)), nats / math.log(2) / max(size, 1))
 
-    def next_tokens(self, text: str, k: int = 10) -> list[tuple[str, float]]:
+    def next_tokens(self, text: str, topn: int = 10) -> list[tuple[str, float]]:
         """What may come next, the likeliest first.
 
         Parameters
         ----------
         text
             What comes before; "" asks for the beginning of a text.
-        k
+        topn
             How many pieces.
 
         Returns
@@ -206,12 +206,12 @@ class GPT(ContextualModel):
         ValueError
             If the text has more pieces than the model has positions.
         """
-        whole_number("k", k, low=1)
+        whole_number("topn", topn, low=1)
         ids = torch.tensor([self._prompt(text)], device=self._place())
         transformer = self.transformer
         with self._running():
             scores = transformer.logits(transformer(ids)[:, -1:])[0, -1].float().cpu()
-        return self._likeliest(scores, k)
+        return self._likeliest(scores, topn)
 
     def generate(
         self,
@@ -315,7 +315,7 @@ class GPT(ContextualModel):
             generator.seed()
         else:
             generator.manual_seed(whole_number("seed", seed, high=2**63 - 1))
-        tokenizer, n = self._pieces(), len(self._pieces())
+        tokenizer, n = self.tokenizer_, len(self.tokenizer_)
 
         def choose(scores: Tensor) -> int:
             kept = generation.cut_distribution(scores[:n], temperature=temperature, top_k=top_k, top_p=top_p)
@@ -327,7 +327,7 @@ class GPT(ContextualModel):
         return self._spoken(ids, stops, given)
 
     def _spoken(self, ids: Iterator[int], stops: list[str], given: list[int]) -> Iterator[str]:
-        words = generation.text_until(ids, self._pieces().decode, stops, given)
+        words = generation.text_until(ids, self.tokenizer_.decode, stops, given)
         while True:
             with self._running():
                 said = next(words, None)
@@ -339,7 +339,7 @@ class GPT(ContextualModel):
         """Pieces of a text to go on with; that of the end of the text before it, if there are none."""
         if not isinstance(text, str):
             raise TypeError(f"the text must be a str, not {type(text).__name__}")
-        tokenizer, positions = self._pieces(), self.transformer.architecture.length
+        tokenizer, positions = self.tokenizer_, self.transformer.architecture.length
         ids = tokenizer.encode(text, special=False).ids
         if not ids:
             if tokenizer.end is None:
@@ -364,8 +364,8 @@ class BERT(ContextualModel):
         Share of the pieces that are to be told.
     whole_word
         Whether all pieces of a word are, or none.
-    kind
-        Of a tokenizer that is learnt: "wordpiece" or "words".
+    tokenizer
+        "wordpiece", "wordlevel", or a tokenizer with a mask token.
 
     Notes
     -----
@@ -374,10 +374,10 @@ class BERT(ContextualModel):
     Examples
     --------
     >>> bert = BERT.from_pretrained("bert-base-uncased")
-    >>> [candidates] = bert.fill_mask("she disputed the [MASK] .", k=3)
+    >>> [candidates] = bert.fill_mask("she disputed the [MASK] .", topn=3)
     >>> len(candidates)
     3
-    >>> [states] = bert.encode(["the bank of the river"], words="mean")
+    >>> [states] = bert.encode(["the bank of the river"], word_pooling="mean")
     >>> len(states)
     5
     """
@@ -385,20 +385,20 @@ class BERT(ContextualModel):
     causal: ClassVar[bool] = False
     _special: ClassVar[bool] = True
 
-    kind: Literal["bpe", "wordpiece", "words"] = "wordpiece"
+    tokenizer: Tokenizer | Kind = option("wordpiece", checked=False)
     masked: float = option(0.15, above=0, high=0.9)
     whole_word: bool = True
     learning_rate: float = option(5e-4, above=0, high=1e3)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tokenizer is not None and self.tokenizer.mask is None:
+        if isinstance(self.tokenizer, Tokenizer) and self.tokenizer.mask is None:
             raise ValueError(
-                "this tokenizer has no [MASK] piece, by which BERT learns: name its token, Tokenizer(tokenizer, "
-                "mask=...), or train one of kind='wordpiece'"
+                "this tokenizer has no [MASK] token, which BERT needs: name its token, Tokenizer(tokenizer, "
+                "mask=...), or set tokenizer='wordpiece'"
             )
-        if self.tokenizer is None and self.kind == "bpe":
-            raise ValueError("kind='bpe' has no [MASK] piece, by which BERT learns: choose 'wordpiece' or 'words'")
+        if self.tokenizer == "bpe":
+            raise ValueError("tokenizer='bpe' has no [MASK] token, which BERT needs: choose 'wordpiece' or 'wordlevel'")
 
     def _architecture(self, tokenizer: Tokenizer) -> Architecture:
         return Architecture(
@@ -424,7 +424,7 @@ class BERT(ContextualModel):
         super()._check_pretrained()
         if self.transformer.masked_head is None:
             raise ValueError(_NO_MASKED_HEAD)
-        if self._pieces().mask is None:
+        if self.tokenizer_.mask is None:
             raise ValueError("this model's tokenizer has no mask token, which training BERT needs")
 
     def _batches(self, ids: data.TokenIds, tokenizer: Tokenizer) -> data.Batches:
@@ -432,14 +432,14 @@ class BERT(ContextualModel):
             ids, tokenizer, length=self.length, probability=self.masked, whole_words=self.whole_word, seed=self.seed
         )
 
-    def fill_mask(self, text: str, k: int = 5) -> list[list[tuple[str, float]]]:
+    def fill_mask(self, text: str, topn: int = 5) -> list[list[tuple[str, float]]]:
         """What may stand where a text has [MASK].
 
         Parameters
         ----------
         text
             With one or several [MASK] (or what else the tokenizer calls its mask).
-        k
+        topn
             How many pieces for each.
 
         Returns
@@ -452,10 +452,10 @@ class BERT(ContextualModel):
         ValueError
             If the text has no mask, or more pieces than the model has positions; if the model has no head for masks.
         """
-        whole_number("k", k, low=1)
+        whole_number("topn", topn, low=1)
         if not isinstance(text, str):
             raise TypeError(f"the text must be a str, not {type(text).__name__}")
-        tokenizer = self._pieces()
+        tokenizer = self.tokenizer_
         if tokenizer.mask is None:
             raise ValueError("this model's tokenizer has no mask")
         if self.transformer.masked_head is None:
@@ -468,7 +468,7 @@ class BERT(ContextualModel):
         ids = torch.tensor([encoding.ids], device=self._place())
         with self._running():
             scores = transformer.logits(transformer(ids)[:, places])[0].float().cpu()
-        return [self._likeliest(one, k) for one in scores]
+        return [self._likeliest(one, topn) for one in scores]
 
 
 def load_transformer(folder: Path, *, device: str = "cpu") -> ContextualModel:

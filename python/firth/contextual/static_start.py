@@ -72,8 +72,8 @@ def static_rows(
     rows = np.zeros((len(tokenizer), vectors.vector_size), np.float32)
     if vectors.vector_size != dim and not project:
         raise ValueError(
-            f"embedding has vectors of {vectors.vector_size} numbers and dim is {dim}: give dim={vectors.vector_size}, "
-            "or embedding_project=True to map them linearly"
+            f"pretrained_vectors have {vectors.vector_size} dimensions and dim is {dim}: set "
+            f"dim={vectors.vector_size}, or embedding_project=True to map them linearly"
         )
     subwords = vectors._subwords if isinstance(vectors, SubwordVectors) else None
     words = 0
@@ -88,12 +88,12 @@ def static_rows(
             rows[i], found[i] = row, True
     if not found.any():
         raise ValueError(
-            f"none of the {len(tokenizer)} pieces is among the {len(vectors)} words of embedding: is it of another "
+            f"none of the {len(tokenizer)} pieces is among the {len(vectors)} pretrained vectors: are they of another "
             "language, or of words in another spelling?"
         )
     wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(wrong):
-        raise ValueError(f"embedding has a vector that is not finite, that of {tokenizer.pieces[wrong[0]]!r}")
+        raise ValueError(f"pretrained_vectors hold a vector that is not finite, that of {tokenizer.pieces[wrong[0]]!r}")
     composed = int(found.sum()) - words
     if vectors.vector_size != dim:
         rows = _mapped(rows, found, dim, seed)

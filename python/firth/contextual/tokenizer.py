@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import tokenizers
@@ -26,6 +26,7 @@ from firth.text import Text
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Kind = Literal["bpe", "wordpiece", "wordlevel"]  # tokenizers that can be trained
 
 FILE = "tokenizer.json"  # in a folder of the Hugging Face layout
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -158,7 +159,7 @@ class Tokenizer:
         cls,
         texts: Iterable[Text],
         *,
-        kind: Literal["bpe", "wordpiece", "words"],
+        tokenizer: Kind,
         vocabulary_size: int = 8192,
         min_count: int = 2,
         lowercase: bool = False,
@@ -170,13 +171,13 @@ class Tokenizer:
         ----------
         texts
             Texts, or lists of words; read once.
-        kind
+        tokenizer
             "bpe": pairs of bytes, joined in the order of their frequency (Sennrich et al. 2016, on bytes as in GPT-2);
             nothing is ever unknown, and every text is given back to the byte. "wordpiece": as BERT's, words and
             punctuation cut into the longest pieces there are, which go on with ##; a word with a character that is no
             piece is [UNK], so that those that make up 99.99 % of the texts come first, in three quarters of the
-            vocabulary at the most; [CLS] and [SEP] stand around a text. "words": what stands between white space, the
-            most frequent ones; the others are [UNK]; [CLS] and [SEP] as above.
+            vocabulary at the most; [CLS] and [SEP] stand around a text. "wordlevel": the most frequent
+            words, separated by white space; the others are [UNK]; [CLS] and [SEP] as above.
         vocabulary_size
             At most so many pieces, the special ones included.
         min_count
@@ -193,33 +194,33 @@ class Tokenizer:
         Raises
         ------
         ValueError
-            If there is no text, or the vocabulary is too small for the kind: bytes alone are 256 pieces.
+            If there is no text, or the vocabulary is too small: bytes alone are 256 pieces.
         TypeError
             If something in `texts` is neither a text nor a list of words.
         """
-        one_of("kind", kind, ("bpe", "wordpiece", "words"))
-        least = {"bpe": 257, "wordpiece": 32, "words": len(_SPECIAL) + 1}[kind]
+        one_of("tokenizer", tokenizer, get_args(Kind))
+        least = {"bpe": 257, "wordpiece": 32, "wordlevel": len(_SPECIAL) + 1}[tokenizer]
         whole_number("vocabulary_size", vocabulary_size, low=least, high=2**31 - 1)
         whole_number("min_count", min_count, low=1)
         column("texts", texts)
-        tokenizer = _untrained(kind, lowercase)
+        made: Any = _untrained(tokenizer, lowercase)
         options: dict[str, Any] = {"vocab_size": vocabulary_size, "min_frequency": min_count, "show_progress": progress}
-        if kind == "wordpiece":
-            _train_wordpiece(tokenizer, texts, options)
+        if tokenizer == "wordpiece":
+            _train_wordpiece(made, texts, options)
         else:
             trainer: Any
-            if kind == "bpe":
+            if tokenizer == "bpe":
                 alphabet = pre_tokenizers.ByteLevel.alphabet()
                 trainer = trainers.BpeTrainer(special_tokens=[_END_OF_TEXT], initial_alphabet=alphabet, **options)
             else:
                 trainer = trainers.WordLevelTrainer(special_tokens=_SPECIAL, **options)
-            tokenizer.train_from_iterator(_not_empty(_joined(texts)), trainer=trainer)
-            if kind == "words" and tokenizer.get_vocab_size() == len(_SPECIAL):
+            made.train_from_iterator(_not_empty(_joined(texts)), trainer=trainer)
+            if tokenizer == "wordlevel" and made.get_vocab_size() == len(_SPECIAL):
                 raise ValueError(
                     f"no word occurs min_count={min_count} times, so all would be [UNK]: give more text, a lower "
-                    "min_count, or kind='wordpiece'"
+                    "min_count, or tokenizer='wordpiece'"
                 )
-        return cls(tokenizer)
+        return cls(made)
 
     @classmethod
     def load(cls, path: files.PathLike) -> Self:

@@ -43,7 +43,7 @@ from firth.contextual.processes import device_of, is_first_process
 from firth.contextual.sentences import MODULES, SentenceModules, sentence_modules, transformer_folder
 from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
-from firth.contextual.tokenizer import Encoding, Tokenizer
+from firth.contextual.tokenizer import Encoding, Kind, Tokenizer
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
 from firth.models.base import CHECKPOINT, records
 from firth.options import option
@@ -56,8 +56,8 @@ if typing.TYPE_CHECKING:
 DESCRIPTION = "firth.json"  # beside the checkpoint's own files: options and history
 HEAD = "head.safetensors"  # where there is one, the folder is a classifier's
 _OF_ARCHITECTURE = ("layers", "heads", "dim", "length", "mlp_dim", "tied", "dropout", "attention_dropout")
-_OF_TOKENIZER = ("tokenizer", "kind", "vocabulary_size", "min_count", "lowercase")
-_OF_EMBEDDING = ("embedding", "embedding_mode", "embedding_steps", "embedding_project", "embedding_std")
+_OF_TOKENIZER = ("tokenizer", "vocabulary_size", "min_count", "lowercase")
+_OF_EMBEDDING = ("pretrained_vectors", "embedding_mode", "embedding_steps", "embedding_project", "embedding_std")
 _OF_FOLDER = {"attention", *_OF_ARCHITECTURE, *_OF_TOKENIZER, *_OF_EMBEDDING}  # what no option of training decides
 
 
@@ -77,12 +77,11 @@ class ContextualModel(TrainedModel):
     attention_dropout: float = option(0.1, low=0, high=0.99)
     attention: Literal["firth", "torch"] = "firth"
     tied: bool = True
-    tokenizer: Tokenizer | None = option(None, checked=False)
-    kind: Literal["bpe", "wordpiece", "words"] = "bpe"
+    tokenizer: Tokenizer | Kind = option("bpe", checked=False)
     vocabulary_size: int = option(8000, low=1, high=10_000_000)
     min_count: int = option(2, low=1, high=2**62)
     lowercase: bool = False
-    embedding: Vectors | None = option(None, checked=False)
+    pretrained_vectors: Vectors | None = option(None, checked=False)
     embedding_mode: Literal["tuned", "frozen", "frozen_first"] = "tuned"
     embedding_steps: int = option(1000, low=1, high=2**62)
     embedding_project: bool = False
@@ -95,22 +94,31 @@ class ContextualModel(TrainedModel):
         if self.dim % self.heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
         given: Any = self.tokenizer
-        if given is not None and not isinstance(given, Tokenizer):
-            self.__dict__["tokenizer"] = Tokenizer(given)
-        if self.embedding is not None:
-            if not isinstance(self.embedding, Vectors):
-                raise TypeError(f"embedding must be firth.Vectors, not {type(self.embedding).__name__}")
-            if self.embedding.vector_size != self.dim and not self.embedding_project:
+        if isinstance(given, str):
+            if given not in typing.get_args(Kind):
                 raise ValueError(
-                    f"embedding has vectors of {self.embedding.vector_size} numbers and dim is {self.dim}: give "
-                    f"dim={self.embedding.vector_size}, or embedding_project=True to map them linearly"
+                    f"tokenizer must be 'bpe', 'wordpiece' or 'wordlevel', or a Tokenizer, not {given!r}; "
+                    "Tokenizer.load(path) opens one"
+                )
+        elif not isinstance(given, Tokenizer):
+            self.__dict__["tokenizer"] = Tokenizer(given)
+        if self.pretrained_vectors is not None:
+            if not isinstance(self.pretrained_vectors, Vectors):
+                raise TypeError(
+                    f"pretrained_vectors must be firth.Vectors, not {type(self.pretrained_vectors).__name__}"
+                )
+            size = self.pretrained_vectors.vector_size
+            if size != self.dim and not self.embedding_project:
+                raise ValueError(
+                    f"pretrained_vectors have {size} dimensions and dim is {self.dim}: set dim={size}, or "
+                    "embedding_project=True to map them linearly"
                 )
         elif self.embedding_mode != "tuned":
-            raise ValueError(f"embedding_mode={self.embedding_mode!r} needs embedding, the vectors to begin with")
+            raise ValueError(f"embedding_mode={self.embedding_mode!r} needs pretrained_vectors")
         self.static_start: StaticStart | None = None
         self.sentence_modules: SentenceModules | None = None  # of a folder of sentence-transformers
         self._transformer: Transformer | None = None
-        self._trained_tokenizer = False  # by `fit`, not given
+        self._tokenizer = None if isinstance(self.tokenizer, str) else self.tokenizer
 
     # ---- what was learnt
 
@@ -141,19 +149,27 @@ class ContextualModel(TrainedModel):
         """
         weights = self.transformer.embedding.weight.detach().float().cpu().numpy()
         # The model may have rows beyond the tokenizer's pieces, and the tokenizer numbers that no piece has.
-        rows = {piece: row for row, piece in enumerate(self._pieces().pieces) if piece}
+        rows = {piece: row for row, piece in enumerate(self.tokenizer_.pieces) if piece}
         return Vectors(list(rows), weights[list(rows.values())])
 
-    def _pieces(self) -> Tokenizer:
-        if self.tokenizer is None:
+    @property
+    def tokenizer_(self) -> Tokenizer:
+        """The tokenizer in use: the one that was given, read from a folder, or trained by `fit`.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`, if none was given.
+        """
+        if self._tokenizer is None:
             raise AttributeError(f"this {type(self).__name__} has no tokenizer: {FIRST_MODEL}")
-        return self.tokenizer
+        return self._tokenizer
 
     def __repr__(self) -> str:
         shape = f"layers={self.layers}, heads={self.heads}, dim={self.dim}, length={self.length}"
         if self._transformer is None:
             return f"<{type(self).__name__} {shape}, not fitted>"
-        return f"<{type(self).__name__} {shape}, {len(self._pieces()):,} pieces>"
+        return f"<{type(self).__name__} {shape}, {len(self.tokenizer_):,} pieces>"
 
     # ---- learning
 
@@ -167,10 +183,9 @@ class ContextualModel(TrainedModel):
             transformer = Transformer(self._architecture(tokenizer), self.attention)
             start = self._start_from_vectors(transformer, tokenizer)
         batches = self._batches(ids, tokenizer)
-        trained = self._trained_tokenizer or self.tokenizer is None
         shared = {name: getattr(self, name) for name in ("embedding_mode", "embedding_steps")}
-        if trained and not pretrained:
-            shared |= {name: getattr(self, name) for name in ("kind", "vocabulary_size", "min_count", "lowercase")}
+        if isinstance(self.tokenizer, str) and not pretrained:
+            shared |= {name: getattr(self, name) for name in ("tokenizer", "vocabulary_size", "min_count", "lowercase")}
             # `resume` needs a tokenizer that is trained here; one that was given is at hand then, too.
             if folder is not None and not (folder / CHECKPOINT).exists():
                 if (folder / huggingface.CONFIG).exists():
@@ -184,8 +199,7 @@ class ContextualModel(TrainedModel):
             loss=_loss,
             examples=len(ids.train) / self.length,
             state={
-                "tokenizer": tokenizer,
-                "_trained_tokenizer": trained,
+                "_tokenizer": tokenizer,
                 "_transformer": transformer,
                 "static_start": start,
                 "sentence_modules": self.sentence_modules if pretrained else None,
@@ -202,9 +216,11 @@ class ContextualModel(TrainedModel):
 
     def _tokenizer_for(self, data: Any, kept: Path | None, pretrained: bool, *, progress: bool) -> Tokenizer:
         """The one that was given, that a training to be continued began with, or one learnt from the texts."""
-        own = pretrained or not self._trained_tokenizer or isinstance(data, TokenIds)
-        if self.tokenizer is not None and own:
-            return self.tokenizer
+        kind = self.tokenizer
+        if not isinstance(kind, str):
+            return kind
+        if self._tokenizer is not None and (pretrained or isinstance(data, TokenIds)):
+            return self._tokenizer
         if isinstance(data, TokenIds):
             raise ValueError("numbers of pieces need the tokenizer that made them: give tokenizer=")
         if kept is not None and (kept / CHECKPOINT).exists() and (kept / TOKENIZER).exists():
@@ -216,7 +232,7 @@ class ContextualModel(TrainedModel):
             )
         return Tokenizer.train(
             _texts(data, self.documents, progress=progress),
-            kind=self.kind,
+            tokenizer=kind,
             vocabulary_size=self.vocabulary_size,
             min_count=self.min_count,
             lowercase=self.lowercase,
@@ -234,21 +250,21 @@ class ContextualModel(TrainedModel):
         else:
             _texts(data, self.documents)
             ids = TokenIds.build(
-                data, tokenizer, held_out=self.held_out, seed=self.seed, documents=self.documents, progress=progress
+                data, tokenizer, validation=self.validation, seed=self.seed, documents=self.documents, progress=progress
             )
         if not ids.knows(tokenizer.special):
             raise ValueError(
                 "the tokenizer knows no word of these texts, so all would be one unknown token: give other texts, or "
-                "tokenizer=None to train one"
+                "tokenizer='bpe' to train one"
             )
         return ids
 
     def _start_from_vectors(self, transformer: Transformer, tokenizer: Tokenizer) -> StaticStart | None:
-        """Put the rows of `embedding` into W_E."""
-        if self.embedding is None:
+        """Put the rows of `pretrained_vectors` into W_E."""
+        if self.pretrained_vectors is None:
             return None
         start = static_rows(
-            self.embedding,
+            self.pretrained_vectors,
             tokenizer,
             self.dim,
             project=self.embedding_project,
@@ -264,7 +280,7 @@ class ContextualModel(TrainedModel):
     def _freezing(
         self, transformer: Transformer, start: StaticStart | None
     ) -> Iterator[Callable[[int], object] | None]:
-        """What holds the rows of `embedding` still, told of each step. Rows of pieces without a vector learn."""
+        """The function, called before each step, that keeps the rows of `pretrained_vectors` as they are."""
         if start is None or self.embedding_mode == "tuned":
             yield None
             return
@@ -293,7 +309,7 @@ class ContextualModel(TrainedModel):
 
         It holds config.json, model.safetensors and tokenizer.json, and firth.json with the options and the history. A
         model that was saved there before is replaced when all is written; an error leaves it as it was. The vectors of
-        `embedding` are not in the folder: what became of them is.
+        `pretrained_vectors` are not in the folder: what became of them is.
 
         Parameters
         ----------
@@ -316,7 +332,7 @@ class ContextualModel(TrainedModel):
         head: huggingface.FamilyHead | None = None,
     ) -> None:
         """`save`, with what a classifier has beside its transformer."""
-        transformer, tokenizer = self.transformer, self._pieces()
+        transformer, tokenizer = self.transformer, self.tokenizer_
         self._check_finite(transformer)
         with self._saving(path, stale=(HEAD, MODULES)) as folder:
             huggingface.write(folder, transformer, tokenizer, head=head)
@@ -328,7 +344,11 @@ class ContextualModel(TrainedModel):
 
     def _description(self) -> dict[str, Any]:
         # What the weights were before they were learnt is no part of what was learnt.
-        options = {**self.get_params(), "tokenizer": None, "embedding": None, "embedding_mode": "tuned"}
+        options = {
+            name: value
+            for name, value in self.get_params().items()
+            if name not in ("tokenizer", "pretrained_vectors", "embedding_mode")
+        }
         return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
 
     @classmethod
@@ -391,7 +411,7 @@ class ContextualModel(TrainedModel):
             raise ValueError(f"{folder / DESCRIPTION} is damaged: its options are no object")
         saved = {name: value for name, value in saved.items() if name in known}
         saved |= {name: getattr(architecture, name) for name in _OF_ARCHITECTURE}
-        saved |= {"attention": "firth", "device": device, "tokenizer": None}
+        saved |= {"attention": "firth", "device": device}
         try:
             model = cls(**saved)
             model._restore({}, described)
@@ -402,7 +422,9 @@ class ContextualModel(TrainedModel):
         if options:
             history, model = model.history, dataclasses.replace(model, **options)
             model.history = history
-        model.__dict__["tokenizer"] = tokenizer  # which need not be one to train with: it may have no mask
+        model.__dict__["tokenizer"] = model._tokenizer = (
+            tokenizer  # which need not be one to train with: it may have no mask
+        )
         model.sentence_modules = modules
         model._transformer = transformer.to(model._place()).eval()
         model._from_folder = True
@@ -411,7 +433,7 @@ class ContextualModel(TrainedModel):
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         """Take on the history of a folder; `from_pretrained` reads the weights."""
         self.history = records(
-            metadata.get("history", []), loop.Evaluation, may_be_nan=("held_out", "perplexity", "score")
+            metadata.get("history", []), loop.Evaluation, may_be_nan=("validation_loss", "perplexity", "score")
         )
 
     # ---- use
@@ -422,7 +444,7 @@ class ContextualModel(TrainedModel):
         *,
         layer: int | Sequence[int] | Literal["all"] = -1,
         pooling: Pooling | Literal["tokens"] | None = None,
-        words: WordPooling | None = None,
+        word_pooling: WordPooling | None = None,
         normalize: bool = False,
         truncate: int | None = None,
         bf16: bool = False,
@@ -442,15 +464,15 @@ class ContextualModel(TrainedModel):
             "max", the "first" or the "last" one. "cls" is the first one where it is a special token, as BERT's [CLS].
             "tokens": one vector for each token. None: if the model was read from a folder of sentence-transformers, the
             vectors that this library returns, with the folder's pooling, prompt and modules; otherwise "tokens".
-        words
+        word_pooling
             One state for a word, from its tokens' states: their "mean", their "max", the "first" or the "last" one.
             Words of a string are what the tokenizer takes for words.
         normalize
             Scale every vector to length 1.
         truncate
             Truncate sentences to so many tokens. None: a sentence that is longer than the model's positions is an
-            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length. With `words` it
-            is an error if a word loses a token.
+            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length. With
+            `word_pooling` it is an error if a word loses a token.
         bf16
             Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
         progress
@@ -480,24 +502,27 @@ class ContextualModel(TrainedModel):
             one_of("pooling", pooling, (*typing.get_args(Pooling), "tokens"))
             if pooling == "cls":
                 self._check_cls()
-        if words is not None:
-            one_of("words", words, typing.get_args(WordPooling))
+        if word_pooling is not None:
+            one_of("word_pooling", word_pooling, typing.get_args(WordPooling))
             if pooling is not None:
-                raise ValueError("pooling and words exclude each other: one vector for a sentence, or one for a word")
-        modules = self.sentence_modules if pooling is None and words is None else None
+                raise ValueError(
+                    "pooling and word_pooling exclude each other: one vector for a sentence, or one for a word"
+                )
+        modules = self.sentence_modules if pooling is None and word_pooling is None else None
         pooling = None if pooling == "tokens" else pooling
         width, skip, special = self.dim, 0, self._special
         given = checked_sentences(sentences)
         if modules is not None:
             given = modules.prompted(given)
             truncate = modules.length if truncate is None else truncate
-            width, skip, special = modules.width, modules.skipped(self._pieces()), True
+            width, skip, special = modules.width, modules.skipped(self.tokenizer_), True
         encodings = self._encoded(given, truncate, special=special)
-        if words is not None:
+        if word_pooling is not None:
             self._check_words(given, encodings)
         # Of a sentence without a piece nothing is computed, and its words, if it has any, are zeros.
         found = [
-            np.zeros((0 if words is None else one.n_words, len(layers), self.dim), np.float32) for one in encodings
+            np.zeros((0 if word_pooling is None else one.n_words, len(layers), self.dim), np.float32)
+            for one in encodings
         ]
         whole = np.zeros((len(encodings), len(layers), width), np.float32)
         for rows, states, lengths in self._states(encodings, layers, bf16=bf16, progress=progress):
@@ -511,7 +536,7 @@ class ContextualModel(TrainedModel):
             batch = states.cpu().numpy()
             for i, row in enumerate(rows):
                 own = batch[i, : len(encodings[row].ids)].copy()
-                found[row] = own if words is None else np.asarray(word_means(own, encodings[row], words))
+                found[row] = own if word_pooling is None else np.asarray(word_means(own, encodings[row], word_pooling))
         if normalize:
             whole, found = unit_rows(whole), [unit_rows(one) for one in found]
         if pooling is not None or modules is not None:
@@ -536,7 +561,7 @@ class ContextualModel(TrainedModel):
         """
         encodings = self._encoded([texts] if isinstance(texts, str) else texts, truncate)
         time = max((len(one.ids) for one in encodings), default=0)
-        scores = np.full((len(encodings), time, len(self._pieces())), np.nan, np.float32)
+        scores = np.full((len(encodings), time, len(self.tokenizer_)), np.nan, np.float32)
         for rows, states, _ in self._states(encodings, [self.layers]):
             with self._running():
                 batch = self.transformer.logits(states[:, :, 0]).float().cpu().numpy()
@@ -589,7 +614,7 @@ class ContextualModel(TrainedModel):
     ) -> list[Encoding]:
         """Pieces of sentences, looked at before anything is computed."""
         special = self._special if special is None else special
-        tokenizer, positions = self._pieces(), self.transformer.architecture.length
+        tokenizer, positions = self.tokenizer_, self.transformer.architecture.length
         given = checked_sentences(sentences, name)
         if truncate is not None:
             whole_number("truncate", truncate, low=3 if special else 1, high=positions)
@@ -626,11 +651,11 @@ class ContextualModel(TrainedModel):
             yield rows, torch.stack([one.float() for one in states], 2), lengths
 
     def _padding(self) -> int:
-        return self._pieces().padding or 0
+        return self.tokenizer_.padding or 0
 
     def _check_cls(self) -> None:
         """Refuse the pooling of a token that sentences do not begin with."""
-        if not self._special or self._pieces().start is None:
+        if not self._special or self.tokenizer_.start is None:
             raise ValueError(
                 "pooling='cls' needs a model that puts a special token before each sentence, as BERT does; "
                 "pooling='first' takes the first token whatever it is"
@@ -641,7 +666,7 @@ class ContextualModel(TrainedModel):
         for i, (sentence, one) in enumerate(zip(sentences, encodings, strict=True)):
             if one.cut is None:
                 continue
-            whole = self._pieces().encode(sentence, special=False)
+            whole = self.tokenizer_.encode(sentence, special=False)
             spans = [span for span, word in zip(whole.offsets, whole.words, strict=True) if word == one.cut]
             word = sentence[spans[0][0] : spans[-1][1]] if isinstance(sentence, str) else sentence[one.cut]
             raise ValueError(
@@ -651,12 +676,12 @@ class ContextualModel(TrainedModel):
 
     def _shown(self, piece: int) -> str:
         """A piece as people read it: with the blank before it, if that is part of it."""
-        tokenizer = self._pieces()
+        tokenizer = self.tokenizer_
         return tokenizer.decode([piece], special=True) or tokenizer.pieces[piece]
 
-    def _likeliest(self, scores: Tensor, k: int) -> list[tuple[str, float]]:
-        chances = torch.softmax(scores[: len(self._pieces())].double(), 0)
-        best = torch.topk(chances, min(k, len(chances)))
+    def _likeliest(self, scores: Tensor, topn: int) -> list[tuple[str, float]]:
+        chances = torch.softmax(scores[: len(self.tokenizer_)].double(), 0)
+        best = torch.topk(chances, min(topn, len(chances)))
         return [(self._shown(int(i)), float(p)) for i, p in zip(best.indices, best.values, strict=True)]
 
 
