@@ -1491,7 +1491,7 @@ def test_a_model_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     refused(run("generate", "gpt2", "w3"), 1, "no folder 'gpt2' here", "pip install 'firth[hub]'")
-    refused(run("encode", tmp_path / "gpt2", "-o", "x.npy", stdin="w1"), 1, "gpt2 is no folder with config.json")
+    refused(run("encode", tmp_path / "gpt2", "-o", "x.npy", stdin="w1"), 1, "gpt2 is not a folder with config.json")
 
 
 @needs_torch

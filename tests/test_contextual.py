@@ -1004,8 +1004,8 @@ def test_damaged_tensors_are_named(gpt: GPT, bert: BERT, tmp_path: Path) -> None
     for wrong, said in (
         (whole[:, :7], r"of shape \(32, 7\) should make shape \(32, 32\)"),
         (whole.ravel(), r"of shape \(1024,\) should"),
-        (whole.astype(np.int64), "whole numbers"),
-        (broken, "not finite"),
+        (whole.astype(np.int64), "must hold finite floats"),
+        (broken, "must hold finite floats"),
     ):
         files.write_tensors(tmp_path / "model.safetensors", {**tensors, name: wrong}, {})
         with pytest.raises(ValueError, match=f"{name}.*{said}"):

@@ -911,7 +911,7 @@ def test_damaged_classifiers_of_transformers_are_refused_by_name(
 
     for changes, tensors, said in (
         ({}, {"classifier.weight": None}, r"no tensor 'classifier\.weight'"),
-        ({}, {"classifier.weight": np.full((2, 32), np.nan, np.float32)}, "are not finite"),
+        ({}, {"classifier.weight": np.full((2, 32), np.nan, np.float32)}, "must hold finite floats"),
         ({}, {"classifier.bias": np.zeros(3, np.float32)}, "do not fit together"),
         ({"id2label": {"0": "x"}, "problem_type": "single_label_classification"}, {}, "must name the classes 0 to 1"),
         ({"id2label": {"0": "x", "1": "x"}}, {}, "one name to several classes"),

@@ -254,5 +254,5 @@ def test_without_the_library_the_error_says_what_to_do(tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.chdir(tmp_path)
     for read in (GPT.from_pretrained, load):
-        with pytest.raises(ImportError, match=r"no folder 'gpt2' here.*pip install 'firth\[hub\]'.*by hand"):
+        with pytest.raises(ImportError, match=r"no folder 'gpt2' here.*pip install 'firth\[hub\]'.*into a folder"):
             read("gpt2")

@@ -284,7 +284,7 @@ def test_a_loss_of_what_seems_impossible():
 def test_a_loss_takes_a_target_for_each_state():
     """Fewer would be compared with the first states, which are of other tokens."""
     transformer, ids = made(GPT), some_ids(GPT, 2, 5)
-    with pytest.raises(ValueError, match=r"want targets \(2, 5\), not \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"targets must have shape \(2, 5\), as hidden has, not \(2, 4\)"):
         transformer.loss(transformer(ids), ids[:, 1:])
 
 
@@ -768,7 +768,7 @@ def test_an_index_names_files_in_its_folder(folder):
         with pytest.raises(ValueError, match=r"index\.json names .*, which is not a file in its folder"):
             huggingface.read(folder)
     index.write_text(json.dumps({"weight_map": {"a": "part.safetensors"}}))
-    with pytest.raises(FileNotFoundError, match=r"index\.json names 'part\.safetensors', which is not there"):
+    with pytest.raises(FileNotFoundError, match=r"index\.json names 'part\.safetensors', which is missing"):
         huggingface.read(folder)
 
 

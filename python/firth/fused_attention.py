@@ -4,9 +4,8 @@ Every function takes NumPy arrays, or arrays of any library that supports DLPack
 bf16 or float16, and returns arrays of the same library and type. float16 is computed in float32: inputs are converted
 first, and results are rounded to float16 at the end. In bf16, denormal numbers may count as zero.
 
-Which keys a query sees, and how they are weighted, `attention` states; it holds for all of them.
-
-No square matrix is ever stored (Dao et al. 2022). Results are the same to the bit for any number of threads.
+The documentation of `attention` defines which keys a query sees and how they are weighted, for all functions here. No
+square matrix is ever stored (Dao et al. 2022). Results are the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from firth import _core
 from firth.checks import real_number, refuse_masked, whole_number
 from firth.runtime import default_threads
 
-_NO_DROPOUT = 0.0  # which needs no check
+_NO_DROPOUT = 0.0  # the default, known by identity: it needs no check
 _KINDS = "float32, bf16 or float16"
 
 
 class AttentionGradients(NamedTuple):
-    """What `attention_backward` gives: arrays like q, k, v and bias, the last one None where there is no bias."""
+    """What `attention_backward` returns: arrays like q, k, v and bias; the last is None without a bias."""
 
     q: Any
     k: Any
@@ -53,26 +52,26 @@ def attention(
     return_lse: bool = False,
     threads: int | None = None,
 ) -> Any:
-    """Attend: for each query, the mean of the values of the keys it sees, weighted by how well they fit.
+    """Compute attention: for each query the weighted mean of the values whose keys it sees.
 
     **Which keys a query sees.** Query ``i`` of ``Tq`` stands at position ``i + Tk - Tq`` among the ``Tk`` keys, so that
-    the last query stands at the last key (the matrix is aligned at the bottom right). It sees key ``j`` where *all* of
-    what was asked for holds:
+    the last query stands at the last key (the matrix is aligned at the bottom right). It sees key ``j`` if *all* of the
+    given conditions hold:
 
     - ``causal``: ``j <= position``;
     - ``window``: ``|position - j| <= window``;
     - ``lengths``: ``j < lengths[batch]``;
     - ``mask``, if boolean: it is true; if of floats, as ``bias``: it is not minus infinity.
 
-    A query that sees no key has an output of zeros, a log-sum-exp of minus infinity, and gradients of zeros. What a
-    query does not see it does not feel, be it NaN.
+    A query that sees no key has an output of zeros, a log-sum-exp of minus infinity, and gradients of zeros. Masked
+    keys never affect the output, even if they contain NaN.
 
     **Its score** is ``scale * q . k + mask + bias - alibi[head] * |position - j|``, and its output the mean of the
     values it sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each
     weight is zero with that probability and the others are divided by ``1 - dropout``.
 
-    With few queries, as when a text is written word by word, keys and values are read once, as they lie, at the speed
-    of memory.
+    With few queries, as when a text is generated token by token, keys and values are read once, without a copy, at the
+    speed of memory.
 
     Parameters
     ----------
@@ -80,22 +79,22 @@ def attention(
         Queries, (batch, heads, Tq, D), in float32, bf16 or float16, with any strides.
     k, v
         Keys, (batch, key heads, Tk, D), and values, (batch, key heads, Tk, Dv), of the same type. The number of q's
-        heads is a multiple of that of theirs; as many heads of q that follow each other share one of theirs.
+        heads must be a multiple of theirs; that many consecutive heads of q share one key head.
     causal, window, lengths, mask
-        Which keys are seen; `lengths` one for each batch, `mask` of a shape that broadcasts to (batch, heads, Tq, Tk),
+        Which keys are seen; `lengths` one for each text, `mask` of a shape that broadcasts to (batch, heads, Tq, Tk),
         boolean (true: seen) or float32 (added to the scores).
     bias
-        Float32, broadcast as `mask` is: added to the scores as well, and `attention_backward` gives its gradient.
+        Float32, broadcast like `mask` and added to the scores; `attention_backward` returns its gradient.
     alibi
         One slope for each head of q (Press, Smith & Lewis 2022).
     scale
-        Of the products of queries and keys; 1 / sqrt(D) unless given.
+        Factor of the products of queries and keys; None: 1 / sqrt(D).
     dropout, seed
-        The probability of a weight being dropped, and what decides which: the same seed drops the same.
+        The probability that a weight is dropped; the same seed drops the same weights.
     return_lse
-        Return the log-sum-exp as well, which `attention_backward` needs.
+        Also return the log-sum-exp, which `attention_backward` needs.
     threads
-        All processors this process may use, unless given.
+        None: as many as the processors that this process may use.
 
     Returns
     -------
@@ -106,7 +105,7 @@ def attention(
     Raises
     ------
     TypeError, ValueError
-        If arrays are of another type, or do not fit together.
+        If arrays have other types, or shapes that do not go together.
     """
     plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and seed == 0
     if plain and not return_lse and _free(q) and _free(k) and _free(v):
@@ -143,22 +142,22 @@ def attention_backward(
 ) -> AttentionGradients:
     """Gradients of q, k, v and bias from that of the output (Dao et al. 2022, algorithm 4).
 
-    Scores are computed anew from the log-sum-exp. Blocks of keys add to the gradients of queries in a fixed order: the
-    same bits for any number of threads.
+    Scores are recomputed from the log-sum-exp. Blocks of keys add to the gradients of queries in a fixed order, so the
+    result has the same bits for any number of threads.
 
     Parameters
     ----------
     grad_out
-        Gradient of the output, like it.
+        Gradient of the output, of its shape and type.
     out, lse
         What `attention` returned with ``return_lse=True``.
     q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads
-        As they were given to `attention`.
+        The arguments of `attention`.
 
     Returns
     -------
     AttentionGradients
-        Of q, k, v, and of bias where there is one.
+        Of q, k, v, and of bias if there is one.
     """
     call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
     given = _Array("grad_out", grad_out), _Array("out", out)
@@ -178,7 +177,7 @@ def attention_backward(
         moved[0],
         moved[1],
         moved[2],
-        # One number for all keys of a row moves no weight: its gradient is zero.
+        # A bias that is the same for all keys of a row changes no weight: its gradient is zero.
         None if bias_gradient is None or bias_gradient.shape[3] != call.k.shape[2] else bias_gradient,
         options=call.options,
         threads=call.threads,
@@ -204,22 +203,22 @@ def attention_weights(
     scale: float | None = None,
     threads: int | None = None,
 ) -> Any:
-    """Weights of some heads and some queries, recomputed from the log-sum-exp: memory is that of the rows asked for.
+    """Weights of some heads and some queries, recomputed from the log-sum-exp: only these rows take memory.
 
     Parameters
     ----------
     q, k, causal, window, lengths, mask, bias, alibi, scale, threads
-        As they were given to `attention`.
+        The arguments of `attention`.
     lse
         What `attention` returned with ``return_lse=True``.
     heads, rows
-        Which ones, each counted from 0, or from the end if negative; all, unless given.
+        Which ones, each counted from 0, or from the end if negative; None: all.
 
     Returns
     -------
     array
-        Float32 (batch, heads asked for, rows asked for, Tk): without dropout; a row adds up to one, or to zero if its
-        query sees no key.
+        Float32 (batch, chosen heads, chosen rows, Tk), without dropout. The sum of a row is one, or zero if its query
+        sees no key.
     """
     call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
     chosen = _numbers("heads", heads, call.q.shape[1]), _numbers("rows", rows, call.q.shape[2])
@@ -248,7 +247,7 @@ def attention_entropies(
     """Entropies of all rows of weights, in nats, without keeping the weights.
 
     Parameters are those of `attention_weights`. The result is float32, (batch, heads, Tq): 0 where one key has all the
-    weight, log(n) where n keys share it alike.
+    weight, log(n) where n keys have equal weights.
     """
     call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
     entropies = np.empty(call.q.shape[:3], np.float32)
@@ -259,7 +258,7 @@ def attention_entropies(
 
 
 class _Array:
-    """An array of some library: what the kernels take, and how to make more of its kind.
+    """An array of some library: as the kernels take it, and how to make more of its kind.
 
     Kernels take float32, and bf16 as whole numbers of 16 bits. float16 is converted to float32 here, and results back.
     """
@@ -272,7 +271,7 @@ class _Array:
         self.given = given
         self.torch = None  # the module, if the array is a tensor of PyTorch
         torch = sys.modules.get("torch")
-        # Short sequences take a few microseconds: nothing is asked twice here.
+        # Short sequences take a few microseconds: nothing is checked twice here.
         if isinstance(given, np.ndarray):
             self.array = given
             if given.dtype == np.float32:
@@ -290,7 +289,7 @@ class _Array:
             self.torch = torch
             if given.requires_grad:
                 raise TypeError(
-                    f"{name} is a tensor that asks for its gradient: use firth.contextual.attention, or {name}.detach()"
+                    f"{name} is a tensor that requires a gradient: use firth.contextual.attention, or {name}.detach()"
                 )
             if given.dtype is torch.float32:
                 self.kind = "float32"
@@ -322,14 +321,14 @@ class _Array:
             raise ValueError(f"{name} must have four axes (batch, heads, time, width), not shape {self.shape}")
 
     def require_like(self, other: _Array, shape: tuple[int, ...]) -> None:
-        """Raise unless this array has a shape, and another's type."""
+        """Raise unless this array has the shape, and the other's type."""
         if self.shape != shape:
             raise ValueError(f"{self.name} must have shape {shape}, not {self.shape}")
         if self.kind != other.kind:
             raise TypeError(f"{self.name} must be {other.kind} as {other.name} is, not {self.kind}")
 
     def empty_like(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """A new array, as the kernels take it. Its axes lie in memory as those of this one do."""
+        """A new array, as the kernels take it, with the axes in the same order in memory."""
         storage = np.uint16 if self.kind == "bf16" else np.float32
         strides = getattr(self.array, "strides", None)
         if strides is not None and self.shape[1] > 1 and self.shape[2] > 1 and strides[1] < strides[2]:
@@ -338,7 +337,7 @@ class _Array:
         return np.empty(shape, storage)
 
     def as_given(self, made: NDArray[Any]) -> Any:
-        """What kernels have written to an array of `empty_like`, in this array's library and type."""
+        """An array of `empty_like` that kernels have filled, in this array's library and type."""
         if self.kind == "float16":
             with np.errstate(over="ignore"):  # infinite, as in any arithmetic of float16
                 made = made.astype(np.float16)
@@ -359,7 +358,7 @@ class _Array:
 
 
 class _Call:
-    """What all functions take, checked."""
+    """The checked arguments of all functions."""
 
     def __init__(
         self,
@@ -384,9 +383,9 @@ class _Call:
         self.k.require_like(self.q, (batch, key_heads, n_keys, width))
         self.v.require_like(self.q, (batch, key_heads, n_keys, self.v.shape[3]))
         if width == 0 or self.v.shape[3] == 0:
-            raise ValueError("queries, keys and values must have at least one number")
+            raise ValueError("queries, keys and values must have at least one dimension")
         if heads % max(key_heads, 1) or (heads > 0 and key_heads == 0):
-            raise ValueError(f"q's {heads} heads are no multiple of k's {key_heads}")
+            raise ValueError(f"q's {heads} heads must be a multiple of k's {key_heads}")
         self.scores = (batch, heads, n_queries, n_keys)
         visible = added = None
         if mask is not None:
@@ -412,7 +411,7 @@ class _Call:
                 raise ValueError(f"dropout must be at least 0 and, in float32, below 1, not {dropout}")
         self.options = {
             "causal": bool(causal),
-            # No two positions are further apart than that bound.
+            # No two positions are further apart than this bound.
             "window": None if window is None else min(whole_number("window", window), 2**60),
             "lengths": None if lengths is None else self._lengths(lengths),
             "visible": visible,
@@ -438,7 +437,7 @@ class _Call:
         if given.dtype.kind not in "iu":
             raise TypeError(f"lengths must be whole numbers, not {given.dtype}")
         if given.shape != self.scores[:1]:
-            raise ValueError(f"lengths must have one number for each of {self.scores[0]} batches, not {given.shape}")
+            raise ValueError(f"lengths must be {self.scores[0]} numbers, one for each text, not of shape {given.shape}")
         if given.size and not (given.min() >= 0 and given.max() <= self.scores[3]):
             raise ValueError(f"lengths must be 0 to {self.scores[3]}, the number of keys")
         return np.ascontiguousarray(given, np.int64)
@@ -460,15 +459,15 @@ class _Call:
 
 
 def _in_memory(given: Any) -> bool:
-    """Whether an array lies in the processor's memory."""
+    """Whether an array is in the processor's memory."""
     try:
         return int(given.__dlpack_device__()[0]) == 1
-    except (BufferError, ValueError):  # it lies nowhere that DLPack has a number for
+    except (BufferError, ValueError):  # DLPack has no number for its device
         return False
 
 
 def _free(given: Any) -> bool:
-    """Whether nobody wants this array's gradient, and its numbers are those in memory, not their negatives."""
+    """Whether this array requires no gradient, and its numbers are those in memory, not their negatives."""
     return not (getattr(given, "requires_grad", False) or getattr(given, "is_neg", bool)())
 
 
@@ -477,8 +476,8 @@ def _numpy(name: str, given: Any) -> NDArray[Any]:
     refuse_masked(name, given)
     if getattr(given, "requires_grad", False):
         if name != "bias":
-            raise TypeError(f"{name} asks for a gradient and has none: {name}.detach() it, or give it as bias")
-        raise TypeError("bias asks for its gradient: use firth.contextual.attention, or bias.detach()")
+            raise TypeError(f"{name} requires a gradient, which only bias has: give {name}.detach(), or bias")
+        raise TypeError("bias requires a gradient: use firth.contextual.attention, or bias.detach()")
     if not isinstance(given, np.ndarray) and hasattr(given, "__dlpack__"):
         if str(getattr(given, "dtype", "")).endswith("bfloat16"):
             raise TypeError(f"{name} must be float32, not bfloat16")
@@ -490,7 +489,7 @@ def _numpy(name: str, given: Any) -> NDArray[Any]:
 
 def _float32(name: str, given: NDArray[Any]) -> NDArray[np.float32]:
     if given.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be of numbers, not {given.dtype}")
+        raise TypeError(f"{name} must hold numbers, not {given.dtype}")
     return given.astype(np.float32, copy=False)
 
 
@@ -499,6 +498,6 @@ def _numbers(name: str, given: Sequence[int] | None, n: int) -> NDArray[np.int64
     if given is None:
         return np.arange(n)
     if not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be whole numbers, several or one in a list, not {given!r}")
+        raise TypeError(f"{name} must be a list of whole numbers, not {given!r}")
     chosen = np.array([whole_number(name, number, low=-n, high=n - 1) for number in given], np.int64)
     return np.where(chosen < 0, chosen + n, chosen)

@@ -1,4 +1,4 @@
-"""Heads of classifiers, and how each family of `transformers` names their parts."""
+"""Heads of classifiers, and the names of their parts in each family of `transformers`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _ENDINGS: dict[str, Task] = {
 
 
 class Head(nn.Module):
-    """Scores of classes from states: a linear layer, before which there may be another one with an activation.
+    """Scores of classes from hidden states: a linear layer, after an optional one with an activation.
 
-    BERT calls that other one its pooler. In BERT and RoBERTa the activation is the hyperbolic tangent, in DistilBERT
+    BERT calls the optional one its pooler. In BERT and RoBERTa the activation is the hyperbolic tangent, in DistilBERT
     max(x, 0).
     """
 
@@ -40,14 +40,14 @@ class Head(nn.Module):
         self.relu = relu
 
     def hidden(self, states: Tensor) -> Tensor:
-        """What the last layer takes, (..., dim)."""
+        """The last layer's input, (..., dim)."""
         if self.dense is None:
             return states
         dense: Tensor = self.dense(states)
         return torch.relu(dense) if self.relu else torch.tanh(dense)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Scores (..., classes) of states (..., dim)."""
+        """Scores (..., classes) from hidden states (..., dim)."""
         scores: Tensor = self.out(self.hidden(states))
         return scores
 
@@ -70,7 +70,7 @@ class Head(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """What a family calls the parts of the head for texts; that for tokens is one layer, "classifier"."""
+    """A family's names for the parts of the head for texts; the head for tokens is one layer, "classifier"."""
 
     family: str  # as the names of its classes begin
     dense: str | None
@@ -79,7 +79,7 @@ class _Layout:
     relu: bool = False
 
     def names(self, task: Task) -> dict[str, str]:
-        """Parts of `Head`: parts of theirs."""
+        """From the parts of `Head` to the family's."""
         if task == "TokenClassifier":
             return {"out": "classifier"}
         return {"out": self.out, **({} if self.dense is None else {"dense": self.dense})}
@@ -100,7 +100,7 @@ _LAYOUTS = {
 
 
 def task_of(config: Mapping[str, Any]) -> Task | None:
-    """Which of firth's classifiers a folder of `transformers` holds, by its config.json; None for other models."""
+    """The classifier of firth that a folder of `transformers` holds, by its config.json; None for other models."""
     architectures = config.get("architectures")
     if str(config.get("model_type")) not in _LAYOUTS or not isinstance(architectures, list) or not architectures:
         return None
@@ -129,14 +129,14 @@ def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
     Returns
     -------
     head, labels, several
-        The labels as config.json names them, and whether a text may have several of them.
+        The labels in config.json, and whether a text may have several of them.
 
     Raises
     ------
     OSError
         If a file is not there.
     ValueError
-        If it holds no such classifier, or a regression.
+        If it holds something else, or a regression.
     """
     config = huggingface.read_json(folder / huggingface.CONFIG)
     layout = _LAYOUTS[str(config["model_type"])]
@@ -152,7 +152,7 @@ def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
                 raise ValueError(f"{folder} has no tensor '{theirs}.{kind}', a part of the head of a {task}")
             value = arrays[f"{ours}.{kind}"] = tensors[f"{theirs}.{kind}"]
             if value.dtype.kind != "f" or not bool(np.isfinite(value).all()):
-                raise ValueError(f"{folder}: tensor '{theirs}.{kind}' holds whole numbers, or some that are not finite")
+                raise ValueError(f"{folder}: tensor '{theirs}.{kind}' must hold finite floats")
     try:
         head = Head.of(arrays, relu=layout.relu)
     except ValueError as error:
@@ -162,7 +162,7 @@ def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
 
 def _labels(folder: Path, config: Mapping[str, Any], n: int) -> list[str]:
     given = config.get("id2label")
-    if given is None:  # as `transformers` names them, which leaves these names out of the file
+    if given is None:  # `transformers` leaves its default names out of the file
         return [f"LABEL_{i}" for i in range(n)]
     if not isinstance(given, dict) or sorted(given) != sorted(str(i) for i in range(n)):
         raise ValueError(f"{folder / huggingface.CONFIG}: id2label must name the classes 0 to {n - 1} of the head")
@@ -180,13 +180,13 @@ def in_transformers(
     Parameters
     ----------
     head, task, labels, several
-        What to write, and what the classes are called.
+        What to write, and the names of the classes.
     causal
         Whether the model is a GPT.
     dropout
-        Of what the last layer takes.
+        Of the last layer's input.
     padding
-        The token that fills up short texts: GPT-2 finds by it where a text ends.
+        The token that pads short texts: GPT-2 finds the end of a text by it.
     """
     kind = "gpt2" if causal else "distilbert" if head.relu else "bert"
     layout = _LAYOUTS[kind]

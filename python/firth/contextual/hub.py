@@ -11,7 +11,7 @@ from tqdm import tqdm
 from firth import files
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-# What firth reads of a repository. Others hold the same weights again: pytorch_model.bin, onnx/, tf_model.h5, ...
+# The files that firth reads. Others hold the same weights again: pytorch_model.bin, onnx/, tf_model.h5, ...
 _NEEDED = [
     *("config.json", "firth.json", "head.safetensors"),
     *("model.safetensors", "model.safetensors.index.json", "model-[0-9]*-of-[0-9]*.safetensors"),
@@ -23,14 +23,14 @@ _NEEDED = [
 
 
 class _Silent(tqdm):  # type: ignore[misc]
-    """No bar: firth is quiet, and `huggingface_hub` shows bars even for what is in its cache."""
+    """No bar: `huggingface_hub` would show bars even for files that are in its cache."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "disable": True})
 
 
 def local_folder(path: files.PathLike, revision: str | None = None) -> Path:
-    """The folder of a model: the one at `path`, or that of the repository of this name, in the cache.
+    """The folder of a model: the one at `path`, or the repository of this name in the cache.
 
     Parameters
     ----------
@@ -52,10 +52,10 @@ def local_folder(path: files.PathLike, revision: str | None = None) -> Path:
     folder = Path(path)
     if folder.is_dir():
         if revision is not None:
-            raise ValueError(f"revision={revision!r} is for repositories, and {folder} is a folder: leave it out")
+            raise ValueError(f"revision={revision!r} is for repositories, and {folder} is a folder: leave out revision")
         return folder
     if not isinstance(path, str) or folder.exists() or not _NAME.fullmatch(path):
-        raise NotADirectoryError(f"{folder} is no folder with config.json and model.safetensors in it")
+        raise NotADirectoryError(f"{folder} is not a folder with config.json and model.safetensors in it")
     return _downloaded(path, revision)
 
 
@@ -66,7 +66,7 @@ def _downloaded(name: str, revision: str | None) -> Path:
     except ImportError:
         raise ImportError(
             f"there is no folder {name!r} here. To download the repository of that name, run pip install 'firth[hub]'; "
-            "or put its config.json, model.safetensors and tokenizer.json into a folder by hand, and give its path"
+            "or put its config.json, model.safetensors and tokenizer.json into a folder, and give its path"
         ) from None
     at = f"{name!r}" if revision is None else f"{name!r}, revision {revision!r},"
     nowhere = f"there is no folder {name!r} here"

@@ -1,7 +1,7 @@
 """Folders in the Hugging Face layout: config.json, model.safetensors, tokenizer.json.
 
-Read are the families of BERT (with RoBERTa and DistilBERT, which are BERT by other names) and GPT-2; written are BERT
-and GPT-2, for `transformers` to open. What a family calls its parts stands in one table each.
+It reads the families of BERT (with RoBERTa and DistilBERT, which name the same parts differently) and GPT-2, and writes
+BERT and GPT-2, for `transformers` to open. One table for each family lists the names of its parts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
-_ACTIVATIONS = {  # theirs: ours; of several names for one function the first is written
+_ACTIVATIONS = {  # theirs: ours; the first of several names is written
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
@@ -44,22 +44,22 @@ _ACTIVATIONS = {  # theirs: ours; of several names for one function the first is
 
 @dataclass(frozen=True, kw_only=True)
 class _Family:
-    """What a family of checkpoints calls things: our names on the left, theirs on the right.
+    """A family's names: firth's on the left, the family's on the right.
 
-    A part that is one matrix here and several there has them all, in order.
+    Several names stand for the matrices that are one matrix here, in order.
     """
 
     options: dict[str, str]  # fields of Architecture: keys of config.json
-    fixed: dict[str, Any]  # fields that are the same for the whole family
-    prefix: str  # of the names in a model with a head, and of none of the heads' parts
+    fixed: dict[str, Any]  # fields with one value for the whole family
+    prefix: str  # of the names in a model with a head, but not of the head's parts
     parts: dict[str, str]
     blocks: str
     block: dict[str, tuple[str, ...]]
     head: dict[str, str]
     unembedding: str
     transposed: bool = False  # GPT-2's matrices of blocks are (in, out)
-    buffers: tuple[str, ...] = ()  # ends of names in blocks that are no parameters
-    unlike: dict[str, Any] = field(default_factory=dict)  # options that no other value is understood of
+    buffers: tuple[str, ...] = ()  # ends of names in blocks that are not parameters
+    unlike: dict[str, Any] = field(default_factory=dict)  # options of which only this value is known
 
 
 _BERT = _Family(
@@ -207,7 +207,7 @@ _FAMILIES = {
 
 
 class FamilyHead(NamedTuple):
-    """A classifier's head as a family lays it out: the family, tensors by its names, and what config.json says more."""
+    """A classifier's head in a family's layout: the family, its tensors, and further entries of config.json."""
 
     kind: str
     tensors: dict[str, NDArray[Any]]
@@ -225,14 +225,14 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     Returns
     -------
     transformer, config
-        In float32, ready for use (`eval`); and what config.json says. Heads of tasks are left out.
+        In float32, in evaluation mode; and the content of config.json. Heads of tasks are left out.
 
     Raises
     ------
     OSError
         If a file is not there or cannot be read.
     ValueError
-        If the model is of another family, or the files do not hold what config.json says: with the tensor's name.
+        If the model is of another family, or the tensors are not those of config.json, naming the tensor.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
@@ -242,19 +242,19 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
         raise ValueError(f"{folder} holds an ELMo: firth.contextual.load, or ELMo.load, reads it")
     if config.get("is_encoder_decoder") is True or kind == "encoder-decoder":
         raise ValueError(
-            f"{folder / CONFIG} describes an encoder-decoder, a {kind!r}; firth reads encoders or decoders alone: "
+            f"{folder / CONFIG} describes an encoder-decoder, a {kind!r}; firth reads only encoders or decoders: "
             f"{', '.join(_FAMILIES)}"
         )
     if family is None:
         raise ValueError(f"{folder / CONFIG} describes a {kind!r} model; firth reads {', '.join(_FAMILIES)}")
     tensors = read_weights(folder)
-    # Old checkpoints call a norm's weight gamma and its bias beta.
+    # Old files call a norm's weight gamma and its bias beta.
     tensors = {name.replace(".gamma", ".weight").replace(".beta", ".bias"): t for name, t in tensors.items()}
     prefix = family.prefix if any(name.startswith(family.prefix) for name in tensors) else ""
     blocks = prefix + family.blocks
     skipped = 0
     try:
-        if family is _ROBERTA:  # its positions begin behind padding's
+        if family is _ROBERTA:  # its positions begin after the padding token's
             padding = config.get("pad_token_id")
             skipped = (1 if padding is None else whole_number("pad_token_id", padding)) + 1
         architecture = _architecture(folder, config, family, tensors, skipped)
@@ -263,7 +263,7 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     last = f"{blocks}{architecture.layers - 1}."
     if not any(name.startswith(last) for name in tensors):
         raise ValueError(f"{folder} has no tensor '{last}...', which config.json says there is")
-    with torch.device("meta"):  # weights that are replaced at once need no memory, and no random numbers
+    with torch.device("meta"):  # these weights are replaced at once: no memory, no random numbers
         try:
             transformer = Transformer(architecture)
         except (RuntimeError, TypeError, OverflowError):
@@ -286,13 +286,13 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
                     f"{folder}: tensor {their!r} of shape {tuple(part.shape)} should make shape {tuple(wanted)}"
                 )
             if not part.is_floating_point() or not bool(torch.isfinite(part.sum(dtype=torch.float64))):
-                raise ValueError(f"{folder}: tensor {their!r} holds whole numbers, or some that are not finite")
+                raise ValueError(f"{folder}: tensor {their!r} must hold finite floats")
             parts.append(part.T if transposed else part)
             used.add(their)
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
         if name == "positions.weight":
             whole = whole[skipped:]
-        # Into memory of torch's own, which is aligned as its matrix products like it.
+        # A copy in torch's own memory, which is aligned for its matrix products.
         state[name] = torch.empty(whole.shape).copy_(whole)
     for name in tensors:
         if name.startswith(blocks) and name not in used and not name.endswith(family.buffers or ("?",)):
@@ -308,12 +308,12 @@ def write(
     *,
     head: FamilyHead | None = None,
 ) -> None:
-    """Write a model for `read` and for `transformers`: BERT if norms stand after each part, GPT-2 if before.
+    """Write a model for `read` and for `transformers`: BERT if norms are after each part, GPT-2 if before.
 
     Parameters
     ----------
     folder
-        Made, if it is not there. Each file appears whole or not at all.
+        Made if it is not there. Each file is written whole or not at all.
     transformer
         Written in float32.
     tokenizer
@@ -337,7 +337,7 @@ def write(
     if kind == "bert" and architecture.cross and not architecture.causal:
         raise ValueError("a BERT that attends to a memory must be causal")
     if kind == "bert" and not architecture.masked_head and not architecture.tied:
-        raise ValueError("a BERT without masked head has no unembedding of its own")
+        raise ValueError("a BERT without a masked head must be tied: it has no unembedding of its own")
     family = _FAMILIES[kind]
     headed = kind == "gpt2" or architecture.masked_head or head is not None
     prefix = family.prefix if headed else ""
@@ -348,9 +348,9 @@ def write(
         parts = whole.chunk(len(theirs))
         for their, part in zip(theirs, parts, strict=True):
             tensors[their] = (part.T if transposed else part).contiguous().numpy()
-    if kind == "bert" and not architecture.token_types:  # one kind, which adds nothing
+    if kind == "bert" and not architecture.token_types:  # one type, which adds nothing
         tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = np.zeros((1, architecture.dim), np.float32)
-    if "cls.predictions.bias" in tensors:  # also by the decoder's name, as readers of today expect
+    if "cls.predictions.bias" in tensors:  # newer readers expect the decoder's name
         tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -362,21 +362,21 @@ def write(
     with files.replacing(folder / CONFIG) as file:
         file.write((json.dumps(config, indent=2) + "\n").encode())
     if tokenizer is not None:
-        # What reads from the left was trained on texts without special tokens around them.
+        # A causal model was trained on texts without special tokens around them.
         tokenizer.save(folder, special=not architecture.causal)
-        told: dict[str, Any] = {"model_max_length": architecture.length}  # or truncation=True truncates nothing
+        extra: dict[str, Any] = {"model_max_length": architecture.length}  # or truncation=True truncates nothing
         if kind == "bert" and architecture.token_types > 1:  # or `transformers` leaves out the types of a pair
-            told["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-        if head is not None and config["pad_token_id"] is not None:  # or it has nothing to fill a batch up with
-            told["pad_token"] = tokenizer.pieces[config["pad_token_id"]]
+            extra["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        if head is not None and config["pad_token_id"] is not None:  # or it cannot pad a batch
+            extra["pad_token"] = tokenizer.pieces[config["pad_token_id"]]
         place = folder / "tokenizer_config.json"
-        described = json.dumps({**read_json(place), **told}, indent=2)
+        described = json.dumps({**read_json(place), **extra}, indent=2)
         with files.replacing(place) as file:
             file.write(described.encode())
 
 
 def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer, rows: int) -> None:
-    """Refuse a tokenizer that is not the model's own: of another size, or with other special tokens.
+    """Refuse a tokenizer that is not the model's: of another size, or with other special tokens.
 
     Raises
     ------
@@ -391,7 +391,7 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenize
         )
     roles = {"pad": tokenizer.padding, "cls": tokenizer.start, "mask": tokenizer.mask, "unk": tokenizer.unknown}
     roles["sep"] = tokenizer.end
-    if config.get("model_type") not in ("bert", "distilbert"):  # whose configurations may have these, with no meaning
+    if config.get("model_type") not in ("bert", "distilbert"):  # their configurations may have these without a meaning
         roles |= {"bos": tokenizer.end if tokenizer.start is None else tokenizer.start, "eos": tokenizer.end}
     for role, own in roles.items():
         number = config.get(f"{role}_token_id")
@@ -404,21 +404,21 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenize
             )
 
 
-# Rows that no token has: embeddings are padded to a multiple of 64, 128 or 1,024 rows.
+# Rows without a token: embeddings are padded to a multiple of 64, 128 or 1,024 rows.
 _MOST_UNUSED = 1024
 _DEFAULT_END = 50256  # of GPT-2: configurations of models with another vocabulary often keep it
 
 
 def read_json(place: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; ValueError naming the file if it holds anything else."""
+    """The object in a JSON file; ValueError naming the file if it holds anything else."""
     found = parse_json(place)
     if not isinstance(found, dict):
-        raise ValueError(f"{place} is damaged: it is not JSON of the kind it should be, an object")
+        raise ValueError(f"{place} is damaged: it is not a JSON object")
     return found
 
 
 def parse_json(place: Path) -> Any:
-    """What a JSON file holds; FileNotFoundError if it is not there, ValueError if it is not JSON, naming it."""
+    """The content of a JSON file; FileNotFoundError if it is not there, ValueError if it is not JSON, naming it."""
     try:
         return json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -432,7 +432,7 @@ def parse_json(place: Path) -> Any:
 
 
 def read_weights(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
-    """All tensors of a folder by name; mapped, they are read when somebody looks at them."""
+    """All tensors of a folder by name; mapped, they are read from disk when they are used."""
     if (folder / WEIGHTS).exists():
         return files.read_tensors(folder / WEIGHTS, mmap=mmap)[0]
     if (folder / _INDEX).exists():
@@ -444,9 +444,7 @@ def read_weights(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]
             if name != PurePath(name).name or name in ("", ".."):
                 raise ValueError(f"{folder / _INDEX} names {name!r}, which is not a file in its folder")
             if not (folder / name).exists():
-                raise FileNotFoundError(
-                    f"{folder / _INDEX} names {name!r}, which is not there: the folder is not whole"
-                )
+                raise FileNotFoundError(f"{folder / _INDEX} names {name!r}, which is missing: the folder is incomplete")
             tensors |= files.read_tensors(folder / name, mmap=mmap)[0]
         return tensors
     pickled = (folder / "pytorch_model.bin").exists()
@@ -499,7 +497,7 @@ def _architecture(
     if unembedding is None and not given.get("masked_head"):
         given["tied"] = True  # a model without its head
     elif unembedding is not None and given.get("tied", True):
-        # Two different matrices are not tied, whatever config.json says: so does `transformers` 5 take them.
+        # Two different matrices are not tied, whatever config.json says: `transformers` 5 reads them so too.
         given["tied"] = np.array_equal(unembedding, tensors.get(embedding, unembedding))
     if family is _ROBERTA and given["masked_head"] and given["activation"] != "gelu":
         raise ValueError(
@@ -513,7 +511,7 @@ def _architecture(
 
 
 def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bool]:
-    """The names of the tensors that a parameter of ours is made of, and whether they are transposed."""
+    """The family's tensors of one of firth's parameters, and whether they are transposed."""
     part, _, kind = name.rpartition(".")
     if part == "unembedding":
         return [f"{family.unembedding}.{kind}"], False
@@ -527,9 +525,9 @@ def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bo
 
 
 def _bias_of_head(family: _Family, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """The name of the bias that the logits have.
+    """The name of the logits' bias.
 
-    `transformers` 5 adds the decoder's; the head's own, which it writes too, is another one if the embeddings are not
+    `transformers` 5 adds the decoder's; the head's own, which it writes too, differs from it if the embeddings are not
     tied. Old files hold only one of them.
     """
     own, decoder = f"{family.head['masked_head']}.bias", f"{family.unembedding}.bias"
@@ -537,7 +535,7 @@ def _bias_of_head(family: _Family, tensors: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _config(architecture: Architecture, kind: str, headed: bool, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """What config.json says of an architecture."""
+    """config.json of an architecture."""
     config: dict[str, Any] = {"model_type": kind, "initializer_range": 0.02}
     for ours, theirs in _FAMILIES[kind].options.items():
         config[theirs] = getattr(architecture, ours)

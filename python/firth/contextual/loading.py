@@ -13,7 +13,7 @@ from firth.contextual.models import load_transformer, read_config
 
 
 def load(path: files.PathLike, *, revision: str | None = None, device: str = "cpu") -> Any:
-    """Read a model as what its folder holds.
+    """Read the model that a folder holds.
 
     Parameters
     ----------
@@ -24,14 +24,14 @@ def load(path: files.PathLike, *, revision: str | None = None, device: str = "cp
     revision
         A branch, a tag or a commit of the repository; None: its main branch.
     device
-        Where it shall run.
+        Where it runs.
 
     Raises
     ------
     OSError
         If a file or a repository is not there, or cannot be reached.
     ValueError
-        If it holds something else, or is damaged.
+        If the folder holds something else, or is damaged.
     """
     folder = local_folder(path, revision)
     config = read_config(folder)

@@ -1,8 +1,8 @@
 """The fused attention of `firth.attention` as an operator of PyTorch, `torch.ops.firth.attention`; matrix products.
 
-Autograd, ``torch.compile`` and ``torch.export`` know it as they know torch's own. It reaches the kernels by way of
-NumPy's views of the tensors' memory, so that one build serves every torch. Derivatives are first ones, taken backward;
-``torch.func``'s transformations do not know it.
+Autograd, ``torch.compile`` and ``torch.export`` handle it like torch's own operators. It reaches the kernels through
+NumPy's views of the tensors' memory, so that one build works with every torch. It has first derivatives, backward only,
+and no rules for ``torch.func``'s transformations.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def attention(
     dropout: float = 0.0,
     seed: int | Tensor = 0,
 ) -> Tensor:
-    """Attend, as `firth.attention` does, with gradients of q, k, v and bias.
+    """Compute attention as `firth.attention` does, with gradients of q, k, v and bias.
 
-    On the processor, in float32 and bf16, the fused kernels work, with as many threads as torch uses. On other devices
-    and in other types torch's own `scaled_dot_product_attention` follows the same rule; there dropout is drawn from
-    torch's generator rather than from `seed`, and what a query does not see must be finite.
+    On the CPU, in float32 and bf16, the fused kernels run, with as many threads as torch uses. On other devices and in
+    other types torch's own `scaled_dot_product_attention` computes the same; there dropout is drawn from torch's
+    generator rather than from `seed`, and masked keys and values must be finite.
 
     Parameters
     ----------
@@ -56,27 +56,27 @@ def attention(
         Which keys are seen: `lengths` whole numbers, (batch,); `mask` of a shape that broadcasts to (batch, heads, Tq,
         Tk), boolean (true: seen) or float32 (added to the scores).
     bias
-        Float32, broadcast as `mask` is, added to the scores, and learnt.
+        Float32, broadcast like `mask` and added to the scores; it has a gradient.
     alibi
-        One slope for each head, (heads,). Neither it nor a mask is learnt.
+        One slope for each head, (heads,). Neither it nor a mask has a gradient.
     scale
-        Of the products of queries and keys; 1 / sqrt(D) unless given.
+        Factor of the products of queries and keys; None: 1 / sqrt(D).
     dropout, seed
-        The probability of a weight being dropped, and what decides which: a number, or a tensor of one int64, which
-        can come from torch's generator without a word from Python.
+        The probability that a weight is dropped, and the seed: a number, or a tensor of one int64, which torch's
+        generator can draw inside a compiled graph.
 
     Returns
     -------
     Tensor
-        (batch, heads, Tq, Dv), of q's type. If q is a view of (batch, Tq, heads, D), so is this: transposed back, it is
-        contiguous.
+        (batch, heads, Tq, Dv), of q's type. If q is a view of (batch, Tq, heads, D), the result is such a view too:
+        transposed back, it is contiguous.
 
     Raises
     ------
     TypeError, ValueError
-        If tensors are of another type, or do not fit together; if `mask` or `alibi` asks for a gradient.
+        If tensors have other types, or shapes that do not go together; if `mask` or `alibi` requires a gradient.
     NotImplementedError
-        If a derivative is taken forward, or a second one.
+        For forward-mode and second derivatives.
     """
     return _attend([q, k, v], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
 
@@ -94,14 +94,14 @@ def self_attention(
     dropout: float = 0.0,
     seed: int | Tensor = 0,
 ) -> Tensor:
-    """Attend to one's own: `attention` of what one projection made, without a copy there or back.
+    """Compute self-attention: `attention` on the result of one projection, without a copy forward or backward.
 
     Parameters
     ----------
     qkv
-        Queries, keys and values, (batch, T, 3, heads, D). Its gradient is written in the same order.
+        Queries, keys and values, (batch, T, 3, heads, D). Its gradient has the same layout.
     causal, window, lengths, mask, bias, alibi, scale, dropout, seed
-        As those of `attention`.
+        As for `attention`.
 
     Returns
     -------
@@ -139,12 +139,12 @@ def _attend(
         given = [one if one.dtype == torch.float64 else one.to(low) for one in given]
         first = given[0]
     if any(one.dtype != first.dtype for one in given):
-        raise TypeError(f"q, k and v must be of one type, not {', '.join(str(one.dtype) for one in given)}")
+        raise TypeError(f"q, k and v must have one type, not {', '.join(str(one.dtype) for one in given)}")
     fused = first.device.type in ("cpu", "meta") and first.dtype in _FUSED_TYPES
-    # Where nothing is recorded, the way through torch's dispatcher would cost more than one step against a cache does.
+    # Without autograd, torch's dispatcher would cost more than one step against a cache.
     plain = fused and type(first) is Tensor and first.device.type == "cpu"
     plain = plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if not plain:  # as torch wants them; whether they are in range, and all fits together, `_Call` finds out
+    if not plain:  # as torch wants them; `_Call` checks their ranges and the shapes
         window = None if window is None else whole_number("window", window)
         scale = 1 / math.sqrt(max(first.shape[-1], 1)) if scale is None else real_number("scale", scale)
         dropout = real_number("dropout", dropout, low=0)
@@ -172,14 +172,14 @@ def _attend(
         return _forward(given, *rest)[0]
     unpack: Any = forward_ad.unpack_dual
     if not torch.compiler.is_compiling() and any(unpack(one).tangent is not None for one in given):
-        # torch would go on, with a derivative of zero.
-        raise NotImplementedError("the fused attention has no derivatives taken forward (jvp), only backward")
+        # torch would continue, with a derivative of zero.
+        raise NotImplementedError("the fused attention has no forward-mode derivatives (jvp), only backward ones")
     out: Tensor = torch.ops.firth.attention(given, *rest)[0]
     return out
 
 
 def _parts(given: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Views (batch, heads, time, width) of queries, keys and values, given as three tensors or as one."""
+    """Queries, keys and values, (batch, heads, time, width), as views of three tensors or of one."""
     if len(given) == 1:
         q, k, v = given[0].permute(2, 0, 3, 1, 4).unbind(0)
     else:
@@ -188,7 +188,7 @@ def _parts(given: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _like(q: Tensor, width: int) -> Tensor:
-    """A new tensor (batch, heads, time, width) whose heads lie where q's do."""
+    """A new tensor (batch, heads, time, width) with the axes in the same order in memory as q's."""
     batch, heads, time = q.shape[:3]
     if heads > 1 and q.stride(1) < q.stride(2):
         return q.new_empty((batch, time, heads, width)).transpose(1, 2)
@@ -196,7 +196,7 @@ def _like(q: Tensor, width: int) -> Tensor:
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    """A tensor's memory as the kernels take it: bf16 as whole numbers of 16 bits."""
+    """A tensor's memory as the kernels take it: bf16 as 16-bit integers."""
     tensor = tensor.detach()
     array: NDArray[Any] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array
@@ -214,7 +214,7 @@ def _call(
     dropout: float,
     seed: Tensor | None,
 ) -> _Call:
-    """What the kernels take, by the checks of `firth.attention`."""
+    """The arguments of the kernels, checked as in `firth.attention`."""
     q, k, v = (part.detach() if part.requires_grad else part for part in _parts(given))
     terms = [None if one is None else _small(one) for one in (lengths, mask, bias, alibi)]
     number = 0 if seed is None else int(seed) % 2**64
@@ -223,20 +223,20 @@ def _call(
 
 
 def _small(tensor: Tensor) -> NDArray[Any]:
-    """A tensor that is not of the largest as an array; floats as float32."""
+    """A small tensor as an array; floats as float32."""
     tensor = tensor.detach()
     array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     return array
 
 
 def _stand_in(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape to be checked, of no memory; of floats as of float32."""
+    """A tensor of the same shape without memory, to be checked; floats as float32."""
     kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return torch.zeros((), dtype=kind, device="cpu").expand(tensor.shape)
 
 
 def _signed(seed: int) -> int:
-    """A number of 64 bits as torch's int64 has them."""
+    """A 64-bit seed as torch's int64 holds it."""
     seed = whole_number("seed", seed, high=2**64 - 1)
     return seed - 2**64 if seed >= 2**63 else seed
 
@@ -269,7 +269,7 @@ def _fake_forward(given: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 def _gradients(given: list[Tensor], bias: Tensor | None) -> list[Tensor]:
-    """New tensors for the gradients of what was given and, where there is one, of bias."""
+    """New tensors for the gradients of the given tensors and, if there is one, of bias."""
     if len(given) == 1:
         moved = [given[0].new_empty(given[0].shape)]
     else:
@@ -284,7 +284,7 @@ def _backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, *rest
     bias_gradient = None
     if rest[4] is not None:
         gradient = moved[-1].zero_()
-        if gradient.shape[-1] == call.k.shape[2]:  # one number for all keys of a row moves no weight
+        if gradient.shape[-1] == call.k.shape[2]:  # a bias that is the same for all keys changes no weight
             bias_gradient = gradient.view((1,) * (4 - gradient.dim()) + gradient.shape).numpy()
     _core.attend_backward(
         _array(grad),
@@ -341,7 +341,7 @@ _attention.register_autograd(_differentiate, setup_context=_remember)
 
 
 def _second(*_: Any) -> Any:
-    raise NotImplementedError("the fused attention has first derivatives alone: no second ones")
+    raise NotImplementedError("the fused attention has first derivatives only, no second ones")
 
 
 _attention_backward.register_autograd(_second)
@@ -361,7 +361,7 @@ def torch_attention(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`attention` by torch's own operator: for comparison, and for devices and types that no kernel of ours is for.
+    """`attention` by torch's own operator: for comparison, and for devices and types without a kernel.
 
     Parameters are those of `attention`, but dropout is drawn from torch's generator.
     """
@@ -390,7 +390,7 @@ def torch_attention(
     if alibi is not None:
         slope = -alibi.to(q)[:, None, None] * distance.abs()
         added = slope if added is None else added + slope
-    # A row that sees nothing would be NaN in some of torch's kernels: it is let see everything, and made zero.
+    # A row that sees no key would be NaN in some of torch's kernels: it sees all keys here, and is set to zero.
     blind = ~seen.any(-1, keepdim=True)
     seen = seen | blind
     allowed = seen if added is None else torch.where(seen, added, -math.inf)
@@ -399,10 +399,10 @@ def torch_attention(
 
 
 def _prefers_onednn() -> bool:
-    """Whether torch's other library of matrix products is the faster one here.
+    """Whether oneDNN is the faster library of matrix products here.
 
-    In float32 torch calls MKL, which leaves half of the registers' width unused on processors that are not Intel's (on
-    a Zen 5: 92 GFLOP/s of a core; oneDNN, which every torch carries too: 190).
+    In float32 torch calls MKL, which uses half of the registers' width on processors that are not Intel's (on a Zen 5:
+    92 GFLOP/s of a core; oneDNN, which every torch contains too: 190).
     """
     try:
         foreign = "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -413,7 +413,7 @@ def _prefers_onednn() -> bool:
 
 
 _PREFERS_ONEDNN = _prefers_onednn()
-_FEW_ROWS = 8  # fewer, and setting oneDNN to work costs more than it saves
+_FEW_ROWS = 8  # with fewer rows, calling oneDNN costs more than it saves
 
 
 def _by_onednn(x: Tensor) -> bool:
@@ -422,7 +422,7 @@ def _by_onednn(x: Tensor) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Rows times a matrix, x W^T + b, outside autograd, by whichever library of torch's is faster here.
+    """Compute x W^T + b, outside autograd, with the library that is faster here.
 
     Parameters
     ----------
@@ -445,7 +445,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`product` with gradients: what `torch.nn.functional.linear` gives."""
+    """`product` with gradients, as `torch.nn.functional.linear` computes it."""
     if torch.compiler.is_compiling() or not _by_onednn(x):  # compilers choose by themselves
         return F.linear(x, weight, bias)
     made: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
@@ -468,7 +468,7 @@ class _Linear(torch.autograd.Function):
             moved[0] = product(gradient, weight.T)
         rows, before = gradient.flatten(0, -2), x.flatten(0, -2)
         if ctx.needs_input_grad[1]:
-            # One of the two is copied, transposed: the smaller one.
+            # The smaller of the two is copied, transposed.
             if rows.shape[1] > before.shape[1]:
                 moved[1] = product(before.T, rows.T).T.contiguous()
             else:

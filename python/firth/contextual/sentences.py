@@ -1,7 +1,7 @@
 """Folders of sentence-transformers: from the hidden states of a text's tokens to one vector for the text.
 
-modules.json lists modules: a transformer, a pooling, and further modules. Pooling in every mode, Dense and Normalize
-are computed as that library computes them; every other module is refused by name.
+modules.json lists a transformer, a pooling, and further modules. Pooling in every mode, Dense and Normalize are
+computed as in that library; other modules are refused by name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TRANSFORMERS = (
     _TRANSFORMER,
     *(f"sentence_{kind}_config.json" for kind in ("roberta", "distilbert", "camembert", "xlm-roberta")),
 )
-# The modes, in the order in which the flags of old configurations concatenate them.
+# In the order in which old configurations, with a flag for each mode, concatenate them.
 _MODES = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -55,13 +55,13 @@ _HARMLESS = {"model_args", "model_kwargs", "unpad_inputs", "query_length", "docu
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear layer, an activation, and, if it is residual, the input added to the result."""
+    """A linear layer and an activation; if it is residual, its input is added to the result."""
 
     weight: Tensor
     bias: Tensor | None
     activation: str
     residual: bool
-    projection: Tensor | None  # of the input, where its width is another one
+    projection: Tensor | None  # of the input, if its width differs
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
@@ -90,7 +90,7 @@ class SentenceModules:
     include_prompt
         Whether the prompt's tokens are pooled too.
     steps
-        What is applied to the pooled vectors, in order.
+        Functions applied to the pooled vectors, in order.
     width
         Dimensions of the result.
     length
@@ -141,7 +141,7 @@ class SentenceModules:
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Where the transformer of a folder lies: in the folder itself, unless modules.json names another one inside."""
+    """The transformer's folder: the folder itself, unless modules.json names another one inside."""
     modules = _modules(folder)
     return folder if modules is None else folder / modules[0]["path"]
 
@@ -165,7 +165,7 @@ def sentence_modules(
     OSError
         If a file is not there.
     ValueError
-        If a module or an option is one that firth does not know, naming it; if a file is damaged.
+        If firth does not know a module or an option, naming it; if a file is damaged.
     """
     modules = _modules(folder)
     if modules is None:
@@ -187,7 +187,7 @@ def _read(
     include_prompt = _flag(place, config, "include_prompt", True)
     own = config.get("embedding_dimension", config.get("word_embedding_dimension", dim))
     if own != dim:
-        raise ValueError(f"{place} pools states of {own} dimensions, and the transformer's have {dim}")
+        raise ValueError(f"{place} pools hidden states of {own} dimensions, and the transformer's have {dim}")
     width = len(modes) * dim
     steps: list[Callable[[Tensor], Tensor]] = []
     for module in modules[2:]:
@@ -196,7 +196,7 @@ def _read(
         config = read_json(place) if place.exists() or kind == "Dense" else {}
         for key in ("module_input_name", "module_output_name"):
             if (config.get(key) or "sentence_embedding") != "sentence_embedding":
-                raise ValueError(f"{place}: firth knows no {key} {config[key]!r}, only 'sentence_embedding'")
+                raise ValueError(f"{place}: firth does not know the {key} {config[key]!r}, only 'sentence_embedding'")
         if config:
             written[f"{module['path']}/{CONFIG}"] = config
         if kind == "Dense":
@@ -209,7 +209,7 @@ def _read(
         else:
             raise ValueError(
                 f"{folder / MODULES}: firth does not know the module {kind}, only Transformer, Pooling, Dense and "
-                f"Normalize: without {MODULES} the transformer alone is read"
+                f"Normalize; without {MODULES} only the transformer is read"
             )
     pipeline = read_json(folder / _PIPELINE) if (folder / _PIPELINE).exists() else {}
     written[_PIPELINE] = pipeline
@@ -250,7 +250,7 @@ def _modules(folder: Path) -> list[dict[str, Any]] | None:
         if kind != wanted:
             raise ValueError(
                 f"{place}: firth knows folders whose {('first', 'second')[i]} module is a {wanted}, not {kind}: "
-                f"without {MODULES} the transformer alone is read"
+                f"without {MODULES} only the transformer is read"
             )
     return modules
 
@@ -261,7 +261,7 @@ def _kind(folder: Path, module: Mapping[str, Any]) -> str:
     if library.split(".")[0] != "sentence_transformers":
         raise ValueError(
             f"{folder / MODULES}: the module {module.get('type')!r} is code of its own, which firth does not run: "
-            f"without {MODULES} the transformer alone is read"
+            f"without {MODULES} only the transformer is read"
         )
     return kind
 
@@ -326,7 +326,7 @@ def _prompt(place: Path, pipeline: Mapping[str, Any]) -> str:
     """The default prompt; "" if there is none."""
     kind = pipeline.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
-        raise ValueError(f"{place} describes a {kind}, and firth knows the SentenceTransformer alone")
+        raise ValueError(f"{place} describes a {kind}; firth knows only a SentenceTransformer")
     prompts, name = pipeline.get("prompts") or {}, pipeline.get("default_prompt_name")
     if name is None:
         return ""
@@ -340,7 +340,7 @@ def _of_transformer(home: Path, positions: int) -> tuple[int, bool, dict[str, An
     """To how many tokens texts are truncated, whether they are lowercased, and the whole configuration."""
     place = next((home / name for name in _TRANSFORMERS if (home / name).exists()), home / _TRANSFORMER)
     options = read_json(place) if place.exists() else {}
-    if options.get("modality_config") is not None:  # what the first module gives: the last hidden states
+    if options.get("modality_config") is not None:  # the first module must return the last hidden states
         text = options["modality_config"].get("text", {})
         if (text.get("method"), text.get("method_output_name")) != ("forward", "last_hidden_state"):
             raise ValueError(f"{place}: firth does not know the modality_config {options['modality_config']!r}")

@@ -1,7 +1,7 @@
 """One transformer (Vaswani et al. 2017): GPT with a causal mask, BERT without one and with the masked-token head.
 
-Read it from top to bottom: what there is to choose, attention, the block, the model. Letters: B texts, T tokens, H
-heads, D numbers of a head, V pieces of the vocabulary.
+In this order: the architecture, attention, the block, the model. Letters: B texts, T tokens, H heads, D dimensions of a
+head, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -33,44 +33,43 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
-IGNORED = -100  # a target of `Transformer.loss` that nothing is asked about
+IGNORED = -100  # a target that `Transformer.loss` leaves out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """All that decides a transformer's shape and arithmetic.
+    """A transformer's shape and arithmetic.
 
     Parameters
     ----------
     vocabulary_size, layers, heads, dim, length
-        Pieces; blocks; heads of each block; width of the states, a multiple of `heads`; positions, the longest text.
+        Tokens of the vocabulary; blocks; heads of each block; width of the hidden states, a multiple of `heads`;
+        positions, the longest text.
     mlp_dim
-        Width inside the feed-forward part; 0 stands for 4 `dim`, and becomes it.
+        Width inside the feed-forward part; 0 is replaced by 4 `dim`.
     causal
-        Whether a token sees only itself and what is before it.
+        Whether a token sees only itself and the tokens before it.
     norm
-        Where the norms stand: "pre", before each part and once at the end (GPT-2); "post", after each part and after
-        the embeddings (BERT).
+        Where the norms are: "pre", before each part and once at the end (GPT-2); "post", after each part and after the
+        embeddings (BERT).
     activation
         Of the feed-forward part: "gelu" by the error function, "gelu_tanh" by the hyperbolic tangent.
     epsilon
         Added to variances by the norms.
     dropout, attention_dropout
-        Of the embeddings and of each part's result; of the weights of attention.
+        Of the embeddings and of each part's result; of the attention weights.
     token_types
-        How many kinds of text there are to tell apart by an embedding; 0: none.
+        How many types of text an embedding distinguishes; 0: none.
     tied
         Whether the unembedding is the embedding's matrix.
     masked_head
-        Whether states go through one more layer, with a norm, before the unembedding, which then has a bias (Devlin et
-        al. 2019).
+        Whether a layer with a norm stands before the unembedding, which then has a bias (Devlin et al. 2019).
     pooler
-        Whether there is a layer for the first token's state.
+        Whether there is a layer for the first token's hidden state.
     cross
         Whether blocks attend to a memory too.
     padding
-        The piece that fills up short texts, if there is one. It is for those who make batches: the model goes by
-        lengths.
+        The token that pads short texts, if there is one. Makers of batches use it: the model uses lengths.
     """
 
     vocabulary_size: int
@@ -98,7 +97,7 @@ class Architecture:
         whole_number("mlp_dim", self.mlp_dim)
         whole_number("token_types", self.token_types)
         if self.dim % self.heads:
-            raise ValueError(f"dim must be a multiple of heads, but {self.dim} is no multiple of {self.heads}")
+            raise ValueError(f"dim must be a multiple of heads, {self.heads}, not {self.dim}")
         one_of("norm", self.norm, get_args(Norm))
         one_of("activation", self.activation, get_args(Activation))
         real_number("epsilon", self.epsilon, above=0)
@@ -112,16 +111,16 @@ class Architecture:
 
 
 class Cache:
-    """Keys and values of what was read already, layer by layer, so that the next token costs one step.
+    """Keys and values of the tokens read so far, layer by layer, so that the next token costs one step.
 
-    Hand the same cache to `Transformer.forward` again and again, each time with the tokens that follow. It is for use
-    without gradients, of one causal model, and all its texts are of one length; so is the memory always the same one.
+    Give the same cache to each call of `Transformer.forward`, with the tokens that follow. It is for use without
+    gradients, with one causal model, with texts of one length, and always with the same memory.
     """
 
     def __init__(self) -> None:
         self._length = 0
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}  # (B, H, room, D) each
-        self._memory: Tensor | None = None  # what is attended to, and its keys and values
+        self._memory: Tensor | None = None  # the memory, and its keys and values
         self._memories: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -133,7 +132,7 @@ class Cache:
         self._length = whole_number("length", length, high=self._length)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep a layer's new keys and values (B, H, T, D), and give back all, as views."""
+        """Store a layer's new keys and values (B, H, T, D); return all, as views."""
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
             raise ValueError("a cache is for use under torch.no_grad()")
         begin, end = self._length, self._length + k.shape[2]
@@ -144,7 +143,7 @@ class Cache:
         elif pair[0].shape[0] != k.shape[0]:
             raise ValueError(f"the cache is of {pair[0].shape[0]} texts, not {k.shape[0]}")
         elif (pair[0].shape[1::2], pair[0].dtype, pair[0].device) != (k.shape[1::2], k.dtype, k.device):
-            raise ValueError("the cache is of another model, type or device: its keys are unlike these")
+            raise ValueError("the cache is of another model, type or device: its keys differ from these")
         if pair is None or pair[0].shape[2] < end:
             pair = (self._grown(k, pair and pair[0], end), self._grown(v, pair and pair[1], end))
             self._pairs[layer] = pair
@@ -153,7 +152,7 @@ class Cache:
         return pair[0][:, :, :end], pair[1][:, :, :end]
 
     def _grown(self, new: Tensor, old: Tensor | None, length: int) -> Tensor:
-        """A tensor with room for more than length, and what the old one holds."""
+        """A tensor with room for more than `length`, with the content of the old one."""
         grown = new.new_empty((*new.shape[:2], max(64, length + length // 2), new.shape[3]))
         if old is not None:
             grown[:, :, : self._length] = old[:, :, : self._length]
@@ -162,22 +161,22 @@ class Cache:
     def memory(
         self, layer: int, memory: Tensor, project: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values that `project` makes of a memory, made once."""
+        """Keys and values that `project` computes from a memory, once."""
         if self._memory is None:
             self._memory = memory
         elif self._memory is not memory:
-            raise ValueError("the cache is of another memory, whose keys and values it holds: begin a new cache")
+            raise ValueError("the cache holds the keys and values of another memory: begin a new cache")
         if layer not in self._memories:
             self._memories[layer] = project(memory)
         return self._memories[layer]
 
     def advance(self, tokens: int) -> None:
-        """All layers have appended: count their tokens as read."""
+        """Count the tokens that all layers have appended."""
         self._length += tokens
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, by the library of matrix products that is the faster one here."""
+    """torch's linear layer, with the library of matrix products that is faster here."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
@@ -188,7 +187,7 @@ _LINEARS: dict[str, type[nn.Linear]] = {"firth": Linear, "torch": nn.Linear}
 
 
 class Attention(nn.Module):
-    """Multi-head attention of states to themselves, or to a memory."""
+    """Multi-head attention of hidden states to themselves, or to a memory."""
 
     def __init__(self, architecture: Architecture, way: Way, *, cross: bool = False) -> None:
         super().__init__()
@@ -215,7 +214,7 @@ class Attention(nn.Module):
         cache: Cache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        """What the tokens of x (B, T, dim) gather. Lengths are those of what is attended to."""
+        """Attention's result for the tokens of x (B, T, dim). Lengths are those of the keys."""
         rest: dict[str, Any] = {"causal": self.causal, "lengths": lengths}
         if self.dropout and self.training:
             rest["dropout"] = self.dropout
@@ -248,7 +247,7 @@ class Attention(nn.Module):
     def weights(
         self, x: Tensor, lengths: Tensor | None, heads: Sequence[int] | None, rows: Sequence[int] | None
     ) -> NDArray[np.float32]:
-        """Weights of some heads and rows, (B, heads, rows, T), recomputed from the fused pass over the states."""
+        """Weights of some heads and rows, (B, heads, rows, T), recomputed from the fused pass."""
         q, k, v = (part.detach().float().cpu() for part in self.project(x))
         rest: dict[str, Any] = {"causal": self.causal, "lengths": lengths, "threads": torch.get_num_threads()}
         _, lse = fused_attention(q, k, v, return_lse=True, **rest)
@@ -261,7 +260,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, attention to a memory if there is one, and the feed-forward part, each added to what was."""
+    """Attention, attention to a memory if there is one, and the feed-forward part, each added to its input."""
 
     def __init__(self, architecture: Architecture, way: Way) -> None:
         super().__init__()
@@ -286,7 +285,7 @@ class Block(nn.Module):
         cache: Cache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        """States (B, T, dim) after the block."""
+        """Hidden states (B, T, dim) after the block."""
         x = self._add(x, self.attention_norm, lambda y: self.attention(y, lengths, cache=cache, layer=layer))
         cross = self.cross
         if cross is not None and self.cross_norm is not None and memory is not None:
@@ -311,26 +310,27 @@ class MaskedHead(nn.Module):
         self.activation = _ACTIVATIONS[architecture.activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """States (..., dim) that the unembedding takes."""
+        """The unembedding's input, (..., dim)."""
         transformed: Tensor = self.norm(self.activation(self.dense(hidden)))
         return transformed
 
 
 class Transformer(nn.Module):
-    """From pieces to states, and from states to what pieces may stand there.
+    """From tokens to hidden states, and from hidden states to scores of tokens.
 
     Parameters
     ----------
     architecture
-        What it is made of.
+        Its shape and arithmetic.
     attention
-        "firth": the fused operator of `firth.contextual.attention`, and losses and matrix products to go with it;
-        "torch": all as torch has it, for comparison.
+        "firth": the fused operator of `firth.contextual.attention`, with firth's loss and matrix products; "torch":
+        everything by torch, for comparison.
 
     Notes
     -----
-    Matrices begin normal with deviation 0.02, those whose result is added to the states divided by the root of their
-    number if norms stand before (Radford et al. 2019), biases at zero.
+    Matrices begin normal with standard deviation 0.02, biases at zero. With norms before each part, the deviation of
+    the matrices whose result is added to the hidden states is divided by the root of their number (Radford et al.
+    2019).
     """
 
     def __init__(self, architecture: Architecture, attention: Way = "firth") -> None:
@@ -371,38 +371,39 @@ class Transformer(nn.Module):
         memory: Tensor | None = None,
         memory_lengths: Tensor | None = None,
     ) -> Any:
-        """States of the tokens.
+        """Hidden states of the tokens.
 
         Parameters
         ----------
         ids
-            Pieces, (B, T); short texts filled up at their end with any piece.
+            Tokens, (B, T); short texts are padded at their end with any token.
         lengths
-            How many of each text's pieces are real, (B,); all, unless given.
+            How many tokens each text has, (B,); None: T.
         token_types
-            Which kind of text each token belongs to, (B, T); kind 0, unless given.
+            The type of text that each token belongs to, (B, T); None: type 0.
         cache
-            What was read before: `ids` follow it, and are added to it.
+            The tokens before `ids`, which are added to it.
         all_layers
-            Return the states after every layer.
+            Return the hidden states after every layer.
         memory, memory_lengths
-            States that blocks with `Architecture.cross` attend to, (B, Tm, dim), and how many of each are real.
+            Hidden states that blocks with `Architecture.cross` attend to, (B, Tm, dim), and how many each text has.
 
         Returns
         -------
         Tensor, or list of Tensor
-            (B, T, dim): the last states; or ``layers + 1`` such: the embeddings first, the last after the final norm.
+            (B, T, dim), the last hidden states; or ``layers + 1`` of them, from the embeddings on, the last after the
+            final norm.
 
         Raises
         ------
         ValueError
-            If the texts are longer than the architecture has positions, or things do not fit together.
+            If a text has more tokens than the architecture has positions, or the arguments do not go together.
         """
         x = self._embed(ids, token_types, 0 if cache is None else len(cache))
         if cache is not None and lengths is not None:
             raise ValueError("texts that share a cache are of one length: give no lengths")
         if cache is not None and not self.architecture.causal:
-            raise ValueError("a cache is for causal models: without a mask, earlier states change with later tokens")
+            raise ValueError("a cache is for causal models: in others, earlier hidden states change with later tokens")
         if self.architecture.cross != (memory is not None):
             raise ValueError(
                 "blocks that attend to a memory need one" if memory is None else "no block attends to a memory"
@@ -436,45 +437,45 @@ class Transformer(nn.Module):
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of all pieces, (..., V), from states (..., dim)."""
+        """Scores of all tokens, (..., V), from hidden states (..., dim)."""
         return (operator.linear if self.way == "firth" else F.linear)(*self._unembed(hidden))
 
     def _unembed(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """States, matrix and bias of the last product."""
+        """Input, matrix and bias of the last product."""
         weight = self.embedding.weight if self.unembedding is None else self.unembedding.weight
         if self.masked_head is None:
             return hidden, weight, None
         return self.masked_head(hidden), weight, self.masked_head.bias
 
     def pooled(self, hidden: Tensor) -> Tensor:
-        """The first token's state after one more layer, (B, dim), as BERT's next-sentence task made it."""
+        """The first token's hidden state after the pooler, (B, dim), as BERT's next-sentence task trained it."""
         if self.pooler is None:
             raise ValueError("the architecture has no pooler")
         return torch.tanh(self.pooler(hidden[:, 0]))
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Mean negative log-likelihood of pieces, in nats, without ever holding all logits.
+        """Mean negative log-likelihood of tokens, in nats; all logits are never in memory at once.
 
         Parameters
         ----------
         hidden
-            States, (B, T, dim).
+            Hidden states, (B, T, dim).
         targets
-            The piece that each should foretell, (B, T), or `IGNORED`, -100.
+            The token to predict from each, (B, T), or `IGNORED`, -100.
 
         Returns
         -------
         Tensor
-            A number; 0 where all is ignored.
+            A number; 0 if every target is ignored.
 
         Raises
         ------
         ValueError
-            If there is not one target for each state.
+            If there is not one target for each hidden state.
         """
         if hidden.shape[:-1] != targets.shape:
             raise ValueError(
-                f"states {tuple(hidden.shape)} want targets {tuple(hidden.shape[:-1])}, not {tuple(targets.shape)}"
+                f"targets must have shape {tuple(hidden.shape[:-1])}, as hidden has, not {tuple(targets.shape)}"
             )
         hidden, targets = hidden.flatten(0, -2), targets.flatten()
         kept = targets != IGNORED
@@ -482,7 +483,7 @@ class Transformer(nn.Module):
             hidden, targets = hidden[kept], targets[kept]
         if self.way == "torch":
             return F.cross_entropy(self.logits(hidden).float(), targets, reduction="sum") / max(1, len(targets))
-        # Within, torch tells which tensors could have gradients, but not whether any are wanted.
+        # Inside, torch knows which tensors require gradients, but not whether gradients are enabled.
         given = (*self._unembed(hidden), targets, torch.is_grad_enabled())
         loss: Tensor = _LinearCrossEntropy.apply(*given)  # type: ignore[no-untyped-call]
         return loss
@@ -498,20 +499,20 @@ class Transformer(nn.Module):
         heads: Sequence[int] | None = None,
         rows: Sequence[int] | None = None,
     ) -> dict[int, NDArray[np.float32]]:
-        """Weights of attention, without dropout, layer by layer: memory is that of the heads and rows asked for.
+        """Attention weights, without dropout, layer by layer: only the chosen heads and rows take memory.
 
         Parameters
         ----------
         ids, lengths, token_types
-            As `forward` takes them.
+            As for `forward`.
         layers, heads, rows
-            Which ones, each counted from 0, or from the end if negative; all, unless given.
+            Which ones, each counted from 0, or from the end if negative; None: all.
 
         Returns
         -------
         dict
-            For each layer asked for, numbered from 0, float32 (B, heads, rows, T): how much each row's token takes of
-            each token.
+            For each chosen layer, numbered from 0, float32 (B, heads, rows, T): the weight of each token for the row's
+            token.
         """
         n_layers = self.architecture.layers
         chosen = range(n_layers) if layers is None else layers
@@ -534,14 +535,14 @@ class Transformer(nn.Module):
         return found
 
 
-_CHUNK = 1 << 21  # logits that are held at a time: 8 MB
+_CHUNK = 1 << 21  # logits in memory at a time: 8 MB
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of a linear layer's outputs, in chunks of rows: gradients are made while the logits are there.
+    """Mean cross-entropy of a linear layer's outputs, in chunks of rows, whose gradients are computed with the loss.
 
-    The logits of a batch, their logarithms of softmax and their gradients are the largest arrays of a small model's
-    training step; here two of 8 MB are used over and over.
+    The logits of a batch, their log-softmax and their gradients are the largest arrays of a small model's training
+    step; here two arrays of 8 MB are reused for all chunks.
     """
 
     @staticmethod
@@ -569,7 +570,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     total -= torch.log_softmax(logits, -1).gather(1, wanted).sum()
                 if not any(needed):
                     continue
-                # The gradient of the logits is the chances, less one for what was there.
+                # The gradient of the logits is the probabilities, less one at the target.
                 moved = chances.scatter_(1, wanted, chosen - 1)
                 if db is not None:
                     db += moved.sum(0)
