@@ -693,7 +693,7 @@ def test_folders_of_the_other_kind(gpt: GPT, bert: BERT, tmp_path: Path) -> None
         BERT.load(tmp_path / "gpt")
     with pytest.raises(ValueError, match=r"BERT\.from_pretrained reads it"):
         GPT.load(tmp_path / "bert")
-    with pytest.raises(OSError, match="no folder"):
+    with pytest.raises(OSError, match="not a folder"):
         GPT.load(tmp_path / "nothing")
     with pytest.raises(NotADirectoryError):
         gpt.save(tmp_path / "gpt" / "config.json")
