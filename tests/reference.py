@@ -10,6 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit
 
+from firth._core import (
+    BLOCK_TOKENS,
+    CURVATURE,
+    GLOVE_BLOCKS,
+    GLOVE_SLICE_ENTRIES,
+    NEIGHBORS,
+    POOL,
+    ROUND_TOKENS,
+    TARGETS,
+)
+
 _MASK = 2**64 - 1
 
 
@@ -129,8 +140,8 @@ def word2vec(
 
     `noise` gives negatives, or `paths`, a (nodes, turns) for each word, the way through a tree; `bags`, if any, the
     rows that each word is made of. Returns loss, examples, centers. As the kernel has it, a step of plain skip-gram
-    takes at most sixteen neighbors, each sixteen with a draw of their own, and every step at most six targets.
-    `deterministic`: [begin, end) is one block, whose negatives come from a pool of 512.
+    takes at most NEIGHBORS neighbors, each step with a draw of its own, and every step at most TARGETS targets.
+    `deterministic`: [begin, end) is one block, whose negatives come from a pool.
     """
     n_tokens = sum(map(len, documents))
     sampling, drawing = random_key(seed, 2 * epoch), random_key(seed, 2 * epoch + 1)
@@ -145,7 +156,7 @@ def word2vec(
         for k in range(negative):
             number = draw * negative + k
             if deterministic:
-                other = pool[(random_at(drawing, number & _MASK) >> 32) * 512 >> 32]
+                other = pool[(random_at(drawing, number & _MASK) >> 32) * POOL >> 32]
             else:
                 other = noise_word(noise, drawing, number)
             if other != word:
@@ -154,7 +165,7 @@ def word2vec(
 
     def predict(matrix, hidden, word, draw, rate):
         targets, labels = chosen(word, draw)
-        groups = [slice(first, first + 6) for first in range(0, len(targets), 6)]
+        groups = [slice(first, first + TARGETS) for first in range(0, len(targets), TARGETS)]
         return sum(logistic_step(matrix, context, hidden, targets[group], labels[group], rate) for group in groups)
 
     loss, examples, centers, start = 0.0, 0, 0, 0
@@ -173,8 +184,10 @@ def word2vec(
             center = document[p - start]
             rate = learning_rate - (learning_rate - min_learning_rate) * (epoch * n_tokens + p) / (epochs * n_tokens)
             if not cbow and bags is None:
-                for piece in range(0, len(near), 16):
-                    loss += predict(vectors, near[piece : piece + 16], center, piece // 16 * n_tokens + p, rate)
+                for piece in range(0, len(near), NEIGHBORS):
+                    loss += predict(
+                        vectors, near[piece : piece + NEIGHBORS], center, piece // NEIGHBORS * n_tokens + p, rate
+                    )
                 examples += len(near)
                 continue
             rows = [row for word in (near if cbow else [center]) for row in (bags[word] if bags else [word])]
@@ -204,24 +217,24 @@ def noise_word(noise, key, number):
 
 
 def noise_pool(noise, drawing, begin):
-    """The 512 negatives from which the block that begins at this token draws."""
-    return [noise_word(noise, mix(drawing), begin * 512 + i) for i in range(512)]
+    """The negatives from which the block that begins at this token draws."""
+    return [noise_word(noise, mix(drawing), begin * POOL + i) for i in range(POOL)]
 
 
 def word2vec_rounds(vectors, context, *, begin, end, documents, **options):
-    """The deterministic way: rounds of four blocks of 512 tokens, each from the round's start.
+    """The deterministic way: rounds of blocks of tokens, each from the round's start.
 
     A row moves by a share of the sum of the blocks' moves: where they pull it by x in all, (1 + x / blocks) / (1 + x).
     """
     n_tokens = sum(map(len, documents))
     tally = np.zeros(3)
-    for start in range(-(-begin // 2048) * 2048, end, 2048):
+    for start in range(-(-begin // ROUND_TOKENS) * ROUND_TOKENS, end, ROUND_TOKENS):
         before = vectors.copy(), context.copy()
         moves = np.zeros_like(vectors), np.zeros_like(context)
         pulls, blocks = [np.zeros(len(m)) for m in moves], [np.zeros(len(m)) for m in moves]
-        for block in range(start, min(start + 2048, n_tokens), 512):
+        for block in range(start, min(start + ROUND_TOKENS, n_tokens), BLOCK_TOKENS):
             own = before[0].copy(), before[1].copy()
-            stop = min(block + 512, n_tokens)
+            stop = min(block + BLOCK_TOKENS, n_tokens)
             tally += word2vec(*own, begin=block, end=stop, documents=documents, **{**options, "deterministic": True})
             for side, pulled in enumerate(block_pulls(len(vectors), len(context), block, stop, documents, **options)):
                 moves[side][:] += own[side] - before[side]
@@ -252,7 +265,7 @@ def block_pulls(
     seed,
     **_,
 ):
-    """How much the block pulls each row of both matrices: 0.05 times the learning rate for each expected pair.
+    """How much the block pulls each row of both matrices: CURVATURE times the learning rate for each expected pair.
 
     It counts the tokens that the block keeps and those that its windows can reach beside it.
     """
@@ -270,12 +283,12 @@ def block_pulls(
     inward, outward = np.zeros(rows_in), np.zeros(rows_out)
     for word in words:
         for row in bags[word] if bags else [word]:
-            inward[row] += 0.05 * learning_rate * (window + 1) * np.mean(targets)
+            inward[row] += CURVATURE * learning_rate * (window + 1) * np.mean(targets)
         for row in paths[word][0] if paths is not None else [word]:
-            outward[row] += 0.05 * learning_rate * (1 if cbow else window + 1)
+            outward[row] += CURVATURE * learning_rate * (1 if cbow else window + 1)
     if paths is None:
         for row in noise_pool(noise, drawing, begin):
-            outward[row] += 0.05 * learning_rate * (1 if cbow else window + 1) * negative * len(words) / 512
+            outward[row] += CURVATURE * learning_rate * (1 if cbow else window + 1) * negative * len(words) / POOL
     return inward, outward
 
 
@@ -421,11 +434,11 @@ def merge_phrases(documents, found, connectors, delimiter):
 
 
 def glove_blocks(nonzeros: Sequence[int]) -> list[int]:
-    """Block of each row, or column: sixty of about equal non-zeros, of at most 2^16 rows."""
+    """Block of each row, or column: GLOVE_BLOCKS of about equal non-zeros, of at most 2^16 rows."""
     total, before, blocks, start = sum(nonzeros), 0, [0], 0
     for row in range(1, len(nonzeros)):
         before += nonzeros[row - 1]
-        new = before * 60 >= total * (blocks[-1] + 1) or row - start > 0xFFFF
+        new = before * GLOVE_BLOCKS >= total * (blocks[-1] + 1) or row - start > 0xFFFF
         start = row if new else start
         blocks.append(blocks[-1] + new)
     return blocks
@@ -434,8 +447,8 @@ def glove_blocks(nonzeros: Sequence[int]) -> list[int]:
 def glove_order(matrix, seed: int, epoch: int) -> list[tuple[int, int, float]]:
     """The non-zeros (row, column, x) of a CSR matrix in the order in which an epoch trains on them.
 
-    Those of a tile, a block of rows by a block of columns, are dealt out at random to slices of about 4,096; slices are
-    shuffled.
+    Those of a tile, a block of rows by a block of columns, are dealt out at random to slices of about
+    GLOVE_SLICE_ENTRIES; slices are shuffled.
     """
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     row_blocks = glove_blocks(np.diff(matrix.indptr).tolist())
@@ -443,11 +456,11 @@ def glove_order(matrix, seed: int, epoch: int) -> list[tuple[int, int, float]]:
     tiles = [(row_blocks[row], column_blocks[column]) for row, column in zip(rows, matrix.indices, strict=True)]
     sizes = Counter(tiles)
     slices: dict[tuple[int, int, int], list[tuple[int, int, float]]] = {
-        (*tile, i): [] for tile in sorted(sizes) for i in range(-(-sizes[tile] // 4096))
+        (*tile, i): [] for tile in sorted(sizes) for i in range(-(-sizes[tile] // GLOVE_SLICE_ENTRIES))
     }
     dealing = random_key(seed, 1)
     for at, tile in enumerate(tiles):
-        which = (random_at(dealing, at) >> 32) * -(-sizes[tile] // 4096) >> 32
+        which = (random_at(dealing, at) >> 32) * -(-sizes[tile] // GLOVE_SLICE_ENTRIES) >> 32
         slices[(*tile, which)].append((int(rows[at]), int(matrix.indices[at]), float(matrix.data[at])))
     order, shuffling = list(slices), random_key(seed, 2 + epoch)
     for i in range(len(order), 1, -1):

@@ -210,11 +210,11 @@ def test_an_epoch_has_every_text_once_in_an_order_of_its_own():
 def test_kernel_refuses_what_does_not_fit():
     case = Case("softmax")
     case.bags[0] = [40]
-    with pytest.raises(ValueError, match=r"bag rows must lie in 0 \.\. 39"):
+    with pytest.raises(ValueError, match=r"bag rows\[0\] = 40 must lie in 0 \.\. 39"):
         case.train()
     case = Case("softmax")
     case.labels[0] = [7]
-    with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 6"):
+    with pytest.raises(ValueError, match=r"labels\[0\] = 7 must lie in 0 \.\. 6"):
         case.train()
     case = Case("ns")
     case.noise = None

@@ -99,7 +99,7 @@ def test_bad_arguments_are_refused():
         ({"max_n": -1}, "min_n and max_n must not be negative"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"word_offsets": np.array([0, 2])}, "word_offsets must run from 0"),
-        ({"word_offsets": np.array([0, 4, 3, 5])}, "word_offsets must be sorted"),
+        ({"word_offsets": np.array([0, 4, 3, 5])}, r"word_offsets\[2\] is below the one before it"),
     ):
         with pytest.raises(ValueError, match=message):
             _core.subword_buckets(**{**good, **wrong})

@@ -445,12 +445,15 @@ def test_a_short_text_is_deterministic_since_one_thread_trains_it():
         ({"threads": 0}, "threads"),
         ({"keep": np.zeros(3, np.uint32)}, "noise"),
         ({"noise": None}, "either noise or paths"),
-        ({"bags": (np.arange(24), np.arange(23, dtype=np.int32)[::-1].copy() + 1)}, "bag rows must lie in the matrix"),
+        (
+            {"bags": (np.arange(24), np.arange(23, dtype=np.int32)[::-1].copy() + 1)},
+            r"bag rows\[0\] = 23 must lie in 0 \.\. 22",
+        ),
         ({"bags": (np.zeros(24, np.int64), np.zeros(0, np.int32))}, "a bag is empty"),
         ({"bags": (np.arange(23), np.arange(23, dtype=np.int32))}, "bag begins must have 24 elements, not 23"),
         (
             {"noise": None, "paths": (np.arange(24), np.full(23, 23, np.int32), np.ones(23, np.int8))},
-            "path nodes must lie in the matrix",
+            r"path nodes\[0\] = 23 must lie in 0 \.\. 22",
         ),
         ({"noise": np.zeros((3, 2), np.uint32)}, "noise"),
         ({"offsets": np.array([0, 3])}, "offsets"),

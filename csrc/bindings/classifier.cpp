@@ -6,7 +6,7 @@
 #include <optional>
 #include <tuple>
 
-#include "bindings/check.hpp"
+#include "bindings/lists.hpp"
 #include "text/bags.hpp"
 
 namespace firth {
@@ -15,27 +15,6 @@ namespace {
 using Bags = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>>;
 using Pieces = std::tuple<py::array_t<std::int64_t>, py::array_t<std::uint32_t>>;
 using Paths = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>, py::array_t<std::int8_t>>;
-
-// Lists end to end: begins run from 0 to n_items. The longest one.
-std::int64_t check_begins(const std::int64_t* begins, std::int64_t n, std::int64_t n_items, const char* name) {
-    std::int64_t longest = 0, shortest = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-        longest = std::max(longest, begins[i + 1] - begins[i]);
-        shortest = std::min(shortest, begins[i + 1] - begins[i]);
-    }
-    require(begins[0] == 0 && begins[n] == n_items && shortest >= 0,
-            std::string(name) + " must run from 0 to the number of items");
-    require(longest < (std::int64_t{1} << 31), std::string(name) + ": a list of 2^31 items or more");
-    return longest;
-}
-
-void check_within(const py::array_t<std::int32_t>& items, std::int64_t low, std::int64_t limit, const char* name) {
-    const std::int32_t* item = vector_of(items, name);
-    if (items.size() == 0) return;
-    const auto [least, most] = std::minmax_element(item, item + items.size());
-    require(*least >= low && *most < limit,
-            std::string(name) + " must lie in " + std::to_string(low) + " .. " + std::to_string(limit - 1));
-}
 
 ClassifierLoss loss_of(const std::string& name) {
     if (name == "softmax") return ClassifierLoss::softmax;
@@ -66,7 +45,7 @@ Classifier model_of(const py::array_t<float>& rows, const py::array_t<float>& ou
     require(begins.size() >= 1, "bag begins must not be empty");
     model.longest_bag = static_cast<int>(
         std::max<std::int64_t>(1, check_begins(model.bag_begins, begins.size() - 1, bag_rows.size(), "bags")));
-    check_within(bag_rows, training ? 0 : kNoRow, r.rows, "bag rows");
+    check_items(vector_of(bag_rows, "bag rows"), bag_rows.size(), training ? 0 : kNoRow, r.rows, "bag rows");
     model.bag_rows = bag_rows.data();
     require((model.loss == ClassifierLoss::hierarchical_softmax) == paths.has_value(),
             "paths must be given with the loss hs and with no other");
@@ -74,7 +53,7 @@ Classifier model_of(const py::array_t<float>& rows, const py::array_t<float>& ou
         const auto& [path_begins, nodes, turns] = *paths;
         model.path_begins = vector_of(path_begins, "path begins", o.rows + 1);
         model.longest_path = static_cast<int>(check_begins(model.path_begins, o.rows, nodes.size(), "paths"));
-        check_within(nodes, 0, o.rows - 1, "path nodes");
+        check_items(vector_of(nodes, "path nodes"), nodes.size(), 0, o.rows - 1, "path nodes");
         model.path_nodes = nodes.data();
         model.path_turns = vector_of(turns, "path turns", nodes.size());
     }
@@ -100,7 +79,7 @@ py::tuple train(py::array_t<float>& rows, py::array_t<float>& outputs, const Bag
     task.n_examples = n;
     task.label_begins = vector_of(std::get<0>(labels), "label begins", n + 1);
     check_begins(task.label_begins, n, std::get<1>(labels).size(), "labels");
-    check_within(std::get<1>(labels), 0, n_labels, "labels");
+    check_items(vector_of(std::get<1>(labels), "labels"), std::get<1>(labels).size(), 0, n_labels, "labels");
     task.labels = std::get<1>(labels).data();
     if (weights) task.weights = weights_of(*weights, "weights", n);
     if (label_weights) task.label_weights = weights_of(*label_weights, "label_weights", n_labels);
@@ -156,11 +135,11 @@ py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
     texts.n_documents = offsets.size() - 1;
     check_begins(texts.offsets, texts.n_documents, ids.size(), "offsets");
     const std::int64_t n_different = hashes.size();
-    check_within(ids, 0, n_different, "ids");
+    check_items(vector_of(ids, "ids"), ids.size(), 0, n_different, "ids");
     texts.n_different = static_cast<std::int32_t>(n_different);
     texts.hashes = vector_of(hashes, "hashes");
     texts.features = vector_of(features, "features", n_different);
-    check_within(features, kUnknown, n_words, "features");
+    check_items(vector_of(features, "features"), features.size(), kUnknown, n_words, "features");
     require(n_words >= 0 && buckets >= 0 && n_words + buckets < (std::int64_t{1} << 31),
             "words and buckets together must be fewer than 2^31");
     require(word_ngrams >= 1 && (word_ngrams == 1 || buckets > 0), "n-grams of words need buckets");
@@ -197,6 +176,7 @@ py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
 }  // namespace
 
 void bind_classifier(py::module_& m) {
+    m.attr("CLASSIFIER_CELL") = kCell;
     m.def("bags_of_features", &bags_of, py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::kw_only(),
           py::arg("hashes").noconvert(), py::arg("features").noconvert(), py::arg("pieces").noconvert(),
           py::arg("end_hash"), py::arg("end_feature"), py::arg("n_words"), py::arg("buckets"), py::arg("word_ngrams"),

@@ -32,8 +32,8 @@ std::unique_ptr<Tiles> tiles(const py::array_t<std::int64_t>& indptr, const py::
 }
 
 py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& contexts, int vector_size, float x_max,
-                float alpha, float learning_rate, float clip_value, std::int64_t begin, std::int64_t end, std::uint64_t epoch,
-                int threads) {
+                float alpha, float learning_rate, float clip_value, std::int64_t begin, std::int64_t end,
+                std::uint64_t epoch, int threads) {
     const auto tiles = self.use("GloveTiles");
     const Matrix w = matrix_of(words, "words", true), c = matrix_of(contexts, "contexts", true);
     require(w.rows == tiles->n_words() && c.rows == tiles->n_words(),
@@ -67,12 +67,14 @@ py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& cont
 }  // namespace
 
 void bind_glove(py::module_& m) {
+    m.attr("GLOVE_BLOCKS") = kGloveBlocks;
+    m.attr("GLOVE_SLICE_ENTRIES") = kGloveSliceEntries;
     py::class_<Tiles>(m, "GloveTiles")
         .def(py::init(&tiles), py::arg("indptr").noconvert(), py::arg("indices"), py::arg("data").noconvert(),
              py::kw_only(), py::arg("seed"), py::arg("threads"))
         .def("train", &train, py::arg("words").noconvert(), py::arg("contexts").noconvert(), py::kw_only(),
-             py::arg("vector_size"), py::arg("x_max"), py::arg("alpha"), py::arg("learning_rate"), py::arg("clip_value"),
-             py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("threads"));
+             py::arg("vector_size"), py::arg("x_max"), py::arg("alpha"), py::arg("learning_rate"),
+             py::arg("clip_value"), py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("threads"));
 }
 
 }  // namespace firth

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "bindings/check.hpp"
+#include "bindings/lists.hpp"
 
 namespace firth {
 
@@ -13,11 +13,10 @@ inline std::vector<std::string_view> unpack(const py::array_t<std::uint8_t>& tex
     const auto* bytes = reinterpret_cast<const char*>(vector_of(text, "words"));
     const std::int64_t* offset = vector_of(offsets, "word_offsets");
     const std::int64_t n = offsets.size();
-    require(n >= 1 && offset[0] == 0 && offset[n - 1] == text.size(),
-            "word_offsets must run from 0 to the number of bytes");
+    require(n >= 1, "word_offsets must not be empty");
+    check_begins(offset, n - 1, text.size(), "word_offsets");
     std::vector<std::string_view> words;
     for (std::int64_t i = 0; i + 1 < n; ++i) {
-        require(offset[i] <= offset[i + 1], "word_offsets must be sorted");
         words.emplace_back(bytes + offset[i], static_cast<std::size_t>(offset[i + 1] - offset[i]));
     }
     return words;

@@ -1,12 +1,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-
-#include <pybind11/stl.h>
-
 #include <optional>
 
-#include "bindings/check.hpp"
+#include "bindings/lists.hpp"
 #include "runtime/isa.hpp"
 #include "runtime/sampling.hpp"
 
@@ -44,13 +41,8 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
     Array<std::int64_t> result(n_words);
     std::int64_t* counts = result.mutable_data();
     const Released release;
-    require(n_offsets >= 1 && offset[0] == 0 && offset[n_offsets - 1] == n,
-            "offsets must run from 0 to the number of ids");
-    for (std::int64_t i = 1; i < n_offsets; ++i) {
-        if (offset[i - 1] > offset[i]) {
-            throw std::invalid_argument("offsets[" + std::to_string(i) + "] is below the one before it");
-        }
-    }
+    require(n_offsets >= 1, "offsets must not be empty");
+    check_begins(offset, n_offsets - 1, n, "offsets");
     std::fill_n(counts, n_words, 0);
     in_steps(0, n, 1 << 22, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {

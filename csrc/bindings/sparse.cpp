@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "bindings/check.hpp"
+#include "bindings/lists.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
@@ -13,21 +13,10 @@ const float* end_of(const Matrix& m) { return m.rows == 0 ? m.data : m.data + (m
 // What both products ask of A, (rows, columns): that it is one.
 void check_rows(const std::int64_t* begin, const std::int32_t* column, std::int64_t n, std::int64_t rows,
                 std::int64_t columns, bool ascending, int threads) {
-    require(begin[0] == 0 && begin[rows] == n, "indptr must run from 0 to the number of indices");
-    for (std::int64_t row = 0; row < rows; ++row) {
-        if (begin[row] > begin[row + 1]) {
-            throw std::invalid_argument("indptr[" + std::to_string(row + 1) + "] is below the one before it");
-        }
-    }
+    check_begins(begin, rows, n, "indptr");
+    check_items(column, n, 0, columns, "indices", threads);
+    if (!ascending) return;
     parallel_shares(n, threads, [&](long long first, long long end, int) {
-        for (long long i = first; i < end; ++i) {
-            if (i % (1 << 20) == 0) check_interrupt();
-            if (column[i] < 0 || column[i] >= columns) {
-                throw std::invalid_argument("indices[" + std::to_string(i) + "] = " + std::to_string(column[i]) +
-                                            " is not one of " + std::to_string(columns) + " columns");
-            }
-        }
-        if (!ascending) return;
         std::int64_t row = std::upper_bound(begin, begin + rows + 1, first) - begin;  // begin[row]: the next row's
         for (long long i = std::max(first, 1LL); i < end; ++i) {
             if (column[i] >= column[i - 1]) continue;

@@ -6,7 +6,7 @@
 #include <optional>
 #include <tuple>
 
-#include "bindings/check.hpp"
+#include "bindings/lists.hpp"
 #include "runtime/huffman.hpp"
 
 namespace firth {
@@ -15,26 +15,6 @@ namespace {
 // Begins and rows of each word's bag; begins, nodes and turns of its path.
 using Bags = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>>;
 using Paths = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>, py::array_t<std::int8_t>>;
-
-// A list of rows for each word: those of word w stand in [begins[w], begins[w + 1]), in 0 .. limit - 1. The longest
-// list.
-int check_lists(const std::int64_t* begins, const py::array_t<std::int32_t>& rows, std::int64_t n, std::int64_t limit,
-                const char* name) {
-    const std::int32_t* row = vector_of(rows, name);
-    std::int64_t longest = 0;
-    require(begins[0] == 0 && begins[n] == rows.size(),
-            std::string(name) + " must be named from the first to the last");
-    bool ordered = true, inside = true;
-    for (std::int64_t w = 0; w < n; ++w) {
-        ordered &= begins[w] <= begins[w + 1];
-        longest = std::max(longest, begins[w + 1] - begins[w]);
-    }
-    for (py::ssize_t i = 0; i < rows.size(); ++i) inside &= row[i] >= 0 && row[i] < limit;
-    require(ordered, std::string(name) + " must be named in order");
-    require(inside, std::string(name) + " must lie in the matrix");
-    require(longest <= 1 << 20, std::string(name) + ": more than 2^20 for one word");
-    return static_cast<int>(longest);
-}
 
 py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const py::array_t<std::int32_t>& ids,
                 const py::array_t<std::int64_t>& offsets, const py::array_t<std::uint32_t>& keep,
@@ -84,14 +64,17 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     } else {
         const auto& [begins, nodes, turns] = *paths;
         task.path_begins = vector_of(begins, "path begins", n_words + 1);
-        task.longest_path = check_lists(task.path_begins, nodes, n_words, c.rows, "path nodes");
+        task.longest_path = static_cast<int>(check_begins(task.path_begins, n_words, nodes.size(), "path begins"));
+        check_items(vector_of(nodes, "path nodes"), nodes.size(), 0, c.rows, "path nodes");
         task.path_nodes = nodes.data();
         task.path_turns = vector_of(turns, "path turns", nodes.size());
     }
     if (bags) {
         const auto& [begins, rows] = *bags;
         task.bag_begins = vector_of(begins, "bag begins", n_words + 1);
-        task.longest_bag = check_lists(task.bag_begins, rows, n_words, v.rows, "bag rows");
+        task.longest_bag = static_cast<int>(check_begins(task.bag_begins, n_words, rows.size(), "bag begins"));
+        check_items(vector_of(rows, "bag rows"), rows.size(), 0, v.rows, "bag rows");
+        require(task.longest_bag <= 1 << 20, "bags must have at most 2^20 rows");
         task.bag_rows = rows.data();
         for (std::int64_t w = 0; w < n_words; ++w)
             require(task.bag_begins[w] < task.bag_begins[w + 1], "a bag is empty");
@@ -100,6 +83,7 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     }
     require(window >= 1 && window <= 10000, "window must lie in 1 .. 10000");
     require(negative >= 1 && negative <= 10000, "negative must lie in 1 .. 10000");
+    // Ends alone: count_words has checked all of them once, and this is called for every few thousand tokens.
     require(task.n_documents >= 1 && task.offsets[0] == 0 && task.offsets[task.n_documents] == task.n_tokens,
             "offsets must run from 0 to the number of ids");
     require(0 <= begin && begin <= end && end <= task.n_tokens, "begin and end must lie in 0 .. the number of ids");
@@ -133,6 +117,13 @@ py::tuple tree(const py::array_t<std::int64_t>& counts) {
 }  // namespace
 
 void bind_word2vec(py::module_& m) {
+    m.attr("ROW_FLOATS") = kRowFloats;
+    m.attr("TARGETS") = kTargets;
+    m.attr("NEIGHBORS") = kHidden;
+    m.attr("BLOCK_TOKENS") = kBlockTokens;
+    m.attr("ROUND_TOKENS") = kRoundTokens;
+    m.attr("POOL") = kPool;
+    m.attr("CURVATURE") = kCurvature;
     m.def("huffman", &tree, py::arg("counts").noconvert());
     m.def("train_word2vec", &train, py::arg("vectors").noconvert(), py::arg("context").noconvert(), py::kw_only(),
           py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("keep").noconvert(),

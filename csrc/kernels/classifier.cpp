@@ -8,8 +8,6 @@
 namespace firth::FIRTH_ISA {
 namespace {
 
-constexpr std::int64_t kCell = 1024;  // places of an epoch whose loss is rounded together
-
 // What one thread works in.
 struct Scratch {
     float** rows;     // of an example
@@ -58,18 +56,9 @@ FIRTH_INLINE float mean_of(const Bag& bag) { return bag.size == 0 ? 0.0f : 1.0f 
 FIRTH_INLINE void dot_all(float* scores, const float* hidden, float* const* targets, int n, int floats) {
     int j = 0;
     for (; j + kTargets <= n; j += kTargets) dot_row<kTargets>(scores + j, hidden, targets + j, floats);
-    switch (n - j) {
-        case 5:
-            return dot_row<5>(scores + j, hidden, targets + j, floats);
-        case 4:
-            return dot_row<4>(scores + j, hidden, targets + j, floats);
-        case 3:
-            return dot_row<3>(scores + j, hidden, targets + j, floats);
-        case 2:
-            return dot_row<2>(scores + j, hidden, targets + j, floats);
-        case 1:
-            return dot_row<1>(scores + j, hidden, targets + j, floats);
-    }
+    if (j == n) return;
+    with_count<kTargets - 1>(
+        n - j, [&](auto count) FIRTH_INLINE_LAMBDA { dot_row<count.n>(scores + j, hidden, targets + j, floats); });
 }
 
 // Fills up the last vector of n scores with the first one, which changes no maximum. False if one is not finite.
@@ -108,20 +97,9 @@ FIRTH_INLINE Exponentials exponentials(float* scores, int n) {
 FIRTH_INLINE void apply_some(const float* g, float* const* hidden, float* const* targets, int n, int floats,
                              float* moves) {
     const Rows none{nullptr, 0};
-    switch (n) {
-        case 1:
-            return apply<1, true>(g, 1, hidden, 1, targets, floats, none, moves);
-        case 2:
-            return apply<2, true>(g, 1, hidden, 1, targets, floats, none, moves);
-        case 3:
-            return apply<3, true>(g, 1, hidden, 1, targets, floats, none, moves);
-        case 4:
-            return apply<4, true>(g, 1, hidden, 1, targets, floats, none, moves);
-        case 5:
-            return apply<5, true>(g, 1, hidden, 1, targets, floats, none, moves);
-        default:
-            return apply<6, true>(g, 1, hidden, 1, targets, floats, none, moves);
-    }
+    with_count<kTargets>(n, [&](auto count) FIRTH_INLINE_LAMBDA {
+        apply<count.n, true>(g, 1, hidden, 1, targets, floats, none, moves);
+    });
 }
 
 // Calls move(first, n) for n targets of kTargets at the most until all have had their turn. False if a step was.
@@ -172,41 +150,29 @@ struct Softmax {
     }
 };
 
-// The label against K random ones; those that hit it are dropped, as word2vec has it.
 struct NegativeSampling {
     const ClassifierTraining& task;
     std::uint64_t key;
 
     int choose(std::int32_t label, std::uint64_t draw, float** targets, float* signs) const {
-        const auto row = [&](std::int64_t other) { return task.model.outputs + other * task.model.stride; };
-        targets[0] = row(label);
-        signs[0] = 1;
-        int n = 1;
-        for (int k = 0; k < task.negative; ++k) {
-            const std::uint64_t number =
-                draw * static_cast<std::uint64_t>(task.negative) + static_cast<std::uint64_t>(k);
+        const auto row_of = [&](std::int64_t other) { return task.model.outputs + other * task.model.stride; };
+        const auto drawn = [&](std::uint64_t number) FIRTH_INLINE_LAMBDA -> Drawn {
             const std::int32_t other = draw_noise(task.noise, task.model.n_labels, key, number);
-            targets[n] = row(other);
-            signs[n] = -1;
-            n += other != label;
-        }
+            return {other, row_of(other)};
+        };
+        const int n = negative_targets(label, row_of(label), task.negative, draw, drawn, targets);
+        for (int i = 0; i < n; ++i) signs[i] = i == 0 ? 1 : -1;
         return n;
     }
 };
 
-// The turns on the way to the label (Morin & Bengio 2005).
 struct HierarchicalSoftmax {
     const ClassifierTraining& task;
     std::uint64_t key;
 
     int choose(std::int32_t label, std::uint64_t, float** targets, float* signs) const {
-        const Classifier& model = task.model;
-        int n = 0;
-        for (std::int64_t i = model.path_begins[label]; i < model.path_begins[label + 1]; ++i, ++n) {
-            targets[n] = model.outputs + static_cast<std::int64_t>(model.path_nodes[i]) * model.stride;
-            signs[n] = static_cast<float>(model.path_turns[i]);
-        }
-        return n;
+        const auto row_of = [&](std::int64_t node) { return task.model.outputs + node * task.model.stride; };
+        return path_targets(task.model, label, row_of, targets, signs);
     }
 };
 

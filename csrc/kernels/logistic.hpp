@@ -5,14 +5,13 @@
 #pragma once
 
 #include "kernels/arena.hpp"
-#include "kernels/simd.hpp"
+#include "kernels/count.hpp"
 #include "runtime/random.hpp"
-#include "runtime/sampling.hpp"
+#include "tasks/logistic.hpp"
 
 namespace firth::FIRTH_ISA {
 
-// Targets of one step at the most: in `apply` they take two registers each, which leaves four of the sixteen.
-constexpr int kTargets = 6;
+static_assert(kTargets == 6);  // in `apply` they take two registers each, which leaves four of the sixteen
 // Register block of dot products: 4 hidden rows by this many targets.
 constexpr int kTargetsAtOnce = kRegisters == 32 ? 6 : 3;
 constexpr int kLine = 16;  // floats in a cache line
@@ -78,14 +77,9 @@ template <int N>
 FIRTH_INLINE void dot_rows(float* dots, int m4, float* const* hidden, int m, float* const* targets, int floats) {
     int i = 0;
     for (; i + 4 <= m; i += 4) dot_block<4, N>(dots + i, m4, hidden + i, targets, floats);
-    switch (m - i) {
-        case 3:
-            return dot_block<3, N>(dots + i, m4, hidden + i, targets, floats);
-        case 2:
-            return dot_block<2, N>(dots + i, m4, hidden + i, targets, floats);
-        case 1:
-            return dot_block<1, N>(dots + i, m4, hidden + i, targets, floats);
-    }
+    if (i == m) return;
+    with_count<3>(m - i, [&](auto count)
+                             FIRTH_INLINE_LAMBDA { dot_block<count.n, N>(dots + i, m4, hidden + i, targets, floats); });
 }
 
 struct Rows {
@@ -188,20 +182,9 @@ FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targe
 FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n, const float* signs,
                        float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch,
                        float* moves = nullptr) {
-    switch (n) {
-        case 1:
-            return logistic_step<1>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
-        case 2:
-            return logistic_step<2>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
-        case 3:
-            return logistic_step<3>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
-        case 4:
-            return logistic_step<4>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
-        case 5:
-            return logistic_step<5>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
-        default:
-            return logistic_step<6>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
-    }
+    return with_count<kTargets>(n, [&](auto count) FIRTH_INLINE_LAMBDA {
+        return logistic_step<count.n>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
+    });
 }
 
 // The vector that a bag of rows makes: their sum times `scale`, padded as rows are.
@@ -245,6 +228,40 @@ FIRTH_INLINE std::int32_t draw_noise(const AliasCell* noise, std::int32_t n, std
     // Which of the two it is cannot be foretold: a mask, not a branch.
     const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
     return (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
+}
+
+// Negative sampling: a row of its own, and `negative` random ones. drawn(number) is the row of draw `number`, and what
+// it is of; no other draw of the epoch has these numbers. Draws of `own` are dropped, as in word2vec. Returns how many
+// targets there are, of which the first alone is positive.
+struct Drawn {
+    std::int32_t which;
+    float* row;
+};
+template <class Draw>
+FIRTH_INLINE int negative_targets(std::int32_t own, float* row, int negative, std::uint64_t draw, Draw&& drawn,
+                                  float** targets) {
+    const std::uint64_t first = draw * static_cast<std::uint64_t>(negative);
+    targets[0] = row;
+    int n = 1;
+    for (int k = 0; k < negative; ++k) {
+        const Drawn other = drawn(first + static_cast<std::uint64_t>(k));
+        targets[n] = other.row;
+        n += other.which != own;
+    }
+    return n;
+}
+
+// Hierarchical softmax (Morin & Bengio 2005): the inner nodes on the path to `own`, with the turn taken at each. Task
+// is a Word2Vec or a Classifier.
+template <class Task, class RowOf>
+FIRTH_INLINE int path_targets(const Task& task, std::int32_t own, RowOf&& row_of, float** targets, float* signs) {
+    const std::int64_t begin = task.path_begins[own];
+    const auto n = static_cast<int>(task.path_begins[own + 1] - begin);
+    for (int i = 0; i < n; ++i) {
+        targets[i] = row_of(task.path_nodes[begin + i]);
+        signs[i] = static_cast<float>(task.path_turns[begin + i]);
+    }
+    return n;
 }
 
 }  // namespace firth::FIRTH_ISA

@@ -5,7 +5,7 @@
 
 #include "kernels/sparse.hpp"
 
-#include "kernels/simd.hpp"
+#include "kernels/count.hpp"
 
 namespace firth::FIRTH_ISA {
 namespace {
@@ -14,12 +14,6 @@ namespace {
 constexpr int kVectors = 8;
 constexpr int kLine = 16;            // floats in a cache line
 constexpr std::int64_t kAhead = 12;  // entries between a prefetch and its use
-
-// A number known at compile time.
-template <int N>
-struct Count {
-    static constexpr int n = N;
-};
 
 // Columns [from, from + Vectors * kWidth) of the rows [first, end).
 template <int Vectors>
@@ -116,31 +110,7 @@ FIRTH_INLINE std::int64_t in_passes(std::int64_t width, Pass pass) {
     std::int64_t vectors = width / kWidth, from = 0;
     for (std::int64_t passes = (vectors + kVectors - 1) / kVectors; passes > 0; --passes) {
         const std::int64_t now = (vectors + passes - 1) / passes;
-        switch (now) {
-            case 1:
-                pass(Count<1>{}, from);
-                break;
-            case 2:
-                pass(Count<2>{}, from);
-                break;
-            case 3:
-                pass(Count<3>{}, from);
-                break;
-            case 4:
-                pass(Count<4>{}, from);
-                break;
-            case 5:
-                pass(Count<5>{}, from);
-                break;
-            case 6:
-                pass(Count<6>{}, from);
-                break;
-            case 7:
-                pass(Count<7>{}, from);
-                break;
-            default:
-                pass(Count<kVectors>{}, from);
-        }
+        with_count<kVectors>(now, [&](auto count) FIRTH_INLINE_LAMBDA { pass(count, from); });
         vectors -= now;
         from += now * kWidth;
     }

@@ -7,7 +7,7 @@
 
 #include "kernels/topk.hpp"
 
-#include "kernels/simd.hpp"
+#include "kernels/count.hpp"
 
 namespace firth::FIRTH_ISA {
 namespace {
@@ -142,19 +142,8 @@ void topk_range(const TopK& task, std::int64_t begin, std::int64_t end, Candidat
             const float* const queries = packed + v * kWidth * dim;
             float* const bounds = thresholds + v * kWidth;
             Candidate* const best = heaps + v * kWidth * task.k;
-            switch (vectors - v < kVectors ? vectors - v : kVectors) {
-                case 1:
-                    scan<1>(task, queries, from, to, bounds, best);
-                    break;
-                case 2:
-                    scan<2>(task, queries, from, to, bounds, best);
-                    break;
-                case 3:
-                    scan<3>(task, queries, from, to, bounds, best);
-                    break;
-                default:
-                    scan<kVectors>(task, queries, from, to, bounds, best);
-            }
+            with_count<kVectors>(vectors - v,
+                                 [&](auto count) { scan<count.n>(task, queries, from, to, bounds, best); });
         }
     }
 }

@@ -15,9 +15,6 @@
 namespace firth::FIRTH_ISA {
 namespace {
 
-// Neighbors of one step at the most. A wider window takes several steps: with the gradients of hundreds of neighbors
-// taken at one place, the center's row overshoots, and training diverges at the usual learning rates.
-constexpr int kHidden = 16;
 // Tokens of a range handled at once, and steps between a prefetch and its use.
 constexpr int kBlock = kMostKept;
 constexpr int kAhead = 2;
@@ -127,24 +124,17 @@ struct NegativeSampling {
     static int most(const Word2Vec& task) { return 1 + task.negative; }
 
     // Rows to compare with for `word`, that of kept token `at`; `draw` is a number that no other draw of the epoch has.
-    // Negatives that hit the word itself are dropped, as word2vec has it.
     int choose(int at, std::int32_t word, std::uint64_t draw, float** targets, float*) const {
-        const std::uint64_t first = draw * static_cast<std::uint64_t>(task.negative);
-        targets[0] = access.kept_out(at, word);
-        int n = 1;
-        for (int k = 0; k < task.negative; ++k) {
-            const std::uint64_t number = first + static_cast<std::uint64_t>(k);
+        const auto drawn = [&](std::uint64_t number) FIRTH_INLINE_LAMBDA -> Drawn {
             if constexpr (Access::kOwn) {
-                const std::uint32_t drawn = random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool));
-                targets[n] = access.block.pool_out[drawn];
-                n += access.block.pool[drawn] != word;
+                const std::uint32_t place = random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool));
+                return {access.block.pool[place], access.block.pool_out[place]};
             } else {
-                const std::int32_t drawn = draw_noise(task.noise, task.n_words, key, number);
-                targets[n] = access.out(drawn);
-                n += drawn != word;
+                const std::int32_t other = draw_noise(task.noise, task.n_words, key, number);
+                return {other, access.out(other)};
             }
-        }
-        return n;
+        };
+        return negative_targets(word, access.kept_out(at, word), task.negative, draw, drawn, targets);
     }
 };
 
@@ -159,13 +149,7 @@ struct HierarchicalSoftmax {
     static int most(const Word2Vec& task) { return task.longest_path; }
 
     int choose(int, std::int32_t word, std::uint64_t, float** targets, float* signs) const {
-        const std::int64_t begin = task.path_begins[word];
-        const auto n = static_cast<int>(task.path_begins[word + 1] - begin);
-        for (int i = 0; i < n; ++i) {
-            targets[i] = access.out(task.path_nodes[begin + i]);
-            signs[i] = static_cast<float>(task.path_turns[begin + i]);
-        }
-        return n;
+        return path_targets(task, word, [&](std::int32_t node) { return access.out(node); }, targets, signs);
     }
 };
 

@@ -17,8 +17,6 @@
 namespace firth {
 namespace {
 
-constexpr std::int64_t kBlocks = 60;           // on either side: bounds what can go on at once, about a third of it
-constexpr std::int64_t kSliceEntries = 4096;   // more cost quality: neighbors in time should have little in common
 constexpr std::int64_t kFewEntries = 1 << 22;  // so few that what they take does not matter
 constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric_limits<float>::max();
 constexpr std::int64_t kWindow = 256;  // slices of the order among which a thread looks for one that may start
@@ -29,7 +27,7 @@ std::vector<std::int32_t> cut(const std::int64_t* begins, std::int32_t n) {
     std::vector<std::int32_t> cuts{0};
     for (std::int32_t row = 1; row < n; ++row) {
         const auto blocks = static_cast<std::int64_t>(cuts.size());
-        if (begins[row] * kBlocks >= begins[n] * blocks || row - cuts.back() > 0xFFFF) cuts.push_back(row);
+        if (begins[row] * kGloveBlocks >= begins[n] * blocks || row - cuts.back() > 0xFFFF) cuts.push_back(row);
     }
     cuts.push_back(n);
     return cuts;
@@ -181,7 +179,7 @@ GloveTiles::GloveTiles(const std::int64_t* begins, const Index* columns, const f
             std::uint32_t count = 0;
             for (std::size_t tile = 0; tile < column_blocks; ++tile) {
                 first[tile] = count;
-                dealt[tile] = static_cast<std::uint32_t>((sizes[tile] + kSliceEntries - 1) / kSliceEntries);
+                dealt[tile] = static_cast<std::uint32_t>((sizes[tile] + kGloveSliceEntries - 1) / kGloveSliceEntries);
                 count += dealt[tile];
             }
             const auto slice_of = [&](std::int64_t i) {

@@ -17,9 +17,9 @@ struct GloveTally {
 };
 
 // Rows and columns are cut into blocks of about equal non-zeros. The entries of a tile, a block of rows by a block of
-// columns, are dealt out at random to slices of about kSliceEntries; within a slice rows ascend. An epoch goes through
-// all slices in an order of its own, and its result is that of one thread going through them one by one: several
-// threads only ever work on slices that share no row and no column with an earlier unfinished one (stratified
+// columns, are dealt out at random to slices of about kGloveSliceEntries; within a slice rows ascend. An epoch goes
+// through all slices in an order of its own, and its result is that of one thread going through them one by one:
+// several threads only ever work on slices that share no row and no column with an earlier unfinished one (stratified
 // stochastic gradient descent: Gemulla, Nijkamp, Haas & Sismanis 2011).
 class GloveTiles {
   public:

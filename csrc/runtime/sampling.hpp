@@ -4,15 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace firth {
+#include "tasks/logistic.hpp"
 
-// One cell of an alias table (Walker 1977; construction of Vose 1991): a uniform cell is drawn, then its own word
-// with probability (threshold + 1) / 2^32, else its alias. Two loads a draw, and the table is as long as the
-// vocabulary.
-struct AliasCell {
-    std::uint32_t threshold;
-    std::uint32_t alias;
-};
+namespace firth {
 
 // cells: (n), weights: (n), non-negative with a positive sum, else std::invalid_argument.
 void build_alias_table(AliasCell* cells, const double* weights, std::size_t n);

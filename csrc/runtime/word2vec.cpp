@@ -15,19 +15,6 @@
 namespace firth {
 namespace {
 
-// The blocks of a round do not see each other's moves. Rounds of 2,048 tokens are as good as no rounds; of 4,096 they
-// cost a point or two of similarity. A pool as large as the block is large enough: with half of it quality falls.
-constexpr std::int64_t kBlockTokens = 512;
-constexpr std::int64_t kRoundBlocks = 4;
-constexpr std::int64_t kRoundTokens = kBlockTokens * kRoundBlocks;
-constexpr int kPool = 512;  // negatives that a block draws from: more would touch, and copy, more rows
-static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 16);
-
-// How far one pair of rows pulls each of them, as a share of the way to where the pair would have it, divided by the
-// learning rate: the curvature sigma(z) sigma(-z) |other row|^2 of the loss, averaged over the directions of a row.
-// With a fifth of it, for `vectors`, texts of a few symbols overshoot; four times as much costs CBOW 2 % of its loss.
-constexpr float kCurvature = 0.05f;
-
 // The share of its blocks' summed moves that a row takes. Each block moves its own copy of the row, and knows nothing
 // of the others' moves. If a row is pulled a few times only, the sum is what one thread would do. If it is pulled
 // often, it comes to rest within each block: the sum would carry it n_blocks times too far, and training would diverge,

@@ -4,11 +4,14 @@
 
 #include <cstdint>
 
-#include "runtime/sampling.hpp"
+#include "tasks/logistic.hpp"
 
 namespace firth {
 
 enum class ClassifierLoss { softmax, negative_sampling, hierarchical_softmax, one_vs_all };
+
+// Places of an epoch whose loss is rounded together: an epoch is cut at multiples of this.
+constexpr std::int64_t kCell = 1024;
 
 // What may stand in a bag instead of a row: a row of zeros, which counts in the mean; nothing at all.
 constexpr std::int32_t kZeroRow = -1;

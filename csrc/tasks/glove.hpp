@@ -5,6 +5,11 @@
 
 namespace firth {
 
+// Blocks of rows and of columns: they bound how many slices can be trained side by side, to about a third.
+constexpr std::int64_t kGloveBlocks = 60;
+// Entries of a slice: more cost quality, since neighbors in time should have little in common.
+constexpr std::int64_t kGloveSliceEntries = 4096;
+
 // One non-zero of the co-occurrence matrix; row and column count from the start of their blocks.
 struct GloveEntry {
     std::uint16_t row;

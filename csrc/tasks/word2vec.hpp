@@ -4,9 +4,26 @@
 
 #include <cstdint>
 
-#include "runtime/sampling.hpp"
+#include "tasks/logistic.hpp"
 
 namespace firth {
+
+// Neighbors of one step at most. A wider window takes several steps: with the gradients of hundreds of neighbors taken
+// at one place, the center's row overshoots, and training diverges at the usual learning rates.
+constexpr int kHidden = 16;
+
+// Deterministic training: rounds of blocks of tokens. The blocks of a round do not see each other's moves. Rounds of
+// 2,048 tokens are as good as no rounds; of 4,096 they cost a point or two of similarity.
+constexpr std::int64_t kBlockTokens = 512;
+constexpr std::int64_t kRoundBlocks = 4;
+constexpr std::int64_t kRoundTokens = kBlockTokens * kRoundBlocks;
+// Negatives that a block draws from: more would touch, and copy, more rows; with half of it quality falls.
+constexpr int kPool = 512;
+
+// How far one pair of rows pulls each of them, as a share of the way to where the pair would have it, divided by the
+// learning rate: the curvature sigma(z) sigma(-z) |other row|^2 of the loss, averaged over the directions of a row.
+// With a fifth of it, for `vectors`, texts of a few symbols overshoot; four times as much costs CBOW 2 % of its loss.
+constexpr float kCurvature = 0.05f;
 
 // V words, D = vector_size, T tokens in documents; rows are `stride` floats apart, a multiple of 16, zero beyond D.
 struct Word2Vec {
@@ -58,6 +75,7 @@ struct KeptTokens {
 
 constexpr int kMostKept = 4096;
 constexpr int kMostBlocks = 16;  // side by side
+static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 16);
 
 // Rows of a matrix as a block of tokens sees them while other blocks are trained: those that no other block needs lie
 // where they always do, those that several need each block has copies of.

@@ -11,6 +11,18 @@ Buffer = bytes | bytearray | memoryview
 OPENMP: bool
 COMPILER: str
 
+# constants of the algorithms: see csrc/tasks/
+ROW_FLOATS: int
+TARGETS: int
+NEIGHBORS: int
+BLOCK_TOKENS: int
+ROUND_TOKENS: int
+POOL: int
+CURVATURE: float
+GLOVE_BLOCKS: int
+GLOVE_SLICE_ENTRIES: int
+CLASSIFIER_CELL: int
+
 # runtime
 def current_isa() -> str: ...
 def built_isas() -> list[str]: ...

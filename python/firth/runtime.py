@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from firth import _core
 
-_ROW = 16  # floats to which rows are padded: one AVX-512 register, one cache line
-
 
 def cpu_info() -> dict[str, Any]:
     """Tell which kernels are in use.
@@ -49,7 +47,7 @@ def default_threads() -> int:
 
 def padded_size(columns: int) -> int:
     """Floats from one row of `padded_rows` to the next."""
-    return -(-columns // _ROW) * _ROW
+    return -(-columns // _core.ROW_FLOATS) * _core.ROW_FLOATS
 
 
 def padded_rows(rows: int, columns: int) -> NDArray[np.float32]:
@@ -62,8 +60,8 @@ def padded_rows(rows: int, columns: int) -> NDArray[np.float32]:
     """
     stride = padded_size(columns)
     try:
-        memory = np.zeros(rows * stride + _ROW, np.float32)
+        memory = np.zeros(rows * stride + _core.ROW_FLOATS, np.float32)
     except MemoryError:
         raise MemoryError(f"no memory for {rows} rows of {columns} numbers ({4 * rows * stride} bytes)") from None
-    start = (-memory.ctypes.data % (4 * _ROW)) // 4
+    start = (-memory.ctypes.data % (4 * _core.ROW_FLOATS)) // 4
     return memory[start : start + rows * stride].reshape(rows, stride)[:, :columns]

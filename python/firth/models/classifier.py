@@ -34,7 +34,6 @@ Matrix = NDArray[np.float32]
 
 _END = "</s>"  # fastText's word for the end of a line, which every text has
 _CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
-_CELL = 1024  # texts whose loss the kernel rounds together: an epoch is cut between such cells
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
 
@@ -419,7 +418,7 @@ class FastTextClassifier(Classifier):
             noise = _core.alias_table(np.maximum(learnt.label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
         label_weights = self._label_weights(learnt.labels, np.bincount(gold.numbers, minlength=len(learnt.labels)))
         best: tuple[float, int, Matrix, Matrix] | None = None
-        chunk, since_best = _CELL, 0
+        chunk, since_best = _core.CLASSIFIER_CELL, 0
         total = n * self.epochs
         with tqdm(total=total, desc=type(self).__name__, unit=" texts", unit_scale=True, disable=not progress) as bar:
             for epoch in range(self.epochs):
@@ -453,9 +452,9 @@ class FastTextClassifier(Classifier):
                     bar.update(end - position)
                     # How the work is cut does not show in the result, so the clock may decide it.
                     if took < _CHUNK_SECONDS / 2:
-                        chunk = min(4 * chunk, _CELL << 30)
+                        chunk = min(4 * chunk, _core.CLASSIFIER_CELL << 30)
                     elif took > 2 * _CHUNK_SECONDS:
-                        chunk = max(chunk // 2 // _CELL, 1) * _CELL
+                        chunk = max(chunk // 2 // _core.CLASSIFIER_CELL, 1) * _core.CLASSIFIER_CELL
                     position, loss = end, loss + loss_units(more)
                     examples, seconds = examples + trained, seconds + took
                 if examples == 0:

@@ -1,0 +1,49 @@
+// Lists end to end, as firth stores them everywhere: all items in one array, and where each list begins.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "bindings/check.hpp"
+#include "runtime/threads.hpp"
+
+namespace firth {
+
+// List i has the items [begins[i], begins[i + 1]). Checks that n lists cover n_items items in order. Returns the length
+// of the longest list.
+inline std::int64_t check_begins(const std::int64_t* begins, std::int64_t n, std::int64_t n_items,
+                                 const std::string& name) {
+    require(n >= 0 && begins[0] == 0 && begins[n] == n_items,
+            name + " must run from 0 to the number of items, " + std::to_string(n_items));
+    std::int64_t longest = 0, shortest = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+        longest = std::max(longest, begins[i + 1] - begins[i]);
+        shortest = std::min(shortest, begins[i + 1] - begins[i]);
+    }
+    for (std::int64_t i = 1; shortest < 0; ++i) {
+        if (begins[i - 1] > begins[i]) {
+            throw std::invalid_argument(name + "[" + std::to_string(i) + "] is below the one before it");
+        }
+    }
+    require(longest < (std::int64_t{1} << 31), name + ": a list must have fewer than 2^31 items");
+    return longest;
+}
+
+// Checks that all n items lie in low .. limit - 1. Ends early on Ctrl-C where the GIL is released.
+template <class Item>
+void check_items(const Item* items, std::int64_t n, std::int64_t low, std::int64_t limit, const std::string& name,
+                 int threads = 1) {
+    parallel_shares(n, threads, [&](long long first, long long end, int) {
+        in_steps(first, end, 1 << 20, [&](long long from, long long to) {
+            bool inside = true;
+            for (long long i = from; i < to; ++i) inside &= items[i] >= low && items[i] < limit;
+            if (inside) return;
+            while (items[from] >= low && items[from] < limit) ++from;
+            throw std::invalid_argument(name + "[" + std::to_string(from) + "] = " + std::to_string(items[from]) +
+                                        " must lie in " + std::to_string(low) + " .. " + std::to_string(limit - 1));
+        });
+    });
+}
+
+}  // namespace firth
