@@ -101,21 +101,21 @@ class FineTuned(Classifier):
 
     task: ClassVar[heads.Task]
 
-    encoder: ContextualModel = option(checked=False)
-    head_only: bool = False
-    pooling: Pooling | None = None
-    epochs: int = option(3, low=1, high=1_000_000)
-    batch_size: int = option(16, low=1, high=1_000_000)
-    learning_rate: float = option(5e-5, above=0, high=1e3)
-    warmup: float = option(0.1, low=0, high=1)
-    weight_decay: float = option(0.01, low=0, high=1e3)
-    clip: float | None = option(1.0, above=0, high=3e38)
-    bf16: bool | None = None
-    dropout: float = option(0.1, low=0, high=0.99)
-    penalty: float = option(1.0, low=0, high=1e9)
-    validation: float = option(0.1, low=0, high=0.99)
-    truncate: int | None = option(None, low=3, high=1_000_000)
-    seed: int = option(1, low=0, high=2**63 - 1)
+    encoder: ContextualModel = option(checked=False, help="A fitted or pretrained GPT or BERT; it is not changed.")
+    head_only: bool = option(False, help="Train only the head, by logistic regression.")
+    pooling: Pooling | None = option(None, help="How to pool the hidden states of a unit's tokens into one vector.")
+    epochs: int = option(3, low=1, high=1_000_000, help="Passes over the texts.")
+    batch_size: int = option(16, low=1, high=1_000_000, help="Texts in a step of each process.")
+    learning_rate: float = option(5e-5, above=0, high=1e3, help="The highest step size.")
+    warmup: float = option(0.1, low=0, high=1, help="Share of the steps over which the learning rate rises.")
+    weight_decay: float = option(0.01, low=0, high=1e3, help="What matrices lose in a step, times the step size.")
+    clip: float | None = option(1.0, above=0, high=3e38, help="The largest norm of the gradient.")
+    bf16: bool | None = option(None, help="Whether to multiply matrices in bf16.")
+    dropout: float = option(0.1, low=0, high=0.99, help="Dropout of the last layer's input.")
+    penalty: float = option(1.0, low=0, high=1e9, help="Weight of the head's squared norm, with head_only.")
+    validation: float = option(0.1, low=0, high=0.99, help="Share of the texts in the validation split.")
+    truncate: int | None = option(None, low=3, high=1_000_000, help="Truncate texts to at most this many tokens.")
+    seed: int = option(1, low=0, high=2**63 - 1, help="Seed of everything random.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
