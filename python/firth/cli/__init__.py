@@ -155,16 +155,16 @@ def _show_help(ctx: click.Context) -> None:
 
 train = _Group(
     {
-        "skipgram": (".static", "Tell the words around a word from random ones (word2vec)."),
-        "cbow": (".static", "Tell a word from random ones by the words around it (word2vec)."),
-        "fasttext": (".static", "Learn words and their pieces, for unseen words too (fastText)."),
-        "glove": (".static", "Fit the logarithms of co-occurrence counts (GloVe)."),
-        "ppmi": (".static", "Compare counts with what chance would give (PPMI)."),
-        "lsa": (".static", "Find words that stand in the same documents (LSA)."),
-        "classifier": (".classify", "Tell the labels of texts (fastText's classifier)."),
-        "gpt": (".contextual", "Learn to tell the next piece of text from those before (GPT)."),
-        "bert": (".contextual", "Learn to tell masked pieces of text from those around (BERT)."),
-        "elmo": (".contextual", "Learn to tell the next word from either side (ELMo)."),
+        "skipgram": (".static", "Train word vectors that predict context words (word2vec skip-gram)."),
+        "cbow": (".static", "Train word vectors that predict a word from its context (word2vec CBOW)."),
+        "fasttext": (".static", "Train vectors of words and character n-grams (fastText)."),
+        "glove": (".static", "Train word vectors on co-occurrence counts (GloVe)."),
+        "ppmi": (".static", "Compute word vectors from co-occurrence counts (PPMI and SVD)."),
+        "lsa": (".static", "Compute word vectors from counts of words in documents (LSA)."),
+        "classifier": (".classify", "Train a classifier of texts (fastText)."),
+        "gpt": (".contextual", "Train a language model that predicts the next token (GPT)."),
+        "bert": (".contextual", "Train a language model that predicts masked tokens (BERT)."),
+        "elmo": (".contextual", "Train a language model of LSTMs in both directions (ELMo)."),
     },
     name="train",
     callback=click.pass_context(_show_help),
@@ -173,21 +173,21 @@ train = _Group(
 
 main = _Group(
     {
-        "demo": (".demo", "Show in under a minute what firth does."),
-        "train": ("", "Learn vectors from text: one command for each model."),
-        "phrases": (".text", "Make words that belong together one: new_york."),
-        "count": (".text", "Count how often words stand near each other."),
-        "neighbors": (".vectors", "Show the words whose vectors lie nearest to a word's."),
-        "analogy": (".vectors", "Find D such that A is to B as C is to D."),
-        "evaluate": (".vectors", "Compare vectors with what people said."),
-        "convert": (".vectors", "Write vectors in another format."),
-        "predict": (".classify", "Show the labels of texts, line by line."),
-        "test": (".classify", "Compare a classifier's labels with known ones."),
+        "demo": (".demo", "Show what firth does, in under a minute."),
+        "train": ("", "Train a model on text: one command for each model."),
+        "phrases": (".text", "Join words that belong together: new_york."),
+        "count": (".text", "Count how often words occur near each other."),
+        "neighbors": (".vectors", "Show the words whose vectors are most similar to a word's."),
+        "analogy": (".vectors", "Find the word D such that A is to B as C is to D."),
+        "evaluate": (".vectors", "Compare vectors with human judgments of similarity, or with known analogies."),
+        "convert": (".vectors", "Write vectors in another file format."),
+        "predict": (".classify", "Predict labels for texts, line by line."),
+        "test": (".classify", "Compare predicted labels with known ones."),
         "quantize": (".classify", "Make a classifier smaller."),
-        "generate": (".contextual", "Go on with a text."),
-        "fill-mask": (".contextual", "Show what may stand where a text has [MASK]."),
+        "generate": (".contextual", "Continue a text with a GPT."),
+        "fill-mask": (".contextual", "Show the most probable tokens in place of [MASK]."),
         "encode": (".contextual", "Write a vector for each line of text."),
-        "attention-map": (".contextual", "Draw which words look at which."),
+        "attention-map": (".contextual", "Draw the attention weights between the words of a sentence."),
     },
     name="firth",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
@@ -202,12 +202,12 @@ main = _Group(
             help="Show the version, the instruction set in use and the number of threads.",
         )
     ],
-    help="""Learn what words mean from the company they keep.
+    help="""Train and query word and token embeddings.
 
     \b
     Start here:
-      firth demo                                    see it work, on text that Python carries
-      firth train skipgram my.txt -o vectors.txt    learn vectors from a text of yours
-      firth neighbors vectors.txt coffee            ask them which words are alike
+      firth demo                                    see it work on Python's own documentation
+      firth train skipgram my.txt -o vectors.txt    train vectors on your own text
+      firth neighbors vectors.txt coffee            show which words are similar
     """,
 )

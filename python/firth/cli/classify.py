@@ -5,78 +5,39 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import math
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+import firth
 import firth.corpus
 import firth.evaluate
-from firth import fasttext_format, files
+from firth import files
 from firth.cli import Interrupted
 from firth.cli.common import (
+    FASTTEXT,
     INPUTS,
     OUTPUT,
     PATH,
     QUIET,
     STREAM,
-    Parameters,
     aligned,
     arriving,
-    as_flags,
+    check_model_file,
     counted,
-    taking,
-    tried,
     voice,
+    write_model,
 )
+from firth.cli.options import as_flags, model_options, taking
 from firth.loading import load_vectors
 from firth.models import FastTextClassifier
-from firth.options import choices, not_none
 from firth.text import open_text
 
 _TEXTS = 10_000  # that are classified at once
-
-_CLASSIFIER = {
-    "loss": "softmax over all labels; ova, a question for each label; hs, a tree, for thousands; ns, random labels.",
-    "vector_size": "Numbers in a vector.",
-    "word_ngrams": "Words in the longest n-gram of words.",
-    "min_n": "Characters in the shortest n-gram of a word.",
-    "max_n": "Characters in the longest n-gram of a word; 0: none.",
-    "bucket": "Numbers that n-grams are hashed to.",
-    "min_count": "Leave out words that are rarer.",
-    "min_count_label": "Leave out labels that are rarer.",
-    "negative": "Random labels for each text, with --loss ns.",
-    "learning_rate": "Step size at the first text; it falls to 0 at the last.",
-    "epochs": "Passes over the texts.",
-    "patience": "Stop when so many epochs in a row have not raised the score on --validation.",
-    "label_prefix": "What marks a label in a text.",
-    "seed": "Where random numbers start. The same seed on one thread and one instruction set gives the same model.",
-    "threads": "Threads to run on.",
-}
-
-
-def _classifier_options() -> Parameters:
-    declared = typing.get_type_hints(FastTextClassifier)
-    fields = {field.name: field.default for field in dataclasses.fields(FastTextClassifier)}
-    parameters: Parameters = []
-    for name, meaning in _CLASSIFIER.items():
-        kind = not_none(declared[name])
-        shown: bool | str = {"threads": "all processors", "patience": "never"}.get(name, True)
-        parameters.append(
-            click.option(
-                "--" + name.replace("_", "-"),
-                type=click.Choice(choices(kind)) if choices(kind) else kind,
-                default=fields[name],
-                show_default=shown,
-                help=meaning,
-            )
-        )
-    return parameters
 
 
 def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
@@ -96,24 +57,25 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
             "path",
             type=OUTPUT,
             required=True,
-            help="The classifier, best as a .model, which holds what was learnt alone. A .bin is for fastText's "
-            "programs: with n-grams it has every bucket, 800 MB of them by default.",
+            help="File of the classifier.",
         ),
         click.option(
             "--tokenizer",
             type=click.Choice(["whitespace", "words"]),
             default="whitespace",
-            help="Split at white space alone; or lower-case, and split at whatever is no letter or digit.",
+            help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
         ),
-        *_classifier_options(),
-        click.option("--class-weight", type=click.Choice(["balanced"]), help="Weigh rare labels as much as others."),
-        click.option("--pretrained", type=STREAM, metavar="VECTORS", help="Vectors of words to begin with."),
+        *model_options(FastTextClassifier, ("class_weight", "tokenizer", "validation", "vectors")),
+        click.option("--class-weight", type=click.Choice(["balanced"]), help="Give all labels the same weight."),
+        click.option("--pretrained", type=STREAM, metavar="VECTORS", help="Initial vectors of words."),
         click.option(
             "--validation",
             metavar="SHARE|FILE",
             callback=_share_or_file,
-            help="A share of the texts, or a file of others, to see after each epoch how well they are told.",
+            help="Share of the texts in the validation split, or a file of other texts. The accuracy on it is shown "
+            "after each epoch.",
         ),
+        FASTTEXT,
         QUIET,
     ]
 )
@@ -122,11 +84,12 @@ def classifier(
     path: Path,
     pretrained: files.PathLike | None,
     validation: float | str | None,
+    fasttext: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """In INPUT every line is a text and its labels, each the word that follows the prefix; plain or compressed.
-    firth predict, test and quantize read a .model as they read a .bin; firth quantize writes a small .ftz for fastText.
+    """Each line of INPUT is a text with its labels: words that begin with --label-prefix. INPUT is plain or compressed.
+    firth predict, test and quantize take the classifier, and so does firth.load in Python.
 
     \b
     Examples:
@@ -135,7 +98,7 @@ def classifier(
     """
     say, bars = voice(quiet)
     others = [one for one in (pretrained, validation) if isinstance(one, str | Path)]
-    _check_model_output(path, [*inputs, *others])
+    check_model_file(path, [*inputs, *others], fasttext)
     with as_flags(options):
         FastTextClassifier(**options)
         vectors = None if pretrained is None else load_vectors(pretrained)
@@ -148,38 +111,28 @@ def classifier(
         raise Interrupted("Interrupted. No classifier was written.") from None
     if not bars:
         for epoch in model.history:
-            score = "" if epoch.validation is None else f", right on validation {epoch.validation:.1%}"
+            score = "" if epoch.validation is None else f", accuracy on the validation split {epoch.validation:.1%}"
             rate = f"{epoch.units_per_second:,.0f} texts/s"
             say(f"epoch {epoch.epoch} of {model.epochs}: loss {epoch.loss:.4f}, {rate}{score}")
-    _write_classifier(model, path, say)
+    _write_classifier(model, path, fasttext, say)
 
 
-def _check_model_output(path: Path, inputs: Sequence[str | Path]) -> None:
-    with tried(path, inputs) as probe:
-        probe.touch()
-
-
-def _write_classifier(model: FastTextClassifier, path: Path, say: Callable[[str], None]) -> None:
-    if path.suffix.lower() in (".bin", ".ftz"):
-        model.to_fasttext(path)
-    else:
-        model.save(path)
+def _write_classifier(model: FastTextClassifier, path: Path, fasttext: bool, say: Callable[[str], None]) -> None:
+    write_model(model, path, fasttext)
     say(f"Saved a classifier of {counted(len(model.classes_), 'label')} in {path}")
 
 
 def _load_classifier(path: Path) -> FastTextClassifier:
-    """One of ours or of fastText's."""
-    with files.open_binary(path) as file:
-        theirs = file.read(len(fasttext_format.MAGIC)) == fasttext_format.MAGIC
-    model = FastTextClassifier.from_fasttext(path) if theirs else firth.load(path)
+    """A classifier of firth's or of fastText's."""
+    model = firth.load(path)
     if not isinstance(model, FastTextClassifier):
         raise click.ClickException(f"{path} holds a {type(model).__name__}, not a classifier")
     return model
 
 
 _CLASSIFIER_FILE = click.argument("path", metavar="CLASSIFIER", type=PATH)
-_K = click.option("-k", type=click.IntRange(-1), metavar="N", default=1, help="Labels of a text at the most; -1: all.")
-_THRESHOLD = click.option("--threshold", type=float, default=0.0, help="Leave out labels that are less likely.")
+_K = click.option("-k", type=click.IntRange(-1), metavar="N", default=1, help="Labels of a text, at most; -1: all.")
+_THRESHOLD = click.option("--threshold", type=float, default=0.0, help="Leave out labels that are less probable.")
 
 
 @click.command()
@@ -189,13 +142,13 @@ _THRESHOLD = click.option("--threshold", type=float, default=0.0, help="Leave ou
         click.argument("texts", metavar="[FILE]", default="-"),
         _K,
         _THRESHOLD,
-        click.option("-p", "--probabilities", is_flag=True, help="Show how likely each label is."),
+        click.option("-p", "--probabilities", is_flag=True, help="Show the probability of each label."),
     ]
 )
 def predict(path: Path, texts: str, k: int, threshold: float, probabilities: bool) -> None:
-    """CLASSIFIER is one that firth train classifier wrote, or fastText's (.bin, .ftz). FILE has a text a line; without
-    it, or for -, texts are read from standard input, and answered as they come. Labels stand behind one another, the
-    likeliest first, with tabs between.
+    """CLASSIFIER is a file that firth train classifier wrote, or a classifier of fastText's (.bin, .ftz). FILE has a
+    text per line; without it, or for -, texts are read from standard input, and answered as they arrive. Labels are
+    separated by tabs, the most probable one first.
 
     \b
     Example:
@@ -233,7 +186,7 @@ def predict(path: Path, texts: str, k: int, threshold: float, probabilities: boo
         INPUTS,
         _K,
         _THRESHOLD,
-        click.option("--by-label", is_flag=True, help="Show every label's precision, recall and F1 too."),
+        click.option("--by-label", is_flag=True, help="Also show the precision, recall and F1 of each label."),
     ]
 )
 def test(path: Path, inputs: tuple[str, ...], k: int, threshold: float, by_label: bool) -> None:
@@ -267,12 +220,30 @@ def _percent(share: float) -> str:
 @taking(
     [
         _CLASSIFIER_FILE,
-        click.option("-o", "--output", "target", type=OUTPUT, required=True, help=".ftz is fastText's format."),
-        click.option("--cutoff", type=int, metavar="N", show_default="all", help="Keep so many words and n-grams."),
-        click.option("--part-size", type=int, metavar="N", default=2, help="Numbers of a vector to a byte."),
-        click.option("--norms", is_flag=True, help="Keep vectors' lengths apart, in a byte more for each."),
+        click.option("-o", "--output", "target", type=OUTPUT, required=True, help="File of the smaller classifier."),
+        click.option(
+            "--cutoff",
+            type=int,
+            metavar="N",
+            show_default="all",
+            help="Words and n-grams to keep: those with the largest vectors.",
+        ),
+        click.option(
+            "--part-size",
+            type=int,
+            metavar="N",
+            default=2,
+            help="Dimensions of a sub-vector, which is stored as one byte.",
+        ),
+        click.option("--norms", is_flag=True, help="Store the norms of vectors apart, in one more byte for each."),
         click.option("--labels", is_flag=True, help="Quantize the labels' vectors too."),
-        click.option("--retrain", multiple=True, metavar="FILE", help="Train what is kept on it. May be repeated."),
+        click.option(
+            "--retrain",
+            multiple=True,
+            metavar="FILE",
+            help="Text with labels to train the kept vectors on again. May be repeated.",
+        ),
+        FASTTEXT,
         QUIET,
     ]
 )
@@ -284,18 +255,20 @@ def quantize(
     norms: bool,
     labels: bool,
     retrain: tuple[str, ...],
+    fasttext: bool,
     quiet: bool,
 ) -> None:
-    """Numbers are told by a byte for every few of them, and of words and n-grams those that matter most are kept.
+    """Product quantization: each sub-vector is stored as one byte. With --cutoff, only the most important words and
+    n-grams are kept.
 
     \b
     Example:
-      firth quantize reviews.model -o reviews.ftz --cutoff 100000
+      firth quantize reviews.model -o reviews.ftz --fasttext --cutoff 100000
     """
     say, bars = voice(quiet)
-    _check_model_output(target, [path, *retrain])
+    check_model_file(target, [path, *retrain], fasttext)
     with as_flags(["cutoff", "part_size"]):
         small = _load_classifier(path).quantize(
             list(retrain) or None, cutoff=cutoff, part_size=part_size, norms=norms, output=labels, progress=bars
         )
-    _write_classifier(small, target, say)
+    _write_classifier(small, target, fasttext, say)

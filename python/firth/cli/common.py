@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,10 +23,10 @@ import firth.corpus
 import firth.evaluate
 from firth import files, formats
 from firth.cli import Interrupted, describe
+from firth.cli.options import Parameters, flag
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.base import CHECKPOINT, Model
-from firth.options import choices, not_none
+from firth.models.base import CHECKPOINT
 from firth.vectors import Vectors
 
 T = TypeVar("T")
@@ -44,73 +44,13 @@ class Output(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: D102
         if value == "-":
-            self.fail(
-                "- means standard output, which takes text alone; give a name (./- is a file named -)", param, ctx
-            )
+            self.fail("- means standard output, which takes only text; give a name (./- is a file named -)", param, ctx)
         return super().convert(value, param, ctx)
 
 
 PATH = click.Path(path_type=Path)
 STREAM = FileOrStream(path_type=Path)
 OUTPUT = Output(path_type=Path)
-
-
-HELP = {
-    "architecture": "Predict the words around a word, or the word from those around it.",
-    "loss": "Tell words from random ones (negative sampling), or find them along a tree (hierarchical softmax).",
-    "cbow_mean": "Predict from the mean of the words around, or from their sum.",
-    "min_n": "Characters in the shortest pieces of words.",
-    "max_n": "Characters in the longest; 0 takes words alone.",
-    "bucket": "Numbers that pieces of words are hashed to.",
-    "vector_size": "Numbers in a vector.",
-    "window": "The most words on either side of a word that count as its company.",
-    "side": "Which words count: those on both sides, or those before (left) or behind (right) alone.",
-    "weighting": "What a word at distance d counts: 1; or 1/d; or (window - d + 1) / window.",
-    "shift": "Take its logarithm from each value: the number of negatives that word2vec would draw.",
-    "context_smoothing": "Take the counts of context words to this power.",
-    "positive": "Keep values above zero alone, or all.",
-    "eigenvalue_weighting": "Scale dimensions by their singular values to this power.",
-    "x_max": "The count from which on pairs of words weigh the same.",
-    "alpha": "Pairs that are seen less weigh as their count to this power.",
-    "negative": "Random words that each word is told apart from.",
-    "sample": "Skip part of the words that make up more than this share of the text; 0 keeps all.",
-    "ns_exponent": "Draw random words in proportion to count to this power.",
-    "learning_rate": "Step size at the first word.",
-    "min_learning_rate": "Step size at the last word.",
-    "clip_value": "Let no number's gradient exceed this.",
-    "output": "What is written for a word: the sum of its vector and its context vector, or its vector alone.",
-    "deterministic": "Give the same vectors however many threads there are.",
-    "epochs": "Passes over the text.",
-    "seed": "Where random numbers start. The same seed on one instruction set gives the same vectors.",
-    "threads": "Threads to run on.",
-}
-# Where a model means something else by an option's name.
-HELP_OF = {
-    ("GloVe", "learning_rate"): "Step size at the start; it falls for each number as its gradients add up (AdaGrad).",
-    ("GloVe", "epochs"): "Passes over the counts.",
-    **{
-        (kind, "seed"): "Where random numbers start. The same seed on one thread and one instruction set gives the "
-        "same vectors."
-        for kind in ("Word2Vec", "FastText")
-    },
-    ("LSA", "weighting"): "How a word's count in a document weighs.",
-}
-# Where a flag is not the option's name: one that is yes or no has a word for each.
-FLAGS = {"output": "--vectors", "positive": "--positive/--signed", "cbow_mean": "--cbow-mean/--cbow-sum"}
-
-
-Parameters = list[Callable[[Callable[..., None]], Callable[..., None]]]
-
-
-def taking(parameters: Parameters) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that gives a command these parameters, in this order."""
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for parameter in reversed(parameters):
-            command = parameter(command)
-        return command
-
-    return add
 
 
 READ = ("min_count", "max_size", "tokenizer")
@@ -123,46 +63,25 @@ def reading_options() -> Parameters:
         click.option(
             "--min-count", type=int, default=reading["min_count"].default, help="Leave out words that are rarer."
         ),
-        click.option("--max-size", type=int, show_default="all", help="Keep at most so many words, the most frequent."),
+        click.option(
+            "--max-size", type=int, show_default="all", help="Words in the vocabulary, at most: the most frequent."
+        ),
         click.option(
             "--tokenizer",
             type=click.Choice(["whitespace", "words"]),
             default=reading["tokenizer"].default,
-            help="Split at white space alone; or lower-case, and split at whatever is no letter or digit.",
+            help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
         ),
     ]
 
 
 INPUTS = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
-
-
-def option(kind: type[Model] | None, name: str, declared: Any, default: object) -> Any:
-    """An option of a model, or of what takes the same ones, of the type that its field declares."""
-    value_type = not_none(declared)
-    return click.option(
-        FLAGS.get(name, flag(name)),
-        name,
-        type=click.Choice(choices(value_type)) if choices(value_type) else value_type,
-        default=default,
-        show_default="all processors" if name == "threads" else True,
-        help=HELP_OF.get((kind.__name__ if kind else "", name), HELP[name]),
-    )
-
-
-def flag(name: str) -> str:
-    """The flag of an option, as users write it."""
-    return FLAGS.get(name, "--" + name.replace("_", "-")).split("/")[0]
-
-
-@contextlib.contextmanager
-def as_flags(names: Iterable[str]) -> Iterator[None]:
-    """Turn a ValueError about parameters into one about the options of the command line."""
-    try:
-        yield
-    except ValueError as error:
-        said = re.sub(rf"\b({'|'.join(names)})\b", lambda found: flag(found[0]), str(error))
-        raise click.UsageError(said) from None
+FASTTEXT = click.option(
+    "--fasttext",
+    is_flag=True,
+    help="Write the model in fastText's format (.bin, .ftz), which stores every bucket of n-grams.",
+)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 
 
 def voice(quiet: bool) -> tuple[Callable[[str], None], bool]:
@@ -199,7 +118,7 @@ def interrupted(said: str, checkpoint: Path | None) -> Interrupted:
     if checkpoint is None:
         said += " With --checkpoint FOLDER a run can be resumed."
     elif (checkpoint / CHECKPOINT).exists():
-        said += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume goes on from there."
+        said += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume continues from it."
     return Interrupted(said)
 
 
@@ -209,7 +128,9 @@ def check_state(checkpoint: Path | None, resume: bool) -> None:
         return
     state = checkpoint / CHECKPOINT
     if state.exists() and not resume:
-        raise click.ClickException(f"{state} is left from an earlier run: add --resume to go on from it, or remove it")
+        raise click.ClickException(
+            f"{state} is left from an earlier run: add --resume to continue from it, or remove it"
+        )
     checkpoint.mkdir(parents=True, exist_ok=True)
     with tried(state) as probe:
         probe.touch()
@@ -263,8 +184,8 @@ def _saved_kind(path: str) -> type[Corpus] | type[Cooccurrences] | None:
         # taken for the bytes of numbers give huge ones.
         if ours or (matrix.shape[1] >= 10 and (matrix % 1).any() and np.abs(matrix).max() < 1e6):
             raise click.ClickException(
-                f"{path} holds vectors ({format.name}), not text: train with the text that they are learnt from, or "
-                "ask them with firth neighbors"
+                f"{path} holds vectors ({format.name}), not text: give the text that they were trained on, or "
+                "query them with firth neighbors"
             )
     return None
 
@@ -275,7 +196,7 @@ def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | No
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", value, re.IGNORECASE)
     if not found:
-        raise click.BadParameter(f"{value!r} is no number of bytes, such as 500M or 4G")
+        raise click.BadParameter(f"{value!r} is not a number of bytes, such as 500M or 4G")
     return int(float(found[1]) * 1024.0 ** " KMGT".index(found[2].upper() or " "))
 
 
@@ -283,8 +204,8 @@ MEMORY = click.option(
     "--memory",
     metavar="SIZE",
     callback=_bytes,
-    show_default="no bound",
-    help="What counting may take, such as 500M or 4G; beyond it counts wait in the folder for temporary files.",
+    show_default="no limit",
+    help="Memory for counting, such as 500M or 4G. Counts beyond it go to temporary files.",
 )
 COUNTED = ("window", "side", "weighting")
 
@@ -325,6 +246,24 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
     for row in rows:
         cells = zip(row, widths, strict=True)
         yield "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(cells)).rstrip()
+
+
+def check_model_file(path: Path, inputs: Sequence[files.PathLike], fasttext: bool) -> None:
+    """Find out before the work whether a model can be written here at its end, and in this format."""
+    if not fasttext and path.suffix.lower() in (".bin", ".ftz"):
+        raise click.UsageError(
+            f"{path} is a name of fastText's models: add --fasttext where the command has it, or write to a .model"
+        )
+    with tried(path, inputs) as probe:
+        probe.touch()
+
+
+def write_model(model: Any, path: Path, fasttext: bool) -> None:
+    """Save a model in firth's format or in fastText's."""
+    if fasttext:
+        model.to_fasttext(path)
+    else:
+        model.save(path)
 
 
 def check_output(path: files.PathLike, format: str | None = None, inputs: Sequence[files.PathLike] = ()) -> None:

@@ -25,79 +25,28 @@ from firth.cli.common import (
     PATH,
     QUIET,
     STREAM,
-    Parameters,
     aligned,
-    as_flags,
     check_state,
     counted,
     interrupted,
-    taking,
     tried,
     voice,
 )
+from firth.cli.options import Parameters, as_flags, model_options, taking
 from firth.loading import load_vectors
-from firth.options import choices, not_none
 from firth.text import checked_sources, open_text, read_lines, read_texts
 
-_CONTEXTUAL = {
-    "layers": "Blocks of the transformer.",
-    "heads": "Attention heads in a block.",
-    "dim": "Numbers in a state.",
-    "hidden": "Numbers in the memory cell of an LSTM.",
-    "projection": "Numbers in a state of one direction.",
-    "length": "Positions: pieces that are read at once.",
-    "mlp_dim": "Numbers in the middle of a block's MLP.",
-    "character_dim": "Numbers for a character.",
-    "max_characters": "Bytes of a word that are seen, and two for its begin and end.",
-    "dropout": "Share of numbers dropped in training.",
-    "attention_dropout": "Share of attention weights dropped in training.",
-    "documents": "A document of a file ends with its line, or at the next blank line.",
-    "split": "Split at white space alone; or lower-case, and split at whatever is no letter or digit.",
-    "vocabulary_size": "Pieces, at the most.",
-    "min_count": "Make no piece of what is rarer.",
-    "lowercase": "Fold case.",
-    "masked": "Share of pieces to be told from the others.",
-    "whole_word": "Mask all pieces of a word, or each by itself.",
-    "softmax": "Predict exactly, rare words in clusters; or tell words from random ones in training.",
-    "negatives": "With --softmax sampled: so many random words.",
-    "embedding_mode": "With --pretrained-vectors: train them, keep them, or keep them for the first steps.",
-    "embedding_steps": "With --embedding-mode frozen_first: so many steps.",
-    "embedding_project": "With --pretrained-vectors: map vectors of another size to --dim linearly.",
-    "embedding_std": "With --pretrained-vectors: scale the vectors' numbers to this standard deviation.",
-    "epochs": "Passes over the text, where --steps does not say otherwise.",
-    "steps": "Steps of training.",
-    "batch_size": "Sequences in a batch.",
-    "accumulate": "Batches whose gradients make one step.",
-    "learning_rate": "Step size after the warm-up.",
-    "min_learning_rate": "Step size at the last step.",
-    "warmup": "Share of the steps over which the learning rate rises.",
-    "weight_decay": "What matrices lose in a step, times the step size.",
-    "clip": "Let the gradient's length not exceed this.",
-    "bf16": "Multiply matrices in bf16, or in float32.",
-    "validation": "Share of the documents set apart as the validation split.",
-    "evaluate_every": "Steps between two evaluations on the validation split.",
-    "evaluate_batches": "Batches of an evaluation, at most.",
-    "device": "Where to compute, as torch names it: cpu, cuda.",
-    "seed": "Where random numbers start.",
-    "threads": "Threads to run on.",
-}
-# Where an ELMo means something else by an option's name.
-_CONTEXTUAL_OF = {
-    ("ELMo", "layers"): "LSTM layers in each direction.",
-    ("ELMo", "length"): "Words that are read at once in training: longer texts are cut.",
-    ("ELMo", "vocabulary_size"): "Words that are predicted each by itself, at the most; all words are read.",
-    ("ELMo", "min_count"): "Predict words that are rarer as if they were one.",
-    ("ELMo", "batch_size"): "Texts in a batch.",
-    ("ELMo", "validation"): "Share of the texts set apart as the validation split.",
-}
-_UNSET = {
-    "mlp_dim": "4 times --dim",
-    "steps": "as --epochs say",
-    "min_learning_rate": "a tenth of --learning-rate",
-    "evaluate_every": "a twentieth of the steps",
-    "bf16": "where it pays",
-    "threads": "as many as torch takes",
-}
+# Options that are made of more than a number, a choice or a flag, or that compare implementations.
+_LEFT_OUT = (
+    "attention",
+    "cell_clip",
+    "filters",
+    "highway",
+    "pretrained_vectors",
+    "projection_clip",
+    "tied",
+    "tokenizer",
+)
 
 
 class _TrainContextual(click.Command):
@@ -121,7 +70,6 @@ class _TrainContextual(click.Command):
     def _made(self) -> list[click.Parameter]:
         kind = getattr(_contextual(), self.kind)
         fields = {field.name: field for field in dataclasses.fields(kind)}
-        declared = typing.get_type_hints(kind)
         decorators: Parameters = [
             INPUTS,
             click.option("-o", "--output", "path", type=OUTPUT, metavar="FOLDER", required=True, help="The model."),
@@ -140,26 +88,10 @@ class _TrainContextual(click.Command):
             decorators.append(
                 click.option("--pretrained-vectors", type=STREAM, metavar="VECTORS", help="Initial word vectors.")
             )
-        for name, meaning in _CONTEXTUAL.items():
-            if name not in fields:
-                continue
-            value = not_none(declared[name])
-            flag = "--" + name.replace("_", "-")
-            if value is bool:
-                flag += f"/--no-{name.replace('_', '-')}"
-            decorators.append(
-                click.option(
-                    flag,
-                    name,
-                    type=click.Choice(choices(value)) if choices(value) else value,
-                    default=fields[name].default,
-                    show_default=_UNSET.get(name, True) if fields[name].default is None else True,
-                    help=_CONTEXTUAL_OF.get((self.kind, name), meaning),
-                )
-            )
+        decorators += model_options(kind, _LEFT_OUT)
         decorators += [
-            click.option("--checkpoint", type=OUTPUT, metavar="FOLDER", help="Keep the state of the training here."),
-            click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
+            click.option("--checkpoint", type=OUTPUT, metavar="FOLDER", help="Save the training state here."),
+            click.option("--resume", is_flag=True, help="Continue from the checkpoint, if there is one."),
             QUIET,
         ]
 
@@ -182,7 +114,7 @@ class _TrainContextual(click.Command):
     ) -> None:
         contextual = _contextual()
         if resume and checkpoint is None:
-            raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
+            raise click.UsageError("--resume needs --checkpoint, the folder to continue from")
         if tokenizer is not None:
             kinds = typing.get_args(contextual.tokenizer.Kind)
             if tokenizer not in kinds and not Path(tokenizer).exists():
@@ -200,7 +132,7 @@ class _TrainContextual(click.Command):
 
         def report(model: Any) -> None:
             if not bars:
-                say(_evaluated(model.history[-1], "words" if self.kind == "ELMo" else "pieces"))
+                say(_evaluated(model.history[-1], "words" if self.kind == "ELMo" else "tokens"))
 
         with contextlib.ExitStack() as stack:
             data = []
@@ -247,8 +179,8 @@ def _check_folder(path: Path) -> None:
 
 gpt = _TrainContextual(
     "GPT",
-    """The model is a transformer that reads from the left. INPUT is text, one document a line unless --documents says
-    otherwise; plain or compressed; several files are read as one; - is standard input.
+    """The model is a transformer decoder: an autoregressive language model. INPUT is text, one document a line unless
+    --documents says otherwise; plain or compressed; several files are read as one; - is standard input.
 
     \b
     Examples:
@@ -258,8 +190,8 @@ gpt = _TrainContextual(
 )
 bert = _TrainContextual(
     "BERT",
-    """The model is a transformer that reads from both sides. INPUT is text, one document a line unless --documents
-    says otherwise; plain or compressed; several files are read as one; - is standard input.
+    """The model is a transformer encoder: a masked language model. INPUT is text, one document a line unless
+    --documents says otherwise; plain or compressed; several files are read as one; - is standard input.
 
     \b
     Examples:
@@ -269,9 +201,8 @@ bert = _TrainContextual(
 )
 elmo = _TrainContextual(
     "ELMo",
-    """The model is two language models of LSTMs, one for each direction, over words spelt in characters. INPUT is
-    text, one sentence or paragraph a line; plain or compressed; several files are read as one; - is
-    standard input.
+    """The model is two language models of LSTMs, one for each direction, over words that are read as characters. INPUT
+    is text, one sentence or paragraph a line; plain or compressed; several files are read as one; - is standard input.
 
     \b
     Examples:
@@ -312,14 +243,25 @@ def _check_device(device: str) -> None:
     [
         _MODEL_FOLDER,
         click.argument("prompt", metavar="[PROMPT]", default="-"),
-        click.option("-n", "--max-new", type=click.IntRange(0), metavar="N", default=100, help="Pieces at the most."),
-        click.option("--temperature", type=float, default=1.0, help="Below 1 for likelier texts; 0: the likeliest."),
-        click.option("--top-k", type=int, metavar="N", show_default="all", help="Draw among so many pieces."),
+        click.option("-n", "--max-new", type=click.IntRange(0), metavar="N", default=100, help="Tokens, at most."),
         click.option(
-            "--top-p", type=float, metavar="SHARE", show_default="all", help="Draw among those likely together."
+            "--temperature",
+            type=float,
+            default=1.0,
+            help="Below 1 for more probable texts; 0: always the most probable token.",
         ),
-        click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. May be repeated."),
-        click.option("--seed", type=int, show_default="another each time", help="The same one gives the same text."),
+        click.option(
+            "--top-k", type=int, metavar="N", show_default="all", help="Sample among so many tokens, the most probable."
+        ),
+        click.option(
+            "--top-p",
+            type=float,
+            metavar="SHARE",
+            show_default="all",
+            help="Sample among the most probable tokens that have this probability together.",
+        ),
+        click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text. May be repeated."),
+        click.option("--seed", type=int, show_default="another each time", help="The same seed gives the same text."),
         _DEVICE,
     ]
 )
@@ -346,7 +288,7 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
     [
         _MODEL_FOLDER,
         click.argument("texts", metavar="[TEXT]...", nargs=-1),
-        click.option("-k", type=click.IntRange(1), metavar="N", default=5, help="Answers for each mask."),
+        click.option("-k", type=click.IntRange(1), metavar="N", default=5, help="Tokens to show for each mask."),
         _DEVICE,
     ]
 )
@@ -384,7 +326,7 @@ def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | st
     [
         _MODEL_FOLDER,
         click.argument("texts", metavar="[FILE]", default="-"),
-        click.option("-o", "--output", type=OUTPUT, required=True, help="An array of NumPy's (.npy), a row a line."),
+        click.option("-o", "--output", type=OUTPUT, required=True, help="A NumPy array (.npy) with one row per line."),
         click.option(
             "--pooling",
             type=click.Choice(["mean", "max", "cls", "first", "last"]),
@@ -397,10 +339,10 @@ def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | st
             callback=_layer,
             show_default="-1; an ELMo's mixture",
             help="0: the embeddings; -1: the last; several: an axis of layers in the array; mixture: an ELMo's layers, "
-            "weighted as it has learned.",
+            "with their trained weights.",
         ),
         click.option("--normalize", is_flag=True, help="Scale vectors to length 1."),
-        click.option("--truncate", type=int, metavar="N", show_default="never", help="Cut texts to so many pieces."),
+        click.option("--truncate", type=int, metavar="N", show_default="never", help="Cut texts to so many tokens."),
         click.option("--bf16", is_flag=True, help="Multiply matrices in bf16."),
         _DEVICE,
         QUIET,
@@ -417,7 +359,7 @@ def encode(
     **options: Any,
 ) -> None:
     """The vectors are a GPT's, a BERT's or an ELMo's. MODEL is a folder that firth train wrote, or that of a classifier
-    or a published model, or a published model's name. FILE has a text a line; without it, or for -, texts are read
+    or a published model, or a published model's name. FILE has a text per line; without it, or for -, texts are read
     from standard input.
 
     \b
@@ -487,7 +429,7 @@ def _encoded_by_elmo(
         _MODEL_FOLDER,
         click.argument("sentence"),
         click.option(
-            "-o", "--output", type=OUTPUT, required=True, help="A picture (.png, .svg, .pdf), or arrays (.npz)."
+            "-o", "--output", type=OUTPUT, required=True, help="A figure (.png, .svg, .pdf), or arrays (.npz)."
         ),
         click.option("--layer", type=int, metavar="N", show_default="all", help="Which layer, from 0."),
         click.option("--head", type=int, metavar="N", show_default="all", help="Which head, from 0."),
@@ -504,8 +446,8 @@ def _encoded_by_elmo(
 def attention_map(
     path: Path, sentence: str, output: Path, layer: int | None, head: int | None, kind: str, device: str, quiet: bool
 ) -> None:
-    """Shown are the attention weights of each layer and head of a GPT or a BERT. MODEL is a folder that firth train
-    wrote, or a published model.
+    """The figure shows the attention weights of each layer and head of a GPT or a BERT. MODEL is a folder that firth
+    train wrote, or a published model.
 
     \b
     Example:

@@ -33,7 +33,7 @@ _SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages",
 
 @click.command()
 @click.argument("file", required=False, type=STREAM)
-@click.option("-o", "--output", type=OUTPUT, default=_OUTPUT, help="Where vectors go.")
+@click.option("-o", "--output", type=OUTPUT, default=_OUTPUT, help="File of the vectors.")
 @click.option(
     "--epochs",
     type=click.IntRange(1),
@@ -43,7 +43,7 @@ _SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages",
 )
 def demo(file: PathLike | None, output: Path, epochs: int | None) -> None:
     """Reads the documentation that comes with Python (nothing is downloaded), or FILE, a text in any language that
-    puts spaces between words; learns a vector for each word; and asks the vectors questions.
+    puts spaces between words; trains a vector for each word; and queries the vectors.
 
     \b
     Examples:
@@ -91,14 +91,14 @@ def run(file: PathLike | None, output: Path, epochs: int | None) -> None:
     )
     _say(f"than {min_count} times: {counted(read.tokens_kept, 'word')}, {len(words):,} different.")
     if corpus.n_tokens < 100_000:
-        _say("That is little text: expect rough answers.")
+        _say("This is a short text: expect rough answers.")
 
     if epochs is None:
         epochs = max(1, min(30, _WORDS_READ // max(1, corpus.n_tokens)))
     model = Word2Vec(vector_size=100, window=5, negative=5, epochs=epochs)
     _title("Training")
-    _say("word2vec's skip-gram: each word gets a vector of 100 numbers, and learns to tell the words around it")
-    _say("from words drawn at random. Nobody tells it what a word means.")
+    _say("word2vec's skip-gram: each word has a vector of 100 dimensions, from which the model predicts the words")
+    _say("around it. Nothing but the text says what a word means.")
     model.fit(corpus, progress=bars)
     history = model.history
     seconds = sum(epoch.seconds for epoch in history)
@@ -110,14 +110,14 @@ def run(file: PathLike | None, output: Path, epochs: int | None) -> None:
 
     vectors = model.vectors
     asked = [word for word in _ASKED if word in vectors] if file is None else _telling(vectors)
-    _title("Neighbors: words in the same company have vectors in the same direction")
+    _title("Neighbors: words in similar contexts have similar vectors")
     for word, near in zip(asked, vectors.neighbors(asked, topn=6), strict=True):
         _say(f"{word:<12} {', '.join(other for other, _ in near)}")
     _show_plural(vectors, [word for word in words if word.isalpha()])
 
     _title("Saved")
     vectors.save(output)
-    _say(f"{counted(len(words), 'vector')} in {output}. Ask them yourself:")
+    _say(f"{counted(len(words), 'vector')} in {output}. Query them yourself:")
     _say("")
     _say(f"firth neighbors {shlex.quote(str(output))} {' '.join(asked[:2])}")
     _say("")
@@ -142,7 +142,7 @@ def _show_plural(vectors: Vectors, words: Sequence[str]) -> None:
     _title("A direction: from a word to the same word with an s")
     direction = vectors.direction(taught)
     _say(f"The mean difference of {len(taught)} pairs ({', '.join('/'.join(pair) for pair in taught[:3])}, ...).")
-    _say("Words that it never saw, projected on it:")
+    _say("Words of other pairs, projected on it:")
     places = [[float(x) for x in direction.project(pair)] for pair in held]
     width = max(len(b) for _, b in held[:6])
     for (a, b), (x, y) in zip(held[:6], places, strict=False):
@@ -158,7 +158,7 @@ def _show_plural(vectors: Vectors, words: Sequence[str]) -> None:
             examples.append(question)
     for a, b, c, d in examples:
         _say(f"{a} is to {b} as {c} is to {d}")
-    _say(f"{len(right)} of {len(asked)} such questions come out right, with {len(vectors):,} words to choose from.")
+    _say(f"{len(right)} of {len(asked)} such questions are answered correctly, with {len(vectors):,} candidates.")
 
 
 def _telling(vectors: Vectors) -> list[str]:
@@ -183,7 +183,7 @@ def python_documentation(progress: bool) -> list[str]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        _say("This Python lacks pydoc_data, the texts of help(); going on without.")
+        _say("This Python has no pydoc_data, the texts of help(); continuing without them.")
     else:
         texts += topics.values()
         _say(f"The {len(topics)} topics of Python's own help()")
@@ -196,7 +196,7 @@ def python_documentation(progress: bool) -> list[str]:
     if docstrings:
         _say(f"and the {len(docstrings):,} docstrings of the {len(sources):,} modules in {library}")
     else:
-        _say(f"This Python lacks the sources of its standard library in {library}; going on without.")
+        _say(f"This Python has no sources of its standard library in {library}; continuing without them.")
     if not texts and not docstrings:
         raise ValueError("this Python carries no documentation: give a text, firth demo FILE")
     return texts + docstrings

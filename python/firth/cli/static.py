@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,25 @@ import click
 from firth import files
 from firth.cli.common import (
     COUNTED,
-    HELP,
+    FASTTEXT,
     INPUTS,
     OUTPUT,
     QUIET,
     STREAM,
-    as_flags,
+    check_model_file,
     check_output,
     check_state,
     counted,
     interrupted,
-    option,
     read,
     reading_options,
     same_file,
     saved_input,
     saved_line,
-    taking,
-    tried,
     voice,
+    write_model,
 )
+from firth.cli.options import Parameters, as_flags, model_options, taking
 from firth.corpus import Corpus, CorpusOptions
 from firth.counts import Cooccurrences
 from firth.models import LSA, PPMI, FastText, GloVe, Word2Vec
@@ -46,14 +44,7 @@ def _training_options(
     kind: type[Model], without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The arguments of a command that trains a model: text, outputs, and the model's own options but some."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if unexplained := sorted(fields.keys() - HELP.keys()):
-        raise LookupError(f"say in HELP what these options of {kind.__name__} mean: {', '.join(unexplained)}")
-    declared = typing.get_type_hints(kind)
-    kept = "Also keep the whole model, for firth.load"
-    if kind is FastText:
-        kept += "; a .bin is in fastText's format, which has every bucket: 4 * --bucket * --vector-size bytes"
-    parameters = [
+    parameters: Parameters = [
         INPUTS,
         click.option(
             "-o",
@@ -61,16 +52,20 @@ def _training_options(
             "path",
             type=STREAM,
             required=True,
-            help="Vectors; the suffix says the format. - is standard output, as word2vec's text.",
+            help="File of vectors, whose suffix says the format; - is standard output, in word2vec's text format.",
         ),
-        click.option("--save-model", type=OUTPUT, metavar="FILE", help=f"{kept}."),
+        click.option("--save-model", type=OUTPUT, metavar="FILE", help="Also save the whole model, for firth.load."),
         *reading_options(),
-        *(option(kind, name, declared[name], fields[name].default) for name in HELP if name in fields.keys() - without),
+        *model_options(kind, without),
     ]
+    if kind is FastText:
+        parameters.insert(3, FASTTEXT)
     if issubclass(kind, GradientModel):
         parameters += [
-            click.option("--checkpoint", type=OUTPUT, metavar="FOLDER", help="Keep the state of the training here."),
-            click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one."),
+            click.option(
+                "--checkpoint", type=OUTPUT, metavar="FOLDER", help="Save the training state here after each epoch."
+            ),
+            click.option("--resume", is_flag=True, help="Continue from the checkpoint, if there is one."),
         ]
     return taking([*parameters, QUIET])
 
@@ -78,8 +73,9 @@ def _training_options(
 @click.command()
 @_training_options(Word2Vec, without=("architecture", "cbow_mean"))
 def skipgram(**arguments: Any) -> None:
-    """The model is word2vec's skip-gram. INPUT is text, one sentence or paragraph a line; plain or compressed;
-    several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+    """The model is word2vec's skip-gram: it predicts context words from the center word. INPUT is text, plain or
+    compressed, with one sentence or paragraph per line; several files are read as one, and - is standard input. INPUT
+    can also be a corpus that firth phrases or Corpus.save wrote.
 
     \b
     Examples:
@@ -92,8 +88,8 @@ def skipgram(**arguments: Any) -> None:
 @click.command()
 @_training_options(Word2Vec, without=("architecture",))
 def cbow(**arguments: Any) -> None:
-    """The model is word2vec's continuous bag of words. INPUT is text, one sentence or paragraph a line; plain or
-    compressed; several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+    """The model is word2vec's continuous bag of words: it predicts the center word from its context words. INPUT is as
+    for firth train skipgram.
 
     \b
     Example:
@@ -105,15 +101,15 @@ def cbow(**arguments: Any) -> None:
 @click.command()
 @_training_options(FastText)
 def fasttext(**arguments: Any) -> None:
-    """The model is fastText's. INPUT is text, one sentence or paragraph a line; plain or compressed; several
-    files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well. The pieces are kept by
-    --save-model alone: -o writes the words' vectors, and its .bin is word2vec's format.
+    """A word's vector is composed of the vectors of its character n-grams, so that out-of-vocabulary words have
+    vectors too. -o writes the vectors of words; --save-model also keeps those of n-grams. INPUT is as for firth train
+    skipgram.
 
     \b
     Examples:
       firth train fasttext my.txt -o vectors.txt --tokenizer words --save-model my.model
       firth neighbors my.model reshipped
-      firth train fasttext my.txt -o vectors.txt --save-model for-fasttext.bin
+      firth train fasttext my.txt -o vectors.txt --save-model for-fasttext.bin --fasttext
     """
     _train(FastText, **arguments)
 
@@ -121,9 +117,8 @@ def fasttext(**arguments: Any) -> None:
 @click.command()
 @_training_options(GloVe)
 def glove(**arguments: Any) -> None:
-    """The model is GloVe's. INPUT is text, one sentence or paragraph a line; plain or compressed; several files
-    are read as one; - is standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth
-    count wrote, which bring their own window, side and weighting.
+    """INPUT is as for firth train skipgram, or counts that firth count wrote, which have a window, side and weighting
+    already.
 
     \b
     Examples:
@@ -136,10 +131,9 @@ def glove(**arguments: Any) -> None:
 @click.command()
 @_training_options(PPMI)
 def ppmi(**arguments: Any) -> None:
-    """The matrix is that of positive pointwise mutual information; its greatest singular values and their vectors make
-    it dense. INPUT is text, one sentence or paragraph a line; plain or compressed; several files are read as one; - is
-    standard input. A corpus that Corpus.save wrote will do as well, and so will counts that firth count wrote, which
-    bring their own window, side and weighting.
+    """The values are positive pointwise mutual information of words and context words; a truncated singular value
+    decomposition makes vectors of them. INPUT is as for firth train skipgram, or counts that firth count wrote, which
+    have a window, side and weighting already.
 
     \b
     Examples:
@@ -152,8 +146,8 @@ def ppmi(**arguments: Any) -> None:
 @click.command()
 @_training_options(LSA)
 def lsa(**arguments: Any) -> None:
-    """The model is latent semantic analysis. INPUT is text, and each of its lines a document; plain or compressed;
-    several files are read as one; - is standard input. A corpus that Corpus.save wrote will do as well.
+    """The model is latent semantic analysis: a truncated singular value decomposition of the counts of words in
+    documents. Each line of INPUT is a document; otherwise INPUT is as for firth train skipgram.
 
     \b
     Example:
@@ -174,23 +168,25 @@ def _train(
     tokenizer: str,
     checkpoint: Path | None = None,
     resume: bool = False,
+    fasttext: bool = False,
     **options: Any,
 ) -> None:
-    # Everything that can go wrong at the end is looked at now: training takes hours.
+    # Everything that can go wrong at the end is looked at first: training takes hours.
     reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": options["threads"]}
     with as_flags([*options, *reading]):
         model = kind(**options)
         CorpusOptions(**reading)
     if resume and checkpoint is None:
-        raise click.UsageError("--resume needs --checkpoint, the folder to go on from")
+        raise click.UsageError("--resume needs --checkpoint, the folder to continue from")
     check_output(path, inputs=inputs)
     if save_model is not None and same_file(save_model, path):
         raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
     if checkpoint is not None and same_file(checkpoint / CHECKPOINT, path):
         raise click.UsageError(f"{path} is the file of the checkpoint; write to another one")
     if save_model is not None:
-        with tried(save_model, inputs) as probe:
-            probe.touch()
+        check_model_file(save_model, inputs, fasttext)
+    elif fasttext:
+        raise click.UsageError("--fasttext needs --save-model, the file of the model")
     checked_sources(list(inputs))
     saved: Corpus | Cooccurrences | None = saved_input(inputs, kind.learns_from)
     check_state(checkpoint, resume)
@@ -210,10 +206,8 @@ def _train(
     else:
         _fit_in_epochs(model, data, say, bars, checkpoint, resume)
     model.vectors.save(path)
-    if save_model is not None and isinstance(model, FastText) and save_model.suffix.lower() == ".bin":
-        model.to_fasttext(save_model)
-    elif save_model is not None:
-        model.save(save_model)
+    if save_model is not None:
+        write_model(model, save_model, fasttext)
     say(saved_line(model.vectors, path))
 
 

@@ -19,19 +19,16 @@ from firth.cli.common import (
     OUTPUT,
     QUIET,
     STREAM,
-    Parameters,
     aligned,
-    as_flags,
     counted,
-    option,
     read,
     reading_options,
     same_file,
     saved_input,
-    taking,
     tried,
     voice,
 )
+from firth.cli.options import Parameters, as_flags, model_option, taking
 from firth.corpus import Corpus, CorpusOptions
 from firth.counts import Side, Weighting, check_glove_words, check_options, count_cooccurrences
 from firth.phrases import Phrases, Scoring
@@ -42,7 +39,7 @@ def _counting_options() -> Parameters:
     """How words are counted."""
     declared = {"window": int, "side": Side, "weighting": Weighting, "threads": int}
     known = inspect.signature(count_cooccurrences).parameters
-    counting = [option(None, name, declared[name], known[name].default) for name in declared]
+    counting = [model_option("", name, declared[name], known[name].default) for name in declared]
     return [*counting[:-1], MEMORY, counting[-1]]
 
 
@@ -51,7 +48,7 @@ def _counting_options() -> Parameters:
     [
         INPUTS,
         click.option("-o", "--output", type=OUTPUT, help="Counts, for firth train and firth.load."),
-        click.option("--glove", type=OUTPUT, metavar="FILE", help="Counts as records of GloVe's programs."),
+        click.option("--glove", type=OUTPUT, metavar="FILE", help="Counts in the format of GloVe's programs."),
         click.option(
             "--glove-vocab",
             type=STREAM,
@@ -89,7 +86,7 @@ def count(
         CorpusOptions(**reading)
     targets: dict[str, files.PathLike | None] = {"--output": output, "--glove": glove, "--glove-vocab": glove_vocab}
     if output is None and glove is None:
-        raise click.UsageError("where do the counts go? Give --output, --glove or both")
+        raise click.UsageError("no output file: give --output, --glove or both")
     if glove_vocab is not None and glove is None:
         raise click.UsageError("--glove-vocab needs --glove, the counts that it goes with")
     places = {flag: path for flag, path in targets.items() if path is not None}
@@ -122,33 +119,35 @@ def count(
         click.option(
             "-o", "--output", type=OUTPUT, required=True, help="The corpus with its phrases, for firth train."
         ),
-        click.option("--save-phrases", type=OUTPUT, metavar="FILE", help="Also keep them for firth.load."),
+        click.option("--save-phrases", type=OUTPUT, metavar="FILE", help="Also save the phrases, for firth.load."),
         *reading_options(),
-        click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Make no phrases that are rarer."),
+        click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Leave out phrases that are rarer."),
         click.option(
             "--scoring",
             type=click.Choice(typing.get_args(Scoring)),
             default="npmi",
-            help="How closely words belong together: normalized pointwise mutual information, or word2phrase's score.",
+            help="Score of a pair: normalized pointwise mutual information, or the score of word2phrase.",
         ),
         click.option(
             "--threshold",
             type=float,
             show_default="0.5 for npmi, 100 for word2phrase",
-            help="Make phrases that score above this.",
+            help="Join pairs whose score is above this.",
         ),
-        click.option("--delimiter", default="_", help="What stands between the words of a phrase."),
+        click.option("--delimiter", default="_", help="Joins the words of a phrase."),
         click.option(
             "--connectors",
             metavar="WORDS",
             default="",
             show_default="none",
-            help="Words that may stand inside a phrase but not at its ends, with blanks between: 'of the'.",
+            help="Words that are allowed inside a phrase but not at its ends, separated by blanks: 'of the'.",
         ),
-        click.option("--passes", type=int, default=1, help="How often pairs become one: in 2, up to 4 words."),
-        click.option("-n", "--topn", type=click.IntRange(0), metavar="N", default=10, help="How many phrases to show."),
+        click.option(
+            "--passes", type=int, default=1, help="Passes over the corpus: two passes find phrases of up to four words."
+        ),
+        click.option("-n", "--topn", type=click.IntRange(0), metavar="N", default=10, help="Phrases to show."),
         MEMORY,
-        option(None, "threads", int, None),
+        model_option("", "threads", int, None),
         QUIET,
     ]
 )

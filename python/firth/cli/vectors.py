@@ -36,9 +36,9 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(1),
             metavar="N",
             show_default="all",
-            help="Read only so many vectors of the file.",
+            help="Read only so many vectors from the file.",
         ),
-        click.option("-n", "--topn", type=click.IntRange(1), metavar="N", default=10, help="How many words to show."),
+        click.option("-n", "--topn", type=click.IntRange(1), metavar="N", default=10, help="Words to show."),
         click.argument("path", metavar="VECTORS", type=STREAM),
     ):
         command = parameter(command)
@@ -49,7 +49,7 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
 @_query_options
 @click.argument("words", metavar="[WORD]...", nargs=-1)
 @click.option("--plus", multiple=True, metavar="WORD", help="Add its vector to each WORD's. May be repeated.")
-@click.option("--minus", multiple=True, metavar="WORD", help="Take its vector from each WORD's. May be repeated.")
+@click.option("--minus", multiple=True, metavar="WORD", help="Subtract its vector from each WORD's. May be repeated.")
 def neighbors(
     path: files.PathLike,
     words: tuple[str, ...],
@@ -58,10 +58,10 @@ def neighbors(
     plus: tuple[str, ...],
     minus: tuple[str, ...],
 ) -> None:
-    """Beside each stands the cosine of the angle between; 1 is the same direction. VECTORS is a file of vectors in any
+    """The number beside a word is the cosine similarity; 1 is the same direction. VECTORS is a file of vectors in any
     format that firth reads. A whole model of fastText's kind (train fasttext --save-model, or a .bin of fastText's)
-    also has a vector for unseen words, unless --limit cuts it. Without a WORD, or for -, words are read from standard
-    input (typed by hand: end with Ctrl-D).
+    also has vectors for out-of-vocabulary words, unless --limit is given. Without a WORD, or for -, words are read
+    from standard input (typed by hand: end with Ctrl-D).
 
     \b
     Examples:
@@ -102,7 +102,7 @@ def neighbors(
 @click.argument("a")
 @click.argument("b")
 @click.argument("c")
-@click.option("--method", type=METHOD, default="3cosadd", help="How answers are scored.")
+@click.option("--method", type=METHOD, default="3cosadd", help="How candidates for the answer are scored.")
 def analogy(path: files.PathLike, a: str, b: str, c: str, topn: int, limit: int | None, method: Method) -> None:
     """\b
     Example:
@@ -165,21 +165,21 @@ def _show_scores(near: Sequence[tuple[str, float]]) -> None:
 @click.argument("path", metavar="VECTORS", type=STREAM)
 @click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=STREAM)
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Read only so many vectors of the file."
+    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Read only so many vectors from the file."
 )
 @click.option(
     "--restrict-vocab",
     type=click.IntRange(1),
     metavar="N",
     default=300_000,
-    help="Answer with the first so many words.",
+    help="Choose answers among the first so many words.",
 )
-@click.option("--method", type=METHOD, default="3cosadd", help="How answers are scored.")
+@click.option("--method", type=METHOD, default="3cosadd", help="How candidates for the answer are scored.")
 def evaluate(
     path: files.PathLike, gold: tuple[files.PathLike, ...], limit: int | None, restrict_vocab: int, method: Method
 ) -> None:
-    """Each FILE is one of two kinds, and firth sees which. Similarity: two words and a score a line; shown is
-    Spearman's rank correlation between scores and cosines. Analogies: four words a line, ": name" before a section;
+    """Each FILE is of one of two kinds, which firth recognizes. Similarity: two words and a score per line; the result
+    is Spearman's rank correlation between scores and cosines. Analogies: four words a line, ": name" before a section;
     shown is the share of questions whose fourth word comes first.
 
     \b
@@ -260,10 +260,10 @@ def _read_gold(path: files.PathLike) -> list[firth.evaluate.Triple] | dict[str, 
 @click.command()
 @click.argument("source", metavar="IN", type=STREAM)
 @click.argument("target", metavar="OUT", type=STREAM)
-@click.option("--from", "source_format", type=FORMAT, show_default="told by its contents", help="Format of IN.")
+@click.option("--from", "source_format", type=FORMAT, show_default="by its contents", help="Format of IN.")
 @click.option("--to", "target_format", type=FORMAT, show_default="by its suffix", help="Format of OUT.")
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Keep only the first so many vectors."
+    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Write only the first so many vectors."
 )
 def convert(
     source: files.PathLike,
@@ -272,7 +272,7 @@ def convert(
     target_format: str | None,
     limit: int | None,
 ) -> None:
-    """For IN, - is standard input. For OUT, - is standard output, which takes word2vec's and GloVe's text.
+    """IN can be -, standard input. OUT can be -, standard output, for the text formats of word2vec and GloVe.
 
     \b
     Examples:
