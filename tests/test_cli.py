@@ -1423,7 +1423,7 @@ def test_generate_prints_the_prompt_and_what_follows(folders: dict[str, Path]) -
     assert seeded[0] == seeded[1]
     refused(run("generate", folders["gpt"], "w3", "--top-p", 7), 2, "--top-p must be at most 1")
     refused(run("generate", folders["bert"], "w3"), 1, "holds a BERT: this takes a GPT")
-    refused(run("generate", folders["text"], "w3"), 1, "no folder")
+    refused(run("generate", folders["text"], "w3"), 1, "is not a folder")
     refused(run("generate", folders["gpt"], "w3", "--stop", ""), 2, "--stop must be")
     refused(run("generate", folders["gpt"], "w3", "--device", "abacus"), 2, "--device must be one of torch's")
 
