@@ -78,7 +78,7 @@ class _TrainContextual(click.Command):
             decorators.append(
                 click.option(
                     "--tokenizer",
-                    metavar="|".join(typing.get_args(_contextual().tokenizer.Kind)) + "|FILE",
+                    metavar="|".join(typing.get_args(_contextual().tokenizer_training.Kind)) + "|FILE",
                     default=fields["tokenizer"].default,
                     show_default=True,
                     help="Train such a tokenizer on the text; or use that of a tokenizer.json or of its folder.",
@@ -116,7 +116,7 @@ class _TrainContextual(click.Command):
         if resume and checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint, the folder to continue from")
         if tokenizer is not None:
-            kinds = typing.get_args(contextual.tokenizer.Kind)
+            kinds = typing.get_args(contextual.tokenizer_training.Kind)
             if tokenizer not in kinds and not Path(tokenizer).exists():
                 raise click.UsageError(f"--tokenizer must be {', '.join(kinds)}, or an existing file, not {tokenizer}")
             options["tokenizer"] = tokenizer if tokenizer in kinds else contextual.Tokenizer.load(tokenizer)

@@ -15,7 +15,8 @@ from firth.checks import real_number, whole_number
 from firth.contextual import data, generation, huggingface
 from firth.contextual.encoding import Sentence, checked_sentences
 from firth.contextual.sentences import transformer_folder
-from firth.contextual.tokenizer import Kind, Tokenizer
+from firth.contextual.tokenizer import Tokenizer
+from firth.contextual.tokenizer_training import Kind
 from firth.contextual.transformer import IGNORED, Architecture
 from firth.contextual.transformer_model import ContextualModel
 from firth.options import option

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import dataclasses
 import itertools
 import json
 import operator
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import normalizers, pre_tokenizers, processors, trainers
 
-from firth import _tokens, files
+from firth import files
 from firth.checks import column, one_of, text_or_words, whole_number
+from firth.contextual.tokenizer_training import (
+    END_OF_TEXT,
+    MARK,
+    SPECIAL,
+    Kind,
+    as_strings,
+    not_empty,
+    old_bert,
+    old_gpt2,
+    template,
+    train_wordpiece,
+    untrained,
+    without_surrogates,
+)
 from firth.text import Text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Kind = Literal["bpe", "wordpiece", "wordlevel"]  # tokenizers that can be trained
 
 FILE = "tokenizer.json"  # in a folder of the Hugging Face layout
-_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-_END_OF_TEXT = "<|endoftext|>"
 _ROLES = {  # how the usual tokenizers spell what has a task, the likelier first
     "padding": ("[PAD]", "<pad>"),
     "mask": ("[MASK]", "<mask>"),
     "start": ("[CLS]", "<s>"),
-    "end": ("[SEP]", "</s>", _END_OF_TEXT),
+    "end": ("[SEP]", "</s>", END_OF_TEXT),
     "unknown": ("[UNK]", "<unk>"),
 }
 
@@ -150,7 +158,7 @@ class Tokenizer:
             return
         before, behind = ([] if one is None else [self._tokenizer.id_to_token(one)] for one in (self.start, self.end))
         if before or behind:
-            around = _around({name: self._tokenizer.token_to_id(name) for name in (*before, *behind)}, before, behind)
+            around = template({name: self._tokenizer.token_to_id(name) for name in (*before, *behind)}, before, behind)
             present = self._tokenizer.post_processor
             self._tokenizer.post_processor = around if present is None else processors.Sequence([present, around])
 
@@ -199,23 +207,23 @@ class Tokenizer:
             If something in `texts` is neither a text nor a list of words.
         """
         one_of("tokenizer", tokenizer, get_args(Kind))
-        least = {"bpe": 257, "wordpiece": 32, "wordlevel": len(_SPECIAL) + 1}[tokenizer]
+        least = {"bpe": 257, "wordpiece": 32, "wordlevel": len(SPECIAL) + 1}[tokenizer]
         whole_number("vocabulary_size", vocabulary_size, low=least, high=2**31 - 1)
         whole_number("min_count", min_count, low=1)
         column("texts", texts)
-        made: Any = _untrained(tokenizer, lowercase)
+        made: Any = untrained(tokenizer, lowercase)
         options: dict[str, Any] = {"vocab_size": vocabulary_size, "min_frequency": min_count, "show_progress": progress}
         if tokenizer == "wordpiece":
-            _train_wordpiece(made, texts, options)
+            train_wordpiece(made, texts, options)
         else:
             trainer: Any
             if tokenizer == "bpe":
                 alphabet = pre_tokenizers.ByteLevel.alphabet()
-                trainer = trainers.BpeTrainer(special_tokens=[_END_OF_TEXT], initial_alphabet=alphabet, **options)
+                trainer = trainers.BpeTrainer(special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, **options)
             else:
-                trainer = trainers.WordLevelTrainer(special_tokens=_SPECIAL, **options)
-            made.train_from_iterator(_not_empty(_joined(texts)), trainer=trainer)
-            if tokenizer == "wordlevel" and made.get_vocab_size() == len(_SPECIAL):
+                trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, **options)
+            made.train_from_iterator(not_empty(as_strings(texts)), trainer=trainer)
+            if tokenizer == "wordlevel" and made.get_vocab_size() == len(SPECIAL):
                 raise ValueError(
                     f"no word occurs min_count={min_count} times, so all would be [UNK]: give more text, a lower "
                     "min_count, or tokenizer='wordpiece'"
@@ -248,9 +256,9 @@ class Tokenizer:
                 roles = _saved_names(place)
                 return cls(given, **{role: name for role, name in roles.items() if given.token_to_id(name) is not None})
             if (place / "vocab.txt").exists():
-                return cls(_old_bert(place))
+                return cls(old_bert(place))
             if (place / "vocab.json").exists() and (place / "merges.txt").exists():
-                return cls(_old_gpt2(place))
+                return cls(old_gpt2(place))
         except OSError:
             raise
         except Exception as error:  # the library raises bare Exception
@@ -417,7 +425,7 @@ class Tokenizer:
         TypeError
             If something in `texts` is neither a text nor a list of words.
         """
-        joined = list(_joined(column("texts", texts)))
+        joined = list(as_strings(column("texts", texts)))
         found = [np.array(raw.ids, np.int32) for raw in self._encoded(self._plain, joined, False, False)]
         if self.unknown is not None:  # a whole word may be spelt like a special piece
             for ids in found:
@@ -432,7 +440,10 @@ class Tokenizer:
         try:
             found = encode(inputs, is_pretokenized=split, add_special_tokens=special)
         except (UnicodeEncodeError, TypeError):  # a lone surrogate, which is no text
-            clean = [_clean(text) if isinstance(text, str) else [_clean(word) for word in text] for text in inputs]
+            clean = [
+                without_surrogates(text) if isinstance(text, str) else [without_surrogates(word) for word in text]
+                for text in inputs
+            ]
             found = encode(clean, is_pretokenized=split, add_special_tokens=special)
         return cast("list[Any]", found)
 
@@ -526,41 +537,6 @@ class Tokenizer:
         return f"Tokenizer({type(self._tokenizer.model).__name__}, {len(self)} pieces)"
 
 
-def _untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:
-    """A tokenizer without a vocabulary."""
-    made: Any  # the library's types know what its steps return, not what they take
-    if kind == "bpe":
-        made = tokenizers.Tokenizer(models.BPE())
-        if lowercase:
-            made.normalizer = normalizers.Lowercase()
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.post_processor = processors.ByteLevel(trim_offsets=True)
-        made.decoder = decoders.ByteLevel()
-    elif kind == "wordpiece":
-        made = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        made.decoder = decoders.WordPiece()
-    else:
-        made = tokenizers.Tokenizer(models.WordLevel(unk_token="[UNK]"))
-        if lowercase:
-            made.normalizer = normalizers.Lowercase()
-        made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if kind != "bpe":
-        made.post_processor = _around({name: number for number, name in enumerate(_SPECIAL)})
-    return cast("tokenizers.Tokenizer", made)
-
-
-def _around(
-    numbers: Mapping[str, int], before: Sequence[str] = ("[CLS]",), behind: Sequence[str] = ("[SEP]",)
-) -> processors.TemplateProcessing:
-    """What puts [CLS] and [SEP] around a text, and another [SEP] behind a second one."""
-    special = [(name, numbers[name]) for name in dict.fromkeys((*before, *behind))]
-    second = ["$B:1", *(f"{name}:1" for name in behind)]
-    single: Any = [*before, "$A", *behind]
-    return processors.TemplateProcessing(single=single, pair=single + second, special_tokens=special)
-
-
 def _backend(given: Any) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     """The `tokenizers.Tokenizer` in a tokenizer of another library, and the names of its special tokens."""
     kind = type(given).__name__
@@ -624,116 +600,7 @@ def _saved_names(folder: Path) -> dict[str, str]:
     return _names(described)
 
 
-def _train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, Any]) -> None:
-    """Give a WordPiece tokenizer its vocabulary.
-
-    The library's own trainer joins pairs by frequency, as for BPE, but numbers the characters with ## in the order in
-    which a hash table happens to give them: ties, and so vocabularies, differ from run to run. Here BPE is trained on
-    words that begin with a mark, which is the same to the bit each time; what has the mark begins a word, what has
-    none goes on with one. Rare characters, too, are chosen here, since the library breaks ties among them by chance.
-    """
-    with contextlib.ExitStack() as stack:
-        if isinstance(texts, Iterator):  # to be read twice
-            texts = stack.enter_context(_Spool(texts))
-        counts: collections.Counter[str] = collections.Counter()
-        for text in _not_empty(_joined(texts)):
-            counts.update(text)
-        characters: collections.Counter[str] = collections.Counter()
-        for character, count in counts.items():
-            for plain in tokenizer.normalizer.normalize_str(character):
-                if not plain.isspace() and plain != _MARK:
-                    characters[plain] += count
-        # Where one is missing, the whole word is unknown: those of nearly all text have places, if they leave a quarter
-        # for longer pieces, and rare ones if they leave three quarters.
-        chosen: dict[str, bool] = {}  # and whether it goes on with words, which takes a second place
-        room, places, covered, total = options["vocab_size"] - len(_SPECIAL), 0, 0, sum(characters.values())
-        for character in sorted(characters, key=lambda character: (-characters[character], character)):
-            goes_on = not _stands_alone(tokenizer, character)
-            places += 1 + goes_on
-            if places > room * (0.75 if covered < _COVERED * total else 0.25):
-                break
-            chosen[character] = goes_on
-            covered += characters[character]
-        marked: Any = tokenizers.Tokenizer(models.BPE())
-        marked.normalizer = tokenizer.normalizer
-        marked.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(_MARK, "always")]
-        )
-        alphabet = [_MARK, *chosen]
-        # There each has a piece with the mark and one without, here some have one alone.
-        options = {**options, "vocab_size": options["vocab_size"] + sum(not goes_on for goes_on in chosen.values())}
-        trainer = trainers.BpeTrainer(initial_alphabet=alphabet, limit_alphabet=len(alphabet), **options)
-        marked.train_from_iterator(_joined(texts), trainer=trainer)
-    joined = sorted(marked.get_vocab().items(), key=lambda item: item[1])
-    alphabet = sorted(chosen)
-    pieces = [*_SPECIAL, *alphabet, *("##" + character for character in alphabet if chosen[character])]
-    pieces += [
-        piece.removeprefix(_MARK) if piece.startswith(_MARK) else "##" + piece
-        for piece, _ in joined
-        if len(piece.removeprefix(_MARK)) > 1
-    ]
-    vocabulary = {piece: number for number, piece in enumerate(pieces[: len(_SPECIAL) + room])}
-    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
-    tokenizer.add_special_tokens(_SPECIAL)
-
-
-def _stands_alone(tokenizer: Any, character: str) -> bool:
-    """Whether a character is a word by itself wherever it stands, as punctuation is, and what Chinese is written in."""
-    around = tokenizer.normalizer.normalize_str(f"a{character}a")
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(around)] == ["a", character, "a"]
-
-
-_COVERED = 0.9999  # of the characters of texts, where there is room
-
-
-class _Spool:
-    """Texts that can be read once, kept in a temporary file so that they can be read again."""
-
-    def __init__(self, texts: Iterator[Text]) -> None:
-        self._texts = texts
-
-    def __enter__(self) -> Self:
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")
-        try:
-            for text in _joined(self._texts):
-                self._file.write(json.dumps(text) + "\n")
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __iter__(self) -> Iterator[str]:
-        self._file.seek(0)
-        return map(json.loads, self._file)
-
-
-def _not_empty(texts: Iterator[str]) -> Iterator[str]:
-    first = next(texts, None)
-    if first is None:
-        raise ValueError("there is no text to train on")
-    return itertools.chain([first], texts)
-
-
-def _clean(text: str) -> str:
-    return _tokens.replace_surrogates(text)[0]
-
-
-def _joined(texts: Iterable[Text]) -> Iterator[str]:
-    for i, given in enumerate(texts):
-        found = text_or_words(f"texts[{i}]", given)
-        text = found if isinstance(found, str) else " ".join(found)
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = _clean(text)
-        yield text
-
-
 _BYTE_SPACE = "Ġ"  # how GPT-2 writes the byte of a space
-_MARK = "\u2581"  # how SentencePiece marks a word's beginning
 
 
 def _word_marks(description: dict[str, Any]) -> tuple[str, str]:
@@ -749,7 +616,7 @@ def _word_marks(description: dict[str, Any]) -> tuple[str, str]:
         if step["type"] == "ByteLevel":
             return "", _BYTE_SPACE
         if step["type"] == "Metaspace":
-            return "", step.get("replacement", _MARK)
+            return "", step.get("replacement", MARK)
         steps += step.get("pretokenizers", []) + step.get("normalizers", [])
     return "", ""
 
@@ -762,43 +629,6 @@ def _byte_table() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(rest)}
-
-
-def _old_bert(folder: Path) -> tokenizers.Tokenizer:
-    config = folder / "tokenizer_config.json"
-    options = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
-    lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    vocabulary = {line: number for number, line in enumerate(lines) if line}
-    tokenizer: Any = _untrained("wordpiece", False)
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        lowercase=bool(options.get("do_lower_case", True)),
-        strip_accents=options.get("strip_accents"),
-        handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
-    )
-    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
-    tokenizer.add_special_tokens([name for name in _SPECIAL if name in vocabulary])
-    tokenizer.post_processor = _around(vocabulary)
-    return cast("tokenizers.Tokenizer", tokenizer)
-
-
-def _old_gpt2(folder: Path) -> tokenizers.Tokenizer:
-    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-    merges: Any = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    tokenizer: Any = _untrained("bpe", False)
-    tokenizer.model = models.BPE(vocabulary, merges)
-    config = folder / "config.json"
-    if config.exists() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "roberta":
-        ends = {name: vocabulary[name] for name in ("<s>", "</s>")}
-        tokenizer.add_special_tokens([name for name in (*ends, "<pad>", "<unk>") if name in vocabulary])
-        if "<mask>" in vocabulary:  # the space before it is its own
-            tokenizer.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True)])
-        tokenizer.post_processor = processors.RobertaProcessing(
-            ("</s>", ends["</s>"]), ("<s>", ends["<s>"]), add_prefix_space=False
-        )
-    elif _END_OF_TEXT in vocabulary:
-        tokenizer.add_special_tokens([_END_OF_TEXT])
-    return cast("tokenizers.Tokenizer", tokenizer)
 
 
 def _of_text(raw: Any) -> Encoding:

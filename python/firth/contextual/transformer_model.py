@@ -43,7 +43,8 @@ from firth.contextual.processes import device_of, is_first_process
 from firth.contextual.sentences import MODULES, SentenceModules, sentence_modules, transformer_folder
 from firth.contextual.static_start import StaticStart, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
-from firth.contextual.tokenizer import Encoding, Kind, Tokenizer
+from firth.contextual.tokenizer import Encoding, Tokenizer
+from firth.contextual.tokenizer_training import Kind
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
 from firth.models.base import CHECKPOINT, records
 from firth.options import option
@@ -450,7 +451,7 @@ class ContextualModel(TrainedModel):
         bf16: bool = False,
         progress: bool = False,
     ) -> Any:
-        """States of sentences: one for each piece, for each word, or for the whole.
+        """Hidden states of sentences: one for each token, for each word, or for the whole.
 
         Parameters
         ----------
@@ -482,9 +483,8 @@ class ContextualModel(TrainedModel):
         -------
         list of ndarray, or ndarray
             For each sentence float32 (tokens, dim), special tokens included, or (words, dim); with `pooling` one array
-            (sentences, dim), with zeros for a sentence that has no token. Modules of sentence-transformers may change
-            the number of dimensions. With a list of layers there is one axis more: (layers, tokens, dim),
-            (layers, words, dim) and (sentences, layers, dim).
+            (sentences, dim), zeros for a sentence without a token. Modules of sentence-transformers may change dim. A
+            list of layers adds an axis: (layers, tokens, dim), (layers, words, dim) and (sentences, layers, dim).
 
         Raises
         ------
@@ -494,8 +494,7 @@ class ContextualModel(TrainedModel):
 
         Notes
         -----
-        Sentences are run in the order of their lengths, so that little of a batch is padding; the states do not depend
-        on what else is in a batch, but for rounding.
+        A batch holds sentences of similar length. The others in it change a state by rounding alone.
         """
         layers, single = chosen_layers(layer, self.layers)
         if pooling is not None:
@@ -548,10 +547,8 @@ class ContextualModel(TrainedModel):
 
         Parameters
         ----------
-        texts
-            One text, or several, run as one batch.
-        truncate
-            As for `encode`.
+        texts, truncate
+            One text or several, and as for `encode`.
 
         Returns
         -------
@@ -675,9 +672,8 @@ class ContextualModel(TrainedModel):
             )
 
     def _shown(self, piece: int) -> str:
-        """A piece as people read it: with the blank before it, if that is part of it."""
-        tokenizer = self.tokenizer_
-        return tokenizer.decode([piece], special=True) or tokenizer.pieces[piece]
+        """A token as text, with the blank before it if that is part of it."""
+        return self.tokenizer_.decode([piece], special=True) or self.tokenizer_.pieces[piece]
 
     def _likeliest(self, scores: Tensor, topn: int) -> list[tuple[str, float]]:
         chances = torch.softmax(scores[: len(self.tokenizer_)].double(), 0)
