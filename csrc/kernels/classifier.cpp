@@ -70,7 +70,7 @@ FIRTH_INLINE bool complete(float* scores, int n) {
     return !any_nan(finite);
 }
 
-// Scores to e^(score - greatest), and their sum, which is 1 at the least. Beyond e^-87 nothing would be left of them.
+// Scores to e^(score - greatest), and their sum, which is at least 1. Beyond e^-87 nothing would be left of them.
 struct Exponentials {
     float greatest;
     float sum;
@@ -102,7 +102,7 @@ FIRTH_INLINE void apply_some(const float* g, float* const* hidden, float* const*
     });
 }
 
-// Calls move(first, n) for n targets of kTargets at the most until all have had their turn. False if a step was.
+// Calls move(first, n) for at most kTargets targets until all have had their turn. False if a step was.
 template <class Move>
 FIRTH_INLINE bool in_steps(int n_targets, Move&& move) {
     for (int first = 0; first < n_targets; first += kTargets) {

@@ -1,4 +1,4 @@
-// The update rule of everything that is learnt with the logistic loss, and what its users share: `logistic_step`, for m
+// The update rule of everything that is trained with the logistic loss, and what its users share: `logistic_step`, for m
 // hidden rows against n target rows; how a bag of rows makes one hidden row; how negatives are drawn.
 //
 // Kernels include this once per instruction set, as they do simd.hpp.
@@ -225,7 +225,7 @@ FIRTH_INLINE std::int32_t draw_noise(const AliasCell* noise, std::int32_t n, std
     const std::uint64_t bits = random_at(key, number);
     const auto cell = static_cast<std::int32_t>(random_below(bits, static_cast<std::uint32_t>(n)));
     const AliasCell drawn = noise[cell];
-    // Which of the two it is cannot be foretold: a mask, not a branch.
+    // Which of the two it is is unpredictable: a mask, not a branch.
     const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
     return (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
 }

@@ -12,7 +12,7 @@
 namespace firth::FIRTH_ISA {
 namespace {
 
-// Query vectors of a register block at the most, and the rows that go with them.
+// At most so many query vectors in a register block, and the rows that go with them.
 constexpr int kVectors = kRegisters == 32 ? 4 : 2;
 constexpr int rows_at_once(int vectors) {
     if (kRegisters == 32) return vectors <= 2 ? 12 : vectors == 3 ? 8 : 6;

@@ -14,7 +14,7 @@ struct Word2VecKernels {
     // vectors and context are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
     void (*range)(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, void* scratch);
 
-    // The tokens of [begin, end) that subsampling keeps, kMostKept at the most, and the pool of negatives.
+    // The tokens of [begin, end) that subsampling keeps, at most kMostKept, and the pool of negatives.
     void (*sample)(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecBlock* block);
 
     // Fills the copies.

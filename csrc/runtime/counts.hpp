@@ -29,7 +29,7 @@ struct CooccurrenceTask {
 class DocumentStarts {
   public:
     explicit DocumentStarts(const CooccurrenceTask& task);
-    // Tokens of the same document before and behind `position`, but `reach` at the most.
+    // Tokens of the same document before and behind `position`, at most `reach`.
     int before(std::int64_t position, int reach) const;
     int behind(std::int64_t position, int reach) const;
 

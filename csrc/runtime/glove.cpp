@@ -22,7 +22,7 @@ constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric
 constexpr std::int64_t kWindow = 256;  // slices of the order among which a thread looks for one that may start
 
 // Where blocks of about equal non-zeros begin; begins (n + 1) is how many lie before each row, or column. Within a
-// block they can be told apart by 16 bits.
+// block 16 bits distinguish them.
 std::vector<std::int32_t> cut(const std::int64_t* begins, std::int32_t n) {
     std::vector<std::int32_t> cuts{0};
     for (std::int32_t row = 1; row < n; ++row) {

@@ -5,7 +5,7 @@
 
 namespace firth {
 
-// Threads race for rows, on purpose: the result hangs on how many there are, and on chance.
+// Threads race for rows, on purpose: the result depends on their number and on chance.
 Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads);
 
 // The same bits for any number of threads. The epoch is cut into rounds of a few blocks of tokens, which are trained

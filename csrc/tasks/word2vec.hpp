@@ -27,7 +27,7 @@ constexpr float kCurvature = 0.05f;
 
 // V words, D = vector_size, T tokens in documents; rows are `stride` floats apart, a multiple of 16, zero beyond D.
 struct Word2Vec {
-    float* vectors;               // (rows in, stride) a row for each word, or for each piece of words
+    float* vectors;               // (rows in, stride) a row for each word, or for each character n-gram
     float* context;               // (rows out, stride) a row for each word, or for each inner node of the tree
     const std::int32_t* ids;      // (T) word of each token
     const std::int64_t* offsets;  // (n_documents + 1) where documents start in ids; the last one is T

@@ -273,7 +273,7 @@ void TextCounter::feed(const char* data, std::size_t n) {
     }
 }
 
-// Text is cut behind ASCII white space: there no word, no line and no character of several bytes goes on.
+// Text is cut behind ASCII white space: no word, line or character of several bytes continues there.
 void TextCounter::feed_piece(const char* data, std::size_t n) {
     const char* const end = data + n;
     const auto space = [](char c) { return is_ascii_space(static_cast<unsigned char>(c)); };

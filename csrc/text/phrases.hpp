@@ -15,7 +15,7 @@ struct Documents {
 
 // Which words follow on each other in a phrase, as a trie in one hash table: from a state and a word to a target. A
 // state is the id of a phrase's first word, or a number of its own further on. A target is the id that the phrase gets,
-// where it ends, or ~state, where it goes on.
+// where it ends, or ~state, where it continues.
 class PhraseTable {
   public:
     static constexpr std::int32_t kNone = INT32_MIN;
@@ -58,7 +58,7 @@ class PhraseTable {
 
 // Writes each document with its phrases as single ids, found from left to right, the shortest that begins at a word;
 // what belongs to one is part of no other. out: (n_tokens), which may be `ids`; out_offsets: (n_documents + 1), another
-// array than `offsets`. Returns how many ids there are. std::invalid_argument if an id is none of the table's words.
+// array than `offsets`. Returns how many ids there are. std::invalid_argument if the table has no word of an id.
 std::int64_t merge_phrases(const Documents& documents, const PhraseTable& table, std::int32_t* out,
                            std::int64_t* out_offsets, int n_threads);
 
