@@ -1,5 +1,5 @@
-// The update rule of everything that is trained with the logistic loss, and what its users share: `logistic_step`, for m
-// hidden rows against n target rows; how a bag of rows makes one hidden row; how negatives are drawn.
+// The update rule of everything that is trained with the logistic loss, and what its users share: `logistic_step`, for
+// m hidden rows against n target rows; how a bag of rows makes one hidden row; how negatives are drawn.
 //
 // Kernels include this once per instruction set, as they do simd.hpp.
 #pragma once

@@ -5,8 +5,8 @@
 // bag of rows: CBOW of its window's, a word of pieces of its own. Every row of the bag is moved by the whole gradient,
 // so the bag's mean moves by exactly that: it is gathered once and scattered once, whatever it predicts in between.
 //
-// Objective: a word is distinguished from random ones, or found along its path in a Huffman tree. Either way it is a list
-// of target rows with a sign for each.
+// Objective: a word is distinguished from random ones, or found along its path in a Huffman tree. Either way it is a
+// list of target rows with a sign for each.
 
 #include "kernels/word2vec.hpp"
 
