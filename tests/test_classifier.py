@@ -14,8 +14,7 @@ import pytest
 
 import firth
 import reference
-from firth import _core, corpus, fasttext_format, files
-from firth.models import classifier
+from firth import _core, corpus, fasttext_format, files, run
 from firth.quantization import QuantizedMatrix
 from firth.runtime import padded_rows
 
@@ -364,7 +363,7 @@ def test_no_cut_of_an_epoch_shows_in_the_history(loss, monkeypatch):
     lines = [f"w{i % 97} w{i % 89} w{i % 83}" if i % 1024 else "" for i in range(5000)]
     histories = []
     for seconds in (0.0, 1e9):  # stretches of the least length; as long as the epoch
-        monkeypatch.setattr(classifier, "_CHUNK_SECONDS", seconds)
+        monkeypatch.setattr(run, "_CHUNK_SECONDS", seconds)
         model = make(loss=loss, epochs=3, min_count=2).fit(lines, [f"label {i % 7}" for i in range(5000)])
         histories.append([epoch.loss for epoch in model.history])
     assert histories[0] == histories[1]
@@ -378,7 +377,7 @@ def test_no_cut_of_an_epoch_shows_in_the_history(loss, monkeypatch):
         ("outputs", lambda outputs: outputs * np.float32("nan")),
         ("options", list),
         ("history", lambda history: [{**history[0], "loss": float("nan")}]),
-        ("history", lambda history: [{**history[0], "validation": "all"}]),
+        ("history", lambda history: [{**history[0], "score": "all"}]),
         ("history", lambda history: [{**history[0], "epoch": 2}]),
         ("history", lambda history: [1]),
         ("history", dict),
@@ -387,7 +386,7 @@ def test_no_cut_of_an_epoch_shows_in_the_history(loss, monkeypatch):
 def test_a_damaged_classifier_is_refused(name, change, texts, tmp_path):
     make(epochs=1, validation=0.2).fit(*texts).save(tmp_path / "m.firth")
     tensors, metadata = files.read_tensors(tmp_path / "m.firth")
-    assert firth.load(tmp_path / "m.firth").history[0].validation > 0
+    assert firth.load(tmp_path / "m.firth").history[0].score > 0
     held = tensors if name in tensors else metadata
     held[name] = {} if change is dict else change(held[name])
     files.write_tensors(tmp_path / "m.firth", tensors, metadata)
@@ -493,7 +492,7 @@ def test_patience_keeps_the_best_epoch():
     labels = rng.integers(0, 2, 400).tolist()  # nothing to be learnt: scores go up and down
     held_out = texts[200:], labels[200:]
     model = make(epochs=40, patience=4).fit(texts[:200], labels[:200], validation=held_out)
-    scores = [epoch.validation for epoch in model.history]
+    scores = [epoch.score for epoch in model.history]
     assert scores[-1] < max(scores)
     assert model.score(*held_out) == pytest.approx(max(scores))
 
@@ -511,14 +510,14 @@ def test_test_leaves_out_texts_without_labels(texts):
 def test_validation_and_patience(texts):
     assert len({*texts[0]}) == 600  # what is set apart is not seen in training
     model = make(validation=0.25).fit(*texts)
-    assert [epoch.validation is not None for epoch in model.history] == [True] * 10
-    assert model.history[-1].validation > 0.9
+    assert [epoch.score is not None for epoch in model.history] == [True] * 10
+    assert model.history[-1].score > 0.9
     held_out = planted(seed=2)
     stopped = make(epochs=60, patience=2).fit(*texts, validation=held_out)
     assert len(stopped.history) < 60
-    best = max(epoch.validation for epoch in stopped.history)
+    best = max(epoch.score for epoch in stopped.history)
     assert stopped.score(*held_out) == pytest.approx(best)
-    assert make().fit(*texts, validation=0.1).history[0].validation is not None
+    assert make().fit(*texts, validation=0.1).history[0].score is not None
     with pytest.raises(ValueError, match="patience needs validation"):
         make(patience=1).fit(*texts)
     with pytest.raises(ValueError, match="share below 1"):
@@ -533,17 +532,19 @@ def test_pretrained_vectors(texts):
     rng = np.random.default_rng(0)
     words = ["w0-0", "elsewhere"]
     vectors = firth.Vectors(words, rng.normal(size=(2, 16)).astype(np.float32))
-    with pytest.raises(ValueError, match="vectors hold a number that is not finite, in that of 'elsewhere'"):
-        make(vectors=firth.Vectors(words, [[0] * 16, [np.inf] * 16]))
-    model = make(vectors=vectors, epochs=1, learning_rate=1e-30).fit(*texts)
+    with pytest.raises(ValueError, match="a number of 'elsewhere' is not finite"):
+        make(pretrained_vectors=firth.Vectors(words, [[0] * 16, [np.inf] * 16]))
+    model = make(pretrained_vectors=vectors, epochs=1, learning_rate=1e-30).fit(*texts)
     rows = model._learnt.row_of
     for word in words:
         np.testing.assert_array_equal(model._learnt.rows[rows[model.words.index(word)]], vectors[word])
-    with pytest.raises(ValueError, match="vectors have 16 numbers and vector_size is 8"):
-        make(vectors=vectors, vector_size=8)
+    with pytest.raises(ValueError, match="pretrained_vectors have 16 dimensions and vector_size is 8"):
+        make(pretrained_vectors=vectors, vector_size=8)
     # A word that no text has is known by its vector.
     near = np.stack([vectors["w0-0"], vectors["w0-0"]])
-    model = make(vectors=firth.Vectors(["good", "great"], near)).fit(["good day", "bad day"] * 50, ["+", "-"] * 50)
+    model = make(pretrained_vectors=firth.Vectors(["good", "great"], near)).fit(
+        ["good day", "bad day"] * 50, ["+", "-"] * 50
+    )
     assert model.predict(["great"]).tolist() == ["+"]
 
 
@@ -675,7 +676,7 @@ def test_divergence_is_told_and_changes_nothing(texts):
     before = model.predict_proba(texts[0])
     other = make(learning_rate=3e38)
     other.__dict__.update({**model.__dict__, **other.get_params()})
-    with pytest.raises(FloatingPointError, match=r"diverged in epoch 1.*lower learning rate"):
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch 1.*lower learning_rate"):
         other.fit(*texts)
     np.testing.assert_array_equal(other.predict_proba(texts[0]), before)
 
@@ -996,7 +997,7 @@ def test_set_params():
     model = make()
     assert model.set_params(epochs=7, loss="ova") is model
     assert (model.epochs, model.loss) == (7, "ova")
-    with pytest.raises(ValueError, match="'depth' is no option"):
+    with pytest.raises(ValueError, match="no option 'depth'"):
         model.set_params(depth=3)
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         model.set_params(epochs=0)
@@ -1012,7 +1013,7 @@ def test_labels_of_another_type_are_told(texts, tmp_path):
     # A file holds numbers as text, and cannot mean anything else by them.
     assert counted.score(path) == counted.score(lines, numbers) > 0.97
     assert counted.test(path).recall > 0.97
-    assert make(validation=0.2).fit(lines, numbers, validation=path).history[-1].validation > 0.97
+    assert make(validation=0.2).fit(lines, numbers, validation=path).history[-1].score > 0.97
     counted.to_fasttext(tmp_path / "m.bin")
     named = firth.FastTextClassifier.from_fasttext(tmp_path / "m.bin")
     assert named.score(path) == named.score(lines, list(map(str, numbers))) == counted.score(path)
@@ -1079,10 +1080,10 @@ def test_clones_share_what_is_never_trained():
     from sklearn.base import clone
 
     vectors = firth.Vectors(["a"], np.ones((1, 16), np.float32))
-    model = make(vectors=vectors, class_weight={"x": 2.0}).fit(["a b", "c d"] * 4, ["x", "y"] * 4)
+    model = make(pretrained_vectors=vectors, class_weight={"x": 2.0}).fit(["a b", "c d"] * 4, ["x", "y"] * 4)
     copy = clone(model)
     assert copy.get_params() == model.get_params()
-    assert copy.vectors is vectors
+    assert copy.pretrained_vectors is vectors
     assert copy.history == []
     assert make().set_params(learning_rate=np.float64(0.3)).learning_rate == 0.3
 
@@ -1116,7 +1117,7 @@ def test_random_labels_stay_at_chance():
     assert model.score(lines[:400], labels[:400]) > 0.9
     assert abs(model.score(lines[400:], labels[400:]) - 0.5) < 3.3 * (0.25 / 500) ** 0.5
     apart = make(epochs=20, word_ngrams=2, validation=0.5).fit(lines, labels)
-    assert abs(apart.history[-1].validation - 0.5) < 3.3 * (0.25 / 450) ** 0.5
+    assert abs(apart.history[-1].score - 0.5) < 3.3 * (0.25 / 450) ** 0.5
 
 
 def test_the_score_of_no_text_is_an_error():

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import firth
-from firth import files
+from firth import files, run
 from firth.models import base
 from firth.options import not_none
 
@@ -358,7 +358,7 @@ def test_a_training_that_diverges_leaves_finite_weights(name: str, tmp_path: Pat
     with pytest.raises(FloatingPointError, match="step 5"):
         fit(name, model, checkpoint=tmp_path / "state", callbacks=[poison])
     assert all(bool(one.isfinite().all()) for one in module(model).state_dict().values())
-    tensors, _ = files.read_tensors(tmp_path / "state" / base.CHECKPOINT)
+    tensors, _ = files.read_tensors(tmp_path / "state" / run.CHECKPOINT)
     assert all(np.isfinite(one).all() for one in tensors.values() if one.dtype.kind == "f")
     model.save(tmp_path / "model")
     assert state(firth.load(tmp_path / "model")) == state(model)

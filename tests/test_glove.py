@@ -12,7 +12,7 @@ from scipy import sparse
 import firth
 import reference
 from firth import _core
-from firth.models.base import LOSS_UNITS
+from firth.run import LOSS_UNITS
 
 
 def random_counts(words=30, density=0.3, seed=0, most=300.0):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import firth
-from firth import files
+from firth import files, run
 from firth.models import base
 from firth.options import checked, choices, not_none
 
@@ -382,14 +382,14 @@ class Interruption:
         outer = self
         self.left = after
 
-        class Bar(base.tqdm):
+        class Bar(run.tqdm):
             def update(self, n=1):
                 super().update(n)
                 outer.left -= 1
                 if outer.left == 0:
                     raise KeyboardInterrupt
 
-        monkeypatch.setattr(base, "tqdm", Bar)
+        monkeypatch.setattr(run, "tqdm", Bar)
 
 
 def many_units():
@@ -460,17 +460,15 @@ def test_ctrl_c_between_two_epochs(make_gradient, corpus, tmp_path, monkeypatch)
     """The epoch is counted and the position set back in one piece: nothing is skipped after resuming."""
     whole = make_gradient().fit(corpus)
 
-    class History(list):
-        def append(self, record):
-            super().append(record)
-            if len(self) == 2:
-                signal.raise_signal(signal.SIGINT)
+    def append(history, record):
+        list.append(history, record)
+        if len(history) == 2:
+            signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     model = make_gradient()
-    seen = property(lambda self: self.__dict__.setdefault("seen", History()), lambda *_: None)
     with monkeypatch.context() as patch:
-        patch.setattr(type(model), "history", seen, raising=False)
+        patch.setattr(run.History, "append", append)
         with pytest.raises(KeyboardInterrupt):
             model.fit(corpus, checkpoint=tmp_path)
     signal.signal(signal.SIGINT, before)
@@ -483,8 +481,8 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import firth, test_models
-from firth.models import base
-base._CHECKPOINT_SECONDS = 0
+from firth import run
+run._CHECKPOINT_SECONDS = 0
 test_models.MODELS[{name!r}](epochs=2000).fit(test_models.many_units(), checkpoint={folder!r}, resume=True)
 """
 
@@ -566,7 +564,13 @@ class Elsewhere:
 def test_a_second_fit_of_a_model_is_refused(make, corpus, monkeypatch):
     model = make()
     other = Elsewhere(model, [corpus])
-    monkeypatch.setattr(type(model), "_check_data", other)
+    checked = type(model)._training_data
+
+    def checked_and_elsewhere(self, data, *, progress):
+        other()
+        return checked(self, data, progress=progress)
+
+    monkeypatch.setattr(type(model), "_training_data", checked_and_elsewhere)
     model.fit(corpus)
     assert isinstance(other.error, RuntimeError)
     assert "is being fitted already" in str(other.error)
@@ -613,7 +617,7 @@ def test_no_cut_of_an_epoch_shows_in_the_history(name, options, long_corpus, mon
     """Not in a single bit of the losses, wherever the same seed gives the same vectors."""
     histories = []
     for seconds in (0.0, 1e9):  # stretches of the least length; as long as the epoch, soon
-        monkeypatch.setattr(base, "_CHUNK_SECONDS", seconds)
+        monkeypatch.setattr(run, "_CHUNK_SECONDS", seconds)
         histories.append([epoch.loss for epoch in MODELS[name](**options).fit(long_corpus).history])
     assert histories[0] == histories[1]
 
@@ -621,7 +625,7 @@ def test_no_cut_of_an_epoch_shows_in_the_history(name, options, long_corpus, mon
 def test_sums_of_losses_are_exact():
     """Of numbers that a float64 sum would round."""
     parts = [2.0**40, 2.0**-30, -(2.0**40), 3.0]
-    assert sum(map(base.loss_units, parts)) == 3 * base.LOSS_UNITS + 1
+    assert sum(map(run.loss_units, parts)) == 3 * run.LOSS_UNITS + 1
 
 
 def damage_tensors(change):
@@ -643,14 +647,14 @@ DAMAGE = {  # of a checkpoint after two of three epochs, and what is said of it
     "a vector": (damage_tensors(lambda v: v[0]), r"vectors must be float32 of shape \(40, 8\)"),
     "float64": (damage_tensors(lambda v: v.astype(np.float64)), "vectors must be float32 .*, not float64"),
     "NaN": (damage_tensors(lambda v: v * NAN), "vectors holds a number that is not finite"),
-    "options in a list": (damage_metadata("options", list), "options are not named"),
+    "options in a list": (damage_metadata("identity", list), "options have no names"),
     "history of numbers": (damage_metadata("history", lambda _: [1, 2]), r"history\[0\] must have exactly the fields"),
     "history named": (damage_metadata("history", lambda _: {}), "the history must be a list, not dict"),
     "history too short": (damage_metadata("history", lambda history: history[:1]), "has 1 epochs and its progress 2"),
     "loss NaN": (damage_record(loss=NAN), r"loss in history\[1\] must be a finite number, not nan"),
     "loss a string": (damage_record(loss="3"), r"loss in history\[1\] must be float, not str"),
     "epoch twice": (damage_record(epoch=1), r"history\[1\] must be epoch 2, not 1"),
-    "epoch 2.0": (damage_record(epoch=2.0), r"epoch in history\[1\] must be int, not float"),
+    "epoch a word": (damage_record(epoch="2"), r"epoch in history\[1\] must be float, not str"),
     "another field": (damage_record(more=1), "exactly the fields"),
     "progress short": (damage_metadata("progress", lambda p: p[:4]), "must be four whole numbers and the seconds"),
     "progress named": (damage_metadata("progress", lambda p: {}), "must be four whole numbers and the seconds"),
@@ -668,7 +672,7 @@ DAMAGE = {  # of a checkpoint after two of three epochs, and what is said of it
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_refused(make_gradient, corpus, tmp_path, damage):
     change, said = DAMAGE[damage]
-    path = tmp_path / base.CHECKPOINT
+    path = tmp_path / run.CHECKPOINT
     make_gradient().fit(corpus, checkpoint=tmp_path, callbacks=[lambda model: len(model.history) == 2])
     assert files.read_tensors(path)[0]["vectors"].shape == (40, 8)
     files.write_tensors(path, *change(*files.read_tensors(path)))
@@ -730,14 +734,14 @@ def test_an_interruption_never_leaves_what_is_not_finite(make_gradient, corpus, 
     with pytest.raises(FloatingPointError, match="in epoch 2: a number in context is not finite"):
         model.fit(corpus, checkpoint=tmp_path)
     assert np.isfinite(model.vectors.matrix).all()
-    assert files.read_tensors(tmp_path / base.CHECKPOINT)[1]["progress"][0] == 1
+    assert files.read_tensors(tmp_path / run.CHECKPOINT)[1]["progress"][0] == 1
 
 
 def test_damaged_checkpoints_and_models(make_gradient, corpus, tmp_path):
     model = make_gradient()
     model.fit(corpus, checkpoint=tmp_path)
     model.save(tmp_path / "model")
-    for path, what in ((tmp_path / base.CHECKPOINT, "checkpoint"), (tmp_path / "model", "model")):
+    for path, what in ((tmp_path / run.CHECKPOINT, "checkpoint"), (tmp_path / "model", "model")):
         tensors, metadata = files.read_tensors(path)
         for name in metadata:
             files.write_tensors(path, tensors, {key: value for key, value in metadata.items() if key != name})
@@ -757,8 +761,8 @@ def test_a_damaged_checkpoint_leaves_an_earlier_fit_alone(make_gradient, corpus,
     make_gradient().fit(corpus, checkpoint=tmp_path)
     model = make_gradient().fit(firth.Corpus.from_iterable(documents(100), min_count=1))
     before, history = model.vectors.matrix.copy(), list(model.history)
-    tensors, metadata = files.read_tensors(tmp_path / base.CHECKPOINT)
-    files.write_tensors(tmp_path / base.CHECKPOINT, tensors, {**metadata, "progress": [1]})
+    tensors, metadata = files.read_tensors(tmp_path / run.CHECKPOINT)
+    files.write_tensors(tmp_path / run.CHECKPOINT, tensors, {**metadata, "progress": [1]})
     with pytest.raises(ValueError, match="damaged"):
         model.fit(corpus, checkpoint=tmp_path, resume=True)
     np.testing.assert_array_equal(model.vectors.matrix, before)
@@ -791,10 +795,10 @@ def test_checkpoints_are_not_mixed_up(make_gradient, corpus, tmp_path):
     with pytest.raises(ValueError, match="seed was 1, is 2"):
         make_gradient(seed=2).fit(corpus, checkpoint=tmp_path, resume=True)
     other = firth.Corpus.from_iterable(documents(299), min_count=1)
-    with pytest.raises(ValueError, match="the data are other ones"):
+    with pytest.raises(ValueError, match="the data differ"):
         make_gradient().fit(other, checkpoint=tmp_path, resume=True)
     renamed = [[f"x{word}" for word in document] for document in documents()]
-    with pytest.raises(ValueError, match="the data are other ones"):
+    with pytest.raises(ValueError, match="the data differ"):
         make_gradient().fit(firth.Corpus.from_iterable(renamed, min_count=1), checkpoint=tmp_path, resume=True)
     with pytest.raises(ValueError, match="checkpoint="):
         make_gradient().fit(corpus, resume=True)

@@ -78,6 +78,26 @@ def finite(array: NDArray[Any]) -> bool:
     return bool(np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)))
 
 
+def expect(name: str, tensor: NDArray[Any], dtype: Any, shape: tuple[int | None, ...]) -> None:
+    """Refuse a tensor of a file that has another type or shape, None for a side of any length, or is not finite.
+
+    Raises
+    ------
+    TypeError
+        Naming the tensor.
+    """
+    fits = len(shape) == tensor.ndim and all(
+        n is None or n == found for n, found in zip(shape, tensor.shape, strict=True)
+    )
+    if tensor.dtype != dtype or not fits:
+        sides = ", ".join("any" if n is None else str(n) for n in shape)
+        raise TypeError(
+            f"{name} must be {np.dtype(dtype)} of shape ({sides}), not {tensor.dtype} of shape {tensor.shape}"
+        )
+    if not finite(tensor):
+        raise TypeError(f"{name} holds a number that is not finite")
+
+
 def column(name: str, given: Any, *, advice: str = "", rows: bool = False) -> Iterable[Any]:
     """`given`, if iterating over it gives one item after another; TypeError with the remedy if it does not.
 

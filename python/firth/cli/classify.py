@@ -104,16 +104,16 @@ def classifier(
         vectors = None if pretrained is None else load_vectors(pretrained)
         if vectors is not None:
             options["vector_size"] = vectors.vector_size
-        model = FastTextClassifier(**options, vectors=vectors)
+        model = FastTextClassifier(**options, pretrained_vectors=vectors)
     try:
         model.fit(list(inputs), validation=validation, progress=bars)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted. No classifier was written.") from None
     if not bars:
         for epoch in model.history:
-            score = "" if epoch.validation is None else f", accuracy on the validation split {epoch.validation:.1%}"
+            score = "" if epoch.score is None else f", accuracy on the validation split {epoch.score:.1%}"
             rate = f"{epoch.units_per_second:,.0f} texts/s"
-            say(f"epoch {epoch.epoch} of {model.epochs}: loss {epoch.loss:.4f}, {rate}{score}")
+            say(f"epoch {epoch.epoch:g} of {model.epochs}: loss {epoch.loss:.4f}, {rate}{score}")
     _write_classifier(model, path, fasttext, say)
 
 

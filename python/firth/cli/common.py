@@ -26,7 +26,7 @@ from firth.cli import Interrupted, describe
 from firth.cli.options import Parameters, flag
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.base import CHECKPOINT
+from firth.run import CHECKPOINT
 from firth.vectors import Vectors
 
 T = TypeVar("T")

@@ -36,7 +36,8 @@ from firth.cli.options import Parameters, as_flags, model_options, taking
 from firth.corpus import Corpus, CorpusOptions
 from firth.counts import Cooccurrences
 from firth.models import LSA, PPMI, FastText, GloVe, Word2Vec
-from firth.models.base import CHECKPOINT, GradientModel, Model
+from firth.models.base import GradientModel, Model
+from firth.run import CHECKPOINT
 from firth.text import checked_sources
 
 

@@ -33,8 +33,9 @@ from firth.contextual.elmo_network import (
 from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, chosen_layers, unit_rows
 from firth.contextual.loop import Evaluation
 from firth.corpus import Corpus, as_corpus
-from firth.models.base import one_at_a_time, records
+from firth.models.base import one_at_a_time
 from firth.options import option
+from firth.run import records
 from firth.vectors import Vectors
 
 if TYPE_CHECKING:

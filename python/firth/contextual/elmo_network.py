@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from firth.corpus import Corpus
-from firth.models.base import fingerprint
+from firth.run import fingerprint
 
 # Symbols that words are spelt in: 0 is no symbol, 1 to 256 are the bytes of UTF-8.
 _WORD_BEGINS, _WORD_ENDS, _TEXT_BEGINS, _TEXT_ENDS = 257, 258, 259, 260
@@ -535,7 +535,7 @@ class TextBatches:
         """What tells these texts from others. Reads the corpus once."""
         held = 0 if self._held is None else len(self._held)
         own = [len(self), held, self.batch_size, self.length, self.seed]
-        return [*fingerprint(self.corpus), *own]
+        return [*fingerprint([self.corpus.ids, self.corpus.offsets], self.corpus.vocabulary.words), *own]
 
     def __call__(self, first: int, count: int) -> Batch:
         """Texts `first` to `first + count - 1` of all epochs."""

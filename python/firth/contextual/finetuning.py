@@ -43,10 +43,11 @@ from firth.contextual.models import load_transformer, read_config
 from firth.contextual.processes import process_count
 from firth.contextual.transformer import Transformer
 from firth.contextual.transformer_model import HEAD, ContextualModel
-from firth.models.base import one_at_a_time, records
+from firth.models.base import one_at_a_time
 from firth.models.estimator import Classifier, split, text_weights
 from firth.models.labelled_texts import check_comparable
 from firth.options import option
+from firth.run import records
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from firth import files
 from firth.checks import whole_number
 from firth.contextual.transformer import Architecture, Transformer
-from firth.models.base import CHECKPOINT
+from firth.run import CHECKPOINT
 
 if TYPE_CHECKING:
     from firth.contextual.tokenizer import Tokenizer

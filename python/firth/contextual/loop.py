@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from firth import files
-from firth.checks import functions, real_number, whole_number
+from firth.checks import expect, functions, real_number, whole_number
 from firth.contextual.data import Batches, random_bits
 from firth.contextual.processes import Processes, device_of, pays_bf16, processes_of
 from firth.contextual.transformer import Architecture
-from firth.models.base import CHECKPOINT, expect, records
+from firth.run import CHECKPOINT, records
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -46,8 +46,8 @@ from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer
 from firth.contextual.tokenizer_training import Kind
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
-from firth.models.base import CHECKPOINT, records
 from firth.options import option
+from firth.run import CHECKPOINT, records
 from firth.text import Documents, read_texts
 from firth.vectors import Vectors
 

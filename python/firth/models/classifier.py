@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from firth import _core, corpus, files
-from firth.checks import finite, real_number, whole_number
+from firth.checks import finite, functions, real_number, whole_number
 from firth.models import classifier_files
-from firth.models.base import LOSS_UNITS, Epoch, _interrupt_deferred, loss_units, one_at_a_time, records
+from firth.models.base import one_at_a_time
 from firth.models.classifier_files import ABSENT, Learnt, padded
 from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
 from firth.models.labelled_texts import Labels, Reader, Texts, threads_for
 from firth.options import option
 from firth.quantization import QuantizedMatrix
+from firth.run import EpochRun, Epochs, History, Tally, fingerprint, loss_units, records
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
@@ -33,22 +33,8 @@ Bags = tuple[NDArray[np.int64], NDArray[np.int32]]
 Matrix = NDArray[np.float32]
 
 _END = "</s>"  # fastText's word for the end of a line, which every text has
-_CHUNK_SECONDS = 0.3  # of training between two looks at Ctrl-C and the bar
 _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassifierEpoch(Epoch):
-    """What one pass over the texts gave.
-
-    Attributes
-    ----------
-    validation
-        Share of the validation texts whose first label is right; None without such texts.
-    """
-
-    validation: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +143,7 @@ class FastTextClassifier(Classifier):
     ----------
     classes_ : ndarray
         The labels, sorted.
-    history : list of ClassifierEpoch
+    history : History
         The loss is the mean over the trained texts, in nats, whatever their weights.
 
     Notes
@@ -188,7 +174,7 @@ class FastTextClassifier(Classifier):
     negative: int = option(5, low=1, high=10_000)
     label_prefix: str = "__label__"
     tokenizer: str | Callable[[str], Sequence[str]] | Any = option("whitespace", checked=False)
-    vectors: Vectors | None = option(None, checked=False)
+    pretrained_vectors: Vectors | None = option(None, checked=False)
     validation: float = option(0.0, low=0, high=0.99)
     patience: int | None = option(None, low=1)
     seed: int = option(1, low=0, high=2**63 - 1)
@@ -201,20 +187,21 @@ class FastTextClassifier(Classifier):
         if not self.label_prefix:
             raise ValueError("label_prefix must not be empty: every word would be a label")
         corpus.CorpusOptions(1, tokenizer=self.tokenizer)
-        if self.vectors is not None:
-            if not isinstance(self.vectors, Vectors):
-                raise TypeError(f"vectors must be firth.Vectors, not {type(self.vectors).__name__}")
-            if self.vectors.matrix.shape[1] != self.vector_size:
+        vectors: Any = self.pretrained_vectors
+        if vectors is not None:
+            if not isinstance(vectors, Vectors):
+                raise TypeError(f"pretrained_vectors must be firth.Vectors, not {type(vectors).__name__}")
+            if vectors.vector_size != self.vector_size:
                 raise ValueError(
-                    f"vectors have {self.vectors.matrix.shape[1]} numbers and vector_size is {self.vector_size}"
+                    f"pretrained_vectors have {vectors.vector_size} dimensions and vector_size is {self.vector_size}"
                 )
-            if not finite(self.vectors.matrix):
-                row = int(np.flatnonzero(~np.isfinite(self.vectors.matrix).all(axis=1))[0])
-                raise ValueError(f"vectors hold a number that is not finite, in that of {self.vectors.words[row]!r}")
+            if not finite(vectors.matrix):
+                row = int(np.flatnonzero(~np.isfinite(vectors.matrix).all(axis=1))[0])
+                raise ValueError(f"pretrained_vectors: a number of {vectors.words[row]!r} is not finite")
         self._forget()
 
     def _forget(self) -> None:
-        self.history: list[ClassifierEpoch] = []  # type: ignore[assignment]
+        self.history = History()
         self._learnt: Learnt | None = None
 
     @property
@@ -253,8 +240,11 @@ class FastTextClassifier(Classifier):
         sample_weight: Any = None,
         validation: Any = None,
         progress: bool = False,
+        callbacks: Iterable[Callable[[Any], object]] = (),
+        checkpoint: files.PathLike | None = None,
+        resume: bool = False,
     ) -> Self:
-        """Learn from texts with labels.
+        """Train on texts with labels.
 
         Parameters
         ----------
@@ -269,7 +259,13 @@ class FastTextClassifier(Classifier):
         validation
             In place of the option: a share; or texts and labels of their own, ``(texts, labels)``; or a file's path.
         progress
-            Show a bar.
+            Show a progress bar on stderr.
+        callbacks
+            Functions called with the classifier after every epoch. One that returns True ends the training.
+        checkpoint
+            A folder for the saved training state. Written after every epoch, every ten minutes, at Ctrl-C and SIGTERM.
+        resume
+            Continue from the checkpoint, if there is one. The texts and options must be the same.
 
         Returns
         -------
@@ -281,7 +277,7 @@ class FastTextClassifier(Classifier):
         TypeError, ValueError
             If texts and labels are not what they should be, or do not go together.
         FloatingPointError
-            If a number stops being finite; then nothing is changed.
+            If a number stops being finite. Then nothing is changed.
         RuntimeError
             If another `fit` of this object is running.
         KeyboardInterrupt
@@ -308,30 +304,33 @@ class FastTextClassifier(Classifier):
                 raise ValueError("validation holds no text: give some with their labels, or a share such as 0.1")
         bags, gold = model._build(numbered, gold)
         labels = model._fitted().labels
-        held_out = None if other is None else (model._bags_of(other[0]), other[1].known(labels))
-        if self.patience is not None and held_out is None:
+        apart = None if other is None else (model._bags_of(other[0]), other[1].known(labels))
+        if self.patience is not None and apart is None:
             raise ValueError("patience needs validation: a share of the texts, or texts of their own")
-        self._run(model, bags, gold, weights, held_out, progress=progress)
-        return self
-
-    def _run(
-        self,
-        model: FastTextClassifier,
-        bags: Bags,
-        gold: Labels,
-        weights: Matrix | None,
-        held_out: tuple[Bags, Labels] | None,
-        *,
-        progress: bool,
-    ) -> None:
-        """Train `model`, and take on what it has learnt, also when the training is interrupted."""
+        called = [functools.partial(callback, self) for callback in functions("callbacks", callbacks)]
+        # The number of threads does not decide what is trained; the data show what the other two have done.
+        options = model._description()["options"]
+        identity = {name: options[name] for name in options.keys() - {"threads", "tokenizer", "pretrained_vectors"}}
+        run = EpochRun(
+            type(self).__name__,
+            "texts",
+            identity,
+            lambda: model._fingerprint(bags, gold, weights, apart),
+            model.history,
+            checkpoint,
+            resume,
+        )
+        run.start(model._epochs(bags, gold, weights, apart))
+        before = self.__dict__.copy()
+        self.__dict__.update(model.__dict__)  # callbacks and interruptions see what is trained
         try:
-            model._train(bags, gold, weights, held_out, progress=progress)
-        except KeyboardInterrupt:
-            model._check_finite()
-            self.__dict__.update(model.__dict__)
+            run.finish(called, progress=progress)
+            run.restore_best()
+        except (FloatingPointError, ValueError):
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
-        self.__dict__.update(model.__dict__)
+        return self
 
     @property
     def _reader(self) -> Reader:
@@ -363,9 +362,9 @@ class FastTextClassifier(Classifier):
         chosen = chosen[np.argsort(-counts[chosen], kind="stable")]
         words = [different[i] if i < len(different) else _END for i in chosen.tolist()]
         word_counts = counts[chosen]
-        if self.vectors is not None:
+        if self.pretrained_vectors is not None:
             known = set(words)
-            others = [word for word in self.vectors.words if word not in known]
+            others = [word for word in self.pretrained_vectors.words if word not in known]
             words += others
             word_counts = np.append(word_counts, np.zeros(len(others), np.int64))
         n_words = len(words)
@@ -397,103 +396,71 @@ class FastTextClassifier(Classifier):
         numbers = features[random]
         _core.fill_uniform(begun, scale=1 / self.vector_size, seed=self.seed, numbers=numbers, threads=self.n_threads)
         learnt.rows[random] = begun
-        if self.vectors is not None:
-            learnt.rows[learnt.row_of[[index[word] for word in self.vectors.words]]] = self.vectors.matrix
+        if self.pretrained_vectors is not None:
+            learnt.rows[learnt.row_of[[index[word] for word in self.pretrained_vectors.words]]] = (
+                self.pretrained_vectors.matrix
+            )
         return (begins, learnt.row_of[reached]), gold
 
-    def _train(
-        self,
-        bags: Bags,
-        gold: Labels,
-        weights: Matrix | None,
-        held_out: tuple[Bags, Labels] | None,
-        *,
-        progress: bool,
-    ) -> None:
+    def _epochs(
+        self, bags: Bags, gold: Labels, weights: Matrix | None, validation: tuple[Bags, Labels] | None
+    ) -> Epochs:
+        """What a run trains."""
         learnt = self._fitted()
         rows, outputs = learnt.rows, learnt.outputs
-        n = len(gold.begins) - 1
         noise = None
         if self.loss == "ns":
             noise = _core.alias_table(np.maximum(learnt.label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
         label_weights = self._label_weights(learnt.labels, np.bincount(gold.numbers, minlength=len(learnt.labels)))
-        best: tuple[float, int, Matrix, Matrix] | None = None
-        chunk, since_best = _core.CLASSIFIER_CELL, 0
-        total = n * self.epochs
-        with tqdm(total=total, desc=type(self).__name__, unit=" texts", unit_scale=True, disable=not progress) as bar:
-            for epoch in range(self.epochs):
-                position, loss, examples, seconds = 0, 0, 0, 0.0
-                while position < n:
-                    end = min(n, position + chunk)
-                    with _interrupt_deferred():
-                        start = time.perf_counter()
-                        more, trained, diverged_at = _core.train_classifier(
-                            rows,
-                            outputs,
-                            bags=bags,
-                            labels=(gold.begins, gold.numbers),
-                            weights=weights,
-                            label_weights=label_weights,
-                            noise=noise,
-                            paths=self._paths(),
-                            loss=self.loss,
-                            begin=position,
-                            end=end,
-                            epoch=epoch,
-                            epochs=self.epochs,
-                            negative=self.negative,
-                            learning_rate=self.learning_rate,
-                            seed=self.seed,
-                            threads=self.n_threads,
-                        )
-                        took = time.perf_counter() - start
-                    if diverged_at >= 0:
-                        raise _diverged(epoch, f"text {diverged_at}")
-                    bar.update(end - position)
-                    # How the work is cut does not show in the result, so the clock may decide it.
-                    if took < _CHUNK_SECONDS / 2:
-                        chunk = min(4 * chunk, _core.CLASSIFIER_CELL << 30)
-                    elif took > 2 * _CHUNK_SECONDS:
-                        chunk = max(chunk // 2 // _core.CLASSIFIER_CELL, 1) * _core.CLASSIFIER_CELL
-                    position, loss = end, loss + loss_units(more)
-                    examples, seconds = examples + trained, seconds + took
-                if examples == 0:
-                    raise ValueError(
-                        "no text has both a label and a word or n-gram to learn from: min_count="
-                        f"{self.min_count} and min_count_label={self.min_count_label} leave out the rarer ones"
-                    )
-                score = None if held_out is None else self._precision(*held_out)
-                self.history.append(
-                    ClassifierEpoch(
-                        epoch=len(self.history) + 1,
-                        loss=loss / (LOSS_UNITS * examples),
-                        learning_rate=self.learning_rate * (1 - (epoch + 1) / self.epochs),
-                        units_per_second=n / max(seconds, 1e-9),
-                        seconds=seconds,
-                        validation=score,
-                    )
-                )
-                bar.set_postfix(
-                    loss=f"{self.history[-1].loss:.4f}", **({} if score is None else {"valid": f"{score:.4f}"})
-                )
-                if self.patience is None or score is None:
-                    continue
-                if best is None or score > best[0]:
-                    best, since_best = (score, epoch, rows.copy(), outputs.copy()), 0
-                    continue
-                since_best += 1
-                if since_best >= self.patience:
-                    break
-        self._check_finite()
-        if best is not None and best[1] + 1 < len(self.history):
-            rows[:], outputs[:] = best[2], best[3]
 
-    def _check_finite(self) -> None:
-        """Check what the last steps of training left: no later product has looked at it."""
+        def train(begin: int, end: int, epoch: int) -> Tally:
+            loss, examples, diverged_at = _core.train_classifier(
+                rows,
+                outputs,
+                bags=bags,
+                labels=(gold.begins, gold.numbers),
+                weights=weights,
+                label_weights=label_weights,
+                noise=noise,
+                paths=self._paths(),
+                loss=self.loss,
+                begin=begin,
+                end=end,
+                epoch=epoch,
+                epochs=self.epochs,
+                negative=self.negative,
+                learning_rate=self.learning_rate,
+                seed=self.seed,
+                threads=self.n_threads,
+            )
+            return Tally(loss_units(loss), examples, f"text {diverged_at}" if diverged_at >= 0 else "")
+
+        return Epochs(
+            epochs=self.epochs,
+            units=len(gold.begins) - 1,
+            train=train,
+            tensors={"rows": rows, "outputs": outputs},
+            good=(),
+            learning_rate=lambda done: self.learning_rate * (1 - done),
+            no_example=lambda: (
+                "no text has both a label and a word or n-gram to learn from: min_count="
+                f"{self.min_count} and min_count_label={self.min_count_label} leave out the rarer ones"
+            ),
+            score=lambda: None if validation is None else self._precision(*validation),
+            patience=self.patience,
+        )
+
+    def _fingerprint(
+        self, bags: Bags, gold: Labels, weights: Matrix | None, apart: tuple[Bags, Labels] | None
+    ) -> list[int]:
+        """Sizes and checksums of all that decides the training, initial vectors included."""
         learnt = self._fitted()
-        for name, matrix in (("words'", learnt.rows), ("labels'", learnt.outputs)):
-            if not finite(matrix):
-                raise _diverged(max(len(self.history) - 1, 0), f"a number among the {name} vectors")
+        arrays: list[NDArray[Any]] = [*bags, gold.begins, gold.numbers, learnt.rows]
+        if weights is not None:
+            arrays.append(weights)
+        if apart is not None:
+            arrays += [*apart[0], apart[1].begins, apart[1].numbers]
+        return fingerprint(arrays, [*learnt.words, *map(repr, learnt.labels)])
 
     # ---- texts to bags
 
@@ -742,13 +709,13 @@ class FastTextClassifier(Classifier):
 
     def _description(self) -> dict[str, Any]:
         described = super()._description()
-        return {**described, "options": {**described["options"], "vectors": None}}
+        return {**described, "options": {**described["options"], "pretrained_vectors": None}}
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._learnt = classifier_files.from_tensors(
             tensors, metadata, loss=self.loss, buckets=self._buckets, vector_size=self.vector_size
         )
-        self.history = records(metadata["history"], ClassifierEpoch)
+        self.history = records(metadata["history"])
 
     def to_fasttext(self, path: files.PathLike) -> None:
         """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantized, .ftz.
@@ -879,7 +846,7 @@ class FastTextClassifier(Classifier):
         kept = kept[np.argsort(learnt.features[kept], kind="stable")]
         features = learnt.features[kept]
         own = features[features < n_words]
-        model = type(self)(**{**self.get_params(), "vectors": None})
+        model = type(self)(**{**self.get_params(), "pretrained_vectors": None})
         model._learnt = small = dataclasses.replace(
             learnt,
             words=[learnt.words[i] for i in own.tolist()],
@@ -889,13 +856,16 @@ class FastTextClassifier(Classifier):
             outputs=padded(learnt.outputs),
             missing=ABSENT,
         )
-        model.history = list(self.history)
+        model.history = History(self.history)
         if texts is not None:
             numbered, gold = self._reader.labeled(texts, labels, progress=progress)
             begins, places = model._bags_of(numbered)
             here = places >= 0
             before = np.concatenate([[0], np.cumsum(here)])
-            model._train((before[begins], places[here]), gold.known(small.labels), None, None, progress=progress)
+            run = EpochRun(type(self).__name__, "texts", {}, list, History(), None, False)
+            run.start(model._epochs((before[begins], places[here]), gold.known(small.labels), None, None))
+            run.finish([], progress=progress)
+            model.history += run.history
         arguments: dict[str, Any] = {"seed": self.seed, "threads": self.n_threads}
         coded = QuantizedMatrix.of(np.ascontiguousarray(small.rows), part_size, norms=norms, **arguments)
         coded_outputs = None
@@ -906,12 +876,6 @@ class FastTextClassifier(Classifier):
         small.quantized = coded, coded_outputs
         small.rows = padded(coded.rows(slice(None)))
         return model
-
-
-def _diverged(epoch: int, what: str) -> FloatingPointError:
-    return FloatingPointError(
-        f"training diverged in epoch {epoch + 1}, at {what}: not finite. A lower learning rate helps."
-    )
 
 
 def _parted(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from firth import _core
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.base import GradientModel, Tally, Train, loss_units
+from firth.models.base import GradientModel
 from firth.models.counted import CountsModel, known_counts
 from firth.options import option
+from firth.run import Tally, Train, loss_units
 from firth.runtime import padded_rows, padded_size
 
 

@@ -12,13 +12,13 @@ from scipy import sparse
 from tqdm import tqdm
 
 from firth import _core, files
-from firth.checks import whole_number
+from firth.checks import expect, whole_number
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, Weighting
-from firth.models.base import Epoch, expect, records
 from firth.models.counted import CountsModel, known_counts
 from firth.models.direct import DirectModel, Tensors
 from firth.options import option
+from firth.run import records
 from firth.runtime import default_threads, padded_rows
 from firth.vectors import Vectors
 
@@ -321,7 +321,7 @@ class PPMI(CountsModel, _Spectral):
         except ValueError as error:
             raise TypeError(f"the parts of its matrix do not fit together: {error}") from None
         self._words, self._tensors = words.words, {**parts, **known_counts(words)}
-        self.history = records(metadata["history"], Epoch)
+        self.history = records(metadata["history"])
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

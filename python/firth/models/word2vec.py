@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from firth import _core
 from firth.corpus import Corpus, Vocabulary
-from firth.models.base import GradientModel, Tally, Train, loss_units
+from firth.models.base import GradientModel
 from firth.options import option
+from firth.run import Tally, Train, loss_units
 from firth.runtime import padded_rows, padded_size
 
 # Training tokens, per word of a short text or in all, after which vectors of the default size have left their random
