@@ -744,6 +744,8 @@ def test_damaged_checkpoints_and_models(make_gradient, corpus, tmp_path):
     for path, what in ((tmp_path / run.CHECKPOINT, "checkpoint"), (tmp_path / "model", "model")):
         tensors, metadata = files.read_tensors(path)
         for name in metadata:
+            if (what, name) == ("model", "format"):
+                continue  # then it is a file of vectors that another program may have written
             files.write_tensors(path, tensors, {key: value for key, value in metadata.items() if key != name})
             with pytest.raises(ValueError, match=str(tmp_path)):
                 firth.load(path) if what == "model" else make_gradient().fit(corpus, checkpoint=tmp_path, resume=True)

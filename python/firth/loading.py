@@ -7,7 +7,7 @@ from typing import Any
 
 from firth import corpus, counts, fasttext_format, files, formats, phrases  # noqa: F401  # some to register their readers
 from firth.models import FastText, FastTextClassifier
-from firth.models.base import CHECKPOINT
+from firth.run import CHECKPOINT
 from firth.vectors import Vectors
 
 # Files of tokenizers, of which a folder has one: firth's and Hugging Face's, BERT's and GPT-2's older ones.

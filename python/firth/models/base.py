@@ -333,6 +333,10 @@ class GradientModel(Model):
         try:
             try:
                 run.finish(called, progress=progress)
+            except FloatingPointError:
+                # The other matrices have no copy: without them the model cannot be taken for one to train on.
+                self._tensors = {"vectors": self._tensors["vectors"]}
+                raise
             finally:
                 self._settle()
                 for name in self.scratch:
@@ -341,10 +345,6 @@ class GradientModel(Model):
                 self._view = None
         except NoExample:
             self.__dict__.update(before)
-            raise
-        except FloatingPointError:
-            # The other matrices have no copy: without them the model cannot be taken for one to train on.
-            self._tensors = {"vectors": self._tensors["vectors"]}
             raise
         return self
 
