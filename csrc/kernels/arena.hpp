@@ -1,11 +1,12 @@
-// Pieces of a thread's scratch.
+// Memory that the caller supplies, cut into arrays.
 #pragma once
 
 #include <cstdint>
 
-namespace firth::FIRTH_ISA {
+namespace firth {
+namespace {  // internal to each file: kernels are compiled for several instruction sets
 
-// Hands out pieces of the scratch, or, without scratch, only adds them up.
+// Hands out arrays on cache lines of their own. Without memory it only adds up their bytes.
 struct Arena {
     char* base;
     std::int64_t used = 0;
@@ -17,4 +18,5 @@ struct Arena {
     }
 };
 
-}  // namespace firth::FIRTH_ISA
+}  // namespace
+}  // namespace firth

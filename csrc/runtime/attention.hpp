@@ -1,24 +1,30 @@
-// Attention shared out over threads, down to blocks of one head. The result does not hang on their number.
+// Attention shared out over threads, down to blocks of one head. Results do not depend on the number of threads.
+//
+// Nothing is allocated here. The caller supplies a workspace, aligned to 64 bytes, of as many bytes as the function
+// named
+// ..._bytes returns for the same task and number of threads while the same HeldIsa exists.
 #pragma once
 
-#include "kernels/attention.hpp"
+#include "tasks/attention.hpp"
 
 namespace firth {
 
-// out and lse.
-void attend(const Attention& task, int n_threads);
+// Computes out and lse.
+std::int64_t attend_bytes(const Attention& task, int n_threads);
+void attend(const Attention& task, int n_threads, void* workspace);
 
-// Gradients of q, k and v, in bf16 or float32 as the task's arrays are, and of the bias if there is one: sums, which
-// the caller sets to zero, over the axes along which it is broadcast. Needs out and lse.
-void attend_backward(const Attention& task, const AttentionArray& out_gradient, const AttentionArray& q_gradient,
-                     const AttentionArray& k_gradient, const AttentionArray& v_gradient,
-                     const AttentionTerm<float>& bias_gradient, int n_threads);
+// Computes gradients from q, k, v, out and lse.
+std::int64_t attend_backward_bytes(const Attention& task, const AttentionGradients& gradients, int n_threads);
+void attend_backward(const Attention& task, const AttentionGradients& gradients, int n_threads, void* workspace);
 
-// Weights (B, n_heads, n_rows, Tk) of some heads and some queries, recomputed from lse.
+// Both of what follows are recomputed from q, k and lse, and take this much.
+std::int64_t attention_view_bytes(const Attention& task, int n_threads);
+
+// Weights (B, n_heads, n_rows, Tk) of some heads and some queries.
 void attention_maps(const Attention& task, const std::int64_t* heads, std::int64_t n_heads, const std::int64_t* rows,
-                    std::int64_t n_rows, float* weights, int n_threads);
+                    std::int64_t n_rows, float* weights, int n_threads, void* workspace);
 
-// Entropies (B, H, Tq) of all rows of weights, in nats, recomputed from lse.
-void attention_row_entropies(const Attention& task, float* entropies, int n_threads);
+// Entropies (B, H, Tq), in nats, of all rows of weights.
+void attention_row_entropies(const Attention& task, float* entropies, int n_threads, void* workspace);
 
 }  // namespace firth

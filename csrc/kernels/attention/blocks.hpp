@@ -1,0 +1,394 @@
+// Arrays as rows of floats, and the two register blocks that take nearly all of the time:
+//
+//   score_panel  dot products of up to six rows with a panel of keys. The panel is transposed: each number of a row is
+//                broadcast, and no sum runs across lanes. A panel is packed once for all rows that use it.
+//   weigh        up to six rows of weights times rows of values; in the backward pass also times keys, queries and
+//                gradients.
+//
+// A block is six rows by four vectors where there are 32 registers.
+#pragma once
+
+#include "kernels/attention.hpp"
+#include "kernels/simd.hpp"
+
+namespace firth::FIRTH_ISA {
+namespace {
+
+constexpr int kRows = 6;                            // of a register block
+constexpr int kVectors = kRegisters == 32 ? 4 : 2;  // of a register block's columns
+constexpr int kPanel = kVectors * kWidth;           // keys packed together
+constexpr std::int64_t kRowsAhead = 16;             // between prefetching a row and converting it
+constexpr int kChunk = 256;                         // keys between two updates of the greatest score
+constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+constexpr float kInfinity = __builtin_inff(), kHighest = __FLT_MAX__;
+static_assert(kAttentionBlock % kPanel == 0 && kChunk % kAttentionBlock == 0);
+
+FIRTH_INLINE std::int64_t padded(std::int64_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
+
+// 2^x for x up to 126. Below -126 it is 2^-126. NaN for NaN. The coefficients are those of the Cephes library
+// (Moshier).
+FIRTH_INLINE Vec exp2_of(Vec x) {
+    x = max(splat(-126.0f), x);  // in this order a NaN stays NaN
+    const Vec shifted = x + 12582912.0f;
+    const Vec r = x - (shifted - 12582912.0f);
+    Vec p = splat(1.535336188319500e-4f);
+    p = p * r + 1.339887440266574e-3f;
+    p = p * r + 9.618437357674640e-3f;
+    p = p * r + 5.550332471162809e-2f;
+    p = p * r + 2.402264791363012e-1f;
+    p = p * r + 6.931472028550421e-1f;
+    p = p * r + 1.0f;
+    const VecInt exponent = (reinterpret_cast<VecInt>(shifted) << 23) + 0x3F800000;
+    return p * reinterpret_cast<Vec>(exponent);
+}
+
+FIRTH_INLINE float lanes_sum(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(reinterpret_cast<__m512>(x));
+#else
+    float sum = 0;
+    for (int lane = 0; lane < kWidth; ++lane) sum += x[lane];
+    return sum;
+#endif
+}
+// No lane may be NaN.
+FIRTH_INLINE float lanes_max(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(reinterpret_cast<__m512>(x));
+#else
+    float most = x[0];
+    for (int lane = 1; lane < kWidth; ++lane) most = x[lane] > most ? x[lane] : most;
+    return most;
+#endif
+}
+FIRTH_INLINE VecInt lane_numbers() {
+    VecInt n;
+    for (int lane = 0; lane < kWidth; ++lane) n[lane] = lane;
+    return n;
+}
+
+// --- Getting at arrays ----------------------------------------------------------------------------------------------
+
+FIRTH_INLINE float widened(std::uint16_t bits) {
+    return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
+}
+FIRTH_INLINE Vec load_bf16(const std::uint16_t* p) {
+#if defined(__AVX512F__)  // GCC makes two halves of it
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return reinterpret_cast<Vec>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#else
+    typedef std::uint16_t Halves __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
+    return reinterpret_cast<Vec>(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), VecInt) << 16);
+#endif
+}
+// To the nearest, ties to even; a NaN stays one.
+FIRTH_INLINE std::uint16_t narrowed(float x) {
+    const auto bits = __builtin_bit_cast(std::uint32_t, x);
+    if (x != x) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
+    return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+FIRTH_INLINE void store_bf16(std::uint16_t* p, Vec x) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x))));
+#else
+    for (int lane = 0; lane < kWidth; ++lane) p[lane] = narrowed(x[lane]);
+#endif
+}
+
+// Rows of floats.
+struct Rows {
+    const float* data;
+    std::int64_t stride;
+    const float* operator[](std::int64_t i) const { return data + i * stride; }
+};
+
+// Rows [begin, begin + n) of an array: in place if they are contiguous floats and, where whole vectors are read, their
+// width is a multiple of kWidth. Otherwise they are copied to `room` and padded with zeros.
+FIRTH_INLINE Rows rows_of(const Attention& task, const AttentionArray& array, std::int64_t batch, std::int64_t head,
+                          std::int64_t begin, std::int64_t n, int width, bool vectors, float* room) {
+    const std::int64_t at = batch * array.batch + head * array.head + begin * array.time;
+    if (!task.bf16 && array.column == 1 && (!vectors || width % kWidth == 0)) {
+        return {static_cast<const float*>(array.data) + at, array.time};
+    }
+    const std::int64_t stride = padded(width);
+    for (std::int64_t i = 0; i < n; ++i) {
+        float* const to = room + i * stride;
+        const std::int64_t row = at + i * array.time;
+        if (task.bf16) {
+            const auto* const from = static_cast<const std::uint16_t*>(array.data) + row;
+            if (array.column == 1) {
+                // Row by row, loads would wait for memory: later rows are prefetched.
+                const std::uint16_t* const coming = from + kRowsAhead * array.time;
+                int d = 0;
+                for (; d + kWidth <= width; d += kWidth) {
+                    if (d % 32 == 0) __builtin_prefetch(coming + d, 0, 2);
+                    store(to + d, load_bf16(from + d));
+                }
+                for (; d < width; ++d) to[d] = widened(from[d]);
+            } else {
+                for (int d = 0; d < width; ++d) to[d] = widened(from[d * array.column]);
+            }
+        } else {
+            const auto* const from = static_cast<const float*>(array.data) + row;
+            for (int d = 0; d < width; ++d) to[d] = from[d * array.column];
+        }
+        for (std::int64_t d = width; d < stride; ++d) to[d] = 0;
+    }
+    return {room, stride};
+}
+
+FIRTH_INLINE void write_row(const Attention& task, const AttentionArray& array, std::int64_t batch, std::int64_t head,
+                            std::int64_t i, int width, const float* row) {
+    const std::int64_t at = batch * array.batch + head * array.head + i * array.time;
+    if (task.bf16) {
+        auto* const to = static_cast<std::uint16_t*>(array.data) + at;
+        int d = 0;
+        if (array.column == 1) {
+            for (; d + kWidth <= width; d += kWidth) store_bf16(to + d, load(row + d));
+        }
+        for (; d < width; ++d) to[d * array.column] = narrowed(row[d]);
+    } else {
+        auto* const to = static_cast<float*>(array.data) + at;
+        if (array.column == 1) {
+            for (int d = 0; d < width; ++d) to[d] = row[d];
+        } else {
+            for (int d = 0; d < width; ++d) to[d * array.column] = row[d];
+        }
+    }
+}
+
+// Whether the product of each number with zero is zero.
+bool all_finite(const Rows& rows, std::int64_t n, int width) {
+    Vec zeros{};
+    for (std::int64_t i = 0; i < n; ++i) {
+        const float* const row = rows[i];
+        int d = 0;
+        for (; d + kWidth <= width; d += kWidth) zeros += load(row + d) * 0.0f;
+        for (; d < width; ++d) zeros += splat(row[d] * 0.0f);
+    }
+    return !any_nan(zeros);
+}
+
+// Packs n rows of `width` lanes into panels of kPanel rows, each (width, kPanel); rows beyond n are zeros.
+void pack(const Rows& rows, std::int64_t n, int width, float* panels) {
+    alignas(64) float tail[kWidth * kWidth];
+    for (std::int64_t p = 0; p < n; p += kPanel, panels += static_cast<std::int64_t>(width) * kPanel) {
+        for (int first = 0; first < kPanel; first += kWidth) {
+            const std::int64_t there = n - p - first;
+            if (there <= 0) {
+                for (int d = 0; d < width; ++d) store(panels + d * kPanel + first, Vec{});
+                continue;
+            }
+            for (int d = 0; d < width; d += kWidth) {
+                Vec block[kWidth];
+                if (there >= kWidth && d + kWidth <= width) {
+#pragma GCC unroll 16
+                    for (int i = 0; i < kWidth; ++i) block[i] = load(rows[p + first + i] + d);
+                } else {
+                    const int numbers = width - d < kWidth ? width - d : kWidth;
+                    for (int i = 0; i < kWidth; ++i) {
+                        for (int l = 0; l < kWidth; ++l) {
+                            tail[i * kWidth + l] = i < there && l < numbers ? rows[p + first + i][d + l] : 0.0f;
+                        }
+                    }
+#pragma GCC unroll 16
+                    for (int i = 0; i < kWidth; ++i) block[i] = load(tail + i * kWidth);
+                }
+                transpose(block);
+#pragma GCC unroll 16
+                for (int l = 0; l < kWidth; ++l) {
+                    if (d + l < width) store(panels + (d + l) * kPanel + first, block[l]);
+                }
+            }
+        }
+    }
+}
+
+#if defined(__AVX512BF16__)
+
+// Whether rows may be read as lanes of two numbers each.
+FIRTH_INLINE bool in_pairs(const AttentionArray& array, int width) {
+    const std::int64_t strides = array.batch | array.head | array.time;
+    return width % 2 == 0 && array.column == 1 && strides % 2 == 0 &&
+           reinterpret_cast<std::uintptr_t>(array.data) % 4 == 0;
+}
+FIRTH_INLINE Rows pairs_of(const AttentionArray& array, std::int64_t batch, std::int64_t head, std::int64_t begin) {
+    const std::int64_t at = batch * array.batch + head * array.head + begin * array.time;
+    return {reinterpret_cast<const float*>(static_cast<const std::uint16_t*>(array.data) + at), array.time / 2};
+}
+
+// Rows 2p and 2p + 1 become row p, each lane with one number of both. Rows beyond n count as zeros.
+FIRTH_INLINE Rows interleaved(const AttentionArray& array, std::int64_t batch, std::int64_t head, std::int64_t begin,
+                              std::int64_t n, int width, float* room) {
+    const std::int64_t stride = padded(width);
+    for (std::int64_t i = 0; i < n; i += 2) {
+        const auto* const a = static_cast<const std::uint16_t*>(array.data) + batch * array.batch + head * array.head +
+                              (begin + i) * array.time;
+        const std::uint16_t* const b = a + array.time;
+        for (int d = 0; d < width; d += kWidth) {
+            const auto there = static_cast<__mmask16>(width - d < kWidth ? (1u << (width - d)) - 1 : 0xFFFF);
+            const __m256i low = _mm256_maskz_loadu_epi16(there, a + d);
+            const __m256i high = _mm256_maskz_loadu_epi16(i + 1 < n ? there : 0, b + d);
+            _mm512_storeu_si512(
+                room + i / 2 * stride + d,
+                _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
+        }
+    }
+    return {room, stride};
+}
+
+// Whether bf16 can be multiplied without conversion.
+FIRTH_INLINE bool halves(const Attention& task) {
+    return task.bf16 && in_pairs(task.q, task.width) && in_pairs(task.k, task.width) &&
+           in_pairs(task.v, task.value_width);
+}
+
+FIRTH_INLINE __m256i rounded(const float* p) {
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(load(p))));
+}
+
+#endif
+
+// --- The register blocks --------------------------------------------------------------------------------------------
+
+// A lane of 32 bits holds a float or, where the processor multiplies bf16, two numbers in bf16, whose two products are
+// both added to a float.
+struct Wide {
+    static constexpr int kNumbers = 1;  // in a lane
+    FIRTH_INLINE Vec broadcast(const float* lane) { return splat(*lane); }
+    FIRTH_INLINE Vec multiply_add(Vec x, Vec y, Vec sum) { return x * y + sum; }
+};
+#if defined(__AVX512BF16__)
+struct Halves {
+    static constexpr int kNumbers = 2;
+    FIRTH_INLINE Vec broadcast(const float* lane) { return splat_bits(lane); }
+    FIRTH_INLINE Vec multiply_add(Vec x, Vec y, Vec sum) {
+        return reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(x),
+                                                      reinterpret_cast<__m512bh>(y)));
+    }
+};
+#endif
+
+// scores[r * stride + j] = scale * rows[r] . key j of a panel; `width` lanes.
+template <class Arithmetic, int R>
+FIRTH_INLINE void score_panel(const float* const* rows, const float* panel, int width, float scale, float* scores,
+                              std::int64_t stride) {
+    Vec sum[R][kVectors] = {};
+    for (int d = 0; d < width; ++d, panel += kPanel) {
+        Vec keys[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) keys[v] = load(panel + v * kWidth);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r) {
+            const Vec x = Arithmetic::broadcast(rows[r] + d);
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) sum[r][v] = Arithmetic::multiply_add(x, keys[v], sum[r][v]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) store(scores + r * stride + v * kWidth, sum[r][v] * scale);
+    }
+}
+
+// to[r] = before[r] * to[r] + scale * sum_j weights[r * row + j * next] * from[j], over N vectors of columns.
+template <class Arithmetic, int R, int N>
+FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int64_t next, const float* from,
+                                std::int64_t from_stride, std::int64_t n, const float* before, float scale, float* to,
+                                std::int64_t to_stride) {
+    Vec sum[R][N] = {};
+    for (std::int64_t j = 0; j < n; ++j, from += from_stride, weights += next) {
+        Vec x[N];
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) x[v] = load(from + v * kWidth);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r) {
+            const Vec weight = Arithmetic::broadcast(weights + r * row);
+#pragma GCC unroll 4
+            for (int v = 0; v < N; ++v) sum[r][v] = Arithmetic::multiply_add(weight, x[v], sum[r][v]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+        const Vec kept = splat(before[r]);
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) {
+            float* const at = to + r * to_stride + v * kWidth;
+            store(at, load(at) * kept + sum[r][v] * scale);
+        }
+    }
+}
+
+// The same over all columns, `vectors` of them.
+template <class Arithmetic, int R>
+FIRTH_INLINE void weigh(const float* weights, std::int64_t row, std::int64_t next, const Rows& from, std::int64_t n,
+                        const float* before, float scale, float* to, std::int64_t to_stride, int vectors) {
+    // Groups of equal size, so that none is too narrow to hide a multiplication's latency.
+    const int groups = (vectors + kVectors - 1) / kVectors;
+    for (int g = 0, first = 0; g < groups; ++g) {
+        const int some = (vectors - first + groups - g - 1) / (groups - g);
+        const float* const x = from.data + first * kWidth;
+        float* const y = to + first * kWidth;
+        first += some;
+        switch (some) {
+            case 1:
+                weigh_columns<Arithmetic, R, 1>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+                break;
+            case 2:
+                weigh_columns<Arithmetic, R, 2>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+                break;
+            case 3:
+                if constexpr (kVectors > 2)
+                    weigh_columns<Arithmetic, R, 3>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+                break;
+            default:
+                if constexpr (kVectors > 2)
+                    weigh_columns<Arithmetic, R, 4>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
+        }
+    }
+}
+
+// The same one pair at a time, and only pairs whose weight is not zero: zero times NaN would be NaN.
+void weigh_pairs(int r_end, const float* weights, std::int64_t row, std::int64_t next, const Rows& from, std::int64_t n,
+                 const float* before, float scale, float* to, std::int64_t to_stride, int vectors) {
+    for (int r = 0; r < r_end; ++r) {
+        float* const at = to + r * to_stride;
+        if (before != nullptr) {
+            for (int d = 0; d < vectors * kWidth; ++d) at[d] *= before[r];
+        }
+        for (std::int64_t j = 0; j < n; ++j) {
+            const float weight = weights[r * row + j * next] * scale;
+            if (weight == 0) continue;
+            for (int d = 0; d < vectors * kWidth; d += kWidth) store(at + d, load(at + d) + weight * load(from[j] + d));
+        }
+    }
+}
+
+// Calls work with n, 1 to kRows, as a compile-time constant.
+template <int N>
+struct Count {
+    static constexpr int value = N;
+};
+template <class Work>
+FIRTH_INLINE void with_rows(int n, Work&& work) {
+    switch (n) {
+        case 1:
+            return work(Count<1>{});
+        case 2:
+            return work(Count<2>{});
+        case 3:
+            return work(Count<3>{});
+        case 4:
+            return work(Count<4>{});
+        case 5:
+            return work(Count<5>{});
+        default:
+            return work(Count<6>{});
+    }
+}
+
+}  // namespace
+}  // namespace firth::FIRTH_ISA
