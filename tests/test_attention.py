@@ -1204,7 +1204,7 @@ def test_the_core_does_not_trust_its_caller():
         ({"v": v[:, :1]}, "v must have shape"),
         ({"out": out[..., :2]}, "out must have shape"),
         ({"out": read_only(out)}, "out must be writeable"),
-        ({"lse": lse[:1]}, "lse must have a number"),
+        ({"lse": lse[:1]}, "lse must have one number"),
         ({"k": k.astype(np.uint16)}, "k must be of q's dtype"),
         ({"q": q.astype(np.float64)}, "q must be float32 or bf16"),
         ({"q": np.zeros(2 * 4 * 5 * 8 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(q.shape)}, "q must be aligned"),
