@@ -60,7 +60,7 @@ class Record:
     units_per_second
         Units of the data since the last record: tokens, non-zeros of a matrix, or texts.
     seconds
-        Of training since the last record, evaluations not included.
+        Of training since its beginning, evaluations not included.
     step
         Updates of the weights so far, where a model counts them.
     validation_loss
@@ -96,7 +96,7 @@ class History(list[Record]):
         return html_table(f"{len(self)} record{'' if len(self) == 1 else 's'}", names, rows)
 
 
-def records(stored: Any, kind: Any = Record, *, may_be_nan: Any = ()) -> Any:
+def records(stored: Any) -> History:
     """Read a history from a file: a list of the dicts that `dataclasses.asdict` made of records.
 
     Raises
@@ -106,19 +106,17 @@ def records(stored: Any, kind: Any = Record, *, may_be_nan: Any = ()) -> Any:
     """
     if not isinstance(stored, list):
         raise TypeError(f"the history must be a list, not {type(stored).__name__}")
-    declared = typing.get_type_hints(kind)
+    declared = typing.get_type_hints(Record)
     for i, record in enumerate(stored):
         if not isinstance(record, dict) or record.keys() != declared.keys():
             raise TypeError(f"history[{i}] must have exactly the fields {', '.join(declared)}")
         for name, value in record.items():
             number = checked(f"{name} in history[{i}]", value, declared[name])
-            if number is None or name in may_be_nan:
-                continue
-            if not math.isfinite(number):
+            if number is not None and not math.isfinite(number):
                 raise TypeError(f"{name} in history[{i}] must be a finite number, not {value}")
-        if kind is Record and record["step"] is None and record["epoch"] != i + 1:
+        if record["step"] is None and record["epoch"] != i + 1:
             raise TypeError(f"history[{i}] must be epoch {i + 1}, not {record['epoch']}")
-    return History(kind(**record) for record in stored)
+    return History(Record(**record) for record in stored)
 
 
 # ---------------------------------------------------------------------------------------------------------- interrupts
@@ -133,6 +131,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal: tuple[int, FrameType | None] | None = None
+        self.answered = False
         self.immediate = False
         self.hold = False  # even while functions of the caller run, because other processes must stop as well
 
@@ -156,7 +155,7 @@ class Interrupt:
 
     def answer(self) -> None:
         """Do what the signal would have done here, or has done in another process of the same training."""
-        received, self.signal = self.signal, None
+        received, self.signal, self.answered = self.signal, None, True
         if received is not None:
             number, frame = received
             if callable(self.previous[number]):
@@ -305,15 +304,17 @@ class Run(abc.ABC):
             initial=self.position,
             desc=self.kind,
             unit=f" {self.unit}",
-            unit_scale=True,
+            unit_scale=self.grid > 1,
             disable=not (progress and self.first),
         ) as bar:
             try:
                 with self.interrupt:
                     self._train(callbacks, bar)
-            except (KeyboardInterrupt, SystemExit):
-                self.check_finite()
-                self.write_checkpoint()
+            except BaseException as error:
+                # A handler of the caller's own may raise anything.
+                if self.interrupt.answered or isinstance(error, KeyboardInterrupt | SystemExit):
+                    self.check_finite()
+                    self.write_checkpoint()
                 raise
 
     def _train(self, callbacks: Sequence[Callable[[], object]], bar: tqdm[Any]) -> None:
@@ -542,7 +543,7 @@ class EpochRun(Run):
             loss=self.loss / (LOSS_UNITS * self.examples),
             learning_rate=work.learning_rate(epoch / work.epochs),
             units_per_second=work.units / max(self.seconds, 1e-9),
-            seconds=self.seconds,
+            seconds=self.seconds + (self.history[-1].seconds if self.history else 0.0),
             score=work.score(),
         )
         self.loss, self.examples, self.seconds = 0, 0, 0.0

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import math
 import re
 import shutil
 import tempfile
@@ -163,8 +162,8 @@ def _contextual() -> Any:
 
 def _evaluated(one: Any, unit: str) -> str:
     loss = one.validation_loss
-    told = "" if math.isnan(loss) else f"validation {loss:.4f} (perplexity {one.perplexity:,.1f}), "
-    return f"step {one.step:,}: loss {one.loss:.4f}, {told}{one.tokens_per_second:,.0f} {unit}/s"
+    told = "" if loss is None else f"validation {loss:.4f} (perplexity {one.perplexity:,.1f}), "
+    return f"step {one.step:,}: loss {one.loss:.4f}, {told}{one.units_per_second:,.0f} {unit}/s"
 
 
 def _check_folder(path: Path) -> None:

@@ -13,7 +13,7 @@ from firth.contextual.encoding import word_means
 from firth.contextual.figures import AttentionMaps
 from firth.contextual.interface import register_attention
 from firth.contextual.loading import load
-from firth.contextual.loop import Evaluation, Schedule
+from firth.contextual.loop import Schedule
 from firth.contextual.models import BERT, GPT
 from firth.contextual.operator import attention
 from firth.contextual.tokenizer import Encoding, Tokenizer
@@ -27,7 +27,6 @@ __all__ = [
     "Cache",
     "ELMo",
     "Encoding",
-    "Evaluation",
     "Schedule",
     "SentenceClassifier",
     "TokenClassifier",

@@ -22,6 +22,7 @@ from firth.contextual.data import Batches
 from firth.contextual.processes import device_of, is_first_process, process_count
 from firth.models.base import Learner, one_at_a_time
 from firth.options import option
+from firth.run import History
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,7 +90,6 @@ class TrainedModel(Learner):
                 f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
             )
         self._place()
-        self.history: list[loop.Evaluation] = []  # type: ignore[assignment]
         self._from_folder = False  # whether the weights were read
 
     def _module(self) -> nn.Module:
@@ -177,9 +177,7 @@ class TrainedModel(Learner):
         if pretrained:
             self._check_pretrained()
         called = functions("callbacks", callbacks)
-        if resume and checkpoint is None:
-            raise ValueError("resume=True needs checkpoint=, the folder to continue from")
-        before = {**self.__dict__, "history": self.history.copy()}
+        before = {**self.__dict__, "history": History(self.history)}
         folder = None if checkpoint is None else Path(checkpoint)
         module = None
         try:
@@ -188,7 +186,7 @@ class TrainedModel(Learner):
                 schedule = self._schedule(setup.examples, **setup.schedule)
                 module = setup.module
                 from_folder = pretrained and self._from_folder
-                self.__dict__.update(setup.state, history=[], _from_folder=from_folder)
+                self.__dict__.update(setup.state, history=History(), _from_folder=from_folder)
                 with setup.before_step as before_step:
                     loop.train(
                         module,
@@ -204,6 +202,7 @@ class TrainedModel(Learner):
                         history=self.history,
                         options={"pretrained": pretrained, **setup.shared},
                         name=type(self).__name__,
+                        epoch_steps=setup.examples / (self.batch_size * self.accumulate * process_count()),
                     )
         except (KeyboardInterrupt, FloatingPointError):
             raise  # the model keeps what it was trained so far

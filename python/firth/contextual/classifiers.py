@@ -73,7 +73,7 @@ class SentenceClassifier(FineTuned):
     ----------
     classes_ : ndarray
         The labels, sorted.
-    history : list of TuningEpoch
+    history : History
         With the accuracy on the validation split after each epoch.
 
     Examples

@@ -31,7 +31,6 @@ from firth.contextual.elmo_network import (
     batch_of,
 )
 from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, chosen_layers, unit_rows
-from firth.contextual.loop import Evaluation
 from firth.corpus import Corpus, as_corpus
 from firth.models.base import one_at_a_time
 from firth.options import option
@@ -577,7 +576,7 @@ class ELMo(TrainedModel):
         self._words, self._counts = files.unpack_words(tensors), tensors["counts"]
         if len(self._counts) != len(self._words) + SPECIAL:
             raise TypeError(f"{len(self._counts)} counts for {len(self._words)} words")
-        self.history = records(metadata["history"], Evaluation, may_be_nan=("validation_loss", "perplexity", "score"))
+        self.history = records(metadata["history"])
         network = self._new_network(self._counts)
         network.load_state_dict(own("network"))
         self._network = network.to(self.device).eval()

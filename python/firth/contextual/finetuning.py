@@ -47,44 +47,12 @@ from firth.models.base import one_at_a_time
 from firth.models.estimator import Classifier, split, text_weights
 from firth.models.labelled_texts import check_comparable
 from firth.options import option
-from firth.run import records
+from firth.run import History, Record, records
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
 _HEAD_STEPS = 200  # of L-BFGS at most
-
-
-@dataclasses.dataclass(frozen=True)
-class TuningEpoch:
-    """One pass over the training texts.
-
-    Attributes
-    ----------
-    epoch
-        Its number, from 1. The head alone is solved in one go.
-    loss
-        Mean cross-entropy of a label in nats, weights and dropout included.
-    validation_loss, score
-        The loss and the accuracy on the validation split, without weights. NaN if it is empty.
-    learning_rate
-        At the end of the epoch.
-    seconds
-        Of training.
-    """
-
-    epoch: int
-    loss: float
-    validation_loss: float
-    score: float
-    learning_rate: float
-    seconds: float
-
-    @classmethod
-    def of(cls, epoch: int, seen: loop.Evaluation) -> TuningEpoch:
-        """The epoch that the training loop evaluated."""
-        score = math.nan if seen.score is None else seen.score
-        return cls(epoch, seen.loss, seen.validation_loss, score, seen.learning_rate, seen.seconds)
 
 
 class _Tuned(nn.Module):
@@ -128,7 +96,6 @@ class FineTuned(Classifier):
         self._head: Head | None = None
         self._classes: list[Any] = []
         self._several = False  # whether a text may have several labels
-        self.history: list[TuningEpoch] = []  # type: ignore[assignment]
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -154,10 +121,10 @@ class FineTuned(Classifier):
         return self._fitted()
 
     @property
-    def validation_score(self) -> float:
-        """Accuracy on the validation split after the last epoch, as `score` computes it; NaN if the split is empty."""
+    def validation_score(self) -> float | None:
+        """Accuracy on the validation split after the last epoch, as `score` computes it; None without a split."""
         self._fitted()
-        return self.history[-1].score if self.history else math.nan
+        return self.history[-1].score if self.history else None
 
     def _is_fitted(self) -> bool:
         return self._head is not None
@@ -280,7 +247,9 @@ class FineTuned(Classifier):
             torch.manual_seed(self.seed)
             head = self._new_head(len(classes)).to(self.encoder._place())
             transformer = None if self.head_only else copy.deepcopy(self.encoder.transformer)
-            self.__dict__.update(_transformer=transformer, _head=head, _classes=classes, _several=several, history=[])
+            self.__dict__.update(
+                _transformer=transformer, _head=head, _classes=classes, _several=several, history=History()
+            )
             try:
                 if transformer is None:
                     self._solve(examples, apart, progress)
@@ -363,7 +332,17 @@ class FineTuned(Classifier):
             raise FloatingPointError("the hidden states are not finite: the encoder is damaged")
         seconds = time.perf_counter() - start
         loss_sum, n, score = self._measure(apart)
-        self.history.append(TuningEpoch(1, final, loss_sum / n if n else math.nan, score, 0.0, seconds))
+        self.history.append(
+            Record(
+                epoch=1.0,
+                loss=final,
+                learning_rate=0.0,
+                units_per_second=len(targets) / max(seconds, 1e-9),
+                seconds=seconds,
+                validation_loss=loss_sum / n if n else None,
+                score=None if math.isnan(score) else score,
+            )
+        )
 
     def _classes_in_batch(self) -> int | None:
         return len(self._classes) if self._several else None
@@ -414,35 +393,27 @@ class FineTuned(Classifier):
             scores = tuned.head.out(F.dropout(hidden, self.dropout, tuned.training))
             return (self._losses(scores, batch.targets) * batch.weights).sum() / mean_weight, len(batch.targets)
 
-        seen: list[loop.Evaluation] = []
-
-        def take_history() -> None:
-            self.history[:] = [TuningEpoch.of(i + 1, one) for i, one in enumerate(seen)]
-
-        def note(_: loop.Evaluation) -> bool:
-            take_history()
+        def note(_: Record) -> bool:
             with _evaluating(transformer):
                 answers = [callback(self) for callback in callbacks]
             return any(answer is True for answer in answers)
 
-        try:
-            loop.train(
-                _Tuned(transformer, self._fitted()),
-                batches,
-                loss,
-                schedule,
-                device=self.encoder._place(),
-                progress=progress,
-                callbacks=[note],
-                checkpoint=checkpoint,
-                resume=resume,
-                history=seen,
-                options={} if checkpoint is None else self._shared(),
-                measure=lambda: self._measure(apart),
-                name=type(self).__name__,
-            )
-        finally:
-            take_history()  # a training that is resumed and has no epoch left to note has one, too
+        loop.train(
+            _Tuned(transformer, self._fitted()),
+            batches,
+            loss,
+            schedule,
+            device=self.encoder._place(),
+            progress=progress,
+            callbacks=[note],
+            checkpoint=checkpoint,
+            resume=resume,
+            history=self.history,
+            options={} if checkpoint is None else self._shared(),
+            measure=lambda: self._measure(apart),
+            name=type(self).__name__,
+            epoch_steps=each,
+        )
 
     def _shared(self) -> dict[str, Any]:
         """What a training that is resumed must share, beside its schedule and its data."""
@@ -642,7 +613,7 @@ class FineTuned(Classifier):
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         self._classes = metadata.get("classes", [])
         self._several = metadata["several"]
-        self.history = records(metadata.get("history", []), TuningEpoch, may_be_nan=("validation_loss", "score"))
+        self.history = records(metadata.get("history", []))
         if tensors:
             head = Head.of(tensors)
             if (head.out.in_features, head.out.out_features) != (self.encoder.dim, len(self._classes)):

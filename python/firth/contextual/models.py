@@ -110,7 +110,7 @@ class GPT(ContextualModel):
 
     Attributes
     ----------
-    history : list of Evaluation
+    history : History
         With the validation loss and perplexity.
     tokenizer_ : Tokenizer
     static_start : StaticStart or None

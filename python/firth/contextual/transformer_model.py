@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from firth import files
 from firth.checks import one_of, whole_number
-from firth.contextual import huggingface, loop
+from firth.contextual import huggingface
 from firth.contextual.base import FIRST_MODEL, Setup, TrainedModel, read_description
 from firth.contextual.data import Batch, Batches, TokenIds
 from firth.contextual.encoding import (
@@ -433,9 +433,7 @@ class ContextualModel(TrainedModel):
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         """Take on the history of a folder; `from_pretrained` reads the weights."""
-        self.history = records(
-            metadata.get("history", []), loop.Evaluation, may_be_nan=("validation_loss", "perplexity", "score")
-        )
+        self.history = records(metadata.get("history", []))
 
     # ---- use
 
