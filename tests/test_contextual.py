@@ -615,7 +615,7 @@ def test_pieces_that_are_no_words_are_composed() -> None:
     assert (start.rows[number] == fasttext.vectors["bank"]).all()
     assert (start.rows[tokenizer.get("walk")] == fasttext.vectors["walk"]).all()  # no word of theirs
     inside = next(piece for piece in tokenizer.pieces if piece.startswith("##"))
-    expected = fasttext.vectors._subwords.compose(inside[2:])
+    expected = fasttext.vectors.subwords.compose(inside[2:])
     assert (start.rows[tokenizer.get(inside)] == (0 if expected is None else expected)).all()
     assert not start.found[tokenizer.mask]
     assert start.words + start.composed == start.found.sum()

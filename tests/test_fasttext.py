@@ -295,7 +295,7 @@ def test_a_model_with_a_word_twice_is_refused_by_name(corpus, tmp_path):
         for name, value in changes.items():
             object.__setattr__(stored, name, value)
         fasttext_format.write(tmp_path / "wrong.bin", stored)
-        with pytest.raises(ValueError, match=rf"wrong\.bin is damaged: {message}"):
+        with pytest.raises(ValueError, match=rf"wrong\.bin is a damaged fastText model: {message}"):
             firth.FastText.from_fasttext(tmp_path / "wrong.bin")
 
 

@@ -415,7 +415,7 @@ def test_damage_is_told_with_its_place(tmp_path):
         (4, b"\x0d", "byte 4: this is version 13 of fastText's format; 11 and 12 are known"),
         (8 + 6 * 4, b"\x05", "byte 32: loss must be 1 to 4, not 5"),
         (8 + 7 * 4, b"\x00", "byte 36: model must be 1 to 3, not 0"),
-        (8, b"\x05", r"is damaged: input must have the shape \(24, 5\), not \(24, 4\)"),
+        (8, b"\x05", r"is a damaged fastText model: input must have the shape \(24, 5\), not \(24, 4\)"),
         (dictionary, b"\x08", f"byte {dictionary}: 8 entries are not 4 words and 3 labels"),
         (dictionary, struct.pack("<3i", 2**30, 2**30, 0), f"byte {dictionary}: {2**30} entries are more than the rest"),
         (

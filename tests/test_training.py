@@ -185,7 +185,7 @@ def test_ids_on_disk(tokenizer, tmp_path):
     assert opened.n_bytes == built.n_bytes
     assert list(tmp_path.iterdir()) == [path]
     files.write_own(path, "token ids", {"ids": np.zeros(3, np.uint16), "offsets": np.arange(3)}, {"n_train": 1})
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="is a damaged file of token ids"):
         TokenIds.open(path)
 
 

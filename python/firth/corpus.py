@@ -8,16 +8,17 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from firth import _core, _tokens
-from firth.checks import column, refuse_masked, whole_number
+from firth.checks import column, refuse_masked
 from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, unpack_words, write_own
-from firth.runtime import default_threads
+from firth.options import Options, option
+from firth.runtime import Threaded
 from firth.tables import html_table
 from firth.text import (
     BLOCK,
@@ -37,12 +38,13 @@ if TYPE_CHECKING:
 # Also transformers' tokenizers and firth.contextual.Tokenizer, whose modules need not be installed.
 Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer | Any"
 
+Errors = Literal["replace", "strict"]
+
 _SHOWN = 10  # words in a notebook's table
 _LARGEST_BLOCK = 256 << 20
 _TOKENS = 1 << 20  # tokens of a block of lists
 # No character beyond this is a letter or digit (CJK ideographs end at U+33479).
 _LAST_CHARACTER = 0x34000
-_LARGEST = {"min_count": 2**62, "max_size": 2**31 - 1, "threads": 4096}
 
 
 class Vocabulary:
@@ -76,11 +78,11 @@ class Vocabulary:
         for i, word in enumerate(given_words):
             if not isinstance(word, str):
                 raise TypeError(f"words[{i}] is of type {type(word).__name__}, not a string")
-        if len(self._ids) != len(self.words):
+        if len(self.index) != len(self.words):
             # Of a word that comes twice, the dict holds the last place.
-            at = next(i for i, word in enumerate(self.words) if self._ids[word] != i)
+            at = next(i for i, word in enumerate(self.words) if self.index[word] != i)
             raise ValueError(
-                f"words must differ: {self.words[at]!r} is words[{at}] and words[{self._ids[self.words[at]]}]"
+                f"words must differ: {self.words[at]!r} is words[{at}] and words[{self.index[self.words[at]]}]"
             )
         refuse_masked("counts", counts)
         given = np.zeros(len(self.words), np.int64) if counts is None else np.asarray(counts)
@@ -94,14 +96,15 @@ class Vocabulary:
             raise ValueError(f"counts[{at}] is {self.counts[at]}: a count cannot be negative")
 
     @classmethod
-    def _of(cls, words: list[str], counts: NDArray[np.int64]) -> Vocabulary:
-        """What is known to be right, unchecked."""
+    def unchecked(cls, words: list[str], counts: NDArray[np.int64]) -> Vocabulary:
+        """A vocabulary of words and counts that are known to be valid."""
         vocabulary = cls.__new__(cls)
         vocabulary.words, vocabulary.counts = words, counts
         return vocabulary
 
     @functools.cached_property
-    def _ids(self) -> dict[str, int]:
+    def index(self) -> dict[str, int]:
+        """The id of each word."""
         return dict(zip(self.words, range(len(self.words)), strict=True))
 
     def __len__(self) -> int:
@@ -111,17 +114,17 @@ class Vocabulary:
         return iter(self.words)
 
     def __contains__(self, word: object) -> bool:
-        return word in self._ids
+        return word in self.index
 
     def __getitem__(self, word: str) -> int:
         try:
-            return self._ids[word]
+            return self.index[word]
         except KeyError:
             raise KeyError(f"{word!r} is not in the vocabulary of {len(self)} words") from None
 
     def get(self, word: str, default: int | None = None) -> int | None:
         """The id of a word, or `default` if it has none."""
-        return self._ids.get(word, default)
+        return self.index.get(word, default)
 
     def __repr__(self) -> str:
         return f"<Vocabulary of {len(self)} words>"
@@ -200,9 +203,10 @@ class Corpus:
         self.report = CorpusReport(len(offsets) - 1, len(ids), len(ids), 0, used, 0)
 
     @classmethod
-    def _of(
+    def unchecked(
         cls, vocabulary: Vocabulary, ids: NDArray[np.int32], offsets: NDArray[np.int64], report: CorpusReport
     ) -> Corpus:
+        """A corpus of ids and offsets that are known to be valid, or lie in a file."""
         corpus = cls.__new__(cls)
         corpus.vocabulary, corpus.ids, corpus.offsets, corpus.report = vocabulary, ids, offsets, report
         return corpus
@@ -270,7 +274,7 @@ class Corpus:
         max_size: int | None = None,
         vocabulary: Vocabulary | None = None,
         tokenizer: Tokenizer = "whitespace",
-        errors: str = "replace",
+        errors: Errors = "replace",
         threads: int | None = None,
         progress: bool = False,
     ) -> Corpus:
@@ -325,7 +329,14 @@ class Corpus:
         than one in a hundred a control character, or more than three characters in ten are invalid. The error names the
         remedy. Latin-1 and the like stay far below that: their invalid characters become U+FFFD, with a warning.
         """
-        options = CorpusOptions(min_count, max_size, vocabulary, tokenizer, errors, threads)
+        options = CorpusOptions(
+            min_count=min_count,
+            max_size=max_size,
+            vocabulary=vocabulary,
+            tokenizer=tokenizer,
+            errors=errors,
+            threads=threads,
+        )
         counter, files = count_files(source, options, progress=progress)
         corpus = _finish(counter, options, files.names, files.n_invalid)
         files.warn()
@@ -339,7 +350,7 @@ class Corpus:
         max_size: int | None = None,
         vocabulary: Vocabulary | None = None,
         tokenizer: Tokenizer = "whitespace",
-        errors: str = "replace",
+        errors: Errors = "replace",
         threads: int | None = None,
         progress: bool = False,
     ) -> Corpus:
@@ -365,7 +376,14 @@ class Corpus:
         ValueError
             If there is no document, no word is left, or (``errors="strict"``) a string holds a lone surrogate.
         """
-        options = CorpusOptions(min_count, max_size, vocabulary, tokenizer, errors, threads)
+        options = CorpusOptions(
+            min_count=min_count,
+            max_size=max_size,
+            vocabulary=vocabulary,
+            tokenizer=tokenizer,
+            errors=errors,
+            threads=threads,
+        )
         if isinstance(documents, os.PathLike):
             raise TypeError("documents is a path; give it to from_file")
         counter, n = count_documents(documents, options, advice=", or its path to from_file", progress=progress)
@@ -420,7 +438,7 @@ class Corpus:
         ValueError
             If the file is empty or compressed, or the tokenizer is another one.
         """
-        options = CorpusOptions(1, tokenizer=tokenizer, threads=threads)
+        options = CorpusOptions(min_count=1, tokenizer=tokenizer, threads=threads)
         return _estimate_memory(path, options)
 
 
@@ -437,34 +455,29 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Corpu
         or (offsets[0], offsets[-1]) != (0, len(ids))
     ):
         raise ValueError("its arrays do not fit together")
-    return Corpus._of(vocabulary, ids, offsets, report)
+    return Corpus.unchecked(vocabulary, ids, offsets, report)
 
 
-@dataclasses.dataclass(frozen=True)
-class CorpusOptions:
-    """How text becomes a corpus: the options of `Corpus.from_file`, checked."""
+@dataclasses.dataclass(kw_only=True, eq=False)
+class CorpusOptions(Threaded, Options):
+    """How text becomes a corpus: the options of `Corpus.from_file`."""
 
-    min_count: int = 5
-    max_size: int | None = None
-    vocabulary: Vocabulary | None = None
-    tokenizer: Tokenizer = "whitespace"
-    errors: str = "replace"
-    threads: int | None = None
+    min_count: int = option(5, low=1, high=2**62)
+    max_size: int | None = option(None, low=1, high=2**31 - 1)
+    vocabulary: Vocabulary | None = option(None, checked=False)
+    tokenizer: Any = option("whitespace", checked=False)
+    errors: Errors = option("replace")
+    threads: int | None = option(None, low=1, high=4096)
 
     block: ClassVar[int | None] = None  # bytes or tokens that the counter gets at a time; set by tests
     min_share: ClassVar[int] = 1 << 16  # bytes below which another thread costs more than it helps
 
     def __post_init__(self) -> None:
-        for name in ("min_count", "max_size", "threads"):
-            value = getattr(self, name)
-            if value is not None or name == "min_count":
-                whole_number(name, value, low=1, high=_LARGEST[name])
+        super().__post_init__()
         if self.vocabulary is not None and not isinstance(self.vocabulary, Vocabulary):
             raise TypeError(f"vocabulary must be a Vocabulary, not a {type(self.vocabulary).__name__}")
         if self.vocabulary is not None and self.max_size is not None:
             raise ValueError("give max_size or vocabulary, not both")
-        if self.errors not in ("replace", "strict"):
-            raise ValueError(f"errors must be 'replace' or 'strict', not {self.errors!r}")
         if isinstance(self.tokenizer, str):
             if self.tokenizer not in ("whitespace", "words"):
                 raise ValueError(
@@ -481,11 +494,6 @@ class CorpusOptions:
     def strict(self) -> bool:
         """Whether invalid text raises."""
         return self.errors == "strict"
-
-    @property
-    def n_threads(self) -> int:
-        """Threads that are used."""
-        return default_threads() if self.threads is None else int(self.threads)
 
     @property
     def block_bytes(self) -> int:
@@ -635,7 +643,7 @@ def _finish(counter: _core.TextCounter, options: CorpusOptions, name: str, inval
         invalid,
     )
     counter.write(ids, document_offsets)
-    return Corpus._of(Vocabulary._of(words, counts), ids, document_offsets, report)
+    return Corpus.unchecked(Vocabulary.unchecked(words, counts), ids, document_offsets, report)
 
 
 def _no_word(counter: _core.TextCounter, distinct: int, min_count: int, name: str) -> str:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from firth import _core, files
 from firth.checks import one_of, real_number, whole_number
 from firth.corpus import Corpus, Vocabulary
-from firth.runtime import default_threads
+from firth.runtime import thread_count
 
 Side = Literal["both", "left", "right"]
 Weighting = Literal["flat", "harmonic", "dynamic"]
@@ -104,7 +104,7 @@ class Cooccurrences:
         alpha = real_number("context_smoothing", context_smoothing, low=0)
         data, indices, indptr = self.csr.data, self.csr.indices, self.csr.indptr
         n_rows, n_columns = self.csr.shape
-        cuts = _cut(np.diff(indptr), _ENTRIES)
+        cuts = range_borders(np.diff(indptr), _ENTRIES)
         ranges = [(first, end, slice(indptr[first], indptr[end])) for first, end in itertools.pairwise(cuts)]
 
         row_sums, column_sums = np.zeros(n_rows), np.zeros(n_columns)
@@ -323,7 +323,7 @@ def count_cooccurrences(
     if corpus.n_tokens == 0:
         raise ValueError("the corpus has no token: none of its text is in its vocabulary")
     window, memory = int(window), None if memory is None else int(memory)
-    workers = default_threads() if threads is None else int(threads)
+    workers = thread_count(threads)
     weights = _weights(weighting, window)
     counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
     counter = _core.CooccurrenceCounter(
@@ -350,7 +350,7 @@ def count_cooccurrences(
     else:  # half of the memory for the places of a stretch of words, the other half for its rows and their copy
         room = memory - fixed
         half = max(room / 2, places.max())
-        stretches = _cut(places, half)
+        stretches = range_borders(places, half)
         step = min(step, (room - half) / 2)
 
     with tqdm(total=corpus.n_tokens, desc="counting", unit="w", unit_scale=True, disable=not progress) as bar:
@@ -359,7 +359,7 @@ def count_cooccurrences(
             """Ranges of rows whose places are known."""
             for first, end in itertools.pairwise(stretches):
                 counter.find_places(first, end - first, threads=workers)
-                for row, stop in itertools.pairwise(_cut(rows[first:end], step)):
+                for row, stop in itertools.pairwise(range_borders(rows[first:end], step)):
                     yield first + row, first + stop
                     bar.update(int(counts[first + row : first + stop].sum()))
 
@@ -374,8 +374,7 @@ def check_options(*, window: int, side: str, weighting: str, memory: int | None,
     one_of("weighting", weighting, get_args(Weighting))
     if memory is not None:
         whole_number("memory", memory)
-    if threads is not None:
-        whole_number("threads", threads, low=1, high=4096)
+    thread_count(threads)
 
 
 def _weights(weighting: Weighting, window: int) -> NDArray[np.float64]:
@@ -387,7 +386,7 @@ def _weights(weighting: Weighting, window: int) -> NDArray[np.float64]:
     return np.asarray((window - distance + 1) / window)
 
 
-def _cut(needs: NDArray[np.int64], room: float) -> list[int]:
+def range_borders(needs: NDArray[np.int64], room: float) -> list[int]:
     """Borders of ranges of rows that each need at most `room`, or are a single row."""
     total = np.concatenate([[0], np.cumsum(needs)])
     cuts = [0]

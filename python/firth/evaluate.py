@@ -128,7 +128,7 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
     Words whose vectors a subword model composes count as found. To evaluate its vocabulary only, as gensim does, pass
     ``Vectors(v.words, v.matrix)``.
     """
-    triples = list(_read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
+    triples = list(read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
     spellings = _Spellings(vectors, lower)
     cosines, scores, composed = [], [], 0
     for i, triple in enumerate(triples):
@@ -187,14 +187,14 @@ def analogies(
     a, b and c are never answers. A question with an out-of-vocabulary word counts as asked, not as found.
     """
     one_of("method", method, get_args(Method))
-    known = vectors._restricted(restrict_vocab)
+    known = vectors.restricted(restrict_vocab)
     spellings = _Spellings(vectors, lower, known)
     if not isinstance(questions, Mapping | str | os.PathLike):
         raise TypeError(
             "questions must be a file, or lists of quadruples by section name, such as {'capitals': [...]}, not "
             f"{type(questions).__name__}"
         )
-    asked = questions if isinstance(questions, Mapping) else _read_questions(Path(questions))
+    asked = questions if isinstance(questions, Mapping) else read_questions(Path(questions))
     names: list[str] = []
     rows: list[list[int]] = []
     section_of: list[int] = []
@@ -241,7 +241,7 @@ def _answers(
             each = np.arange(len(batch))
             answers[begin : begin + size] = np.where(own[each, first], -1, rows[each, first])
         else:
-            scores = vectors._multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
+            scores = vectors.multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
             np.put_along_axis(scores, batch, -np.inf, axis=1)
             each = np.arange(len(batch))
             while True:
@@ -307,8 +307,8 @@ def _spearman(x: list[float], y: list[float]) -> float:
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
-def _lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers."""
+def gold_lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
+    """The lines of a test set that are not blank, with their numbers."""
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
             try:
@@ -319,9 +319,10 @@ def _lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def _read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
+def read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
+    """The pairs of words in a file, with their scores."""
     first = True
-    for number, line in _lines(path):
+    for number, line in gold_lines(path):
         if line.startswith("#"):
             continue
         separator = next((one for one in "\t;," if one in line), None)
@@ -340,10 +341,11 @@ def _read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
         raise ValueError(f"{files.name_of(path)}, line {number} should be two words and a score: {line!r}")
 
 
-def _read_questions(path: files.PathLike | IO[bytes]) -> dict[str, list[Question]]:
+def read_questions(path: files.PathLike | IO[bytes]) -> dict[str, list[Question]]:
+    """The analogies in a file, by section."""
     sections: dict[str, list[Question]] = {}
     section: list[Question] | None = None
-    for number, line in _lines(path):
+    for number, line in gold_lines(path):
         if line.startswith(":"):
             section = sections.setdefault(line[1:].strip(), [])
             continue

@@ -17,7 +17,7 @@ from scipy import sparse
 from firth import _core, files
 from firth.checks import whole_number
 from firth.quantization import CENTROIDS, ProductQuantizer, QuantizedMatrix
-from firth.runtime import default_threads
+from firth.runtime import thread_count
 
 Matrix = NDArray[np.float32]
 Kind = Literal["cbow", "skipgram", "supervised"]
@@ -182,7 +182,7 @@ class FastTextFile:
     def _means(self, words: list[bytes], known: NDArray[np.int64], threads: int | None) -> Matrix:
         if isinstance(self.input, RowBlocks):
             raise TypeError("blocks of rows can only be written; read the file for vectors")
-        threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
+        threads = thread_count(threads)
         means = np.empty((len(words), self.vector_size), np.float32)
         for begin in range(0, len(words), _WORDS):
             some = slice(begin, begin + _WORDS)
@@ -336,10 +336,8 @@ def _read(source: _Source) -> FastTextFile:
     output = (_read_quantized if both else _read_dense)(source, "the output matrix")
     if source.at < len(source.data):
         raise source.wrong(f"the model ends here and {len(source.data) - source.at} bytes follow")
-    try:
+    with files.reading(source.path, "fastText model", own=False):
         return FastTextFile(**options, **dictionary, input=input, output=output)
-    except ValueError as error:
-        raise ValueError(f"{source.path} is damaged: {error}") from None
 
 
 def _choice(source: _Source, name: str, number: int, choices: tuple[str, ...]) -> str:

@@ -514,17 +514,18 @@ def load_own(path: PathLike) -> Any:
 
 
 @contextlib.contextmanager
-def reading(path: PathLike, what: str) -> Iterator[None]:
-    """Turn every error about what a file holds into one ValueError that names the file; `what` says what it should be.
+def reading(path: PathLike, what: str, *, own: bool = True) -> Iterator[None]:
+    """Turn every error about the contents of a file into a ValueError that names the file and `what` it should be.
 
-    The one guard against damage behind the container: readers take parts by name, check their shapes and pass options
-    to constructors, each of which raises errors of its own.
+    Readers take parts by name, check their shapes and pass options to constructors, each of which raises its own
+    errors. `own` is whether firth defines the format, so that another version of firth may have written the file.
     """
+    version = ", or one of another version of firth" if own else ""
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         problem = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} is a damaged {what}, or one of another version of firth: {problem}") from None
+        raise ValueError(f"{path} is a damaged {what}{version}: {problem}") from None
 
 
 def _read_tensor(

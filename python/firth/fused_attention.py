@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from firth import _core
 from firth.checks import real_number, refuse_masked, whole_number
-from firth.runtime import default_threads
+from firth.runtime import thread_count
 
 _NO_DROPOUT = 0.0  # the default, known by identity: it needs no check
 _KINDS = "float32, bf16 or float16"
@@ -109,7 +109,7 @@ def attention(
     """
     plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and seed == 0
     if plain and not return_lse and _free(q) and _free(k) and _free(v):
-        count = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+        count = thread_count(threads)
         result = _core.attend_plain(q, k, v, causal=bool(causal), threads=count)
         if result is not None:
             return result
@@ -422,7 +422,7 @@ class _Call:
             "dropout": dropout,
             "seed": whole_number("seed", seed, low=0, high=2**64 - 1),
         }
-        self.threads = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+        self.threads = thread_count(threads)
 
     def _broadcast(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         try:

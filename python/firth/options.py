@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import numbers
 import types
 import typing
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _REQUIRED: Any = dataclasses.MISSING
+_type_hints = functools.cache(typing.get_type_hints)  # a tenth of a millisecond for some classes
 
 
 def option(
@@ -82,7 +84,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        declared = typing.get_type_hints(type(self))
+        declared = _type_hints(type(self))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.metadata.get("checked", True):
@@ -131,7 +133,7 @@ def _names(kind: type[Options]) -> list[str]:
 
 def declared_options(kind: type[Options]) -> Iterator[Option]:
     """The options of a class, in the order of their declaration."""
-    declared = typing.get_type_hints(kind)
+    declared = _type_hints(kind)
     for field in dataclasses.fields(kind):
         value_type = not_none(declared[field.name])
         yield Option(field.name, value_type, choices(value_type), field.default, field.metadata.get("help", ""))

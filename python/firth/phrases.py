@@ -15,9 +15,9 @@ from scipy import sparse
 from firth import _core, files
 from firth.checks import whole_number
 from firth.corpus import Corpus, CorpusReport, Vocabulary
-from firth.counts import _cut, count_cooccurrences
+from firth.counts import count_cooccurrences, range_borders
 from firth.options import Options, option
-from firth.runtime import default_threads
+from firth.runtime import thread_count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -193,8 +193,8 @@ class Phrases(Options):
 
         def count(n_words: int, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> sparse.csr_array:
             # Of the words nothing but their number counts.
-            words = Vocabulary._of([""] * n_words, np.zeros(n_words, np.int64))
-            text = Corpus._of(words, ids, offsets, corpus.report)
+            words = Vocabulary.unchecked([""] * n_words, np.zeros(n_words, np.int64))
+            text = Corpus.unchecked(words, ids, offsets, corpus.report)
             return count_cooccurrences(
                 text, window=1, side="right", weighting="flat", memory=memory, threads=workers, progress=progress
             ).csr
@@ -320,7 +320,8 @@ class Phrases(Options):
             before.invalid_sequences,
         )
         words = text.words
-        return Corpus._of(Vocabulary._of([words[i] for i in kept.tolist()], counts[kept]), ids, offsets, report)
+        vocabulary = Vocabulary.unchecked([words[i] for i in kept.tolist()], counts[kept])
+        return Corpus.unchecked(vocabulary, ids, offsets, report)
 
     def merge(self, tokens: Sequence[str]) -> list[str]:
         """Make the phrases of one document single tokens: what `apply` does, for texts to come.
@@ -404,7 +405,7 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Phras
 def _check(corpus: Corpus, threads: int | None) -> int:
     if not isinstance(corpus, Corpus):
         raise TypeError(f"corpus must be a firth.Corpus, not {type(corpus).__name__}; for a list of tokens take merge")
-    return default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+    return thread_count(threads)
 
 
 @dataclasses.dataclass
@@ -482,7 +483,7 @@ def _frequent(
 ) -> _Pairs:
     """Rows, columns and values of at least `min_count` where both are wanted; columns of one name count together."""
     parts: list[_Pairs] = []
-    for begin, end in itertools.pairwise(_cut(np.diff(csr.indptr).astype(np.int64), _PAIRS)):
+    for begin, end in itertools.pairwise(range_borders(np.diff(csr.indptr).astype(np.int64), _PAIRS)):
         span = slice(csr.indptr[begin], csr.indptr[end])
         rows = np.repeat(np.arange(begin, end), np.diff(csr.indptr[begin : end + 1]))
         wanted = left_wanted[rows] & right_wanted[csr.indices[span]]

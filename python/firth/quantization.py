@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from firth import _core
 from firth.checks import refuse_masked, whole_number
-from firth.runtime import default_threads
+from firth.runtime import thread_count
 
 Matrix = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -108,7 +108,7 @@ class ProductQuantizer:
             )
         _check_finite(matrix)
         rows, columns = matrix.shape
-        threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
+        workers = thread_count(threads)
         self = cls(columns, size, np.empty(CENTROIDS * columns, np.float32))
         seed = whole_number("seed", seed)
 
@@ -119,7 +119,7 @@ class ProductQuantizer:
             centroids[:] = _k_means(np.ascontiguousarray(matrix[drawn, span]), rng)
 
         # A round takes about a millisecond, too little to divide: each thread takes whole parts.
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             list(pool.map(train, range(self.n_parts)))
         return self
 
@@ -147,7 +147,7 @@ class ProductQuantizer:
         if matrix.ndim != 2 or matrix.dtype != np.float32 or matrix.shape[1] != self.vector_size:
             raise ValueError(f"matrix must be float32 of {self.vector_size} columns, not {matrix.dtype} {matrix.shape}")
         _check_finite(matrix)
-        threads = default_threads() if threads is None else whole_number("threads", threads, low=1)
+        workers = thread_count(threads)
         codes = np.empty((len(matrix), self.n_parts), np.uint8)
 
         def encode_part(i: int) -> None:
@@ -156,7 +156,7 @@ class ProductQuantizer:
                 points = np.require(matrix[begin:end, span], requirements=["C", "A"])
                 codes[begin:end, i] = _core.nearest_centroids(points, centroids=centroids)
 
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             list(pool.map(encode_part, range(self.n_parts)))
         return codes
 

@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core
+from firth.checks import whole_number
 
 
 def cpu_info() -> dict[str, Any]:
-    """Tell which kernels are in use.
+    """Describe the kernels in use.
 
     Returns
     -------
     dict
-        ``isa``: the instruction set in use; ``available``: those this processor runs, oldest first; ``built``: those
-        this build carries; ``threads``: processors this process may use; ``openmp``: whether threads are OpenMP's;
-        ``compiler``: the compiler's version.
+        ``isa``: the instruction set in use; ``available``: those that this processor runs, oldest first; ``built``:
+        those of this build; ``threads``: processors that this process may use; ``openmp``: whether threads are
+        OpenMP's; ``compiler``: the compiler's version.
 
     Notes
     -----
@@ -39,10 +40,26 @@ def cpu_info() -> dict[str, Any]:
 
 
 def default_threads() -> int:
-    """Processors this process may run on."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def thread_count(threads: int | None) -> int:
+    """The threads to use: `threads`, checked; for None all processors that this process may use."""
+    return default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+
+
+class Threaded:
+    """Has the option `threads`."""
+
+    threads: int | None
+
+    @property
+    def n_threads(self) -> int:
+        """The threads that are used."""
+        return thread_count(self.threads)
 
 
 def padded_size(columns: int) -> int:
@@ -51,13 +68,7 @@ def padded_size(columns: int) -> int:
 
 
 def padded_rows(rows: int, columns: int) -> NDArray[np.float32]:
-    """A zeroed float32 matrix (rows, columns) whose rows are aligned to 64 bytes, padded to a multiple of 16 floats.
-
-    Raises
-    ------
-    MemoryError
-        Naming the bytes asked for, if they cannot be had.
-    """
+    """A zeroed float32 matrix (rows, columns), with rows aligned to 64 bytes and padded to a multiple of 16 floats."""
     stride = padded_size(columns)
     try:
         memory = np.zeros(rows * stride + _core.ROW_FLOATS, np.float32)

@@ -66,7 +66,7 @@ class Vectors:
 
     def __init__(self, words: Iterable[str], matrix: ArrayLike, counts: ArrayLike | None = None) -> None:
         vocabulary = Vocabulary(words, counts)
-        self.words, self.index = vocabulary.words, vocabulary._ids
+        self.words, self.index = vocabulary.words, vocabulary.index
         self.counts: NDArray[np.int64] | None = None if counts is None else vocabulary.counts
         refuse_masked("matrix", matrix)
         rows = np.asarray(matrix)
@@ -198,7 +198,7 @@ class Vectors:
         if len(bad):
             raise ValueError(f"queries[{bad[0]}] is not finite")
         topn = whole_number("topn", topn)
-        n = self._restricted(restrict_vocab)
+        n = self.restricted(restrict_vocab)
         rows, scores = _core.topk(
             self.matrix[:n],
             inverse_norms=self._inverse_norms()[:n],
@@ -324,28 +324,28 @@ class Vectors:
             # The length of the mean does not matter, so weights of any size are scaled to at most 1.
             weights /= np.abs(weights).max() or 1.0
             mean = (units * weights[:, None]).mean(0)[None]
-            most = self._restricted(restrict_vocab) if topn is None else topn + len(given)
+            most = self.restricted(restrict_vocab) if topn is None else topn + len(given)
             rows, scores = self.search(mean, most, restrict_vocab=restrict_vocab)
             if topn is not None:
                 return self._named(rows[0].tolist(), scores[0].tolist(), given, topn)
             everywhere = np.full(rows.shape[1], np.nan, np.float32)
             everywhere[rows[0][rows[0] >= 0]] = scores[0][rows[0] >= 0]
             return everywhere
-        product = self._multiplied(units[None, weights > 0], units[None, weights < 0], restrict_vocab=restrict_vocab)[0]
+        product = self.multiplied(units[None, weights > 0], units[None, weights < 0], restrict_vocab=restrict_vocab)[0]
         if topn is None:
             return np.where(np.isfinite(product), product, np.float32(np.nan))
         product[[row for row in given if row < len(product)]] = -np.inf
         order = np.argsort(-product, kind="stable")[:topn]
         return [(self.words[row], float(product[row])) for row in order.tolist() if product[row] > -np.inf]
 
-    def _multiplied(
+    def multiplied(
         self, positive: NDArray[Any], negative: NDArray[Any], *, restrict_vocab: int | None = None
     ) -> NDArray[np.float32]:
         """Scores (q, words) of q questions by 3CosMul, from unit vectors (q, n, vector_size), of any n.
 
         -inf for words whose vectors are not finite.
         """
-        n = self._restricted(restrict_vocab)
+        n = self.restricted(restrict_vocab)
         product = np.ones((len(positive), n), np.float32)
         for j in range(positive.shape[1]):
             product *= self._shifted_cosines(positive[:, j], n)
@@ -558,7 +558,8 @@ class Vectors:
         hint = f"; {others[0]!r} is one" if others else ""
         raise KeyError(f"{word!r} is not one of the {len(self)} words{hint}")
 
-    def _restricted(self, restrict_vocab: int | None) -> int:
+    def restricted(self, restrict_vocab: int | None) -> int:
+        """How many words a search with this `restrict_vocab` covers."""
         if restrict_vocab is None:
             return len(self)
         return min(whole_number("restrict_vocab", restrict_vocab), len(self))

@@ -244,11 +244,11 @@ def _read_gold(path: files.PathLike) -> list[firth.evaluate.Triple] | dict[str, 
         copy.name = files.name_of(path)
         return copy
 
-    _, first = next(firth.evaluate._lines(again()), (0, ""))
+    _, first = next(firth.evaluate.gold_lines(again()), (0, ""))
     if first.startswith(":"):
-        return firth.evaluate._read_questions(again())
+        return firth.evaluate.read_questions(again())
     try:
-        pairs = list(firth.evaluate._read_pairs(again()))
+        pairs = list(firth.evaluate.read_pairs(again()))
     except ValueError as error:
         hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
         raise click.ClickException(f"{error}{hint}") from None

@@ -15,7 +15,7 @@ from firth.contextual.encoding import Sentence, checked_sentences
 from firth.contextual.examples import Example, Pooling
 from firth.contextual.finetuning import FineTuned
 from firth.models.estimator import label_limit, likeliest, top_labels
-from firth.models.labelled_texts import check_one_type, checked_label, labels_of
+from firth.models.labeled_texts import check_one_type, checked_label, labels_of
 
 TextOrPair = Sentence | tuple[Sentence, Sentence]
 

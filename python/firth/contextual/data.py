@@ -169,14 +169,12 @@ class TokenIds:
             If it is not there, or is not such a file.
         """
         tensors, metadata = files.read_own(path, "token ids", mmap=True)
-        try:
+        with files.reading(path, "file of token ids"):
             ids, offsets, n_train = tensors["ids"], np.array(tensors["offsets"]), metadata["n_train"]
             if offsets[-1] != len(ids) or not 0 < n_train < len(offsets):
                 raise ValueError("the texts' offsets do not run through their ids")
             first, second = metadata["n_bytes"]
             return cls(ids, offsets, n_train, metadata["vocabulary_size"], (first, second))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
 
     @property
     def train(self) -> NDArray[Any]:

@@ -45,7 +45,7 @@ from firth.contextual.transformer import Transformer
 from firth.contextual.transformer_model import HEAD, ContextualModel
 from firth.models.base import one_at_a_time
 from firth.models.estimator import Classifier, split, text_weights
-from firth.models.labelled_texts import check_comparable
+from firth.models.labeled_texts import check_comparable
 from firth.options import option
 from firth.run import History, Record, records
 

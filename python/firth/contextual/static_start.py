@@ -75,7 +75,7 @@ def static_rows(
             f"pretrained_vectors have {vectors.vector_size} dimensions and dim is {dim}: set "
             f"dim={vectors.vector_size}, or embedding_project=True to map them linearly"
         )
-    subwords = vectors._subwords if isinstance(vectors, SubwordVectors) else None
+    subwords = vectors.subwords if isinstance(vectors, SubwordVectors) else None
     words = 0
     for i, (text, continues) in enumerate(zip(tokenizer.spellings, tokenizer.continues, strict=True)):
         if text is None:

@@ -19,7 +19,7 @@ from firth.corpus import Corpus, Vocabulary, as_corpus
 from firth.counts import Cooccurrences
 from firth.options import Options, option
 from firth.run import EpochRun, Epochs, History, NoExample, Train, fingerprint, records
-from firth.runtime import default_threads, padded_rows
+from firth.runtime import Threaded, padded_rows
 from firth.vectors import Vectors
 
 if typing.TYPE_CHECKING:
@@ -217,7 +217,7 @@ Callback = Callable[["GradientModel"], object]
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class GradientModel(Model):
+class GradientModel(Threaded, Model):
     """A model trained in epochs over units of data, tokens or pairs, by stochastic gradient descent.
 
     A subclass allocates its matrices and trains a stretch of units; here are the epochs, the history, the progress bar,
@@ -230,11 +230,6 @@ class GradientModel(Model):
     epochs: int = option(5, low=1, high=1_000_000)  # passes over the data
     seed: int = option(1, low=0, high=2**63 - 1)
     threads: int | None = option(None, low=1, high=4096)  # None: all processors this process may use
-
-    @property
-    def n_threads(self) -> int:
-        """The threads `fit` runs on."""
-        return self.threads or default_threads()
 
     @abc.abstractmethod
     def _begin(self, data: Any, *, progress: bool) -> tuple[int, Train]:

@@ -15,7 +15,7 @@ from firth.corpus import Corpus
 from firth.counts import Cooccurrences
 from firth.models.direct import DirectModel, Tensors
 from firth.options import option
-from firth.runtime import default_threads, padded_rows, padded_size
+from firth.runtime import Threaded, padded_rows, padded_size
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -51,7 +51,7 @@ class OneHot(DirectModel):
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class RandomVectors(DirectModel):
+class RandomVectors(Threaded, DirectModel):
     r"""Random vectors: every number drawn uniformly from :math:`\pm\sqrt{3/D}`.
 
     A baseline for trained vectors of the same size: the expected squared length is 1, the expected cosine of two words
@@ -83,8 +83,8 @@ class RandomVectors(DirectModel):
 
     def _compute(self, data: Corpus | Cooccurrences, *, progress: bool) -> Tensors:
         vectors = padded_rows(len(data.vocabulary), self.vector_size)
-        threads = self.threads or default_threads()
-        _core.fill_uniform(vectors, scale=math.sqrt(3 / self.vector_size), seed=self.seed, threads=threads)
+        scale = math.sqrt(3 / self.vector_size)
+        _core.fill_uniform(vectors, scale=scale, seed=self.seed, threads=self.n_threads)
         return {"vectors": vectors}
 
 

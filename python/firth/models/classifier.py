@@ -18,11 +18,11 @@ from firth.models import classifier_files
 from firth.models.base import one_at_a_time
 from firth.models.classifier_files import ABSENT, Learnt, padded
 from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
-from firth.models.labelled_texts import Labels, Reader, Texts, threads_for
+from firth.models.labeled_texts import Labels, Reader, Texts, threads_for
 from firth.options import option
 from firth.quantization import QuantizedMatrix
 from firth.run import EpochRun, Epochs, History, Tally, fingerprint, loss_units, records
-from firth.runtime import default_threads, padded_rows
+from firth.runtime import Threaded, padded_rows
 from firth.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _share(part: int, whole: int) -> float:
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class FastTextClassifier(Classifier):
+class FastTextClassifier(Threaded, Classifier):
     """Tell the labels of texts: a linear classifier over learnt vectors of words and n-grams.
 
     A text's vector is the mean of the vectors of its words, of their n-grams of characters and of the n-grams of words
@@ -186,7 +186,7 @@ class FastTextClassifier(Classifier):
             raise ValueError(f"min_n ({self.min_n}) must not be above max_n ({self.max_n})")
         if not self.label_prefix:
             raise ValueError("label_prefix must not be empty: every word would be a label")
-        corpus.CorpusOptions(1, tokenizer=self.tokenizer)
+        corpus.CorpusOptions(tokenizer=self.tokenizer)
         vectors: Any = self.pretrained_vectors
         if vectors is not None:
             if not isinstance(vectors, Vectors):
@@ -203,11 +203,6 @@ class FastTextClassifier(Classifier):
     def _forget(self) -> None:
         self.history = History()
         self._learnt: Learnt | None = None
-
-    @property
-    def n_threads(self) -> int:
-        """The threads `fit` and `predict` run on, at the most."""
-        return self.threads or default_threads()
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -778,10 +773,8 @@ class FastTextClassifier(Classifier):
             If it is no classifier, or damaged.
         """
         options, learnt = classifier_files.read_fasttext(path, label_prefix)
-        try:
+        with files.reading(path, "fastText model", own=False):
             model = cls(**options)
-        except ValueError as error:
-            raise ValueError(f"{path} has options that firth's classifier does not take: {error}") from None
         model._learnt = learnt
         return model
 

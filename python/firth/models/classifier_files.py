@@ -165,22 +165,21 @@ def from_tensors(
         of_fasttext=metadata.get("of_fasttext", False),
         quantized=quantized,
     )
-    if wrong := _wrong_with(learnt, loss):
-        raise TypeError(wrong)
+    _check(learnt, loss)
     return learnt
 
 
-def _wrong_with(learnt: Learnt, loss: str) -> str:
-    """What a file cannot have meant; empty if it is sound."""
+def _check(learnt: Learnt, loss: str) -> None:
+    """Raise ValueError if no training can have left this."""
     n_words, features = len(learnt.words), learnt.features
     if not learnt.labels:
-        return "there is no label"
+        raise ValueError("there is no label")
     kinds = {type(label) for label in learnt.labels}
     if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
-        return "its labels are neither all strings nor all numbers"
+        raise ValueError("its labels are neither all strings nor all numbers")
     for what, names in (("word", learnt.words), ("label", learnt.labels)):
         if len(set(names)) < len(names):
-            return f"the {what} {Counter(names).most_common(1)[0][0]!r} stands there twice"
+            raise ValueError(f"the {what} {Counter(names).most_common(1)[0][0]!r} stands there twice")
     if (
         features.dtype != np.int64
         or features.shape != (len(learnt.rows),)
@@ -189,22 +188,21 @@ def _wrong_with(learnt: Learnt, loss: str) -> str:
         or learnt.outputs.shape != (len(learnt.labels), learnt.rows.shape[1])
         or learnt.missing not in (ZERO, ABSENT)
     ):
-        return "its arrays do not fit together"
+        raise ValueError("its arrays do not fit together")
     if learnt.counts.min() < 0:
-        return "words or labels are counted less than 0 times"
+        raise ValueError("words or labels are counted less than 0 times")
     if loss == "hs" and (np.diff(learnt.label_counts) > 0).any():
-        return "its labels do not stand in the order of their counts, from which their tree is made"
+        raise ValueError("its labels do not stand in the order of their counts, from which their tree is made")
     ordered = np.sort(features)
     if (
         (ordered[:n_words] != np.arange(n_words)).any()
         or (np.diff(ordered) == 0).any()
         or (len(ordered) and ordered[-1] >= n_words + learnt.buckets)
     ):
-        return f"its rows are not one for each of {n_words} words and some of {learnt.buckets} buckets"
+        raise ValueError(f"its rows are not one for each of {n_words} words and some of {learnt.buckets} buckets")
     for what, matrix in (("words and n-grams", learnt.rows), ("labels", learnt.outputs)):
         if not finite(matrix):
-            return f"a number among the vectors of {what} is not finite: training diverged, or the file is damaged"
-    return ""
+            raise ValueError(f"the vectors of {what} contain a number that is not finite")
 
 
 def _codes(name: str, matrix: QuantizedMatrix) -> dict[str, NDArray[Any]]:
@@ -221,15 +219,12 @@ def _codes(name: str, matrix: QuantizedMatrix) -> dict[str, NDArray[Any]]:
 def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
     """The matrix that `_codes` took apart."""
     codes, centroids = np.array(tensors[f"{name}.codes"]), np.array(tensors[f"{name}.centroids"])
-    try:
-        part_size = int(tensors[f"{name}.part_size"].item())
-        quantizer = ProductQuantizer(len(centroids) // CENTROIDS, part_size, centroids)
-        if f"{name}.norm_codes" not in tensors:
-            return QuantizedMatrix(codes, quantizer)
-        lengths = ProductQuantizer(1, 1, np.array(tensors[f"{name}.norm_centroids"]))
-        return QuantizedMatrix(codes, quantizer, np.array(tensors[f"{name}.norm_codes"]), lengths)
-    except ValueError as error:
-        raise TypeError(str(error)) from None
+    part_size = int(tensors[f"{name}.part_size"].item())
+    quantizer = ProductQuantizer(len(centroids) // CENTROIDS, part_size, centroids)
+    if f"{name}.norm_codes" not in tensors:
+        return QuantizedMatrix(codes, quantizer)
+    lengths = ProductQuantizer(1, 1, np.array(tensors[f"{name}.norm_centroids"]))
+    return QuantizedMatrix(codes, quantizer, np.array(tensors[f"{name}.norm_codes"]), lengths)
 
 
 # ---- fastText's
@@ -348,6 +343,6 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
         of_fasttext=True,
         quantized=quantized,
     )
-    if wrong := _wrong_with(learnt, stored.loss):
-        raise ValueError(f"{path} is no sound classifier: {wrong}")
+    with files.reading(path, "fastText model", own=False):
+        _check(learnt, stored.loss)
     return options, learnt

@@ -97,16 +97,16 @@ class SubwordVectors(Vectors):
         counts: NDArray[np.int64] | None = None,
     ) -> None:
         super().__init__(words, matrix, counts)
-        self._subwords = subwords
+        self.subwords = subwords
 
     def __contains__(self, word: object) -> bool:
-        return super().__contains__(word) or (isinstance(word, str) and len(self._subwords.buckets_of(word)) > 0)
+        return super().__contains__(word) or (isinstance(word, str) and len(self.subwords.buckets_of(word)) > 0)
 
     def _vector(self, word: str) -> NDArray[np.float32]:
         try:
             return super()._vector(word)
         except KeyError:
-            vector = self._subwords.compose(word)
+            vector = self.subwords.compose(word)
             if vector is None:
                 raise
             return vector
@@ -253,7 +253,7 @@ class FastText(Word2Vec):
         if not isinstance(stored.input, np.ndarray) or not isinstance(stored.output, np.ndarray):
             raise ValueError(f"{path} is quantized: firth.load_vectors(path) gives its words' vectors")
         words, _ = fasttext_format.decoded(path, stored, stacklevel=3)
-        try:
+        with files.reading(path, "fastText model", own=False):
             model = cls(
                 architecture=stored.model,
                 loss=stored.loss,
@@ -266,8 +266,6 @@ class FastText(Word2Vec):
                 max_n=stored.max_n,
                 bucket=max(stored.bucket, 1),
             )
-        except ValueError as error:
-            raise ValueError(f"{path} has options that firth.FastText does not accept: {error}") from None
         vectors = padded_rows(len(words), stored.vector_size)
         vectors[:] = stored.word_vectors()
         model._words = words
@@ -278,10 +276,8 @@ class FastText(Word2Vec):
             "context": stored.output,
             "counts": stored.counts,
         }
-        try:
+        with files.reading(path, "fastText model", own=False):
             model._view = model._vectors_of(vectors)
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
         return model
 
     def _rows_in(self, vocabulary: Vocabulary) -> tuple[Bags, NDArray[np.float32]]:

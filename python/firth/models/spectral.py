@@ -19,7 +19,7 @@ from firth.models.counted import CountsModel, known_counts
 from firth.models.direct import DirectModel, Tensors
 from firth.options import option
 from firth.run import records
-from firth.runtime import default_threads, padded_rows
+from firth.runtime import Threaded, padded_rows, thread_count
 from firth.vectors import Vectors
 
 _BLOCK = 32  # columns multiplied at once: two registers of AVX-512, and rows of two cache lines
@@ -70,7 +70,7 @@ def truncated_svd(
     matrix = sparse.csr_array(matrix).astype(np.float32, copy=False)
     rows, columns = matrix.shape
     k = whole_number("k", k, low=1, high=min(rows, columns))
-    workers = default_threads() if threads is None else whole_number("threads", threads, low=1, high=4096)
+    workers = thread_count(threads)
     if not np.isfinite(matrix.data).all():
         raise ValueError("the matrix holds numbers that are not finite")
     n_blocks = -(-(2 * k + _SPARE) // _BLOCK)
@@ -160,16 +160,11 @@ def _orthonormal(
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class _Spectral(DirectModel):
+class _Spectral(Threaded, DirectModel):
     """PPMI and LSA: vectors are singular vectors times a power of the singular values."""
 
     seed: int = option(1, low=0, high=2**63 - 1)
     threads: int | None = option(None, low=1, high=4096)
-
-    @property
-    def n_threads(self) -> int:
-        """The threads `fit` runs on."""
-        return self.threads or default_threads()
 
     @property
     def singular_values(self) -> NDArray[np.float64]:

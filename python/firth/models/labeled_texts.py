@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from firth import _core, corpus, files
 from firth.checks import column
-from firth.runtime import default_threads
+from firth.runtime import thread_count
 from firth.text import TextFiles
 
 # fastText parts words at these alone, where str.split knows more white space (and no NUL).
@@ -27,7 +27,7 @@ _TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
 
 def threads_for(texts: int, threads: int | None) -> int:
     """How many threads so many texts are worth, of those that may be used."""
-    return max(1, min(threads or default_threads(), texts // _TEXTS_PER_THREAD))
+    return max(1, min(thread_count(threads), texts // _TEXTS_PER_THREAD))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,7 +195,7 @@ class Reader:
 
     @property
     def _options(self) -> corpus.CorpusOptions:
-        return corpus.CorpusOptions(1, tokenizer=self.tokenizer, threads=self.threads)
+        return corpus.CorpusOptions(min_count=1, tokenizer=self.tokenizer, threads=self.threads)
 
 
 def _parted_otherwise(text: Any) -> bool:
