@@ -17,10 +17,9 @@ from firth.checks import column
 from firth.runtime import thread_count
 from firth.text import TextFiles
 
-# fastText parts words at these alone, where str.split knows more white space (and no NUL).
+# fastText splits words at these characters only; str.split also splits at other white space, but not at NUL.
 _split_as_fasttext = re.compile("[^ \t\n\v\f\r\0]+").findall
 _OTHER_WHITE = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
-
 
 _TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
 
@@ -126,13 +125,13 @@ class Reader:
     def texts(self, texts: Any, *, progress: bool = False) -> Texts:
         """Texts in memory."""
         column("texts", texts)
-        options = self._options
-        if hasattr(texts, "__len__"):
-            options = dataclasses.replace(options, threads=threads_for(len(texts), self.threads))
+        tokenizer: Any = self.tokenizer
         if self.as_fasttext:
             texts = list(texts) if hasattr(texts, "__next__") else texts
-            if any(map(_parted_otherwise, texts)):
-                options = dataclasses.replace(options, tokenizer=_split_as_fasttext)
+            if any(map(_split_differently, texts)):
+                tokenizer = _split_as_fasttext
+        threads = threads_for(len(texts), self.threads) if hasattr(texts, "__len__") else self.threads
+        options = corpus.CorpusOptions(min_count=1, tokenizer=tokenizer, threads=threads)
         return Texts.of(corpus.count_documents(texts, options, name="texts", progress=progress)[0])
 
     def labeled(self, texts: Any, labels: Any, *, progress: bool = False) -> tuple[Texts, Labels]:
@@ -173,7 +172,8 @@ class Reader:
             gold = dataclasses.replace(gold, of_file=True)
             numbered = self.texts(texts)
         else:
-            counter, reader = corpus.count_files(list(sources), self._options, progress=progress)
+            options = corpus.CorpusOptions(min_count=1, threads=self.threads)
+            counter, reader = corpus.count_files(list(sources), options, progress=progress)
             everything = Texts.of(counter)
             names: list[Any] = []
             label_of = np.full(len(everything.counts), -1, np.int32)
@@ -193,13 +193,9 @@ class Reader:
             )
         return numbered, gold
 
-    @property
-    def _options(self) -> corpus.CorpusOptions:
-        return corpus.CorpusOptions(min_count=1, tokenizer=self.tokenizer, threads=self.threads)
 
-
-def _parted_otherwise(text: Any) -> bool:
-    """Whether fastText may part a text at other places than `str.split`."""
+def _split_differently(text: Any) -> bool:
+    """Whether fastText may split a text at other places than `str.split`."""
     # A printable text has none of these, and that check is twice as fast.
     return isinstance(text, str) and not text.isprintable() and _OTHER_WHITE.search(text) is not None
 
