@@ -339,8 +339,8 @@ def test_several_labels():
     assert len(set(texts)) == 700
     learnt, (texts, sets) = (texts[:500], sets[:500]), (texts[500:], sets[500:])
     model = make(loss="ova", epochs=30).fit(*learnt)
-    found = model.predict(texts, k=-1, threshold=0.5)
-    assert np.mean([sorted(label for label, _ in one) == own for one, own in zip(found, sets, strict=True)]) > 0.97
+    found, _ = model.predict_top(texts, k=-1, threshold=0.5)
+    assert np.mean([sorted(labels) == own for labels, own in zip(found, sets, strict=True)]) > 0.97
     result = model.test(texts, sets, k=-1, threshold=0.5)
     assert result.precision > 0.97
     assert result.recall > 0.97
@@ -352,9 +352,9 @@ def test_several_labels():
 
 def test_one_thread_gives_the_same_bits(texts):
     a, b = make(word_ngrams=2).fit(*texts), make(word_ngrams=2).fit(*texts)
-    assert a._learnt.rows.tobytes() == b._learnt.rows.tobytes()
-    assert a._learnt.outputs.tobytes() == b._learnt.outputs.tobytes()
-    assert a._learnt.rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._learnt.rows.tobytes()
+    assert a._trained.rows.tobytes() == b._trained.rows.tobytes()
+    assert a._trained.outputs.tobytes() == b._trained.outputs.tobytes()
+    assert a._trained.rows.tobytes() != make(word_ngrams=2, seed=2).fit(*texts)._trained.rows.tobytes()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -520,9 +520,9 @@ def test_validation_and_patience(texts):
     assert make().fit(*texts, validation=0.1).history[0].score is not None
     with pytest.raises(ValueError, match="patience needs validation"):
         make(patience=1).fit(*texts)
-    with pytest.raises(ValueError, match="share below 1"):
+    with pytest.raises(ValueError, match="validation must be below 1"):
         make().fit(*texts, validation=1.5)
-    with pytest.raises(ValueError, match="leaves 600 to learn from and 0"):
+    with pytest.raises(ValueError, match="leaves 600 for training and 0"):
         make().fit(*texts, validation=0.0001)
     with pytest.raises(ValueError, match="validation holds no text"):
         make().fit(*texts, validation=([], []))
@@ -535,9 +535,9 @@ def test_pretrained_vectors(texts):
     with pytest.raises(ValueError, match="a number of 'elsewhere' is not finite"):
         make(pretrained_vectors=firth.Vectors(words, [[0] * 16, [np.inf] * 16]))
     model = make(pretrained_vectors=vectors, epochs=1, learning_rate=1e-30).fit(*texts)
-    rows = model._learnt.row_of
+    rows = model._trained.row_of
     for word in words:
-        np.testing.assert_array_equal(model._learnt.rows[rows[model.words.index(word)]], vectors[word])
+        np.testing.assert_array_equal(model._trained.rows[rows[model.words.index(word)]], vectors[word])
     with pytest.raises(ValueError, match="pretrained_vectors have 16 dimensions and vector_size is 8"):
         make(pretrained_vectors=vectors, vector_size=8)
     # A word that no text has is known by its vector.
@@ -558,16 +558,15 @@ def test_predict(texts):
     assert chances.shape == (600, 4)
     np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(model.predict(lines), model.classes_[chances.argmax(axis=1)])
-    ranked = model.predict(lines[:5], k=3)
-    for one, row in zip(ranked, chances, strict=False):
+    for names, values, row in zip(*model.predict_top(lines[:5], k=3), chances[:5], strict=True):
         order = np.argsort(-row)[:3]
-        assert [label for label, _ in one] == model.classes_[order].tolist()
-        assert [p for _, p in one] == pytest.approx(row[order].tolist())
-    assert all(len(one) == 4 for one in model.predict(lines[:5], k=-1))
-    assert all(len(one) == 4 for one in model.predict(lines[:5], k=9))
-    sure = model.predict(lines, threshold=0.9)
-    assert all(p >= 0.9 for one in sure for _, p in one)
-    assert {len(one) for one in model.predict(lines, threshold=1.1)} == {0}
+        assert names == model.classes_[order].tolist()
+        assert values == pytest.approx(row[order].tolist())
+    assert [names for names, *_ in model.predict_top(lines)[0]] == model.predict(lines).tolist()
+    for k in (-1, 9):
+        assert all(len(one) == 4 for part in model.predict_top(lines[:5], k=k) for one in part)
+    assert all(p >= 0.9 for one in model.predict_top(lines, threshold=0.9)[1] for p in one)
+    assert {len(one) for one in model.predict_top(lines, threshold=1.1)[0]} == {0}
 
 
 def test_line_ends_and_other_white_space_change_nothing(texts):
@@ -581,9 +580,9 @@ def test_line_ends_and_other_white_space_change_nothing(texts):
 def test_threads_and_blocks_do_not_show(texts, monkeypatch):
     model = make(word_ngrams=2).fit(*texts)
     lines = texts[0] * 3
-    expected, ranked = model.predict_proba(lines), model.predict(lines, k=2)
+    expected, ranked = model.predict_proba(lines), model.predict_top(lines, k=2)
     monkeypatch.setattr("firth.models.classifier._PROBABILITIES", 60)
-    assert model.predict(lines, k=2) == ranked
+    assert model.predict_top(lines, k=2) == ranked
     np.testing.assert_array_equal(model.predict(lines), model.classes_[expected.argmax(axis=1)])
     model.__dict__["threads"] = 3
     np.testing.assert_array_equal(model.predict_proba(lines), expected)
@@ -597,7 +596,7 @@ def test_texts_of_nothing_known(texts):
         assert np.isfinite(chances).all()
         assert model.predict_proba([]).shape == (0, 4)
         assert model.predict([]).shape == (0,)
-        assert model.predict([], k=2) == []
+        assert model.predict_top([], k=2) == ([], [])
 
 
 def test_more_cases_of_bad_input(texts):
@@ -635,7 +634,7 @@ def test_more_cases_of_bad_input(texts):
     with pytest.raises(TypeError, match="give a list of texts"):
         model.predict("one text")
     with pytest.raises(ValueError, match="k must be at least 1"):
-        model.predict(lines, k=0)
+        model.predict_top(lines, k=0)
     with pytest.raises(ValueError, match="no label occurs min_count_label=900 times"):
         make(min_count_label=900).fit(lines, labels)
     with pytest.raises(ValueError, match="class_weight names 'x'"):
@@ -660,7 +659,7 @@ def test_a_file_without_labels(tmp_path):
         ({"class_weight": "even"}, ValueError, "class_weight must be"),
         ({"class_weight": {"a": -1}}, ValueError, r"class_weight\['a'\]"),
         ({"tokenizer": "nltk"}, ValueError, "tokenizer must be"),
-        ({"vectors": np.ones((2, 3))}, TypeError, "vectors must be firth.Vectors"),
+        ({"pretrained_vectors": np.ones((2, 3))}, TypeError, "vectors must be firth.Vectors"),
         ({"validation": 1.0}, ValueError, "at most 0.99"),
         ({"patience": 0}, ValueError, "patience must be at least 1"),
         ({"epochs": True}, TypeError, "must be int"),
@@ -731,7 +730,7 @@ def test_fasttext_file_round_trip(tmp_path, loss, texts):
     again = firth.FastTextClassifier.from_fasttext(path)
     unseen = [*planted(seed=3)[0], "never seen before", ""]
     np.testing.assert_array_equal(again.predict_proba(unseen), model.predict_proba(unseen))
-    assert len(again._learnt.rows) <= len(model._learnt.rows)  # not all buckets
+    assert len(again._trained.rows) <= len(model._trained.rows)  # not all buckets
     assert (again.loss, again.word_ngrams, again.max_n) == (loss, 2, 3)
 
 
@@ -742,7 +741,7 @@ def test_quantize(tmp_path, norms, output, texts):
     model = make(word_ngrams=2).fit(lines, [label.replace(" ", "-") for label in labels])
     other = planted(seed=4)[0]
     small = model.quantize(cutoff=100, norms=norms, output=output)
-    assert len(small._learnt.rows) == 100
+    assert len(small._trained.rows) == 100
     assert "</s>" in small.words
     assert (small.predict(other) == model.predict(other)).mean() > 0.95
     small.to_fasttext(tmp_path / "m.ftz")
@@ -799,8 +798,8 @@ def not_finite(matrix, value):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"input": not_finite(np.ones((8, 4), np.float32), np.nan)}, "words and n-grams is not finite"),
-        ({"output": not_finite(np.ones((2, 4), np.float32), np.inf)}, "labels is not finite"),
+        ({"input": not_finite(np.ones((8, 4), np.float32), np.nan)}, "words and n-grams contain a number"),
+        ({"output": not_finite(np.ones((2, 4), np.float32), np.inf)}, "labels contain a number"),
         ({"min_n": 5, "max_n": 3}, r"min_n \(5\) must not be above max_n \(3\)"),
         ({"word_ngrams": 2000}, "word_ngrams must be"),
         ({"labels": [b"__label__x"] * 2}, "the label 'x' stands there twice"),
@@ -822,11 +821,11 @@ def test_rows_of_ngrams_that_no_text_has_are_left_out(tmp_path):
     for stored in (plain, dataclasses.replace(plain, input=QuantizedMatrix.of(plain.input, norms=True))):
         fasttext_format.write(tmp_path / "m.bin", stored)
         model = firth.FastTextClassifier.from_fasttext(tmp_path / "m.bin")
-        expected = model.predict(["a b c"], k=-1)
+        expected = model.predict_top(["a b c"], k=-1)
         model.save(tmp_path / "m.model")
         model.to_fasttext(tmp_path / "again.bin")
-        assert firth.load(tmp_path / "m.model").predict(["a b c"], k=-1) == expected
-        assert firth.FastTextClassifier.from_fasttext(tmp_path / "again.bin").predict(["a b c"], k=-1) == expected
+        assert firth.load(tmp_path / "m.model").predict_top(["a b c"], k=-1) == expected
+        assert firth.FastTextClassifier.from_fasttext(tmp_path / "again.bin").predict_top(["a b c"], k=-1) == expected
 
 
 def test_words_that_are_not_utf_8_do_not_keep_a_classifier_from_being_read(tmp_path):
@@ -840,7 +839,7 @@ def test_words_that_are_not_utf_8_do_not_keep_a_classifier_from_being_read(tmp_p
 @pytest.mark.parametrize(
     ("tensors", "metadata", "said"),
     [
-        ({"rows": np.full((9, 16), np.nan, np.float32)}, {}, "words and n-grams is not finite"),
+        ({"rows": np.full((9, 16), np.nan, np.float32)}, {}, "words and n-grams contain a number"),
         ({"features": np.array([0, 1, 2, 3, 4, 5, 6, 7, -1])}, {}, "rows are not one for each of 5 words"),
         ({"features": np.array([0, 1, 2, 3, 4, 5, 6, 7, 7])}, {}, "rows are not one for each of 5 words"),
         ({"features": np.arange(9.0)}, {}, "do not fit together"),

@@ -159,8 +159,8 @@ def test_a_classifier_learns_from_any_text(text, loss, tmp_path):
     model.save(tmp_path / "model")
     for one in (model, firth.load(tmp_path / "model")):
         assert all(np.isfinite(epoch.loss) for epoch in one.history)
-        assert np.isfinite(one._learnt.rows).all()
-        assert np.isfinite(one._learnt.outputs).all()
+        assert np.isfinite(one._trained.rows).all()
+        assert np.isfinite(one._trained.outputs).all()
 
 
 def test_a_classifier_whose_texts_hold_nothing_says_so():

@@ -174,7 +174,7 @@ def predict(path: Path, texts: str, k: int, threshold: float, probabilities: boo
                 ]
             shown = [
                 "\t".join(f"{label} {chance:.4f}" if probabilities else str(label) for label, chance in found)
-                for found in model.predict(read, k=k, threshold=max(threshold, 1e-30))
+                for found in map(zip, *model.predict_top(read, k=k, threshold=max(threshold, 1e-30)))
             ]
             click.echo("\n".join(shown))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,14 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import _core, corpus, files
-from firth.checks import finite, functions, real_number, whole_number
+from firth.checks import finite, functions, real_number
 from firth.models import classifier_files
 from firth.models.base import one_at_a_time
-from firth.models.classifier_files import ABSENT, Learnt, padded
-from firth.models.estimator import Classifier, label_limit, likeliest, text_weights
+from firth.models.classifier_files import Trained
+from firth.models.estimator import (
+    Classifier,
+    ClassifierTest,
+    LabelScore,
+    label_limit,
+    likeliest,
+    ratio,
+    split,
+    text_weights,
+    top_labels,
+)
 from firth.models.labeled_texts import Labels, Reader, Texts, threads_for
 from firth.options import option
-from firth.quantization import QuantizedMatrix
 from firth.run import EpochRun, Epochs, History, Tally, fingerprint, loss_units, records
 from firth.runtime import Threaded, padded_rows
 from firth.vectors import Vectors
@@ -37,60 +45,9 @@ _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelScore:
-    """How one label was told: of `predicted` texts that were given it `right` had it, and `texts` have it."""
-
-    label: Any
-    texts: int
-    predicted: int
-    right: int
-
-    @property
-    def precision(self) -> float:
-        """Share of right ones among those predicted; NaN if there is none."""
-        return _share(self.right, self.predicted)
-
-    @property
-    def recall(self) -> float:
-        """Share of right ones among those that there are; NaN if there is none."""
-        return _share(self.right, self.texts)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of both: 2 right / (predicted + texts)."""
-        return _share(2 * self.right, self.predicted + self.texts)
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassifierTest:
-    """Precision and recall at k.
-
-    Attributes
-    ----------
-    texts
-        Texts that have a label; others are left out.
-    precision
-        Share of right labels among those predicted.
-    recall
-        Share of the texts' labels that were predicted. A label that the classifier does not know is one it missed.
-    labels
-        The same label by label, in the order of `FastTextClassifier.classes_`.
-    """
-
-    texts: int
-    precision: float
-    recall: float
-    labels: list[LabelScore]
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
-
-
 @dataclasses.dataclass(kw_only=True, eq=False)
 class FastTextClassifier(Threaded, Classifier):
-    """Tell the labels of texts: a linear classifier over learnt vectors of words and n-grams.
+    """Tell the labels of texts: a linear classifier over trained vectors of words and n-grams.
 
     A text's vector is the mean of the vectors of its words, of their n-grams of characters and of the n-grams of words
     (Joulin, Grave, Bojanowski & Mikolov 2017, "Bag of tricks for efficient text classification"); its product with
@@ -202,7 +159,7 @@ class FastTextClassifier(Threaded, Classifier):
 
     def _forget(self) -> None:
         self.history = History()
-        self._learnt: Learnt | None = None
+        self._trained: Trained | None = None
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -213,8 +170,8 @@ class FastTextClassifier(Threaded, Classifier):
         AttributeError
             Before `fit`.
         """
-        learnt = self._fitted()
-        return learnt.label_array[learnt.order]
+        trained = self._fitted()
+        return trained.label_array[trained.order]
 
     @property
     def words(self) -> list[str]:
@@ -222,7 +179,7 @@ class FastTextClassifier(Threaded, Classifier):
         return self._fitted().words
 
     def _is_fitted(self) -> bool:
-        return self._learnt is not None
+        return self._trained is not None
 
     # ---- learning
 
@@ -250,7 +207,7 @@ class FastTextClassifier(Threaded, Classifier):
         labels
             One for each text (strings, whole numbers, booleans), or a list of them for each.
         sample_weight
-            What each text counts, (texts,): of weight 3, it is learnt from three times in a row.
+            What each text counts, (texts,): of weight 3, it is trained from three times in a row.
         validation
             In place of the option: a share; or texts and labels of their own, ``(texts, labels)``; or a file's path.
         progress
@@ -276,7 +233,7 @@ class FastTextClassifier(Threaded, Classifier):
         RuntimeError
             If another `fit` of this object is running.
         KeyboardInterrupt
-            At Ctrl-C; what had been learnt by then is kept.
+            At Ctrl-C; what had been trained by then is kept.
         """
         model = type(self)(**self.get_params())
         numbered, gold = model._reader.labeled(texts, labels, progress=progress)
@@ -284,11 +241,8 @@ class FastTextClassifier(Threaded, Classifier):
         weights = text_weights("sample_weight", sample_weight, n)
         other: tuple[Texts, Labels] | None = None
         if validation is None or isinstance(validation, int | float | np.number):
-            share = self.validation if validation is None else real_number("validation", validation, low=0)
-            if share >= 1:
-                raise ValueError(f"validation must be a share below 1, not {share}")
-            if share:
-                here, there = _parted(n, share, self.seed)
+            here, there = split(n, self.validation if validation is None else validation, self.seed)
+            if len(there):
                 other = numbered.some(there), gold.some(there)
                 numbered, gold = numbered.some(here), gold.some(here)
                 weights = None if weights is None else weights[here]
@@ -329,7 +283,7 @@ class FastTextClassifier(Threaded, Classifier):
 
     @property
     def _reader(self) -> Reader:
-        of_fasttext = self._learnt is not None and self._learnt.of_fasttext
+        of_fasttext = self._trained is not None and self._trained.of_fasttext
         return Reader(self.tokenizer, self.label_prefix, self.threads, of_fasttext)
 
     def _build(self, numbered: Texts, gold: Labels) -> tuple[Bags, Labels]:
@@ -374,7 +328,7 @@ class FastTextClassifier(Threaded, Classifier):
         features = np.flatnonzero(used)
         # Rows that are often needed stand together: they share the caches.
         features = features[np.argsort(-times[features], kind="stable")]
-        self._learnt = learnt = Learnt(
+        self._trained = trained = Trained(
             words=words,
             labels=labels,
             counts=np.append(word_counts, label_counts[order]).astype(np.int64),
@@ -386,27 +340,27 @@ class FastTextClassifier(Threaded, Classifier):
         )
         # Words begin with small random numbers; n-grams of words with 0, as all those that no text has. With n-grams of
         # characters, which are most of a text then, that scores worse.
-        random = np.arange(len(features)) if self.max_n else learnt.row_of[:n_words]
+        random = np.arange(len(features)) if self.max_n else trained.row_of[:n_words]
         begun = padded_rows(len(random), self.vector_size)
         numbers = features[random]
         _core.fill_uniform(begun, scale=1 / self.vector_size, seed=self.seed, numbers=numbers, threads=self.n_threads)
-        learnt.rows[random] = begun
+        trained.rows[random] = begun
         if self.pretrained_vectors is not None:
-            learnt.rows[learnt.row_of[[index[word] for word in self.pretrained_vectors.words]]] = (
+            trained.rows[trained.row_of[[index[word] for word in self.pretrained_vectors.words]]] = (
                 self.pretrained_vectors.matrix
             )
-        return (begins, learnt.row_of[reached]), gold
+        return (begins, trained.row_of[reached]), gold
 
     def _epochs(
         self, bags: Bags, gold: Labels, weights: Matrix | None, validation: tuple[Bags, Labels] | None
     ) -> Epochs:
         """What a run trains."""
-        learnt = self._fitted()
-        rows, outputs = learnt.rows, learnt.outputs
+        trained = self._fitted()
+        rows, outputs = trained.rows, trained.outputs
         noise = None
         if self.loss == "ns":
-            noise = _core.alias_table(np.maximum(learnt.label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
-        label_weights = self._label_weights(learnt.labels, np.bincount(gold.numbers, minlength=len(learnt.labels)))
+            noise = _core.alias_table(np.maximum(trained.label_counts, 1).astype(np.float64) ** _NEGATIVES_EXPONENT)
+        label_weights = self._label_weights(trained.labels, np.bincount(gold.numbers, minlength=len(trained.labels)))
 
         def train(begin: int, end: int, epoch: int) -> Tally:
             loss, examples, diverged_at = _core.train_classifier(
@@ -441,7 +395,7 @@ class FastTextClassifier(Threaded, Classifier):
                 "no text has both a label and a word or n-gram to learn from: min_count="
                 f"{self.min_count} and min_count_label={self.min_count_label} leave out the rarer ones"
             ),
-            score=lambda: None if validation is None else self._precision(*validation),
+            score=lambda: None if validation is None else float(self._right(*validation).mean()),
             patience=self.patience,
         )
 
@@ -449,13 +403,13 @@ class FastTextClassifier(Threaded, Classifier):
         self, bags: Bags, gold: Labels, weights: Matrix | None, apart: tuple[Bags, Labels] | None
     ) -> list[int]:
         """Sizes and checksums of all that decides the training, initial vectors included."""
-        learnt = self._fitted()
-        arrays: list[NDArray[Any]] = [*bags, gold.begins, gold.numbers, learnt.rows]
+        trained = self._fitted()
+        arrays: list[NDArray[Any]] = [*bags, gold.begins, gold.numbers, trained.rows]
         if weights is not None:
             arrays.append(weights)
         if apart is not None:
             arrays += [*apart[0], apart[1].begins, apart[1].numbers]
-        return fingerprint(arrays, [*learnt.words, *map(repr, learnt.labels)])
+        return fingerprint(arrays, [*trained.words, *map(repr, trained.labels)])
 
     # ---- texts to bags
 
@@ -494,34 +448,34 @@ class FastTextClassifier(Threaded, Classifier):
         )
 
     def _bags_of(self, numbered: Texts) -> Bags:
-        learnt = self._fitted()
-        if learnt.of_fasttext:
+        trained = self._fitted()
+        if trained.of_fasttext:
             numbered = numbered.until(_END)
         if self.label_prefix.encode() in numbered.packed.tobytes():
-            strays = [word.startswith(self.label_prefix) and word not in learnt.index for word in numbered.words]
+            strays = [word.startswith(self.label_prefix) and word not in trained.index for word in numbered.words]
             numbered = numbered.tokens(~np.array(strays)[numbered.ids])
-        return self._features_of(numbered, learnt.index, learnt.row_of)
+        return self._features_of(numbered, trained.index, trained.row_of)
 
     def _paths(self) -> Any:
         return self._fitted().paths if self.loss == "hs" else None
 
-    def _fitted(self) -> Learnt:
-        if self._learnt is None:
+    def _fitted(self) -> Trained:
+        if self._trained is None:
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(texts, labels) first")
-        return self._learnt
+        return self._trained
 
     # ---- prediction
 
     def _probabilities(self, bags: Bags, begin: int, end: int) -> Matrix:
         """(end - begin, labels) of texts [begin, end), labels by their counts."""
-        learnt = self._fitted()
+        trained = self._fitted()
         begins, places = bags
         first, last = begins[begin], begins[end]
-        out = np.empty((end - begin, len(learnt.labels)), np.float32)
+        out = np.empty((end - begin, len(trained.labels)), np.float32)
         _core.predict_classifier(
             out,
-            learnt.rows,
-            learnt.outputs,
+            trained.rows,
+            trained.outputs,
             bags=(begins[begin : end + 1] - first, places[first:last]),
             paths=self._paths(),
             loss=self.loss,
@@ -551,82 +505,59 @@ class FastTextClassifier(Threaded, Classifier):
         self._fitted()
         return self._bags_of(self._reader.texts(texts))
 
-    def predict(self, texts: Any, k: int = 1, threshold: float = 0.0) -> Any:
-        """Tell the labels of texts.
+    def predict(self, texts: Any) -> NDArray[Any]:
+        """The most likely label of each text, (texts,).
 
         Parameters
         ----------
         texts
             A list of strings, or of lists of tokens. A line end is white space. Words that begin with `label_prefix`
             are labels, not part of the text, unless `fit` had them among its words.
-        k
-            Labels of each text at the most; -1: all.
-        threshold
-            Leave out labels less likely than this.
-
-        Returns
-        -------
-        ndarray or list
-            The likeliest label of each text, (texts,). With another `k`, or a threshold: for each text a list of
-            (label, probability), the likeliest first.
 
         Raises
         ------
         AttributeError
             Before `fit`.
         TypeError
-            If the texts are not what they should be.
+            If `texts` is not a list of texts.
         """
-        k, threshold = label_limit(k), real_number("threshold", threshold)
         bags = self._texts(texts)
-        names = self._fitted().label_array
-        if k == 1 and threshold <= 0:
-            return names[self._first(bags)]
-        return [
-            list(zip(names[labels].tolist(), scores.tolist(), strict=True))
-            for labels, scores in self._best(bags, k, threshold)
-        ]
+        return self._fitted().label_array[self._first(bags)]
 
-    def predict_proba(self, texts: Any) -> Matrix:
-        """Tell how likely each label is.
+    def predict_top(self, texts: Any, k: int = 1, threshold: float = 0.0) -> tuple[list[list[Any]], list[list[float]]]:
+        """The most likely labels of each text, and their probabilities.
 
         Parameters
         ----------
         texts
             As for `predict`.
+        k
+            At most this many labels for each text; -1: all.
+        threshold
+            Leave out labels less likely than this.
 
         Returns
         -------
-        ndarray
-            float32 (texts, labels), labels in the order of `classes_`. A row's sum is 1 with the losses "softmax" and
-            "hs"; with "ova" and "ns" each label is judged by itself, and sums are what they are.
+        labels, probabilities
+            For each text a list, the most likely label first.
+        """
+        k, threshold = label_limit(k), real_number("threshold", threshold)
+        bags = self._texts(texts)
+        return top_labels(self._fitted().label_array, self._best(bags, k, threshold))
 
-        Raises
-        ------
-        AttributeError, TypeError
-            As for `predict`.
+    def predict_proba(self, texts: Any) -> Matrix:
+        """The probability of each label, float32 (texts, labels), in the order of `classes_`.
+
+        A row's sum is 1 with the losses "softmax" and "hs". With "ova" and "ns" each label has a probability of its
+        own.
         """
         bags = self._texts(texts)
         return self._probabilities(bags, 0, len(bags[0]) - 1)[:, self._fitted().order]
 
     def score(self, texts: Any, labels: Any = None, sample_weight: Any = None) -> float:
-        """Share of texts whose likeliest label is right, that is theirs or one of theirs.
+        """Accuracy: the share of texts whose most likely label is one of their labels.
 
-        Parameters
-        ----------
-        texts, labels
-            As for `fit`.
-        sample_weight
-            What each text counts, (texts,).
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError
-            If there is no text, or as from `fit`.
+        `texts` and `labels` are those of `fit`; `sample_weight`, (texts,), is the weight of each text.
         """
         self._fitted()
         numbered, gold = self._reader.labeled(texts, labels)
@@ -642,28 +573,16 @@ class FastTextClassifier(Threaded, Classifier):
         hit = gold.numbers == self._first(bags)[owners]
         return np.bincount(owners[hit], minlength=len(gold.begins) - 1) > 0
 
-    def _precision(self, bags: Bags, gold: Labels) -> float:
-        return float(self._right(bags, gold).mean())
-
     def test(self, texts: Any, labels: Any = None, *, k: int = 1, threshold: float = 0.0) -> ClassifierTest:
-        """Compare predictions with known labels.
+        """Compare the labels that `predict_top` with this `k` and `threshold` returns with known labels.
 
-        Parameters
-        ----------
-        texts, labels
-            As for `fit`: texts and labels, or files.
-        k, threshold
-            As for `predict`: the labels that count as predicted.
-
-        Returns
-        -------
-        ClassifierTest
+        `texts` and `labels` are those of `fit`: texts and labels, or files.
         """
         k, threshold = label_limit(k), real_number("threshold", threshold)
-        learnt = self._fitted()
+        trained = self._fitted()
         numbered, gold = self._reader.labeled(texts, labels)
-        known = gold.known(learnt.labels)
-        n_labels = len(learnt.labels)
+        known = gold.known(trained.labels)
+        n_labels = len(trained.labels)
         n_gold = np.diff(gold.begins)
         predicted, right = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
         for text, (found, _) in enumerate(self._best(self._bags_of(numbered), k, threshold)):
@@ -674,11 +593,11 @@ class FastTextClassifier(Threaded, Classifier):
         have = np.bincount(known.numbers, minlength=n_labels)
         return ClassifierTest(
             texts=int((n_gold > 0).sum()),
-            precision=_share(int(right.sum()), int(predicted.sum())),
-            recall=_share(int(right.sum()), len(gold.numbers)),
+            precision=ratio(int(right.sum()), int(predicted.sum())),
+            recall=ratio(int(right.sum()), len(gold.numbers)),
             labels=[
                 LabelScore(label, int(have[i]), int(predicted[i]), int(right[i]))
-                for label, i in zip(self.classes_.tolist(), learnt.order.tolist(), strict=True)
+                for label, i in zip(self.classes_.tolist(), trained.order.tolist(), strict=True)
             ],
         )
 
@@ -696,10 +615,10 @@ class FastTextClassifier(Threaded, Classifier):
         ValueError
             If the tokenizer is a function, which no file can hold.
         """
-        learnt = self._fitted()
+        trained = self._fitted()
         if not isinstance(self.tokenizer, str):
             raise ValueError("a classifier whose tokenizer is a function cannot be saved: a file cannot hold it")
-        tensors, metadata = classifier_files.to_tensors(learnt)
+        tensors, metadata = classifier_files.to_tensors(trained)
         files.write_own(path, "model", tensors, {**self._description(), **metadata})
 
     def _description(self) -> dict[str, Any]:
@@ -707,7 +626,7 @@ class FastTextClassifier(Threaded, Classifier):
         return {**described, "options": {**described["options"], "pretrained_vectors": None}}
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        self._learnt = classifier_files.from_tensors(
+        self._trained = classifier_files.from_tensors(
             tensors, metadata, loss=self.loss, buckets=self._buckets, vector_size=self.vector_size
         )
         self.history = records(metadata["history"])
@@ -735,14 +654,14 @@ class FastTextClassifier(Threaded, Classifier):
         OSError
             If it cannot be written.
         """
-        learnt = self._fitted()
+        trained = self._fitted()
         if self.tokenizer != "whitespace":
             warnings.warn(
                 f"{path} cannot say how texts are tokenized: give it texts as the model's tokenizer leaves them, or "
                 "save() the model",
                 stacklevel=2,
             )
-        classifier_files.write_fasttext(path, learnt, self.get_params())
+        classifier_files.write_fasttext(path, trained, self.get_params())
 
     @classmethod
     def from_fasttext(cls, path: files.PathLike, *, label_prefix: str = "__label__") -> FastTextClassifier:
@@ -772,10 +691,10 @@ class FastTextClassifier(Threaded, Classifier):
         ValueError
             If it is no classifier, or damaged.
         """
-        options, learnt = classifier_files.read_fasttext(path, label_prefix)
+        options, trained = classifier_files.read_fasttext(path, label_prefix)
         with files.reading(path, "fastText model", own=False):
             model = cls(**options)
-        model._learnt = learnt
+        model._trained = trained
         return model
 
     def quantize(
@@ -789,27 +708,27 @@ class FastTextClassifier(Threaded, Classifier):
         output: bool = False,
         progress: bool = False,
     ) -> FastTextClassifier:
-        """Make a smaller classifier: rows pruned and told by a byte for every few numbers.
+        """Make a smaller classifier: rows are pruned, and each sub-vector is stored as one byte (product quantization).
 
         Parameters
         ----------
         texts, labels
-            As for `fit`: what is left after pruning is trained on them once more, with the options that it has.
+            As for `fit`: the rows that pruning leaves are trained on them once more, under the options of the model.
         cutoff
-            Rows to keep, words and n-grams together: those of the greatest length. None: all.
+            Rows to keep, words and n-grams together: those with the largest norm. None: all.
         part_size
-            Numbers to a byte.
+            Dimensions of a sub-vector.
         norms
-            Keep the rows' lengths apart, in a byte more for each.
+            Store the norms of rows separately, in one more byte for each.
         output
-            Quantize the labels' vectors too.
+            Quantize the vectors of the labels, too.
         progress
             Show a bar.
 
         Returns
         -------
         FastTextClassifier
-            Another one. Its `save` and `to_fasttext` (by fastText's custom to a .ftz) write the small form.
+            Another one. Its `save` and `to_fasttext` (by convention to a .ftz) write the small form.
 
         Raises
         ------
@@ -822,33 +741,13 @@ class FastTextClassifier(Threaded, Classifier):
         ----------
         Joulin et al. (2016): "FastText.zip: compressing text classification models".
         """
-        learnt = self._fitted()
-        if learnt.quantized is not None:
+        trained = self._fitted()
+        if trained.quantized is not None:
             raise ValueError("this classifier is quantized already")
         if labels is not None and texts is None:
-            raise ValueError("labels without texts")
-        n_words = len(learnt.words)
-        kept = np.arange(len(learnt.rows))
-        if cutoff is not None:
-            cutoff = whole_number("cutoff", cutoff, low=1)
-            lengths = np.linalg.norm(learnt.rows, axis=1)
-            if _END in learnt.index:  # in every text: it must not go
-                lengths[learnt.row_of[learnt.index[_END]]] = np.inf
-            kept = np.argsort(-lengths, kind="stable")[:cutoff]
-        # In a file words come first, and places follow the order of features.
-        kept = kept[np.argsort(learnt.features[kept], kind="stable")]
-        features = learnt.features[kept]
-        own = features[features < n_words]
+            raise ValueError("labels need texts")
         model = type(self)(**{**self.get_params(), "pretrained_vectors": None})
-        model._learnt = small = dataclasses.replace(
-            learnt,
-            words=[learnt.words[i] for i in own.tolist()],
-            counts=np.append(learnt.counts[own], learnt.label_counts),
-            features=np.concatenate([np.arange(len(own)), features[len(own) :] - n_words + len(own)]),
-            rows=padded(learnt.rows[kept]),
-            outputs=padded(learnt.outputs),
-            missing=ABSENT,
-        )
+        model._trained = small = classifier_files.pruned(trained, cutoff, _END)
         model.history = History(self.history)
         if texts is not None:
             numbered, gold = self._reader.labeled(texts, labels, progress=progress)
@@ -859,22 +758,5 @@ class FastTextClassifier(Threaded, Classifier):
             run.start(model._epochs((before[begins], places[here]), gold.known(small.labels), None, None))
             run.finish([], progress=progress)
             model.history += run.history
-        arguments: dict[str, Any] = {"seed": self.seed, "threads": self.n_threads}
-        coded = QuantizedMatrix.of(np.ascontiguousarray(small.rows), part_size, norms=norms, **arguments)
-        coded_outputs = None
-        if output:
-            # fastText cuts labels' vectors into parts of 2 numbers, whatever those of words and n-grams are.
-            coded_outputs = QuantizedMatrix.of(np.ascontiguousarray(small.outputs), 2, norms=norms, **arguments)
-            small.outputs = padded(coded_outputs.rows(slice(None)))
-        small.quantized = coded, coded_outputs
-        small.rows = padded(coded.rows(slice(None)))
+        classifier_files.quantize(small, part_size, norms, output, seed=self.seed, threads=self.n_threads)
         return model
-
-
-def _parted(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Texts to learn from, and a random share of them to look at."""
-    aside = round(share * n)
-    if not 0 < aside < n:
-        raise ValueError(f"validation={share} of {n} texts leaves {n - aside} to learn from and {aside} to look at")
-    order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[aside:]), np.sort(order[:aside])

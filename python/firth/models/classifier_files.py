@@ -1,4 +1,4 @@
-"""What a classifier has learnt, and its files: firth's own, and fastText's .bin and .ftz."""
+"""What a classifier has trained, and its files: firth's own, and fastText's .bin and .ftz."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _BLOCK = 1 << 16  # rows looked at or written at once
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class Learnt:
-    """What a classifier has learnt.
+class Trained:
+    """What a classifier has trained.
 
     A feature is the place of a word, or len(words) + the bucket of an n-gram.
 
@@ -114,28 +114,66 @@ def padded(matrix: Matrix) -> Matrix:
     return copy
 
 
+def pruned(trained: Trained, cutoff: int | None, end: str) -> Trained:
+    """A copy with only the `cutoff` rows of the largest norm, and that of the word `end`; None: with all rows."""
+    n_words = len(trained.words)
+    kept = np.arange(len(trained.rows))
+    if cutoff is not None:
+        cutoff = whole_number("cutoff", cutoff, low=1)
+        lengths = np.linalg.norm(trained.rows, axis=1)
+        if end in trained.index:  # it is in every text
+            lengths[trained.row_of[trained.index[end]]] = np.inf
+        kept = np.argsort(-lengths, kind="stable")[:cutoff]
+    # In a file words come first, and rows follow the order of features.
+    kept = kept[np.argsort(trained.features[kept], kind="stable")]
+    features = trained.features[kept]
+    own = features[features < n_words]
+    return dataclasses.replace(
+        trained,
+        words=[trained.words[i] for i in own.tolist()],
+        counts=np.append(trained.counts[own], trained.label_counts),
+        features=np.concatenate([np.arange(len(own)), features[len(own) :] - n_words + len(own)]),
+        rows=padded(trained.rows[kept]),
+        outputs=padded(trained.outputs),
+        missing=ABSENT,
+    )
+
+
+def quantize(trained: Trained, part_size: int, norms: bool, output: bool, *, seed: int, threads: int) -> None:
+    """Quantize the rows and, with `output`, the vectors of labels; see `FastTextClassifier.quantize`."""
+    options: dict[str, Any] = {"norms": norms, "seed": seed, "threads": threads}
+    coded = QuantizedMatrix.of(np.ascontiguousarray(trained.rows), part_size, **options)
+    coded_outputs = None
+    if output:
+        # fastText cuts the vectors of labels into sub-vectors of 2 dimensions, whatever `part_size` is.
+        coded_outputs = QuantizedMatrix.of(np.ascontiguousarray(trained.outputs), 2, **options)
+        trained.outputs = padded(coded_outputs.rows(slice(None)))
+    trained.quantized = coded, coded_outputs
+    trained.rows = padded(coded.rows(slice(None)))
+
+
 # ---- firth's own
 
 
-def to_tensors(learnt: Learnt) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def to_tensors(trained: Trained) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and metadata that `from_tensors` takes."""
     tensors: dict[str, NDArray[Any]] = {
-        "features": learnt.features,
-        "counts": learnt.counts,
-        **files.pack_words(learnt.words),
+        "features": trained.features,
+        "counts": trained.counts,
+        **files.pack_words(trained.words),
     }
-    if learnt.quantized is None:
-        tensors |= {"rows": learnt.rows, "outputs": learnt.outputs}
+    if trained.quantized is None:
+        tensors |= {"rows": trained.rows, "outputs": trained.outputs}
     else:
-        small, small_outputs = learnt.quantized
+        small, small_outputs = trained.quantized
         tensors |= _codes("rows", small)
-        tensors |= {"outputs": learnt.outputs} if small_outputs is None else _codes("outputs", small_outputs)
-    return tensors, {name: getattr(learnt, name) for name in ("labels", "missing", "n_tokens", "of_fasttext")}
+        tensors |= {"outputs": trained.outputs} if small_outputs is None else _codes("outputs", small_outputs)
+    return tensors, {name: getattr(trained, name) for name in ("labels", "missing", "n_tokens", "of_fasttext")}
 
 
 def from_tensors(
     tensors: dict[str, NDArray[Any]], metadata: dict[str, Any], *, loss: str, buckets: int, vector_size: int
-) -> Learnt:
+) -> Trained:
     """What `to_tensors` took apart.
 
     Raises
@@ -152,7 +190,7 @@ def from_tensors(
     outputs = tensors["outputs"] if "outputs" in tensors else _decoded("outputs", tensors).rows(slice(None))
     if rows.shape[1:] != (vector_size,):
         raise TypeError(f"vectors of shape {rows.shape} are not of {vector_size} numbers each")
-    learnt = Learnt(
+    trained = Trained(
         words=files.unpack_words(tensors),
         labels=list(metadata["labels"]),
         counts=np.array(tensors["counts"]),
@@ -165,42 +203,42 @@ def from_tensors(
         of_fasttext=metadata.get("of_fasttext", False),
         quantized=quantized,
     )
-    _check(learnt, loss)
-    return learnt
+    _check(trained, loss)
+    return trained
 
 
-def _check(learnt: Learnt, loss: str) -> None:
+def _check(trained: Trained, loss: str) -> None:
     """Raise ValueError if no training can have left this."""
-    n_words, features = len(learnt.words), learnt.features
-    if not learnt.labels:
+    n_words, features = len(trained.words), trained.features
+    if not trained.labels:
         raise ValueError("there is no label")
-    kinds = {type(label) for label in learnt.labels}
+    kinds = {type(label) for label in trained.labels}
     if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
         raise ValueError("its labels are neither all strings nor all numbers")
-    for what, names in (("word", learnt.words), ("label", learnt.labels)):
+    for what, names in (("word", trained.words), ("label", trained.labels)):
         if len(set(names)) < len(names):
             raise ValueError(f"the {what} {Counter(names).most_common(1)[0][0]!r} stands there twice")
     if (
         features.dtype != np.int64
-        or features.shape != (len(learnt.rows),)
-        or learnt.counts.dtype != np.int64
-        or learnt.counts.shape != (n_words + len(learnt.labels),)
-        or learnt.outputs.shape != (len(learnt.labels), learnt.rows.shape[1])
-        or learnt.missing not in (ZERO, ABSENT)
+        or features.shape != (len(trained.rows),)
+        or trained.counts.dtype != np.int64
+        or trained.counts.shape != (n_words + len(trained.labels),)
+        or trained.outputs.shape != (len(trained.labels), trained.rows.shape[1])
+        or trained.missing not in (ZERO, ABSENT)
     ):
         raise ValueError("its arrays do not fit together")
-    if learnt.counts.min() < 0:
+    if trained.counts.min() < 0:
         raise ValueError("words or labels are counted less than 0 times")
-    if loss == "hs" and (np.diff(learnt.label_counts) > 0).any():
+    if loss == "hs" and (np.diff(trained.label_counts) > 0).any():
         raise ValueError("its labels do not stand in the order of their counts, from which their tree is made")
     ordered = np.sort(features)
     if (
         (ordered[:n_words] != np.arange(n_words)).any()
         or (np.diff(ordered) == 0).any()
-        or (len(ordered) and ordered[-1] >= n_words + learnt.buckets)
+        or (len(ordered) and ordered[-1] >= n_words + trained.buckets)
     ):
-        raise ValueError(f"its rows are not one for each of {n_words} words and some of {learnt.buckets} buckets")
-    for what, matrix in (("words and n-grams", learnt.rows), ("labels", learnt.outputs)):
+        raise ValueError(f"its rows are not one for each of {n_words} words and some of {trained.buckets} buckets")
+    for what, matrix in (("words and n-grams", trained.rows), ("labels", trained.outputs)):
         if not finite(matrix):
             raise ValueError(f"the vectors of {what} contain a number that is not finite")
 
@@ -230,26 +268,26 @@ def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
 # ---- fastText's
 
 
-def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, Any]) -> None:
+def write_fasttext(path: files.PathLike, trained: Trained, options: Mapping[str, Any]) -> None:
     """Write a .bin or, if the matrices are in codes, a .ftz; see `FastTextClassifier.to_fasttext`."""
-    n_words, size = len(learnt.words), options["vector_size"]
+    n_words, size = len(trained.words), options["vector_size"]
     try:
-        labels = [f"{options['label_prefix']}{label}".encode() for label in learnt.labels]
+        labels = [f"{options['label_prefix']}{label}".encode() for label in trained.labels]
     except UnicodeEncodeError as error:
         raise ValueError(f"cannot write {path}: the label {error.object!r} is not valid Unicode") from None
     pruned = None
     matrix: Any
-    output: Any = learnt.outputs
-    if learnt.quantized is not None:
-        matrix = learnt.quantized[0]
-        output = learnt.outputs if learnt.quantized[1] is None else learnt.quantized[1]
-        if learnt.missing == ABSENT:
-            places = np.arange(len(learnt.features) - n_words)
-            pruned = np.stack([learnt.features[n_words:] - n_words, places], axis=1).astype(np.int32)
+    output: Any = trained.outputs
+    if trained.quantized is not None:
+        matrix = trained.quantized[0]
+        output = trained.outputs if trained.quantized[1] is None else trained.quantized[1]
+        if trained.missing == ABSENT:
+            places = np.arange(len(trained.features) - n_words)
+            pruned = np.stack([trained.features[n_words:] - n_words, places], axis=1).astype(np.int32)
     else:
-        if learnt.missing == ABSENT:
+        if trained.missing == ABSENT:
             raise ValueError("n-grams were pruned, which fastText reads in quantized models alone: quantize() it")
-        matrix = fasttext_format.RowBlocks((n_words + learnt.buckets, size), _full_blocks(learnt))
+        matrix = fasttext_format.RowBlocks((n_words + trained.buckets, size), _full_blocks(trained))
     fasttext_format.write(
         path,
         fasttext_format.FastTextFile(
@@ -260,13 +298,13 @@ def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, A
             min_count=min(options["min_count"], 2**31 - 1),
             negative=options["negative"],
             word_ngrams=options["word_ngrams"],
-            bucket=learnt.buckets,
+            bucket=trained.buckets,
             min_n=options["min_n"] if options["max_n"] else 0,
             max_n=options["max_n"],
-            words=[word.encode() for word in learnt.words],
+            words=[word.encode() for word in trained.words],
             labels=labels,
-            counts=learnt.counts,
-            n_tokens=learnt.n_tokens,
+            counts=trained.counts,
+            n_tokens=trained.n_tokens,
             pruned=pruned,
             input=matrix,
             output=output,
@@ -274,18 +312,18 @@ def write_fasttext(path: files.PathLike, learnt: Learnt, options: Mapping[str, A
     )
 
 
-def _full_blocks(learnt: Learnt) -> Iterator[Matrix]:
+def _full_blocks(trained: Trained) -> Iterator[Matrix]:
     """A row for every word and bucket, zeros for those that were not trained."""
-    places = learnt.row_of
+    places = trained.row_of
     for begin in range(0, len(places), _BLOCK):
         some = places[begin : begin + _BLOCK]
-        block = learnt.rows[np.maximum(some, 0)]
+        block = trained.rows[np.maximum(some, 0)]
         block[some < 0] = 0
         yield block
 
 
-def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, Any], Learnt]:
-    """A file's options, and what was learnt; see `FastTextClassifier.from_fasttext`."""
+def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, Any], Trained]:
+    """A file's options, and what was trained; see `FastTextClassifier.from_fasttext`."""
     stored = fasttext_format.read(path)
     if stored.model != "supervised":
         raise ValueError(f"{path} holds word vectors, not a classifier: firth.load opens it")
@@ -319,18 +357,18 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
     else:
         assert isinstance(stored.input, np.ndarray)
         # A row of zeros among the buckets is one that was never trained: write_fasttext's.
-        trained = [
+        filled = [
             begin + np.flatnonzero(stored.input[begin : begin + _BLOCK].any(axis=1))
             for begin in range(n_words, n_words + n_buckets, _BLOCK)
         ]
-        features = np.concatenate([np.arange(n_words), *trained])
+        features = np.concatenate([np.arange(n_words), *filled])
         rows = padded_rows(len(features), stored.vector_size)
         for begin in range(0, len(features), _BLOCK):
             some = slice(begin, begin + _BLOCK)
             rows[some] = stored.input[features[some]]
     output = stored.output.rows(slice(None)) if isinstance(stored.output, QuantizedMatrix) else stored.output
     assert isinstance(output, np.ndarray)
-    learnt = Learnt(
+    trained = Trained(
         words=words,
         labels=[label.removeprefix(label_prefix) for label in labels],
         counts=np.array(stored.counts),
@@ -344,5 +382,5 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
         quantized=quantized,
     )
     with files.reading(path, "fastText model", own=False):
-        _check(learnt, stored.loss)
-    return options, learnt
+        _check(trained, stored.loss)
+    return options, trained

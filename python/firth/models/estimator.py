@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,58 @@ if TYPE_CHECKING:
 Weights = str | Mapping[Any, float] | None
 
 _MOST_WEIGHT = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelScore:
+    """Predictions of one label: for `predicted` texts, of which `right` have it; `texts` have it in all."""
+
+    label: Any
+    texts: int
+    predicted: int
+    right: int
+
+    @property
+    def precision(self) -> float:
+        """The share of predictions that are right; NaN without predictions."""
+        return ratio(self.right, self.predicted)
+
+    @property
+    def recall(self) -> float:
+        """The share of the texts with this label for which it was predicted; NaN without such texts."""
+        return ratio(self.right, self.texts)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both: 2 right / (predicted + texts)."""
+        return ratio(2 * self.right, self.predicted + self.texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierTest:
+    """Precision and recall at k.
+
+    Attributes
+    ----------
+    texts
+        Texts that have a label; others are left out.
+    precision
+        The share of predicted labels that are right.
+    recall
+        The share of the texts' labels that were predicted, labels that the classifier does not know included.
+    labels
+        The scores of each label, in the order of `FastTextClassifier.classes_`.
+    """
+
+    texts: int
+    precision: float
+    recall: float
+    labels: list[LabelScore]
+
+
+def ratio(part: int, whole: int) -> float:
+    """`part` / `whole`; NaN if `whole` is 0."""
+    return part / whole if whole else math.nan
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
