@@ -21,6 +21,7 @@ FLOW = [
     ["_core", "_tokens"],
     ["checks", "runtime", "files", "tables"],
     ["options", "text"],
+    ["run"],
     ["fused_attention"],
     ["quantization"],
     ["fasttext_format"],

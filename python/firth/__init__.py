@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from firth.loading import load, load_vectors
     from firth.models import LSA, PPMI, FastText, FastTextClassifier, GloVe, OneHot, RandomVectors, Word2Vec
     from firth.phrases import Phrases
+    from firth.run import History, Record
     from firth.runtime import cpu_info
     from firth.vectors import Vectors
 
@@ -29,6 +30,7 @@ _MODULES = {
     "loading": ("load", "load_vectors"),
     "models": ("LSA", "PPMI", "FastText", "FastTextClassifier", "GloVe", "OneHot", "RandomVectors", "Word2Vec"),
     "phrases": ("Phrases",),
+    "run": ("History", "Record"),
     "runtime": ("cpu_info",),
     "vectors": ("Vectors",),
 }
@@ -70,9 +72,11 @@ __all__ = [
     "FastText",
     "FastTextClassifier",
     "GloVe",
+    "History",
     "OneHot",
     "Phrases",
     "RandomVectors",
+    "Record",
     "Vectors",
     "Vocabulary",
     "Word2Vec",

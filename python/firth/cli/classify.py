@@ -65,7 +65,7 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
             default="whitespace",
             help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
         ),
-        *model_options(FastTextClassifier, ("class_weight", "tokenizer", "validation", "vectors")),
+        *model_options(FastTextClassifier, ("class_weight", "pretrained_vectors", "tokenizer", "validation")),
         click.option("--class-weight", type=click.Choice(["balanced"]), help="Give all labels the same weight."),
         click.option("--pretrained", type=STREAM, metavar="VECTORS", help="Initial vectors of words."),
         click.option(
