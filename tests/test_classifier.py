@@ -135,14 +135,13 @@ def test_how_work_is_cut_does_not_show(loss):
     assert whole[2] == pytest.approx(cut[2])
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_train_every_text_once(threads):
+def test_threads_train_every_text_once(route):
     # Texts that share no row and no label do not race.
     case = Case("ova", n_labels=1, n=50)
     case.bags = [[i] for i in range(50)]
     case.rows = np.zeros((50, 20), np.float32)
     case.labels = [[0]] * 50
-    one, several = case.train(), case.train(threads)
+    one, several = case.train(), case.train(route.threads)
     assert several[2][1] == 50
     assert np.abs(several[1] - one[1]).max() <= 1e-4
     assert (several[0] != 0).any(axis=1).all() == (one[0] != 0).any(axis=1).all()
@@ -180,7 +179,7 @@ def test_a_step_is_the_gradient(loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("n_labels", [1, 2, 7, 40])
-def test_probabilities_equal_oracle(isa, loss, n_labels):
+def test_probabilities_equal_oracle(route, loss, n_labels):
     case = Case(loss, n_labels=n_labels)
     case.bags[3] = [2, -1, 5, -1]
     case.bags[4] = [-2, 7, -2]
@@ -190,12 +189,11 @@ def test_probabilities_equal_oracle(isa, loss, n_labels):
     expected = reference.classifier_probabilities(
         case.rows.astype(float), case.outputs.astype(float), case.bags, loss=loss, paths=case.path_lists()
     )
-    for threads in (1, 3):
-        out = np.full((len(case.bags), n_labels), np.nan, np.float32)
-        _core.predict_classifier(
-            out, rows, outputs, bags=case.packed(case.bags), paths=case.paths, loss=loss, threads=threads
-        )
-        np.testing.assert_allclose(out, expected, rtol=3e-5, atol=1e-7)
+    out = np.full((len(case.bags), n_labels), np.nan, np.float32)
+    _core.predict_classifier(
+        out, rows, outputs, bags=case.packed(case.bags), paths=case.paths, loss=loss, threads=route.threads
+    )
+    np.testing.assert_allclose(out, expected, rtol=3e-5, atol=1e-7)
 
 
 def test_an_epoch_has_every_text_once_in_an_order_of_its_own():
@@ -226,7 +224,6 @@ def test_kernel_refuses_what_does_not_fit():
 LINES = ["the cat sat on the mat", "naïve café 日本語 the", "", "a", "x y z x y z </s> q", "mat the unknown word"]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
     ("word_ngrams", "min_n", "max_n"), [(1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 2, 4), (2, 1, 3), (5, 0, 2)]
 )
@@ -300,7 +297,6 @@ def texts():
     return planted()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_finds_planted_labels(loss, threads, texts):
     model = make(loss=loss, threads=threads).fit(*texts)

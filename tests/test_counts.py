@@ -78,15 +78,14 @@ def test_windows_stop_at_documents_wherever_they_lie(length):
 
 
 @pytest.mark.parametrize("side", ["both", "left", "right"])
-def test_same_bits_for_any_threads_and_memory(side):
+def test_same_bits_for_any_threads_and_memory(side, threads):
     _, corpus = random_corpus([3000, 1, 500, 0, 4000], n_words=300)
     whole = firth.count_cooccurrences(corpus, side=side, threads=1)
-    for threads in (2, 3, 8):
-        assert same(firth.count_cooccurrences(corpus, side=side, threads=threads), whole)
+    assert same(firth.count_cooccurrences(corpus, side=side, threads=threads), whole)
     need = 8 * whole.csr.nnz
     with pytest.raises(MemoryError, match="takes up to"):
         firth.count_cooccurrences(corpus, memory=100)
-    bounded = firth.count_cooccurrences(corpus, side=side, threads=2, memory=need // 2)
+    bounded = firth.count_cooccurrences(corpus, side=side, threads=threads, memory=need // 2)
     assert isinstance(bounded.csr.data, np.memmap)
     assert same(bounded, whole)
 

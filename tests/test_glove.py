@@ -46,9 +46,9 @@ def oracle(model, counts, word, context, epoch=0):
 
 
 @pytest.mark.parametrize("size", [1, 8, 14, 15, 30, 100, 131])
-def test_kernel_equals_oracle(isa, size):
+def test_kernel_equals_oracle(route, size):
     counts = random_counts()
-    model, train = begin(counts, vector_size=size)
+    model, train = begin(counts, vector_size=size, threads=route.threads)
     word, context = state(model)
     for epoch in range(2):
         tally = train(0, counts.csr.nnz, epoch)
@@ -105,12 +105,11 @@ def test_tiles_of_several_slices():
     np.testing.assert_allclose(model._tensors["word"], word[0], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("threads", [2, 3, 7])
-def test_same_bits_at_any_number_of_threads_and_any_cut(threads):
+def test_same_bits_at_any_number_of_threads_and_any_cut(route):
     counts = random_counts(words=2000, density=0.1, seed=3)
     whole, train = begin(counts, vector_size=20)
     tally = train(0, counts.csr.nnz, 0)
-    cut, train = begin(counts, vector_size=20, threads=threads)
+    cut, train = begin(counts, vector_size=20, threads=route.threads)
     loss = 0
     borders = [0, 1, 5000, 5001, 100_000, counts.csr.nnz]
     for start, end in itertools.pairwise(borders):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
+from conftest import in_use
 from firth import Vectors, _core, load_vectors
 
 WORDS = ["man", "king", "woman", "queen", "cat", "cats", "dog", "dogs", "Paris"]
@@ -58,7 +59,6 @@ def assert_topk(matrix, queries, k, threads=1):
     assert np.all(falling | ((np.diff(scores) == 0) & (np.diff(rows) > 0)))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize(
     ("n", "dim", "q", "k"),
     [
@@ -74,8 +74,8 @@ def assert_topk(matrix, queries, k, threads=1):
         (7, 40000, 2, 3),
     ],
 )
-def test_topk_against_a_sort(isa, n, dim, q, k, threads):
-    assert_topk(random_rows(n, dim), random_rows(q, dim, 1), k, threads)
+def test_topk_against_a_sort(route, n, dim, q, k):
+    assert_topk(random_rows(n, dim), random_rows(q, dim, 1), k, route.threads)
 
 
 @given(
@@ -83,25 +83,20 @@ def test_topk_against_a_sort(isa, n, dim, q, k, threads):
 )
 @settings(deadline=None, max_examples=60)
 def test_topk_against_a_sort_of_any_shape(n, dim, q, part, seed):
-    before = _core.current_isa()
-    try:
-        for name in _core.available_isas():
-            _core.use_isa(name)
+    for name in _core.available_isas():
+        with in_use(name):
             assert_topk(random_rows(n, dim, seed), random_rows(q, dim, seed + 1), round(part * n), 1 + seed % 3)
-    finally:
-        _core.use_isa(before)
 
 
-def test_topk_gives_the_same_bits_whatever_the_batch_and_the_threads(isa):
+def test_topk_gives_the_same_bits_whatever_the_batch_and_the_threads(route):
     matrix, queries = random_rows(3001, 50), random_rows(1100, 50, 1)
     rows, scores = search(matrix, queries, 20)
-    for threads in (2, 3, 7):
-        again = search(matrix, queries, 20, threads)
-        np.testing.assert_array_equal(rows, again[0])
-        np.testing.assert_array_equal(scores, again[1])
+    again = search(matrix, queries, 20, route.threads)
+    np.testing.assert_array_equal(rows, again[0])
+    np.testing.assert_array_equal(scores, again[1])
     for size in (1, 3, 16, 33, 64):
         for first in (0, 500, 1024):
-            some = search(matrix, queries[first : first + size], 20, 2)
+            some = search(matrix, queries[first : first + size], 20, route.threads)
             np.testing.assert_array_equal(rows[first : first + size], some[0])
             np.testing.assert_array_equal(scores[first : first + size], some[1])
     # Nor does a score depend on where the row lies.
@@ -112,14 +107,13 @@ def test_topk_gives_the_same_bits_whatever_the_batch_and_the_threads(isa):
         assert all(expected[row] == score for row, score in zip(moved[0][q], moved[1][q], strict=True))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_topk_breaks_ties_by_the_lower_row(isa, threads):
+def test_topk_breaks_ties_by_the_lower_row(route):
     # Lengths are powers of two, so that equal directions give equal bits.
     directions = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
     which = np.random.default_rng(0).integers(0, 3, 90000)
     matrix = directions[which] * np.float32(2) ** np.random.default_rng(1).integers(-3, 3, (90000, 1))
     matrix = matrix.astype(np.float32)
-    rows, scores = search(matrix, directions[:1], 40000, threads)
+    rows, scores = search(matrix, directions[:1], 40000, route.threads)
     expected = np.concatenate([np.flatnonzero(which == 0), np.flatnonzero(which == 1)])[:40000]
     np.testing.assert_array_equal(rows[0], expected)
     assert set(scores[0].tolist()) == {0.0, 1.0}

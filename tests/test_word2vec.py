@@ -209,11 +209,11 @@ def test_deterministic_training_equals_its_oracle(isa, options):
 
 
 @pytest.mark.parametrize("options", [{}, *FAMILY.values()], ids=str)
-def test_deterministic_training_gives_the_same_bits(isa, options):
+def test_deterministic_training_gives_the_same_bits(route, options):
     case = Case(random_documents([5000, 3, 700, 9000, 1]), deterministic=True, learning_rate=0.01, **options)
     one = case.train()
-    for threads, cuts in ((2, ()), (3, (1, 2048, 2049)), (8, (5000, 8191))):
-        many = case.train(threads, cuts)
+    for cuts in ((), (1, 2048, 2049), (5000, 8191)):
+        many = case.train(route.threads, cuts)
         for a, b in zip(one, many, strict=True):
             assert a.tobytes() == b.tobytes()
 
@@ -293,10 +293,9 @@ def test_cuts_do_not_show(isa, options):
         assert pieces[2][0] == pytest.approx(whole[2][0], rel=1e-8)
 
 
-@pytest.mark.parametrize("threads", [2, 3, 8])
-def test_threads_train_every_center_once(isa, threads):
+def test_threads_train_every_center_once(route):
     case = Case(random_documents([3000, 7, 1, 4000]), words=23, learning_rate=0.01)
-    one, many = case.train(), case.train(threads)
+    one, many = case.train(), case.train(route.threads)
     np.testing.assert_array_equal(many[2][1:], one[2][1:])
     assert many[2][0] == pytest.approx(one[2][0], rel=0.02)
 
@@ -510,10 +509,9 @@ def separation(vectors):
     return ((a @ a.T)[off].mean() + (b @ b.T)[off].mean()) / 2 - (a @ b.T).mean()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_topics_come_apart(isa, threads):
+def test_topics_come_apart(route):
     corpus = firth.Corpus.from_iterable(topics(), min_count=1)
-    model = firth.Word2Vec(vector_size=16, epochs=30, sample=0, learning_rate=0.05, threads=threads).fit(corpus)
+    model = firth.Word2Vec(vector_size=16, epochs=30, sample=0, learning_rate=0.05, threads=route.threads).fit(corpus)
     assert separation(model.vectors) > 0.7
     losses = [epoch.loss for epoch in model.history]
     assert losses[-1] < losses[0] < 6 * np.log(2) + 0.01

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "bindings/lists.hpp"
+#include "runtime/aligned.hpp"
 #include "text/bags.hpp"
 
 namespace firth {
@@ -106,7 +107,8 @@ py::tuple train(py::array_t<float>& rows, py::array_t<float>& outputs, const Bag
     ClassifierTally tally;
     {
         const KernelWork work;
-        tally = train_classifier(task, begin, end, threads);
+        const AlignedBytes workspace(train_classifier_bytes(task, threads));
+        tally = train_classifier(task, begin, end, threads, workspace.data);
     }
     return py::make_tuple(tally.loss, tally.examples, tally.diverged_at);
 }
@@ -120,7 +122,8 @@ void predict(py::array_t<float>& probabilities, const py::array_t<float>& rows, 
             "probabilities must be contiguous, of a row for each bag and a column for each label");
     threads = threads_of(threads);
     const KernelWork work;
-    predict_classifier(model, n, out.data, threads);
+    const AlignedBytes workspace(predict_classifier_bytes(model, threads));
+    predict_classifier(model, n, out.data, threads, workspace.data);
 }
 
 py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,

@@ -6,6 +6,8 @@
 
 #include "bindings/check.hpp"
 #include "bindings/one_at_a_time.hpp"
+#include "runtime/aligned.hpp"
+#include "runtime/glove_tiles.hpp"
 
 namespace firth {
 namespace {
@@ -59,7 +61,9 @@ py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& cont
     GloveTally tally;
     {
         const KernelWork work;
-        tally = tiles->train(task, begin, end, epoch, threads);
+        const GloveSlices slices = tiles->slices(begin, end, epoch);
+        const AlignedBytes workspace(train_glove_bytes(task, slices));
+        tally = train_glove(task, slices, threads, workspace.data);
     }
     return py::make_tuple(tally.cost, tally.cost_part, tally.entries, tally.row);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bindings/lists.hpp"
+#include "runtime/aligned.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
@@ -46,7 +47,8 @@ void times(bool transposed, py::array_t<float>& out, const py::array_t<std::int6
     const SparseTimesDense task{begin, column,         value,    x.data,       result.data,
                                 rows,  result.columns, x.stride, result.stride};
     if (transposed) {
-        sparse_transposed_times_dense(task, columns, threads);
+        const AlignedBytes workspace(sparse_transposed_times_dense_bytes());
+        sparse_transposed_times_dense(task, columns, threads, workspace.data);
     } else {
         sparse_times_dense(task, threads);
     }

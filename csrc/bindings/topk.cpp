@@ -1,6 +1,7 @@
 #include "runtime/topk.hpp"
 
 #include "bindings/check.hpp"
+#include "runtime/aligned.hpp"
 
 namespace firth {
 namespace {
@@ -35,7 +36,8 @@ py::tuple search(const py::array_t<float>& matrix, const py::array_t<float>& nor
     float* const scores_data = scores.mutable_data();
     {
         const KernelWork work;
-        topk(task, m.rows, threads, rows_data, scores_data);
+        const AlignedBytes workspace(topk_bytes(task, m.rows, threads));
+        topk(task, m.rows, threads, rows_data, scores_data, workspace.data);
     }
     return py::make_tuple(rows, scores);
 }

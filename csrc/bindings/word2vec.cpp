@@ -7,7 +7,9 @@
 #include <tuple>
 
 #include "bindings/lists.hpp"
+#include "runtime/aligned.hpp"
 #include "runtime/huffman.hpp"
+#include "runtime/pages.hpp"
 
 namespace firth {
 namespace {
@@ -92,8 +94,13 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     Word2VecTally tally;
     {
         const KernelWork work;
-        tally = deterministic ? train_word2vec_rounds(task, begin, end, threads)
-                              : train_word2vec(task, begin, end, threads);
+        if (deterministic) {
+            const Pages workspace(static_cast<std::size_t>(train_word2vec_rounds_bytes(task, threads)));
+            tally = train_word2vec_rounds(task, begin, end, threads, workspace.as<void>());
+        } else {
+            const AlignedBytes workspace(train_word2vec_bytes(task, threads));
+            tally = train_word2vec(task, begin, end, threads, workspace.data);
+        }
     }
     return py::make_tuple(tally.loss, tally.examples, tally.centers, tally.diverged_at);
 }

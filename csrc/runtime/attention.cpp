@@ -5,8 +5,8 @@
 #include <new>
 #include <thread>
 
-#include "kernels/arena.hpp"
 #include "kernels/attention.hpp"
+#include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
@@ -22,24 +22,14 @@ int threads_for(const Attention& task, double products, int n_threads) {
     return static_cast<int>(std::clamp(work / kThreadWork, 1.0, static_cast<double>(n_threads)));
 }
 
-// Scratch of each thread.
-struct Scratch {
-    int n_threads;
-    std::int64_t bytes;
-    char* memory;
-
-    Scratch(Arena& arena, const Attention& task, const AttentionKernels& kernels, int threads)
-        : n_threads(threads), bytes(kernels.scratch_bytes(task)), memory(arena.take<char>(threads * bytes)) {}
-};
-
 // Calls work(item, scratch) for all items, each on the first thread that is free.
 template <class Work>
-void share_out(const Scratch& scratch, std::int64_t n_items, Work&& work) {
+void share_out(const ThreadScratch& scratch, std::int64_t n_items, Work&& work) {
     if (n_items == 0) return;
     std::atomic<std::int64_t> next{0};
-    parallel(static_cast<int>(std::min<std::int64_t>(n_items, scratch.n_threads)), [&](int thread) {
+    parallel(static_cast<int>(std::min<std::int64_t>(n_items, scratch.n_threads())), [&](int thread) {
         for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < n_items;) {
-            work(item, scratch.memory + thread * scratch.bytes);
+            work(item, scratch.of(thread));
             check_interrupt();
         }
     });
@@ -54,13 +44,13 @@ struct ForwardSpace {
     std::int64_t rows;      // queries that share a key head
     std::int64_t segments;  // of the keys
     float* partials;        // (key heads, segments, rows, attention_partial), for few rows
-    Scratch scratch;
+    ThreadScratch scratch;
 
     ForwardSpace(Arena& arena, const Attention& task, const AttentionKernels& kernels, int n_threads)
         : rows(task.n_heads / task.n_key_heads * task.n_queries),
           segments(std::max<std::int64_t>(1, (task.n_keys + kAttentionSegment - 1) / kAttentionSegment)),
           partials(few() ? arena.take<float>(task.n_batches * task.n_key_heads * segments * partial(task)) : nullptr),
-          scratch(arena, task, kernels, n_threads) {}
+          scratch(arena, kernels.scratch_bytes(task), n_threads) {}
     bool few() const { return rows <= kFewRows; }
     std::int64_t partial(const Attention& task) const { return rows * attention_partial(task); }
 };
@@ -76,7 +66,7 @@ void attend_few(const Attention& task, const AttentionKernels& kernels, const Fo
         const std::int64_t end = std::max(begin, std::min(seen.end, (segment + 1) * kAttentionSegment));
         kernels.few(task, batch, head % task.n_key_heads, begin, end, space.partials + item * size, scratch);
     });
-    parallel_shares(key_heads, static_cast<int>(std::min<std::int64_t>(key_heads, space.scratch.n_threads)),
+    parallel_shares(key_heads, static_cast<int>(std::min<std::int64_t>(key_heads, space.scratch.n_threads())),
                     [&](long long begin, long long end, int) {
                         for (long long head = begin; head < end; ++head) {
                             kernels.merge(task, head / task.n_key_heads, head % task.n_key_heads,
@@ -110,7 +100,7 @@ struct Units {
 std::int64_t blocks_of(std::int64_t n) { return (n + kAttentionBlock - 1) / kAttentionBlock; }
 
 struct BackwardSpace {
-    Scratch scratch;
+    ThreadScratch scratch;
     AttentionBackward gradients;
     float* delta;
     bool in_place;  // q_sums is the gradient of q itself
@@ -118,7 +108,7 @@ struct BackwardSpace {
 
     BackwardSpace(Arena& arena, const Attention& task, const AttentionKernels& kernels, const AttentionGradients& given,
                   int n_threads)
-        : scratch(arena, task, kernels, n_threads) {
+        : scratch(arena, kernels.scratch_bytes(task), n_threads) {
         const std::int64_t heads = task.n_batches * task.n_heads, rows = heads * task.n_queries;
         const std::int64_t blocks = heads * blocks_of(task.n_queries);
         const std::int64_t multiple = task.bf16 ? 32 : 16, stride = (task.width + multiple - 1) / multiple * multiple;
@@ -246,7 +236,7 @@ void attend_backward(const Attention& task, const AttentionGradients& given, int
 
 std::int64_t attention_view_bytes(const Attention& task, int n_threads) {
     Arena arena{nullptr};
-    Scratch(arena, task, attention_kernels(task.bf16), n_threads);
+    ThreadScratch(arena, attention_kernels(task.bf16).scratch_bytes(task), n_threads);
     return arena.used;
 }
 
@@ -254,7 +244,7 @@ void attention_maps(const Attention& task, const std::int64_t* heads, std::int64
                     std::int64_t n_rows, float* weights, int n_threads, void* workspace) {
     const AttentionKernels& kernels = attention_kernels(task.bf16);
     Arena arena{static_cast<char*>(workspace)};
-    share_out(Scratch(arena, task, kernels, n_threads), task.n_batches * n_heads * n_rows,
+    share_out(ThreadScratch(arena, kernels.scratch_bytes(task), n_threads), task.n_batches * n_heads * n_rows,
               [&](std::int64_t item, void* scratch) {
                   const std::int64_t batch = item / (n_heads * n_rows), head = item / n_rows % n_heads;
                   kernels.weights(task, batch, heads[head], rows[item % n_rows], weights + item * task.n_keys, scratch);
@@ -266,7 +256,7 @@ void attention_row_entropies(const Attention& task, float* entropies, int n_thre
     const std::int64_t heads = task.n_batches * task.n_heads;
     const std::int64_t blocks = blocks_of(task.n_queries);
     Arena arena{static_cast<char*>(workspace)};
-    share_out(Scratch(arena, task, kernels, threads_for(task, 1, n_threads)), heads * blocks,
+    share_out(ThreadScratch(arena, kernels.scratch_bytes(task), threads_for(task, 1, n_threads)), heads * blocks,
               [&](std::int64_t item, void* scratch) {
                   const std::int64_t begin = item % blocks * kAttentionBlock, head = item / blocks;
                   kernels.entropies(task, head / task.n_heads, head % task.n_heads, begin,

@@ -1,8 +1,7 @@
 // Attention shared out over threads, down to blocks of one head. Results do not depend on the number of threads.
 //
-// Nothing is allocated here. The caller supplies a workspace, aligned to 64 bytes, of as many bytes as the function
-// named
-// ..._bytes returns for the same task and number of threads while the same HeldIsa exists.
+// Nothing is allocated here. workspace: aligned to 64 bytes, of as many bytes as the function named ..._bytes returns
+// for the same task and number of threads while the same HeldIsa exists.
 #pragma once
 
 #include "tasks/attention.hpp"

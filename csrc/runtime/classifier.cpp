@@ -1,24 +1,47 @@
 #include "runtime/classifier.hpp"
 
-#include <vector>
-
-#include "runtime/aligned.hpp"
+#include "kernels/arena.hpp"
+#include "kernels/classifier.hpp"
+#include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
+namespace {
 
-ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t begin, std::int64_t end, int n_threads) {
+struct TrainingSpace {
+    ThreadScratch scratch;
+    ClassifierTally* tallies;  // (threads)
+
+    TrainingSpace(Arena& arena, const ClassifierTraining& task, int n_threads)
+        : scratch(arena, classifier_kernels().scratch_bytes(task.model, task.negative), n_threads),
+          tallies(arena.take<ClassifierTally>(n_threads)) {}
+};
+
+ThreadScratch prediction_space(Arena& arena, const Classifier& model, int n_threads) {
+    return {arena, classifier_kernels().scratch_bytes(model, 0), n_threads};
+}
+
+}  // namespace
+
+std::int64_t train_classifier_bytes(const ClassifierTraining& task, int n_threads) {
+    Arena arena{nullptr};
+    TrainingSpace(arena, task, n_threads);
+    return arena.used;
+}
+
+ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t begin, std::int64_t end, int n_threads,
+                                 void* workspace) {
+    Arena arena{static_cast<char*>(workspace)};
+    const TrainingSpace space(arena, task, n_threads);
     const ClassifierKernels& kernels = classifier_kernels();
-    std::vector<ClassifierTally> tallies(static_cast<std::size_t>(n_threads));
     parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
-        // Allocated by the thread that uses it, so that no two threads share a cache line.
-        const AlignedBytes scratch(kernels.scratch_bytes(task.model, task.negative));
-        ClassifierTally tally;
-        kernels.range(task, begin + from, begin + to, &tally, scratch.data);
-        tallies[static_cast<std::size_t>(thread)] = tally;
+        ClassifierTally tally;  // on the thread's stack: in the workspace, threads would share cache lines
+        kernels.range(task, begin + from, begin + to, &tally, space.scratch.of(thread));
+        space.tallies[thread] = tally;
     });
     ClassifierTally all;
-    for (const ClassifierTally& tally : tallies) {
+    for (int thread = 0; thread < n_threads; ++thread) {
+        const ClassifierTally& tally = space.tallies[thread];
         all.loss += tally.loss;
         all.examples += tally.examples;
         if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
@@ -26,13 +49,21 @@ ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t be
     return all;
 }
 
-void predict_classifier(const Classifier& model, std::int64_t n_examples, float* probabilities, int n_threads) {
+std::int64_t predict_classifier_bytes(const Classifier& model, int n_threads) {
+    Arena arena{nullptr};
+    prediction_space(arena, model, n_threads);
+    return arena.used;
+}
+
+void predict_classifier(const Classifier& model, std::int64_t n_examples, float* probabilities, int n_threads,
+                        void* workspace) {
+    Arena arena{static_cast<char*>(workspace)};
+    const ThreadScratch scratch = prediction_space(arena, model, n_threads);
     const ClassifierKernels& kernels = classifier_kernels();
-    parallel_shares(n_examples, n_threads, [&](long long begin, long long end, int) {
-        const AlignedBytes scratch(kernels.scratch_bytes(model, 0));
+    parallel_shares(n_examples, n_threads, [&](long long begin, long long end, int thread) {
         const std::int64_t step = (std::int64_t{1} << 26) / (std::int64_t{model.n_labels} * model.vector_size) + 1;
         in_steps(begin, end, step, [&](long long from, long long to) {
-            kernels.predict(model, from, to, probabilities + from * model.n_labels, scratch.data);
+            kernels.predict(model, from, to, probabilities + from * model.n_labels, scratch.of(thread));
         });
     });
 }

@@ -2,17 +2,17 @@
 
 #include <algorithm>
 #include <atomic>
-#include <vector>
 
+#include "kernels/sparse.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
 namespace {
 
-constexpr std::int64_t kStep = std::int64_t{1} << 29;  // multiplications between two looks at whether to go on
-constexpr std::int64_t kSample = 1 << 14;              // entries looked at to tell where most of them lie
+constexpr std::int64_t kStep = std::int64_t{1} << 29;  // multiplications between two checks for an interrupt
+constexpr std::int64_t kSample = 1 << 14;              // entries that are read to see where most of them lie
 
-// A thread is worth its start from some hundred thousand multiplications; the result is the same.
+// A thread is worth its start from some hundred thousand multiplications. The result is the same.
 int worth(std::int64_t entries, std::int64_t width, int n_threads) {
     const double work = static_cast<double>(entries) * static_cast<double>(width);
     return static_cast<int>(std::clamp(work / 2e5, 1.0, static_cast<double>(n_threads)));
@@ -25,7 +25,7 @@ void sparse_times_dense(const SparseTimesDense& task, int n_threads) {
     const auto cost = [&](std::int64_t row) { return task.begin[row] + row; };
     const std::int64_t total = cost(task.n_rows);
     n_threads = worth(total, task.width, n_threads);
-    // Pieces of about equal cost, several for each thread: where the entries lie decides how long one takes.
+    // Pieces of about equal cost, several for each thread, since the time of a piece depends on where its entries lie.
     const std::int64_t n_pieces =
         std::max<std::int64_t>(n_threads == 1 ? 1 : 16 * n_threads, total * task.width / kStep);
     const auto cut = [&](std::int64_t piece) {
@@ -52,25 +52,28 @@ void sparse_times_dense(const SparseTimesDense& task, int n_threads) {
     });
 }
 
-void sparse_transposed_times_dense(const SparseTimesDense& task, std::int64_t n_columns, int n_threads) {
+std::int64_t sparse_transposed_times_dense_bytes() { return kSample * static_cast<std::int64_t>(sizeof(std::int32_t)); }
+
+void sparse_transposed_times_dense(const SparseTimesDense& task, std::int64_t n_columns, int n_threads,
+                                   void* workspace) {
     const std::int64_t n = task.begin[task.n_rows];
     n_threads = worth(n + n_columns, task.width, n_threads);
-    // Each thread has a range of columns of about equal entries, as a sample of them has it.
-    std::vector<std::int32_t> sample;
+    // Each thread has a range of columns of about equal entries, estimated from a sample of them.
+    auto* const sample = static_cast<std::int32_t*>(workspace);
+    std::int64_t sampled = 0;
     if (n_threads > 1) {
         const std::int64_t step = n / kSample + 1;
-        for (std::int64_t i = 0; i < n; i += step) sample.push_back(task.columns[i]);
-        std::sort(sample.begin(), sample.end());
+        for (std::int64_t i = 0; i < n; i += step) sample[sampled++] = task.columns[i];
+        std::sort(sample, sample + sampled);
     }
-    const auto cut = [&](std::size_t thread) -> std::int64_t {
+    const auto cut = [&](int thread) -> std::int64_t {
         if (thread == 0) return 0;
-        if (thread == static_cast<std::size_t>(n_threads)) return n_columns;
-        return sample.empty() ? 0 : sample[sample.size() * thread / static_cast<std::size_t>(n_threads)];
+        if (thread == n_threads) return n_columns;
+        return sampled == 0 ? 0 : sample[sampled * thread / n_threads];
     };
     const SparseKernels& kernels = sparse_kernels();
     parallel(n_threads, [&](int thread) {
-        const auto t = static_cast<std::size_t>(thread);
-        const std::int64_t first = cut(t), end = cut(t + 1);
+        const std::int64_t first = cut(thread), end = cut(thread + 1);
         for (std::int64_t column = first; column < end; ++column) {
             std::fill_n(task.out + column * task.out_stride, task.width, 0.0f);
         }

@@ -1,7 +1,7 @@
-// The search for the nearest rows, shared out over threads.
+// The search for the nearest rows on several threads.
 #pragma once
 
-#include "kernels/topk.hpp"
+#include "tasks/topk.hpp"
 
 namespace firth {
 
@@ -12,6 +12,8 @@ void inverse_norms(const float* matrix, std::int64_t rows, std::int64_t columns,
 
 // The k best of all n_rows rows for every query, the best first; of rows with equal scores the lower one comes first.
 // task.queries: (Q, D) of any length, unlike the kernel's. rows, scores: (Q, k); -1 and NaN where there is no row.
-void topk(const TopK& task, std::int64_t n_rows, int n_threads, std::int64_t* rows, float* scores);
+// workspace: aligned to 64 bytes, of as many bytes as topk_bytes returns for the same arguments.
+std::int64_t topk_bytes(const TopK& task, std::int64_t n_rows, int n_threads);
+void topk(const TopK& task, std::int64_t n_rows, int n_threads, std::int64_t* rows, float* scores, void* workspace);
 
 }  // namespace firth

@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <memory>
 #include <numeric>
-#include <span>
-#include <vector>
 
-#include "runtime/aligned.hpp"
-#include "runtime/pages.hpp"
+#include "kernels/word2vec.hpp"
 #include "runtime/phases.hpp"
+#include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
 
 namespace firth {
@@ -25,83 +22,84 @@ float joint_share(float pull, int n_blocks) { return (1 + pull / static_cast<flo
 // Which rows of a matrix a round's blocks need, and which of them several do.
 class Needs {
   public:
-    // At most `most` times does a round need a row.
-    Needs(std::int64_t rows, std::int64_t most)
-        : marks_(static_cast<std::size_t>(rows)),
-          pulls_(static_cast<std::size_t>(rows)),
-          numbers_(static_cast<std::size_t>(rows)),
-          shared_(static_cast<std::size_t>(std::min(rows, most)) + 1),
-          shares_(shared_.size()) {}
+    // A round needs rows at most `most` times.
+    Needs(Arena& arena, std::int64_t rows, std::int64_t most)
+        : n_rows_(rows),
+          marks_(arena.take<std::uint32_t>(rows)),
+          pulls_(arena.take<float>(rows)),
+          numbers_(arena.take<std::int32_t>(rows)),
+          shared_(arena.take<std::int32_t>(std::min(rows, most) + 1)),
+          shares_(arena.take<float>(std::min(rows, most) + 1)) {}
 
+    void clear() { std::fill_n(marks_, n_rows_, 0u); }
     void begin_round() {
         n_shared_ = 0;
         if (++round_ <= 0xFFFF) return;
-        std::fill(marks_.begin(), marks_.end(), 0);
+        clear();
         round_ = 1;
     }
     // The block needs the row, and pulls it so much. Without a branch: whether a row is needed for the first time is
     // unpredictable.
     void need(std::int32_t row, int block, float pull) {
-        std::uint32_t& mark = marks_[static_cast<std::size_t>(row)];
+        std::uint32_t& mark = marks_[row];
         const std::uint32_t blocks = mark >> 16 == round_ ? mark & 0xFFFF : 0, own = 1u << block;
-        float& pulls = pulls_[static_cast<std::size_t>(row)];
+        float& pulls = pulls_[row];
         pulls = pull + (blocks != 0 ? pulls : 0);
         mark = round_ << 16 | blocks | own;
         shared_[n_shared_] = row;
         n_shared_ += blocks != 0 && (blocks & (blocks - 1)) == 0 && blocks != own;
     }
     void end_round() {
-        for (std::size_t i = 0; i < n_shared_; ++i) {
-            const auto row = static_cast<std::size_t>(shared_[i]);
+        for (std::int64_t i = 0; i < n_shared_; ++i) {
+            const std::int32_t row = shared_[i];
             numbers_[row] = static_cast<std::int32_t>(i);
             shares_[i] = joint_share(pulls_[row], std::popcount(marks_[row] & 0xFFFF));
         }
     }
-    const std::uint32_t* marks() const { return marks_.data(); }
-    const std::int32_t* numbers() const { return numbers_.data(); }
-    // The rows that several blocks need, and whether one of them is among those.
-    std::span<const std::int32_t> shared() const { return {shared_.data(), n_shared_}; }
-    // What share of its moves each of them takes.
-    const float* shares() const { return shares_.data(); }
-    bool needs(std::size_t shared, int block) const {
-        return (marks_[static_cast<std::size_t>(shared_[shared])] >> block & 1) != 0;
-    }
+    const std::uint32_t* marks() const { return marks_; }
+    const std::int32_t* numbers() const { return numbers_; }
+    // The rows that several blocks need, what share of its moves each takes, and whether a block needs one of them.
+    std::int64_t n_shared() const { return n_shared_; }
+    const std::int32_t* shared() const { return shared_; }
+    const float* shares() const { return shares_; }
+    bool needs(std::int64_t shared, int block) const { return (marks_[shared_[shared]] >> block & 1) != 0; }
 
   private:
     std::uint32_t round_ = 0;
-    std::vector<std::uint32_t> marks_;   // the last round that needed a row, above a bit for each of its blocks
-    std::vector<float> pulls_;           // of the round's blocks, summed
-    std::vector<std::int32_t> numbers_;  // of a row among the shared ones, where it is one
-    std::vector<std::int32_t> shared_;   // with room for one that is not
-    std::vector<float> shares_;
-    std::size_t n_shared_ = 0;
+    std::int64_t n_rows_;
+    std::uint32_t* marks_;   // the last round that needed a row, above a bit for each of its blocks
+    float* pulls_;           // of the round's blocks, summed
+    std::int32_t* numbers_;  // of a row among the shared ones, if it is one
+    std::int32_t* shared_;   // with room for one that is not
+    float* shares_;
+    std::int64_t n_shared_ = 0;
 };
 
-// Room for the copies of one block's rows. Pages that are never written to are never real, so it may be ample.
+// Room for the copies of one block's rows.
 class Copies {
   public:
-    Copies(std::int64_t most, std::int64_t stride)
-        : rows_(static_cast<std::size_t>(most) * sizeof(std::int32_t)),
-          copies_(static_cast<std::size_t>(most * stride) * sizeof(float)) {}
+    Copies(Arena& arena, std::int64_t most, std::int64_t stride, std::int64_t most_shared)
+        : places_(arena.take<std::int32_t>(most_shared)),
+          rows_(arena.take<std::int32_t>(most)),
+          copies_(arena.take<float>(most * stride)) {}
 
     // Names the rows that block number `block` has to copy.
-    BlockRows begin_round(const Needs& needs, int block) {
-        places_.assign(needs.shared().size(), -1);
-        BlockRows own{needs.marks(), needs.numbers(), places_.data(), rows_.as<std::int32_t>(), copies_.as<float>(), 0};
-        for (std::size_t i = 0; i < places_.size(); ++i) {
-            if (!needs.needs(i, block)) continue;
-            places_[i] = static_cast<std::int32_t>(own.n);
-            own.rows[own.n++] = needs.shared()[i];
+    BlockRows begin_round(const Needs& needs, int block) const {
+        BlockRows own{needs.marks(), needs.numbers(), places_, rows_, copies_, 0};
+        for (std::int64_t i = 0; i < needs.n_shared(); ++i) {
+            places_[i] = needs.needs(i, block) ? static_cast<std::int32_t>(own.n) : -1;
+            if (places_[i] >= 0) own.rows[own.n++] = needs.shared()[i];
         }
         return own;
     }
 
   private:
-    std::vector<std::int32_t> places_;
-    Pages rows_, copies_;
+    std::int32_t* places_;
+    std::int32_t* rows_;
+    float* copies_;
 };
 
-// Tokens of a block with both its windows, and the times that it can need rows.
+// Tokens of a block with both its windows, and how often at most it needs rows.
 std::int64_t most_tokens(const Word2Vec& task) { return kBlockTokens + 2 * static_cast<std::int64_t>(task.window) + 1; }
 std::int64_t most_in(const Word2Vec& task) { return most_tokens(task) * task.longest_bag; }
 std::int64_t most_out(const Word2Vec& task) {
@@ -150,22 +148,78 @@ void rows_out(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {
     for (int i = 0; i < task.pool; ++i) use(block.pool[i], drawn * pull);
 }
 
+// Room for a block's tokens and its copies.
+struct Room {
+    Word2VecBlock block{};
+    Word2VecTally tally;
+    Copies in, out;
+
+    Room(Arena& arena, const Word2Vec& task)
+        : in(copies(arena, task, most_in(task), task.n_rows_in)),
+          out(copies(arena, task, most_out(task), task.n_rows_out)) {
+        const std::int64_t tokens = most_tokens(task);
+        block.kept.words = arena.take<std::int32_t>(tokens);
+        block.kept.first = arena.take<std::int32_t>(tokens);
+        block.kept.last = arena.take<std::int32_t>(tokens);
+        block.kept.positions = arena.take<std::int64_t>(tokens);
+        block.pool = arena.take<std::int32_t>(task.pool);
+        block.kept_in = arena.take<float*>(tokens);
+        block.kept_out = arena.take<float*>(tokens);
+        block.pool_out = arena.take<float*>(task.pool);
+    }
+
+  private:
+    static Copies copies(Arena& arena, const Word2Vec& task, std::int64_t most, std::int64_t rows) {
+        return {arena, std::min(most, rows), task.stride, std::min(kRoundBlocks * most, rows)};
+    }
+};
+
+// Room for one round.
+struct Slot {
+    Needs in, out;
+    Room rooms[kRoundBlocks];
+
+    Slot(Arena& arena, const Word2Vec& task)
+        : in(arena, task.n_rows_in, kRoundBlocks * most_in(task)),
+          out(arena, task.n_rows_out, kRoundBlocks * most_out(task)),
+          rooms{{arena, task}, {arena, task}, {arena, task}, {arena, task}} {
+        static_assert(kRoundBlocks == 4);
+    }
+};
+
+struct RoundsSpace {
+    Slot slots[2];
+    ThreadScratch scratch;
+
+    RoundsSpace(Arena& arena, const Word2Vec& task, int n_threads)
+        : slots{{arena, task}, {arena, task}}, scratch(arena, word2vec_kernels().scratch_bytes(task), n_threads) {}
+};
+
+void add(const Word2VecTally& tally, Word2VecTally& all) {
+    all.loss += tally.loss;
+    all.examples += tally.examples;
+    all.centers += tally.centers;
+    if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
+}
+
 // Rounds of blocks, and what of them can be done side by side. What a round needs is known before the one before it is
 // trained, so there are two phases to a round: it is trained while the next one's needs are found, and merged while the
 // one after that is sampled. Hence two of everything.
 class Rounds {
   public:
-    Rounds(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads)
+    Rounds(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads, Arena arena)
         : task_(task),
           first_((begin + kRoundTokens - 1) / kRoundTokens * kRoundTokens),
           n_rounds_(std::max<std::int64_t>(0, (end - first_ + kRoundTokens - 1) / kRoundTokens)),
           n_threads_(n_threads),
-          scratch_(static_cast<std::size_t>(n_threads)) {
-        for (int i = 0; i < 2; ++i) slots_.emplace_back(std::make_unique<Slot>(task));
-    }
+          space_(arena, task, n_threads) {}
 
     Word2VecTally train() {
         if (n_rounds_ == 0) return {};
+        for (Slot& slot : space_.slots) {
+            slot.in.clear();
+            slot.out.clear();
+        }
         Phases phases(begin(Phase{.sampled = 0}));
         parallel(n_threads_, [&](int thread) {
             phases.run([&](int number) { work(number, thread); }, [&] { return begin(following()); });
@@ -174,44 +228,6 @@ class Rounds {
     }
 
   private:
-    // Room for a block's tokens and its copies.
-    struct Room {
-        Word2VecBlock block;
-        Word2VecTally tally;
-        std::vector<std::int32_t> words, pool;
-        std::vector<std::int64_t> positions;
-        std::vector<float*> pointers;
-        Copies in, out;
-
-        explicit Room(const Word2Vec& task)
-            : words(static_cast<std::size_t>(3 * most_tokens(task))),
-              pool(static_cast<std::size_t>(task.pool)),
-              positions(static_cast<std::size_t>(most_tokens(task))),
-              pointers(static_cast<std::size_t>(2 * most_tokens(task) + task.pool)),
-              in(std::min(most_in(task), task.n_rows_in), task.stride),
-              out(std::min(most_out(task), task.n_rows_out), task.stride) {
-            const std::int64_t tokens = most_tokens(task);
-            std::int32_t* const word = words.data();
-            float** const pointer = pointers.data();
-            block = {{word, word + tokens, word + 2 * tokens, positions.data(), 0, 0, 0},
-                     pool.data(),
-                     {},
-                     {},
-                     pointer,
-                     pointer + tokens,
-                     pointer + 2 * tokens};
-        }
-    };
-    // Of one round.
-    struct Slot {
-        std::vector<std::unique_ptr<Room>> rooms;
-        Needs in, out;
-
-        explicit Slot(const Word2Vec& task)
-            : in(task.n_rows_in, kRoundBlocks * most_in(task)), out(task.n_rows_out, kRoundBlocks * most_out(task)) {
-            for (int b = 0; b < kRoundBlocks; ++b) rooms.emplace_back(std::make_unique<Room>(task));
-        }
-    };
     // The rounds that a phase works on, or kNone.
     static constexpr std::int64_t kNone = -1;
     struct Phase {
@@ -224,15 +240,15 @@ class Rounds {
         const std::int64_t tokens = std::min(kRoundTokens, task_.n_tokens - start_of(round));
         return static_cast<int>((tokens + kBlockTokens - 1) / kBlockTokens);
     }
-    Slot& slot_of(std::int64_t round) { return *slots_[static_cast<std::size_t>(round % 2)]; }
+    Slot& slot_of(std::int64_t round) { return space_.slots[round % 2]; }
 
-    // Takes up a phase; gives the number of its tasks.
+    // Begins a phase. Returns the number of its tasks.
     int begin(const Phase& phase) {
         phase_ = phase;
         // Long blocks first, so that the short ones even out who has done how much.
         const int trained = blocks_of(phase.trained);
         const auto centers = [&](int b) {
-            const KeptTokens& kept = slot_of(phase.trained).rooms[static_cast<std::size_t>(b)]->block.kept;
+            const KeptTokens& kept = slot_of(phase.trained).rooms[b].block.kept;
             return kept.end - kept.begin;
         };
         std::iota(order_, order_ + trained, 0);
@@ -256,13 +272,7 @@ class Rounds {
 
     // False where training diverged.
     bool add_up(std::int64_t round) {
-        for (int b = 0; b < blocks_of(round); ++b) {
-            const Word2VecTally& tally = slot_of(round).rooms[static_cast<std::size_t>(b)]->tally;
-            all_.loss += tally.loss;
-            all_.examples += tally.examples;
-            all_.centers += tally.centers;
-            if (all_.diverged_at < 0) all_.diverged_at = tally.diverged_at;
-        }
+        for (int b = 0; b < blocks_of(round); ++b) add(slot_of(round).rooms[b].tally, all_);
         return all_.diverged_at < 0;
     }
 
@@ -284,7 +294,7 @@ class Rounds {
 
     void sample(int b) {
         const std::int64_t from = start_of(phase_.sampled) + b * kBlockTokens;
-        Room& room = *slot_of(phase_.sampled).rooms[static_cast<std::size_t>(b)];
+        Room& room = slot_of(phase_.sampled).rooms[b];
         kernels_.sample(task_, from, std::min(from + kBlockTokens, task_.n_tokens), &room.block);
     }
 
@@ -292,8 +302,7 @@ class Rounds {
         Slot& slot = slot_of(phase_.needed);
         slot.in.begin_round();
         for (int b = 0; b < blocks_of(phase_.needed); ++b) {
-            rows_in(task_, slot.rooms[static_cast<std::size_t>(b)]->block,
-                    [&](auto row, float pull) { slot.in.need(row, b, pull); });
+            rows_in(task_, slot.rooms[b].block, [&](auto row, float pull) { slot.in.need(row, b, pull); });
         }
         slot.in.end_round();
     }
@@ -301,23 +310,20 @@ class Rounds {
         Slot& slot = slot_of(phase_.needed);
         slot.out.begin_round();
         for (int b = 0; b < blocks_of(phase_.needed); ++b) {
-            rows_out(task_, slot.rooms[static_cast<std::size_t>(b)]->block,
-                     [&](auto row, float pull) { slot.out.need(row, b, pull); });
+            rows_out(task_, slot.rooms[b].block, [&](auto row, float pull) { slot.out.need(row, b, pull); });
         }
         slot.out.end_round();
     }
 
     void train_block(std::int64_t round, int b, int thread) {
-        auto& own = scratch_[static_cast<std::size_t>(thread)];
-        if (!own) own = std::make_unique<AlignedBytes>(kernels_.scratch_bytes(task_));
         Slot& slot = slot_of(round);
-        Room& room = *slot.rooms[static_cast<std::size_t>(b)];
+        Room& room = slot.rooms[b];
         room.block.in = room.in.begin_round(slot.in, b);
         room.block.out = room.out.begin_round(slot.out, b);
         kernels_.copy_rows(task_.vectors, task_.stride, room.block.in);
         kernels_.copy_rows(task_.context, task_.stride, room.block.out);
         room.tally = {};
-        kernels_.block(task_, &room.block, &room.tally, own->data);
+        kernels_.block(task_, &room.block, &room.tally, space_.scratch.of(thread));
     }
 
     void merge(int part) {
@@ -325,10 +331,9 @@ class Rounds {
         const int n_blocks = blocks_of(phase_.merged);
         const auto merge_matrix = [&](float* matrix, const Needs& needs, BlockRows Word2VecBlock::* rows) {
             BlockRows of_blocks[kRoundBlocks];
-            for (int b = 0; b < n_blocks; ++b) of_blocks[b] = slot.rooms[static_cast<std::size_t>(b)]->block.*rows;
-            const auto n = static_cast<std::int64_t>(needs.shared().size());
-            kernels_.merge_copies(matrix, task_.stride, needs.shared().data(), needs.shares(), n, of_blocks, n_blocks,
-                                  part, n_threads_);
+            for (int b = 0; b < n_blocks; ++b) of_blocks[b] = slot.rooms[b].block.*rows;
+            kernels_.merge_copies(matrix, task_.stride, needs.shared(), needs.shares(), needs.n_shared(), of_blocks,
+                                  n_blocks, part, n_threads_);
         };
         merge_matrix(task_.vectors, slot.in, &Word2VecBlock::in);
         merge_matrix(task_.context, slot.out, &Word2VecBlock::out);
@@ -338,39 +343,55 @@ class Rounds {
     const Word2VecKernels& kernels_ = word2vec_kernels();
     std::int64_t first_, n_rounds_;
     int n_threads_;
-    std::vector<std::unique_ptr<Slot>> slots_;
-    std::vector<std::unique_ptr<AlignedBytes>> scratch_;  // of threads
+    RoundsSpace space_;
     Phase phase_;
     int order_[kRoundBlocks];  // in which the phase's blocks are trained
     Word2VecTally all_;
 };
 
+struct RacingSpace {
+    ThreadScratch scratch;
+    Word2VecTally* tallies;  // (threads)
+
+    RacingSpace(Arena& arena, const Word2Vec& task, int n_threads)
+        : scratch(arena, word2vec_kernels().scratch_bytes(task), n_threads),
+          tallies(arena.take<Word2VecTally>(n_threads)) {}
+};
+
 }  // namespace
 
-Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads) {
+std::int64_t train_word2vec_bytes(const Word2Vec& task, int n_threads) {
+    Arena arena{nullptr};
+    RacingSpace(arena, task, n_threads);
+    return arena.used;
+}
+
+Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads,
+                             void* workspace) {
+    Arena arena{static_cast<char*>(workspace)};
+    const RacingSpace space(arena, task, n_threads);
     const Word2VecKernels& kernels = word2vec_kernels();
-    std::vector<Word2VecTally> tallies(static_cast<std::size_t>(n_threads));
     parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
-        // Allocated by the thread that uses it, so that no two threads share a cache line.
-        const AlignedBytes scratch(kernels.scratch_bytes(task));
-        Word2VecTally tally;
-        kernels.range(task, begin + from, begin + to, &tally, scratch.data);
-        tallies[static_cast<std::size_t>(thread)] = tally;
+        Word2VecTally tally;  // on the thread's stack: in the workspace, threads would share cache lines
+        kernels.range(task, begin + from, begin + to, &tally, space.scratch.of(thread));
+        space.tallies[thread] = tally;
     });
     Word2VecTally all;
-    for (const Word2VecTally& tally : tallies) {
-        all.loss += tally.loss;
-        all.examples += tally.examples;
-        all.centers += tally.centers;
-        if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
-    }
+    for (int thread = 0; thread < n_threads; ++thread) add(space.tallies[thread], all);
     return all;
 }
 
-Word2VecTally train_word2vec_rounds(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads) {
+std::int64_t train_word2vec_rounds_bytes(Word2Vec task, int n_threads) {
     task.pool = kPool;
-    Rounds rounds(task, begin, end, n_threads);
-    return rounds.train();
+    Arena arena{nullptr};
+    RoundsSpace(arena, task, n_threads);
+    return arena.used;
+}
+
+Word2VecTally train_word2vec_rounds(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads,
+                                    void* workspace) {
+    task.pool = kPool;
+    return Rounds(task, begin, end, n_threads, {static_cast<char*>(workspace)}).train();
 }
 
 }  // namespace firth

@@ -5,9 +5,9 @@
 
 namespace firth {
 
-// Blocks of rows and of columns: they bound how many slices can be trained side by side, to about a third.
+// Blocks of rows and of columns. About a third as many slices can be trained side by side.
 constexpr std::int64_t kGloveBlocks = 60;
-// Entries of a slice: more cost quality, since neighbors in time should have little in common.
+// Entries of a slice. Larger slices cost quality, since consecutive steps should have little in common.
 constexpr std::int64_t kGloveSliceEntries = 4096;
 
 // One non-zero of the co-occurrence matrix; row and column count from the start of their blocks.
@@ -17,9 +17,29 @@ struct GloveEntry {
     float value;
 };
 
+// Entries [begin, end) of one block of rows and one block of columns, rows ascending.
+struct GloveSlice {
+    std::int32_t row_block, column_block;
+    std::int32_t first_row, first_column;  // of the blocks
+    std::int64_t begin, end;
+};
+
+// N slices in the order in which they are trained. An executor may train several at the same time, if each starts after
+// all earlier ones that share its block of rows or its block of columns: then the result is that of one after the
+// other.
+struct GloveSlices {
+    const GloveEntry* entries;
+    const GloveSlice* slices;
+    const std::uint32_t* order;  // (N) numbers of slices
+    std::int64_t n;
+    std::int32_t row_blocks, column_blocks;
+
+    const GloveSlice& operator[](std::int64_t i) const { return slices[order[i]]; }
+};
+
 // A row of either side is twice `stride` floats: the D = vector_size numbers, then (bias, 1) for words and (1, bias)
-// for context words, then zeros; and behind them the sums of the squared steps of each, from 1. So one dot product is
-// w . c + b + b', a bias is one more coordinate, and all that an entry needs of a word lies in one piece.
+// for context words, then zeros. The sums of the squared steps of each follow, starting at 1. So one dot product is
+// w . c + b + b', a bias is one more coordinate, and all that an entry needs of a word is contiguous.
 struct Glove {
     float* words;        // (V, 2, stride)
     float* contexts;     // (V, 2, stride)
