@@ -1083,6 +1083,22 @@ def test_clones_share_what_is_never_trained():
     assert make().set_params(learning_rate=np.float64(0.3)).learning_rate == 0.3
 
 
+@pytest.mark.parametrize("stop", [1, 4])
+def test_resumed_equals_uninterrupted(texts, tmp_path, stop):
+    options = {"threads": 1, "validation": 0.2, "patience": 3, "epochs": 9}
+    whole = make(**options).fit(*texts)
+    make(**options).fit(*texts, checkpoint=tmp_path, callbacks=[lambda model: len(model.history) == stop])
+    with pytest.raises(ValueError, match="resume=True"):
+        make(**options).fit(*texts, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="learning_rate was"):
+        make(**options, learning_rate=0.3).fit(*texts, checkpoint=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="the data differ"):
+        make(**options).fit(texts[0][:-1], texts[1][:-1], checkpoint=tmp_path, resume=True)
+    resumed = make(**options).fit(*texts, checkpoint=tmp_path, resume=True)
+    assert [(one.loss, one.score) for one in resumed.history] == [(one.loss, one.score) for one in whole.history]
+    np.testing.assert_array_equal(resumed.predict_proba(texts[0]), whole.predict_proba(texts[0]))
+
+
 def test_two_fits_of_one_object_at_once_are_refused(texts):
     """The second comes from the tokenizer, in the midst of the first."""
     refused = []

@@ -507,6 +507,24 @@ def test_killed_and_resumed(name, long_corpus, tmp_path, monkeypatch):
     assert same(resumed, MODELS[name](epochs=2000).fit(long_corpus, callbacks=stop))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="ends with a POSIX signal")
+def test_sigterm_writes_the_checkpoint(long_corpus, tmp_path):
+    """Schedulers of clusters send it before they kill: training resumes where it was, in the midst of an epoch."""
+    script = SCRIPT.format(tests=os.path.dirname(__file__), name="Word2Vec", folder=str(tmp_path))
+    script = script.replace("_SECONDS = 0", "_SECONDS = 1e9")  # no other checkpoint within an epoch
+    process = subprocess.Popen([sys.executable, "-c", script])
+    path = tmp_path / run.CHECKPOINT
+    deadline = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    epochs = files.read_tensors(path)[1]["progress"][0] + 1
+    stop = [lambda model: len(model.history) >= epochs]
+    resumed = MODELS["Word2Vec"](epochs=2000).fit(long_corpus, checkpoint=tmp_path, resume=True, callbacks=stop)
+    assert same(resumed, MODELS["Word2Vec"](epochs=2000).fit(long_corpus, callbacks=stop))
+
+
 def test_callbacks_see_copies(make_gradient, corpus):
     held = []
     model = make_gradient().fit(corpus, callbacks=[lambda model: held.append(model.vectors)])

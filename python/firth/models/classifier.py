@@ -757,6 +757,7 @@ class FastTextClassifier(Threaded, Classifier):
             run = EpochRun(type(self).__name__, "texts", {}, list, History(), None, False)
             run.start(model._epochs((before[begins], places[here]), gold.known(small.labels), None, None))
             run.finish([], progress=progress)
-            model.history += run.history
+            done = len(model.history)
+            model.history += [dataclasses.replace(one, epoch=one.epoch + done) for one in run.history]
         classifier_files.quantize(small, part_size, norms, output, seed=self.seed, threads=self.n_threads)
         return model
