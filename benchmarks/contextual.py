@@ -579,8 +579,8 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
     gpt = GPT(**options, steps=steps, evaluate_batches=8).fit(ids, callbacks=[over])
     seconds = time.perf_counter() - begin
     score = gpt.score(held_out)
-    if score.pieces != len(told) - 1:
-        raise SystemExit(f"GPT told {score.pieces} pieces, Kneser-Ney {len(told) - 1}")
+    if score.tokens != len(told) - 1:
+        raise SystemExit(f"GPT told {score.tokens} pieces, Kneser-Ney {len(told) - 1}")
     kept = {name: value for name, value in options.items() if name != "tokenizer"}
     yield {
         "contender": f"GPT, {options['layers']} layers", "bits_per_byte": score.bits_per_byte, "seconds": seconds,

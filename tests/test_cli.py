@@ -1460,7 +1460,7 @@ def test_encode_writes_a_row_a_line(folders: dict[str, Path], tmp_path: Path) ->
         expected = load(folders["gpt"]).encode(lines, pooling="last", layer=layers)
         np.testing.assert_array_equal(np.load(out), expected)
     long = run("encode", folders["gpt"], "-o", out, stdin="w1 " * 50)
-    refused(long, 2, "standard input, line 1 has 50 pieces", "--truncate=16")
+    refused(long, 2, "standard input, line 1 has 50 tokens", "--truncate=16")
     assert run("encode", folders["gpt"], "-o", out, "--truncate", 16, stdin="w1 " * 50).exit_code == 0
     refused(run("encode", folders["gpt"], "-o", tmp_path / "x.txt", stdin="w1"), 2, ".npy")
     refused(run("encode", folders["gpt"], "-o", out, "--layer", 9, stdin="w1"), 2, "--layer must be at most 1")

@@ -72,9 +72,9 @@ def test_gpt_learns_the_planted_language(gpt: GPT) -> None:
     most = least - 6 * (math.log(1 / 6) / 6 + 5 * math.log(5 / 6) / 6) / 19
     told = gpt.score(planted(50, 2))
     assert least < told.nats < most + 0.05
-    assert told.pieces == 50 * 19
+    assert told.tokens == 50 * 19
     assert told.perplexity == pytest.approx(math.exp(told.nats))
-    bits = told.nats * told.pieces / math.log(2)
+    bits = told.nats * told.tokens / math.log(2)
     assert told.bits_per_byte == pytest.approx(bits / sum(len(text) for text in planted(50, 2)))
     assert least < gpt.history[-1].validation_loss < most + 0.05
     assert gpt.history[-1].step == 120
@@ -92,7 +92,7 @@ def test_score_is_the_mean_of_all_logits_and_the_stride_does_not_change_what_is_
     last = float(torch.log_softmax(torch.tensor(gpt.logits([f"[SEP] {short}"])[0, -1]), 0)[gpt.tokenizer_.end])
     assert ended.nats * 32 == pytest.approx(float(mean) * 31 - last, rel=1e-4)
     strides = {stride: gpt.score([text], stride=stride) for stride in (1, 7, 32)}
-    assert {one.pieces for one in strides.values()} == {len(ids) + 1}
+    assert {one.tokens for one in strides.values()} == {len(ids) + 1}
     assert strides[1].nats == pytest.approx(strides[32].nats, abs=0.1)
 
 
@@ -139,9 +139,9 @@ def test_fit_goes_on_with_the_weights_of_a_folder(name: str, tmp_path: Path, req
     read = type(model).from_pretrained(tmp_path / "model", learning_rate=1e-5, steps=2, threads=1)
     assert (read.learning_rate, read.steps, read.batch_size) == (1e-5, 2, model.batch_size)
     assert read.history == model.history
-    pieces = read.tokenizer_.pieces
+    pieces = read.tokenizer_.tokens
     read.fit([*more, "words that nobody has seen"], pretrained=True)
-    assert read.tokenizer_.pieces == pieces
+    assert read.tokenizer_.tokens == pieces
     assert [one.step for one in read.history] == [1, 2]
     assert read.history[0].validation_loss < last + 0.2
     np.testing.assert_allclose(read.vectors.matrix, model.vectors.matrix, atol=1e-4)
@@ -161,14 +161,14 @@ def test_what_going_on_refuses(gpt: GPT, bert: BERT, texts: list[str], tmp_path:
         GPT(**SMALL, tokenizer="wordlevel").fit(texts, pretrained=True)
     gpt.save(tmp_path / "gpt")
     for name in ("dim", "vocabulary_size", "tokenizer", "attention", "color"):
-        with pytest.raises(TypeError, match=f"{name} is no option of training"):
+        with pytest.raises(TypeError, match=f"{name} is not a training option"):
             GPT.from_pretrained(tmp_path / "gpt", **{name: 3})
     with pytest.raises(ValueError, match="learning_rate must be above 0"):
         GPT.load(tmp_path / "gpt", learning_rate=0.0)
     bert.save(tmp_path / "bert")
     encoder = BERT.load(tmp_path / "bert")
     encoder.transformer.masked_head = None
-    with pytest.raises(ValueError, match="no head for masks"):
+    with pytest.raises(ValueError, match="no masked-token head"):
         encoder.fit(texts, pretrained=True)
 
 
@@ -223,7 +223,7 @@ def test_a_model_may_have_more_rows_than_its_tokenizer_pieces(gpt: GPT, tmp_path
     few = Tokenizer.train(["k1 v1 k2 v2"] * 5, tokenizer="wordlevel", vocabulary_size=8)
     few.save(tmp_path / "model")
     padded = GPT.load(tmp_path / "model", steps=1, threads=1)
-    assert padded.vectors.words == few.pieces
+    assert padded.vectors.words == few.tokens
     assert padded.vectors.matrix.shape == (8, 32)
     assert padded.logits(["k1 v1"]).shape == (1, 2, 8)
     assert len(padded.next_tokens("k1", 100)) == 8
@@ -465,11 +465,11 @@ def test_empty_sentences_and_long_ones(gpt: GPT, bert: BERT) -> None:
     assert bert.encode([""])[0].shape == (2, 32)  # what stands around every sentence
     long = "k1 v1 a1 " * 20
     for model in (gpt, bert):
-        with pytest.raises(ValueError, match=r"sentences\[1\] has 6\d pieces and the model 32 positions"):
+        with pytest.raises(ValueError, match=r"sentences\[1\] has 6\d tokens and the model 32 positions"):
             model.encode(["k1", long])
         (cut,) = model.encode([long], truncate=10)
         assert len(cut) == 10
-    ids = bert._encoded([long], 10)[0].ids
+    ids = bert.encoded([long], 10)[0].ids
     assert (ids[0], ids[-1]) == (bert.tokenizer_.start, bert.tokenizer_.end)
 
 
@@ -478,7 +478,7 @@ def test_logits_are_those_of_the_next_pieces(gpt: GPT, bert: BERT) -> None:
     assert scores.shape == (2, 3, len(gpt.tokenizer_))
     assert np.isnan(scores[1, 1:]).all()
     assert np.isfinite(scores[0]).all()
-    assert gpt.tokenizer_.pieces[scores[1, 0].argmax()] == "v2"
+    assert gpt.tokenizer_.tokens[scores[1, 0].argmax()] == "v2"
     chances = np.exp(scores[1, 0] - scores[1, 0].max())
     best, chance = gpt.next_tokens("k2", 1)[0]
     assert (best, chance) == ("v2", pytest.approx(chances.max() / chances.sum(), rel=1e-5))
@@ -515,7 +515,7 @@ def test_attention_maps(gpt: GPT, bert: BERT) -> None:
     for unclear in (0, (0, 1, 0), "01", (0, slice(None))):
         with pytest.raises(TypeError, match=r"maps\[layer, head\] takes two whole numbers"):
             some[unclear]
-    with pytest.raises(ValueError, match="no piece"):
+    with pytest.raises(ValueError, match="no token"):
         gpt.attention_maps("")
     with pytest.raises(ValueError, match="layers"):
         gpt.attention_maps("k1", layers=[2])
@@ -561,7 +561,7 @@ def test_static_start_takes_the_very_rows(texts: list[str]) -> None:
     frozen = GPT(**SMALL, **given, steps=10, embedding_mode="frozen").fit(texts)
     assert frozen.static_start is not None
     assert (frozen.static_start.words, frozen.static_start.composed) == (5, 0)
-    assert "5 pieces are words" in repr(frozen.static_start)
+    assert "5 tokens are words" in repr(frozen.static_start)
     for word in vectors.words:
         assert (frozen.vectors[word] == vectors[word]).all()
     begun = GPT(**{**SMALL, "learning_rate": 1e-30}, tokenizer="wordlevel", steps=1).fit(texts).vectors
@@ -614,15 +614,15 @@ def test_pieces_that_are_no_words_are_composed() -> None:
     number = tokenizer.get("bank")
     assert (start.rows[number] == fasttext.vectors["bank"]).all()
     assert (start.rows[tokenizer.get("walk")] == fasttext.vectors["walk"]).all()  # no word of theirs
-    inside = next(piece for piece in tokenizer.pieces if piece.startswith("##"))
+    inside = next(piece for piece in tokenizer.tokens if piece.startswith("##"))
     expected = fasttext.vectors.subwords.compose(inside[2:])
     assert (start.rows[tokenizer.get(inside)] == (0 if expected is None else expected)).all()
     assert not start.found[tokenizer.mask]
     assert start.words + start.composed == start.found.sum()
     plain = static_start.static_rows(firth.Vectors(["bank", "ing"], np.ones((2, 4))), tokenizer, 4)
     # Within a word "##ing" is not the word "ing".
-    assert {tokenizer.pieces[i] for i in np.flatnonzero(plain.found)} == {"bank", "ing"}
-    assert "##ing" in tokenizer.pieces
+    assert {tokenizer.tokens[i] for i in np.flatnonzero(plain.found)} == {"bank", "ing"}
+    assert "##ing" in tokenizer.tokens
 
 
 def test_byte_level_pieces_are_words_behind_a_blank() -> None:
@@ -681,7 +681,7 @@ def test_folders_keep_everything(name: str, tmp_path: Path, request: pytest.Fixt
         for option, value in model.get_params().items():
             if option not in ("tokenizer", "mlp_dim"):
                 assert getattr(again, option) == value
-        assert again.tokenizer_.pieces == model.tokenizer_.pieces
+        assert again.tokenizer_.tokens == model.tokenizer_.tokens
     dataclasses.replace(again, steps=2).fit([*topics(20, 1), *planted(20, 1)])  # and on it goes, with its own tokenizer
     model.save(tmp_path / "model")  # over the old one
 
@@ -755,7 +755,7 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.fit(["k1"], callbacks=print), TypeError, r"give \[print\]"),
         (lambda: gpt.encode(["a"], pooling="mean", word_pooling="mean"), ValueError, "exclude"),
         (lambda: gpt.encode(["a"], truncate=33), ValueError, "truncate must be at most 32"),
-        (lambda: gpt.generate(long), ValueError, "40 pieces and the model 32 positions"),
+        (lambda: gpt.generate(long), ValueError, "40 tokens and the model 32 positions"),
         (lambda: gpt.generate(5), TypeError, "int"),
         (lambda: gpt.generate("k1", temperature=-1), ValueError, "temperature"),
         (lambda: gpt.generate("k1", temperature=math.nan), ValueError, "temperature"),
@@ -775,7 +775,7 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         (lambda: gpt.generate([{"role": "a", "content": "b"}], template="{role}"), ValueError, "template"),
         (lambda: gpt.next_tokens("k1", 0), ValueError, "topn must be at least 1"),
         (lambda: gpt.score("k1"), TypeError, "list"),
-        (lambda: gpt.score([""]), ValueError, "no piece"),
+        (lambda: gpt.score([""]), ValueError, "no token"),
         (lambda: bert.fill_mask("k1"), ValueError, r"no \[MASK\]"),
         (lambda: bert.fill_mask(["k1"]), TypeError, "str"),
         (lambda: BERT(tokenizer="bpe"), ValueError, "no .MASK. token"),

@@ -534,7 +534,7 @@ def test_mixture_is_refused_what_does_not_fit():
             model.fit_mixture(TEXTS, [["x"] * 6, ["x", label], ["x"] * 7])
     labels = [[word[0] for word in text] for text in TEXTS]
     for wrong, said in (
-        ({"validation": 0.99}, "validation=0.99 leaves sentences"),
+        ({"validation": 0.99}, "validation=0.99 leaves fewer than two different labels"),
         ({"validation": 1.0}, "validation must be below 1"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"penalty": -1.0}, "penalty must be at least 0"),
@@ -565,7 +565,7 @@ def test_fit_goes_on_with_the_weights_of_a_folder(tmp_path):
     assert "never" in read.vectors.words
     with pytest.raises(ValueError, match="has no weights yet"):
         ELMo(**QUICK).fit(texts, pretrained=True)
-    with pytest.raises(TypeError, match="hidden is no option of training"):
+    with pytest.raises(TypeError, match="hidden is not a training option"):
         ELMo.load(tmp_path / "elmo", hidden=3)
 
 
@@ -603,7 +603,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_folders_that_are_none_are_named(tmp_path):
     model = untrained(TEXTS)
-    with pytest.raises(NotADirectoryError, match="no folder"):
+    with pytest.raises(NotADirectoryError, match="not a folder"):
         ELMo.load(tmp_path / "none")
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="saved as a folder"):
@@ -615,7 +615,7 @@ def test_folders_that_are_none_are_named(tmp_path):
     with pytest.raises(ValueError, match="it is not JSON"):
         ELMo.load(tmp_path / "elmo")
     config.write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match="no ELMo of firth's, but a bert"):
+    with pytest.raises(ValueError, match="describes a model 'bert', not the ELMo of firth"):
         ELMo.load(tmp_path / "elmo")
     config.write_text(json.dumps({**described, "version": 99}))
     with pytest.raises(ValueError, match="version 99"):

@@ -469,11 +469,11 @@ def test_tokens_of_pairs(bert: BERT, gpt: GPT, spelling: GPT) -> None:
     pieces = bert.tokenizer_
     assert pieces is not None
     (ids, types), other = model._encoded([("a1 b2", "c3"), (["a1"], "b2 c3 a1")])
-    assert [pieces.pieces[i] for i in ids] == ["[CLS]", "a1", "b2", "[SEP]", "c3", "[SEP]"]
+    assert [pieces.tokens[i] for i in ids] == ["[CLS]", "a1", "b2", "[SEP]", "c3", "[SEP]"]
     assert types == [0, 0, 0, 0, 1, 1]
     assert other[1] == [0, 0, 0, 1, 1, 1, 1]
     short = dataclasses.replace(model, truncate=5)._encoded([("a1 b2", "c3"), ("a1", "b2 c3 a1")])
-    assert [[pieces.pieces[i] for i in ids][1:-1] for ids, _ in short] == [["a1", "[SEP]", "c3"], ["a1", "[SEP]", "b2"]]
+    assert [[pieces.tokens[i] for i in ids][1:-1] for ids, _ in short] == [["a1", "[SEP]", "c3"], ["a1", "[SEP]", "b2"]]
     with pytest.raises(ValueError, match=r"texts\[1\] has 43 tokens and the model 32 positions"):
         model._encoded([("a1", "b1"), ("a1 " * 20, "b1 " * 20)])
     # What is cut off is what the tokenizers library cuts off.
@@ -669,9 +669,9 @@ def opened(kind: Any, folder: Path) -> Any:
 def theirs(model: Any, encoder: Any, texts: Any) -> Any:
     """The scores of transformers for padded texts or pairs, and the mask of their tokens."""
     if isinstance(texts[0], tuple):
-        found = encoder.tokenizer_.encode_pairs(texts, special=encoder._special)
+        found = encoder.tokenizer_.encode_pairs(texts, special=encoder.special)
     else:
-        found = [(one.ids, []) for one in encoder._encoded(texts, None)]
+        found = [(one.ids, []) for one in encoder.encoded(texts, None)]
     time = max(len(ids) for ids, _ in found)
     padding = model.config.pad_token_id
     ids = torch.tensor([[*one, *[padding] * (time - len(one))] for one, _ in found])
@@ -687,7 +687,7 @@ def theirs(model: Any, encoder: Any, texts: Any) -> Any:
 def of_tokens(model: Any, texts: list[str]) -> Any:
     """The scores for each token of a text, by the head alone."""
     with torch.no_grad():
-        every = [torch.tensor([one.ids]) for one in model.encoder._encoded(texts, None)]
+        every = [torch.tensor([one.ids]) for one in model.encoder.encoded(texts, None)]
         return [model.head(model.transformer(ids)[0]).numpy() for ids in every]
 
 
@@ -861,7 +861,7 @@ def test_transformers_opens_a_tagger(
     words = [text.split() for text in texts]
     assert again.predict(words) == model.predict(words)
     scores, _ = theirs(other, encoder, texts)
-    encoding = encoder._encoded(words[:1], None)[0]
+    encoding = encoder.encoded(words[:1], None)[0]
     best = [scores[0][[i for i, own in enumerate(encoding.words) if own == word]].mean(0).argmax() for word in range(4)]
     assert model.predict(words)[0] == [[1, 2, 3][i] for i in best]
 

@@ -244,7 +244,7 @@ def test_other_poolings_leave_the_modules_out(bert: Path, tmp_path: Path) -> Non
         (ours,), (wanted,) = model.encode(["a1 b2"], **options), plain.encode(["a1 b2"], **options)
         np.testing.assert_array_equal(ours, wanted)
     np.testing.assert_array_equal(plain.encode(["a1"], pooling="tokens")[0], plain.encode(["a1"])[0])
-    with pytest.raises(ValueError, match="pieces and the model 32 positions"):
+    with pytest.raises(ValueError, match="tokens and the model 32 positions"):
         model.encode(["a1 " * 40], pooling="tokens")
     assert model.encode(["a1 b2"], normalize=True, layer=0).shape == (1, 7)
     np.testing.assert_array_equal(model.encode([["a1", "b2"]]), model.encode(["a1 b2"]))
@@ -291,7 +291,7 @@ def test_special_tokens_keep_their_roles_in_lower_case(bert: Path, tmp_path: Pat
     place = folder / "tokenizer_config.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), "mask_token": "a1"}))
     tokenizer = load(folder).tokenizer_
-    assert tokenizer.pieces[tokenizer.mask] == "a1"
+    assert tokenizer.tokens[tokenizer.mask] == "a1"
     assert tokenizer.encode("B2").ids == tokenizer.encode("b2").ids
 
 

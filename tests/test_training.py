@@ -198,7 +198,7 @@ def test_large_vocabularies_take_four_bytes():
 
 
 def test_ids_refuse(tokenizer):
-    with pytest.raises(ValueError, match="no text to learn from"):
+    with pytest.raises(ValueError, match="no text to train on"):
         TokenIds.build(["", ""], tokenizer)
     with pytest.raises(ValueError, match="validation must be below 1"):
         TokenIds.build(["w1"], tokenizer, validation=1.0)
@@ -375,7 +375,7 @@ def test_masks_refuse(ids, tokenizer):
     with pytest.raises(ValueError, match="no mask"):
         MaskedBatches(ids, bpe, length=16)
     other = Tokenizer.train(chain_texts(5), tokenizer="wordlevel", vocabulary_size=7)
-    with pytest.raises(ValueError, match="vocabulary of 17 pieces, the tokenizer has 7"):
+    with pytest.raises(ValueError, match="vocabulary of 17 tokens, the tokenizer has 7"):
         MaskedBatches(ids, other, length=16)
     with pytest.raises(ValueError, match="length must be at least 3"):
         MaskedBatches(ids, tokenizer, length=2)

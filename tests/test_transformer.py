@@ -790,7 +790,7 @@ def test_errors_name_the_tensor(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"num_hidden_layers": 2}, "does not speak of the tensor 'bert.encoder.layer.2"),
+        ({"num_hidden_layers": 2}, "does not account for the tensor 'bert.encoder.layer.2"),
         ({"num_hidden_layers": 4}, "no tensor 'bert.encoder.layer.3"),
         ({"hidden_size": "absent"}, "does not say 'hidden_size'"),
         ({"model_type": "t5"}, "'t5' model; firth reads bert, gpt2"),

@@ -502,12 +502,12 @@ class CorpusOptions(Threaded, Options):
 
     def counter(self) -> _core.TextCounter:
         """A counter of words under these options."""
-        lower = _lower_table() if self.tokenizer == "words" else None
+        lower = lower_table() if self.tokenizer == "words" else None
         return _core.TextCounter(lower=lower, threads=self.n_threads, min_share=self.min_share)
 
 
 @functools.cache
-def _lower_table() -> NDArray[np.uint32]:
+def lower_table() -> NDArray[np.uint32]:
     """By code point, its lower case if it is a word character, else 0."""
     codes = np.arange(_LAST_CHARACTER, dtype="<u4")
     codes[0xD800:0xE000] = 0  # surrogates

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +22,31 @@ from firth import _core
 from firth.checks import real_number, refuse_masked, whole_number
 from firth.runtime import thread_count
 
-_NO_DROPOUT = 0.0  # the default, known by identity: it needs no check
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+NO_DROPOUT = 0.0  # the default, known by identity: it needs no check
 _KINDS = "float32, bf16 or float16"
+
+
+class ScoreOptions(TypedDict, total=False):
+    """Options of all functions here; `attention` describes them."""
+
+    causal: bool
+    window: int | None
+    lengths: ArrayLike | None
+    mask: Any
+    bias: Any
+    alibi: ArrayLike | None
+    scale: float | None
+    threads: int | None
+
+
+class AttentionOptions(ScoreOptions, total=False):
+    """Options of `attention` and `attention_backward`."""
+
+    dropout: float
+    seed: int
 
 
 class AttentionGradients(NamedTuple):
@@ -47,7 +70,7 @@ def attention(
     bias: Any = None,
     alibi: ArrayLike | None = None,
     scale: float | None = None,
-    dropout: float = _NO_DROPOUT,
+    dropout: float = NO_DROPOUT,
     seed: int = 0,
     return_lse: bool = False,
     threads: int | None = None,
@@ -107,13 +130,13 @@ def attention(
     TypeError, ValueError
         If arrays have other types, or shapes that do not go together.
     """
-    plain = window is lengths is mask is bias is alibi is scale is None and dropout is _NO_DROPOUT and seed == 0
+    plain = window is lengths is mask is bias is alibi is scale is None and dropout is NO_DROPOUT and seed == 0
     if plain and not return_lse and _free(q) and _free(k) and _free(v):
         count = thread_count(threads)
         result = _core.attend_plain(q, k, v, causal=bool(causal), threads=count)
         if result is not None:
             return result
-    call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
+    call = Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
     out = call.q.empty_like((*call.q.shape[:3], call.v.shape[3]))
     lse = np.empty(call.q.shape[:3], np.float32)
     _core.attend(call.q.array, call.k.array, call.v.array, out, lse, options=call.options, threads=call.threads)
@@ -128,17 +151,7 @@ def attention_backward(
     v: Any,
     out: Any,
     lse: Any,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    lengths: ArrayLike | None = None,
-    mask: Any = None,
-    bias: Any = None,
-    alibi: ArrayLike | None = None,
-    scale: float | None = None,
-    dropout: float = _NO_DROPOUT,
-    seed: int = 0,
-    threads: int | None = None,
+    **options: Unpack[AttentionOptions],
 ) -> AttentionGradients:
     """Gradients of q, k, v and bias from that of the output (Dao et al. 2022, algorithm 4).
 
@@ -151,7 +164,7 @@ def attention_backward(
         Gradient of the output, of its shape and type.
     out, lse
         What `attention` returned with ``return_lse=True``.
-    q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads
+    q, k, v, options
         The arguments of `attention`.
 
     Returns
@@ -159,7 +172,7 @@ def attention_backward(
     AttentionGradients
         Of q, k, v, and of bias if there is one.
     """
-    call = _Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
+    call = Call(q, k, v, **options)
     given = _Array("grad_out", grad_out), _Array("out", out)
     expected = (*call.q.shape[:3], call.v.shape[3])
     for array in given:
@@ -182,7 +195,7 @@ def attention_backward(
         options=call.options,
         threads=call.threads,
     )
-    shaped = None if bias_gradient is None else call.q.give_back(bias_gradient.reshape(np.shape(bias)))
+    shaped = None if bias_gradient is None else call.q.give_back(bias_gradient.reshape(np.shape(options["bias"])))
     dq, dk, dv = (array.as_given(one) for array, one in zip(arrays, moved, strict=True))
     return AttentionGradients(dq, dk, dv, shaped)
 
@@ -194,21 +207,14 @@ def attention_weights(
     *,
     heads: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
-    causal: bool = False,
-    window: int | None = None,
-    lengths: ArrayLike | None = None,
-    mask: Any = None,
-    bias: Any = None,
-    alibi: ArrayLike | None = None,
-    scale: float | None = None,
-    threads: int | None = None,
+    **options: Unpack[ScoreOptions],
 ) -> Any:
     """Weights of some heads and some queries, recomputed from the log-sum-exp: only these rows take memory.
 
     Parameters
     ----------
-    q, k, causal, window, lengths, mask, bias, alibi, scale, threads
-        The arguments of `attention`.
+    q, k, options
+        The arguments of `attention`, without dropout.
     lse
         What `attention` returned with ``return_lse=True``.
     heads, rows
@@ -220,7 +226,7 @@ def attention_weights(
         Float32 (batch, chosen heads, chosen rows, Tk), without dropout. The sum of a row is one, or zero if its query
         sees no key.
     """
-    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
+    call = Call(q, k, None, **options)
     chosen = _numbers("heads", heads, call.q.shape[1]), _numbers("rows", rows, call.q.shape[2])
     shape = (call.q.shape[0], len(chosen[0]), len(chosen[1]), call.k.shape[2])
     weights = np.empty(shape, np.float32)
@@ -230,26 +236,13 @@ def attention_weights(
     return call.q.give_back(weights)
 
 
-def attention_entropies(
-    q: Any,
-    k: Any,
-    lse: Any,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    lengths: ArrayLike | None = None,
-    mask: Any = None,
-    bias: Any = None,
-    alibi: ArrayLike | None = None,
-    scale: float | None = None,
-    threads: int | None = None,
-) -> Any:
+def attention_entropies(q: Any, k: Any, lse: Any, **options: Unpack[ScoreOptions]) -> Any:
     """Entropies of all rows of weights, in nats, without keeping the weights.
 
     Parameters are those of `attention_weights`. The result is float32, (batch, heads, Tq): 0 where one key has all the
     weight, log(n) where n keys have equal weights.
     """
-    call = _Call(q, k, None, causal, window, lengths, mask, bias, alibi, scale, _NO_DROPOUT, 0, threads)
+    call = Call(q, k, None, **options)
     entropies = np.empty(call.q.shape[:3], np.float32)
     _core.attention_entropies(
         call.q.array, call.k.array, call.check_lse(lse), entropies, options=call.options, threads=call.threads
@@ -357,7 +350,7 @@ class _Array:
         return namespace.from_dlpack(made)
 
 
-class _Call:
+class Call:
     """The checked arguments of all functions."""
 
     def __init__(
@@ -365,16 +358,16 @@ class _Call:
         q: Any,
         k: Any,
         v: Any,
-        causal: bool,
-        window: int | None,
-        lengths: ArrayLike | None,
-        mask: Any,
-        bias: Any,
-        alibi: ArrayLike | None,
-        scale: float | None,
-        dropout: float,
-        seed: int,
-        threads: int | None,
+        causal: bool = False,
+        window: int | None = None,
+        lengths: ArrayLike | None = None,
+        mask: Any = None,
+        bias: Any = None,
+        alibi: ArrayLike | None = None,
+        scale: float | None = None,
+        dropout: float = NO_DROPOUT,
+        seed: int = 0,
+        threads: int | None = None,
     ) -> None:
         self.q, self.k = _Array("q", q), _Array("k", k)
         self.v = self.k if v is None else _Array("v", v)
@@ -389,7 +382,7 @@ class _Call:
         self.scores = (batch, heads, n_queries, n_keys)
         visible = added = None
         if mask is not None:
-            given = _numpy("mask", mask)
+            given = small_array("mask", mask)
             if given.dtype == np.bool_:
                 visible = self._broadcast("mask", given).view(np.uint8)
             elif given.dtype.kind == "f":
@@ -398,14 +391,14 @@ class _Call:
                 raise TypeError(f"mask must be boolean (true: seen) or of floats, not {given.dtype}")
         self.bias = None
         if bias is not None:
-            given = _float32("bias", _numpy("bias", bias))
+            given = _float32("bias", small_array("bias", bias))
             self._broadcast("bias", given)
             self.bias = given.reshape((1,) * (4 - given.ndim) + given.shape)
         if scale is None:
             scale = 1 / math.sqrt(width)
         elif abs(scale := real_number("scale", scale)) > float(np.finfo(np.float32).max):
             raise ValueError(f"scale must be a finite number in float32, not {scale}")
-        if dropout is not _NO_DROPOUT:
+        if dropout is not NO_DROPOUT:
             dropout = real_number("dropout", dropout, low=0)
             if np.float32(dropout) >= 1:
                 raise ValueError(f"dropout must be at least 0 and, in float32, below 1, not {dropout}")
@@ -433,7 +426,7 @@ class _Call:
             ) from None
 
     def _lengths(self, lengths: ArrayLike) -> NDArray[np.int64]:
-        given = _numpy("lengths", lengths)
+        given = small_array("lengths", lengths)
         if given.dtype.kind not in "iu":
             raise TypeError(f"lengths must be whole numbers, not {given.dtype}")
         if given.shape != self.scores[:1]:
@@ -443,7 +436,7 @@ class _Call:
         return np.ascontiguousarray(given, np.int64)
 
     def _slopes(self, alibi: ArrayLike) -> NDArray[np.float32]:
-        given = _float32("alibi", _numpy("alibi", alibi))
+        given = _float32("alibi", small_array("alibi", alibi))
         if given.shape != self.scores[1:2]:
             raise ValueError(f"alibi must have one slope for each of {self.scores[1]} heads, not shape {given.shape}")
         if not np.isfinite(given).all():
@@ -452,7 +445,7 @@ class _Call:
 
     def check_lse(self, lse: Any) -> NDArray[np.float32]:
         """A log-sum-exp as the kernels take it."""
-        given = _float32("lse", _numpy("lse", lse))
+        given = _float32("lse", small_array("lse", lse))
         if given.shape != self.scores[:3]:
             raise ValueError(f"lse must have shape {self.scores[:3]}, not {given.shape}")
         return np.ascontiguousarray(given)
@@ -471,7 +464,7 @@ def _free(given: Any) -> bool:
     return not (getattr(given, "requires_grad", False) or getattr(given, "is_neg", bool)())
 
 
-def _numpy(name: str, given: Any) -> NDArray[Any]:
+def small_array(name: str, given: Any) -> NDArray[Any]:
     """A small or broadcast argument as an array of NumPy's."""
     refuse_masked(name, given)
     if getattr(given, "requires_grad", False):

@@ -27,28 +27,28 @@ from firth.run import History
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-FEW_STEPS = 10  # fewer are not worth a training, and nobody asks for them knowingly without `steps`
+FEW_STEPS = 10  # fewer train nothing useful: without `steps` they are hardly intended
 FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
 
 
 @dataclasses.dataclass(kw_only=True)
 class Setup:
-    """One training: the module, what it is trained on, and what the model becomes when training starts.
+    """One training: the module, its data, and the model's attributes when training starts.
 
     Attributes
     ----------
     module, batches, loss
         As `loop.train` takes them.
     examples
-        How many make an epoch.
+        How many examples make an epoch.
     state
         Attributes of the model from the start of training.
     schedule
         Fields of the `Schedule` that are not options.
     shared
-        What a resumed run must share with the one it continues.
+        Values that a resumed run must share with the first one.
     before_step
-        Around the training, gives the function that is called before each step.
+        Used around the training; gives the function that is called before each step.
     """
 
     module: nn.Module
@@ -65,7 +65,7 @@ class Setup:
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class TrainedModel(Learner):
-    """A module of torch that is trained on texts: the options of that, and how it is run."""
+    """A torch module that is trained on texts: the options of the training and of the device."""
 
     epochs: float = option(1.0, above=0, high=1_000_000)
     steps: int | None = option(None, low=1, high=2**62)
@@ -89,22 +89,22 @@ class TrainedModel(Learner):
             raise ValueError(
                 f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
             )
-        self._place()
+        self.place()
         self._from_folder = False  # whether the weights were read
 
     def _module(self) -> nn.Module:
-        """What was trained; AttributeError before `fit`."""
+        """The trained module; AttributeError before `fit`."""
         raise NotImplementedError
 
     def _schedule(self, epoch: float, **others: Any) -> loop.Schedule:
-        """The options as a schedule; `epoch` is how many examples are one, `others` are no options here."""
+        """The options as a schedule; `epoch` is the number of examples in one, `others` are further fields."""
         each = self.batch_size * self.accumulate * process_count()
         steps = self.steps or max(1, round(self.epochs * epoch / each))
         if self.steps is None and steps < FEW_STEPS:
             warnings.warn(
                 f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for "
-                f"{type(self).__name__} to learn from: set more epochs than {self.epochs:g}, a smaller batch_size than "
-                f"{self.batch_size}, or steps",
+                f"{type(self).__name__} to be trained well: set more epochs than {self.epochs:g}, a smaller "
+                f"batch_size than {self.batch_size}, or steps",
                 stacklevel=4,  # past `one_at_a_time`
             )
         options = self.get_params() | {"steps": steps} | others
@@ -128,23 +128,23 @@ class TrainedModel(Learner):
         ----------
         data
             Texts: strings or lists of words, a `firth.Corpus`, or the path of a file or a list of `Path`. GPT and BERT
-            also take `TokenIds` of the model's tokenizer, and end the texts of a file as `documents` says; without a
-            tokenizer they read the texts twice, so an iterator needs `tokenizer`. ELMo reads a text from each line; of
-            a corpus made with ``min_count=1`` it sees every word.
+            also take `TokenIds` of the model's tokenizer, and end the texts of a file as `documents` says. Without a
+            tokenizer they read the texts twice, so an iterator needs `tokenizer`. ELMo reads a text from each line; a
+            corpus for it should be made with ``min_count=1``.
         progress
             Show bars on stderr.
         callbacks
             Functions called with the model after each evaluation, which is then the last of `history`. Training stops
-            there if one returns True.
+            if one returns True.
         checkpoint
             Folder for the training state, created if missing. Written after each evaluation, every ten minutes, and at
             Ctrl-C.
         resume
             Continue from the checkpoint, if there is one, along the same loss curve as an uninterrupted training.
         pretrained
-            Start from the weights that were read from a folder, or that an earlier `fit` left, instead of random ones;
-            the architecture and the tokenizer (of ELMo, the predicted words) stay. The training options are the
-            model's: ``load(folder, learning_rate=5e-5, epochs=1)`` sets others than the folder's.
+            Start from the weights of a folder or of an earlier `fit`. The architecture and the tokenizer (of ELMo, the
+            predicted words) stay. ``load(folder, learning_rate=5e-5, epochs=1)`` replaces training options of the
+            folder.
 
         Returns
         -------
@@ -154,7 +154,7 @@ class TrainedModel(Learner):
         Raises
         ------
         KeyboardInterrupt
-            At Ctrl-C. The model keeps what it was trained so far.
+            At Ctrl-C. The model keeps what was trained so far.
         FloatingPointError
             If the loss is not finite, naming the step. The weights are then the last good ones.
         TypeError, ValueError
@@ -164,13 +164,13 @@ class TrainedModel(Learner):
         Notes
         -----
         Under ``torchrun --nproc-per-node 2`` two processes train one model, with `batch_size` sequences each. Each
-        process tokenizes all texts, with the same result; the first one shows bars and writes checkpoints. `threads`
-        limits torch; tokenizers use all processors, or RAYON_NUM_THREADS of the environment.
+        process tokenizes all texts; the first one shows bars and writes checkpoints. `threads` limits torch; tokenizers
+        use all processors, or RAYON_NUM_THREADS of the environment.
         """
         progress = progress and is_first_process()
         if self._from_folder and not pretrained:
             warnings.warn(
-                f"{type(self).__name__}.fit starts from random weights: those that were read are not used. "
+                f"{type(self).__name__}.fit starts from random weights, not from those of the folder; "
                 "fit(..., pretrained=True) continues from them",
                 stacklevel=3,  # past `one_at_a_time`
             )
@@ -181,7 +181,7 @@ class TrainedModel(Learner):
         folder = None if checkpoint is None else Path(checkpoint)
         module = None
         try:
-            with self._threaded(), torch.random.fork_rng(devices=[]):
+            with self.threaded(), torch.random.fork_rng(devices=[]):
                 setup = self._prepare(data, folder, resume=resume, pretrained=pretrained, progress=progress)
                 schedule = self._schedule(setup.examples, **setup.schedule)
                 module = setup.module
@@ -193,7 +193,7 @@ class TrainedModel(Learner):
                         setup.batches,
                         setup.loss,
                         schedule,
-                        device=self._place(),
+                        device=self.place(),
                         progress=progress,
                         callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
                         before_step=before_step,
@@ -205,7 +205,7 @@ class TrainedModel(Learner):
                         epoch_steps=setup.examples / (self.batch_size * self.accumulate * process_count()),
                     )
         except (KeyboardInterrupt, FloatingPointError):
-            raise  # the model keeps what it was trained so far
+            raise  # the model keeps what was trained so far
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -216,7 +216,7 @@ class TrainedModel(Learner):
         return self
 
     def _prepare(self, data: Any, folder: Path | None, *, resume: bool, pretrained: bool, progress: bool) -> Setup:
-        """What one call of `fit` trains, and on what; the model itself is not changed."""
+        """What one call of `fit` trains, and on what; the model itself does not change."""
         raise NotImplementedError
 
     def _check_pretrained(self) -> None:
@@ -228,8 +228,8 @@ class TrainedModel(Learner):
             raise ValueError(f"pretrained=True, and this {name} has no weights yet: {FIRST_MODEL}") from None
 
     @contextlib.contextmanager
-    def _threaded(self) -> Iterator[None]:
-        """The threads that were asked for."""
+    def threaded(self) -> Iterator[None]:
+        """Torch with the number of threads in `threads`."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
@@ -239,32 +239,27 @@ class TrainedModel(Learner):
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
-        """Neither gradients nor dropout, also when a callback asks in the midst of training."""
-        module = self._module()
-        learning = module.training
-        module.eval()
-        try:
-            with self._threaded(), torch.inference_mode():
-                yield
-        finally:
-            module.train(learning)
+        """Without gradients and dropout, also in a callback during training."""
+        with evaluating(self._module()), self.threaded(), torch.inference_mode():
+            yield
 
-    def _place(self) -> torch.device:
+    def place(self) -> torch.device:
+        """The device as torch's object."""
         return device_of(self.device)
 
-    def _check_finite(self, *modules: nn.Module | None) -> None:
-        """Refuse to save weights that no folder is read with."""
+    def check_finite(self, *modules: nn.Module) -> None:
+        """ValueError if weights are not finite: such a model is never saved."""
         for module in modules:
-            for name, tensor in {} if module is None else module.state_dict().items():
+            for name, tensor in module.state_dict().items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
                     raise ValueError(
-                        f"{name} holds numbers that are not finite: this {type(self).__name__} is not saved. Train it "
+                        f"cannot save this {type(self).__name__}: {name} holds numbers that are not finite. Train it "
                         "again, with a lower learning_rate"
                     )
 
     @contextlib.contextmanager
     def _saving(self, path: files.PathLike, *, stale: Sequence[str] = ()) -> Iterator[Path]:
-        """A new folder, whose files take the places of those in `path` when all of them are written.
+        """A new folder, whose files replace those in `path` when all of them are written.
 
         `stale` are files that another kind of model may have left there.
         """
@@ -282,12 +277,23 @@ class TrainedModel(Learner):
                 os.replace(place, to)
 
 
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode, also during training."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
 def read_description(place: Path, kind: str) -> dict[str, Any]:
-    """What `save` of a model of this kind wrote of it; ValueError if that is something else."""
+    """The description that `save` of a model of this kind wrote; ValueError if it is of another kind."""
     described = huggingface.read_json(place)
     if described.get("format") != "firth contextual" or described.get("model") != kind:
         other = described.get("model") or described.get("model_type")
-        raise ValueError(f"{place} holds no {kind} of firth's, but a {other}")
+        raise ValueError(f"{place} describes a model {other!r}, not the {kind} of firth")
     if described.get("version") != files.VERSION:
         raise ValueError(f"{place} has version {described.get('version')}; this firth reads {files.VERSION}")
     return described

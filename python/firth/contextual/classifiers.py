@@ -43,16 +43,8 @@ class SentenceClassifier(FineTuned):
         Passes over the texts.
     batch_size
         Texts in a step; under ``torchrun`` in a step of each process.
-    learning_rate
-        The highest step size (AdamW); it rises linearly, then falls to 0 along half a cosine.
-    warmup
-        The share of the steps over which it rises.
-    weight_decay
-        What matrices lose in a step, times the step size.
-    clip
-        The largest norm of the gradient; None: any.
-    bf16
-        Whether matrices are multiplied in bf16; None: where that is faster.
+    learning_rate, warmup, weight_decay, clip, bf16
+        See `Schedule`; the learning rate falls to 0.
     dropout
         Dropout of the last layer's input.
     penalty
@@ -182,17 +174,12 @@ class SentenceClassifier(FineTuned):
     def _encoded(self, texts: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
         """Tokens of texts or of pairs, and their types, where they are not all 0."""
         if not texts or not isinstance(texts[0], tuple):
-            return [(one.ids, []) for one in self.encoder._encoded(texts, self.truncate, "texts")]
+            return [(one.ids, []) for one in self.encoder.encoded(texts, self.truncate, "texts")]
         encoder, architecture = self.encoder, self.encoder.transformer.architecture
         if self.truncate is not None:
             whole_number("truncate", self.truncate, high=architecture.length)
-        found = encoder.tokenizer_.encode_pairs(texts, special=encoder._special, length=self.truncate)
-        for i, (ids, _) in enumerate(found):
-            if len(ids) > architecture.length:
-                raise ValueError(
-                    f"texts[{i}] has {len(ids)} tokens and the model {architecture.length} positions: "
-                    f"split it, or give truncate={architecture.length}"
-                )
+        found = encoder.tokenizer_.encode_pairs(texts, special=encoder.special, length=self.truncate)
+        encoder.check_lengths("texts", [len(ids) for ids, _ in found])
         return [(ids, types if 0 < max(types, default=0) < architecture.token_types else []) for ids, types in found]
 
 
@@ -253,13 +240,13 @@ class TokenClassifier(FineTuned):
             own = list(column(f"labels[{i}]", row))
             if len(words) != len(own):
                 raise ValueError(f"texts[{i}] has {len(words)} words and {len(own)} labels")
-            names.append([None if name is None else _label(i, j, name) for j, name in enumerate(own)])
+            names.append([name if name is None else _label(f"labels[{i}]", j, name) for j, name in enumerate(own)])
         check_one_type(type(name) for row in names for name in row if name is not None)
         return given, names, False
 
     def _examples(self, texts: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[Example]:
         examples = []
-        for i, encoding in enumerate(self.encoder._encoded(texts, self.truncate, "texts")):
+        for i, encoding in enumerate(self.encoder.encoded(texts, self.truncate, "texts")):
             places = [(at, word) for at, word in enumerate(encoding.words) if word is not None]
             own = [0] * len(texts[i]) if targets is None else targets[i]
             # Only words with a label are units; in use, where no labels are known, all words.
@@ -281,5 +268,5 @@ def _word_lists(texts: Any) -> list[Sequence[str]]:
     return [list(column(f"texts[{i}]", one)) for i, one in enumerate(given)]
 
 
-def _label(text: int, word: int, label: Any) -> Any:
-    return checked_label(label, lambda: f"labels[{text}][{word}]")
+def _label(place: str, word: int, label: Any) -> Any:
+    return checked_label(label, lambda: f"{place}[{word}]")

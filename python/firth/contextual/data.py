@@ -1,9 +1,8 @@
 """Texts as token ids in a mapped file, and batches of examples cut from them.
 
-**Nothing depends on how a run was cut.** Examples are numbered from 0 in an endless sequence, and an example is a
-function of (seed, number) alone; each step takes the next ``processes * accumulate * batch_size`` of them. Hence two
-processes learn from the same examples as one with twice the batch, and a resumed run from the same ones as a run that
-was never stopped.
+Examples are numbered from 0 in an endless sequence, and an example is a function of (seed, number) alone. Each step
+takes the next ``processes * accumulate * batch_size`` of them. Hence two processes train on the same examples as one
+with twice the batch, and a resumed run on the same ones as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ from firth.text import Documents, Text, Texts, read_texts
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_TEXTS = 1024  # given to the tokenizer at once, or fewer if they are long
+_TEXTS = 1024  # for one call of the tokenizer, or fewer if they are long
 _CHARACTERS = 1 << 22
 
 
 class TokenIds:
-    """The pieces of many texts as numbers in one mapped array; some texts are held out, the others to learn from.
+    """The token ids of many texts in one mapped array, with a validation split.
 
-    Made by `build` or `open`. Behind each text stands the tokenizer's `end`, if it has one.
+    Made by `build` or `open`. After each text stands the tokenizer's `end`, if it has one.
 
     Attributes
     ----------
     ids
-        (tokens,), uint16 or, for vocabularies above 65,536, int32; mapped from a file. First all texts to learn from,
-        then the held-out ones.
+        (tokens,), uint16 or, for vocabularies above 65,536, int32; mapped from a file. First the training texts, then
+        those of the validation split.
     offsets
         (texts + 1,), int64: where each text begins.
     n_train
-        How many of the texts are to learn from.
+        How many of the texts are training texts.
     n_bytes
-        Bytes of UTF-8 of the texts to learn from, and of the held-out ones: for losses per byte.
+        Bytes in UTF-8 of the training texts, and of the validation split: for losses per byte.
     vocabulary_size
         Of the tokenizer.
     """
@@ -80,20 +79,20 @@ class TokenIds:
         documents: Documents = "lines",
         progress: bool = False,
     ) -> Self:
-        """Cut texts into pieces and keep their numbers in a file.
+        """Tokenize texts and keep the ids in a file.
 
         Parameters
         ----------
         source, documents
             As in `read_texts`; read once.
         tokenizer
-            What cuts them. What reads like a special piece in a text is text.
+            Its special tokens are not looked for in texts.
         path
-            Where to keep the numbers, for `open`; without it, in a temporary file that ends with the object.
+            A file for the ids, which `open` reads; None: a temporary file, deleted with the object.
         validation
-            About this share of the texts is held out; a text is never split. Of two texts and more at least one.
+            About this share of whole texts is the validation split: of two or more texts at least one.
         seed
-            Decides which ones.
+            Of the random split.
         progress
             Show a bar on stderr.
 
@@ -109,7 +108,7 @@ class TokenIds:
         dtype = np.dtype("<u2") if len(tokenizer) <= 1 << 16 else np.dtype("<i4")
         folder = None if path is None else Path(path).absolute().parent
         with contextlib.ExitStack() as stack:
-            # Held-out texts go to a file of their own, which is added to the first one when all are read.
+            # The validation split has a file of its own, which is appended to the first one when all texts are read.
             spools = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(2)]
             lengths: list[list[NDArray[np.int64]]] = [[], []]
             sizes: list[list[int]] = [[], []]
@@ -117,22 +116,22 @@ class TokenIds:
             texts = read_texts(source, documents=documents, progress=progress)
             bar = stack.enter_context(tqdm(desc="tokenizing", unit=" texts", unit_scale=True, disable=not progress))
             for chunk in _chunks(texts):
-                held = uniform(seed, 0, np.arange(n, n + len(chunk))) < validation
+                apart = uniform(seed, 0, np.arange(n, n + len(chunk))) < validation
                 n += len(chunk)
-                pieces = tokenizer.encode_ids(chunk)
+                tokens = tokenizer.encode_ids(chunk)
                 if tokenizer.end is not None:
-                    pieces = [np.append(ids, tokenizer.end) if len(ids) else ids for ids in pieces]
+                    tokens = [np.append(ids, tokenizer.end) if len(ids) else ids for ids in tokens]
                 for part in (0, 1):
-                    chosen = [i for i in np.flatnonzero(held == part).tolist() if len(pieces[i])]
+                    chosen = [i for i in np.flatnonzero(apart == part).tolist() if len(tokens[i])]
                     if chosen:
-                        spools[part].write(np.concatenate([pieces[i] for i in chosen]).astype(dtype).tobytes())
-                        lengths[part].append(np.array([len(pieces[i]) for i in chosen], np.int64))
-                        sizes[part] += [_n_bytes(chunk[i]) for i in chosen]
+                        spools[part].write(np.concatenate([tokens[i] for i in chosen]).astype(dtype).tobytes())
+                        lengths[part].append(np.array([len(tokens[i]) for i in chosen], np.int64))
+                        sizes[part] += [n_bytes(chunk[i]) for i in chosen]
                 bar.update(len(chunk))
             counts = [np.concatenate(part) if part else np.zeros(0, np.int64) for part in lengths]
             n_train, total = len(counts[0]), len(counts[0]) + len(counts[1])
             if total == 0:
-                raise ValueError("there is no text to learn from")
+                raise ValueError("there is no text to train on")
             spool, rest = spools
             rest.seek(0)
             while data := rest.read(1 << 24):
@@ -140,11 +139,11 @@ class TokenIds:
             spool.flush()
             offsets = np.zeros(total + 1, np.int64)
             np.cumsum(np.concatenate(counts), out=offsets[1:])
-            # Texts of a part lie in their order, so that chance's extremes are mended by moving the limit by one text.
+            # If chance leaves a split empty, the limit moves by one text.
             n_train = min(max(n_train, 1), total - 1) if total > 1 and validation > 0 else total
-            n_bytes = sizes[0] + sizes[1]
+            each = sizes[0] + sizes[1]
             ids: Any = np.memmap(spool, dtype, "r", shape=(int(offsets[-1]),))
-            made = cls(ids, offsets, n_train, len(tokenizer), (sum(n_bytes[:n_train]), sum(n_bytes[n_train:])))
+            made = cls(ids, offsets, n_train, len(tokenizer), (sum(each[:n_train]), sum(each[n_train:])))
             if path is None:
                 return made  # the map outlives the file's name and handle
             made.save(path)
@@ -161,13 +160,7 @@ class TokenIds:
 
     @classmethod
     def open(cls, path: files.PathLike) -> Self:
-        """Map what `build` or `save` wrote.
-
-        Raises
-        ------
-        OSError, ValueError
-            If it is not there, or is not such a file.
-        """
+        """Map a file that `build` or `save` wrote; OSError or ValueError if it is missing, or another kind of file."""
         tensors, metadata = files.read_own(path, "token ids", mmap=True)
         with files.reading(path, "file of token ids"):
             ids, offsets, n_train = tensors["ids"], np.array(tensors["offsets"]), metadata["n_train"]
@@ -178,22 +171,22 @@ class TokenIds:
 
     @property
     def train(self) -> NDArray[Any]:
-        """The ids to learn from, (tokens,)."""
+        """The training ids, (tokens,)."""
         return self.ids[: self.offsets[self.n_train]]
 
     @property
     def validation(self) -> NDArray[Any]:
-        """The held-out ids, (tokens,); there may be none."""
+        """The ids of the validation split, (tokens,); there may be none."""
         return self.ids[self.offsets[self.n_train] :]
 
     def knows(self, special: NDArray[np.bool_]) -> bool:
-        """Whether there is a token to learn from other than `special` ones, such as the unknown one."""
+        """Whether the training texts hold a token other than `special` ones, such as the unknown one."""
         stream = self.train
         return any(not special[stream[start : start + (1 << 20)]].all() for start in range(0, len(stream), 1 << 20))
 
     @property
     def fingerprint(self) -> list[int]:
-        """Sizes and a checksum of all; reads it once."""
+        """Sizes and a checksum of all ids, which are read once."""
         if self._fingerprint is None:
             total = 0
             for start in range(0, len(self.ids), 1 << 24):
@@ -205,7 +198,8 @@ class TokenIds:
         return len(self.offsets) - 1
 
     def __repr__(self) -> str:
-        return f"TokenIds({len(self.ids)} tokens of {len(self)} texts, {len(self) - self.n_train} of them held out)"
+        apart = len(self) - self.n_train
+        return f"TokenIds({len(self.ids)} tokens of {len(self)} texts, {apart} of them for validation)"
 
 
 def _chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
@@ -222,36 +216,37 @@ def _chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
         yield chunk
 
 
-def _n_bytes(text: Text) -> int:
+def n_bytes(text: Text) -> int:
+    """Bytes of a text in UTF-8; words are joined by spaces."""
     return len((text if isinstance(text, str) else " ".join(text)).encode(errors="replace"))
 
 
 class Batches(Protocol):
-    """What `train` learns from: an endless sequence of examples, each a function of its number."""
+    """What `train` needs of its examples: an endless sequence, each example a function of its number."""
 
     @property
     def fingerprint(self) -> list[int]:
-        """What tells these examples from others; a checkpoint belongs to examples of the same one."""
+        """Identifies the examples: a checkpoint belongs to examples with the same one."""
 
     def __call__(self, first: int, count: int) -> Any:
         """Examples `first` to `first + count - 1`, as a tensor or tuples, lists or dicts of tensors."""
 
     def validation(self, first: int, count: int) -> Any | None:
-        """At most `count` held-out examples from number `first` on; None if there are no more."""
+        """At most `count` examples of the validation split from number `first` on; None if there are no more."""
 
 
 class Batch(NamedTuple):
-    """Inputs and targets, (examples, length) int64 each; a target of -100 is none."""
+    """Inputs and targets, (examples, length) int64 each; a target of -100 is ignored."""
 
     inputs: Tensor
     targets: Tensor
 
 
 class _Windows:
-    """Examples that are windows of a stream of ids: each epoch other ones, in another order.
+    """Windows of a stream of ids: in each epoch at other places, in another order.
 
     An epoch covers each id once, but for the overlap of its first and last window: windows lie side by side from a
-    place that the epoch decides, and run on from the stream's end at its beginning.
+    random place of the epoch, and wrap around at the stream's end.
     """
 
     def __init__(self, ids: TokenIds, *, width: int, seed: int) -> None:
@@ -263,16 +258,16 @@ class _Windows:
 
     def order(self, n: int, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
-            while len(self._orders) > 1:  # a batch may lie on the limit of two epochs
+            while len(self._orders) > 1:  # a batch may hold examples of two epochs
                 self._orders.pop(next(iter(self._orders)))
             self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(n)
         return self._orders[epoch]
 
     def __call__(self, numbers: NDArray[np.int64], more: int) -> NDArray[np.int64]:
-        """The windows of these numbers and `more` ids behind each, (examples, width + more)."""
+        """The windows with these numbers and `more` ids after each, (examples, width + more)."""
         stream = self.ids.train
         if len(stream) < 2:
-            raise ValueError(f"{len(stream)} tokens are too few to learn from")
+            raise ValueError(f"{len(stream)} tokens are too few to train on")
         n = -(-len(stream) // self.width)
         epochs, places = np.divmod(numbers, n)
         starts = np.empty(len(numbers), np.int64)
@@ -286,7 +281,7 @@ class _Windows:
         return found
 
     def validation(self, first: int, count: int, more: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Numbers and windows of held-out examples, which lie side by side and are visited in an order of chance."""
+        """Numbers and windows of the validation split, which lie side by side and come in a random order."""
         stream = self.ids.validation
         width = min(self.width, len(stream) - more)
         if width < 1:
@@ -300,7 +295,7 @@ class _Windows:
 
 
 class NextTokenBatches:
-    """Examples for causal models: `length` ids, and as targets those one further on.
+    """Examples for causal models: `length` ids, and as targets the ids one place later.
 
     Parameters
     ----------
@@ -309,7 +304,7 @@ class NextTokenBatches:
     length
         Ids in a row.
     seed
-        Decides which rows, and in which order.
+        Of the rows and their order.
     """
 
     def __init__(self, ids: TokenIds, *, length: int, seed: int = 1) -> None:
@@ -326,7 +321,7 @@ class NextTokenBatches:
         return self._batch(self.windows(np.arange(first, first + count), 1))
 
     def validation(self, first: int, count: int) -> Batch | None:
-        """Held-out examples."""
+        """Examples of the validation split."""
         found = self.windows.validation(first, count, 1)
         return None if found is None else self._batch(found[1])
 
@@ -337,24 +332,23 @@ class NextTokenBatches:
 
 
 class MaskedBatches:
-    """Examples for models that see both sides: some ids are hidden, and these are the targets (Devlin et al. 2019).
+    """Examples for masked language models: selected ids are hidden, and are the targets (Devlin et al. 2019).
 
-    Of the chosen ids, 80 % become [MASK], 10 % any other piece, and 10 % stay. A row is [CLS], ids, [SEP].
+    Of the selected ids, 80 % are replaced by the mask token, 10 % by a random token, and 10 % are left unchanged. A row
+    is [CLS], ids, [SEP].
 
     Parameters
     ----------
-    ids
-        The texts. One row may hold the end of a text and the beginning of another.
+    ids, seed
+        As for `NextTokenBatches`.
     tokenizer
-        The one the ids are of, with a mask.
+        The one that made the ids, with a mask token.
     length
         Ids in a row, [CLS] and [SEP] included.
     probability
-        Of an id to be chosen; special ones never are. In each row at least one is, or one word.
+        That an id is selected; special ones never are. In each row at least one id, or one word, is.
     whole_words
-        Whether all pieces of a word are chosen, or none.
-    seed
-        Decides on everything.
+        Whether to select all tokens of a word or none.
     """
 
     def __init__(
@@ -369,10 +363,10 @@ class MaskedBatches:
     ) -> None:
         mask = tokenizer.mask
         if mask is None:
-            raise ValueError("the tokenizer has no mask: train a 'wordpiece' or 'wordlevel' one")
+            raise ValueError("the tokenizer has no mask token: train a 'wordpiece' or 'wordlevel' one")
         if len(tokenizer) != ids.vocabulary_size:
             raise ValueError(
-                f"the ids are of a vocabulary of {ids.vocabulary_size} pieces, the tokenizer has {len(tokenizer)}"
+                f"the ids are of a vocabulary of {ids.vocabulary_size} tokens, the tokenizer has {len(tokenizer)}"
             )
         self.around = [one for one in (tokenizer.start, tokenizer.end) if one is not None]
         self.length = whole_number("length", length, low=len(self.around) + 1)
@@ -399,31 +393,31 @@ class MaskedBatches:
         return self._batch(self.windows(numbers, 0), numbers, 2)
 
     def validation(self, first: int, count: int) -> Batch | None:
-        """Held-out examples: the same ids hidden each time."""
+        """Examples of the validation split: the same ids hidden each time."""
         found = self.windows.validation(first, count, 0)
         return None if found is None else self._batch(found[1], found[0], 3)
 
     def _batch(self, rows: NDArray[np.int64], numbers: NDArray[np.int64], stream: int) -> Batch:
         places = np.arange(rows.shape[1])
-        key = numbers[:, None] * self.length + places  # of each id, among all there will ever be
-        chance, action, piece = (uniform(self.windows.seed, 8 * i + stream, key) for i in (1, 2, 3))
+        key = numbers[:, None] * self.length + places  # unique for each id of each row
+        chance, action, random = (uniform(self.windows.seed, 8 * i + stream, key) for i in (1, 2, 3))
         special = self._special[rows]
         if self.whole_words:
             begins = ~self._continues[rows]
             begins[:, 0] = True
-            # Every piece has the chance of its word's first one, or of the special one before it.
+            # Every token has the random number of its word's first token, or of the special token before it.
             chance = np.take_along_axis(chance, np.maximum.accumulate(np.where(begins, places, 0), axis=1), axis=1)
-        # At least one of each row, as in BERT: in a few short rows chance may choose none at all for many steps.
+        # At least one in each row, as in BERT: otherwise a few short rows might have no target for many steps.
         least = np.where(special, 2.0, chance).min(axis=1, keepdims=True)
         chosen = ((chance < self.probability) | (chance == least)) & ~special
-        others = self._ordinary[(piece * len(self._ordinary)).astype(np.int64)]
+        others = self._ordinary[(random * len(self._ordinary)).astype(np.int64)]
         inputs = np.where(chosen & (action < 0.8), self._mask, rows)
         inputs = np.where(chosen & (action >= 0.8) & (action < 0.9), others, inputs)
         targets = np.where(chosen, rows, -100)
         return Batch(self._framed(inputs, None), self._framed(targets, -100))
 
     def _framed(self, rows: NDArray[np.int64], fill: int | None) -> Tensor:
-        """The rows with [CLS] before them and [SEP] behind, or with `fill` there."""
+        """The rows with [CLS] before them and [SEP] after them, or with `fill` there."""
         parts = [rows]
         if self.tokenizer.start is not None:
             parts.insert(0, np.full((len(rows), 1), self.tokenizer.start if fill is None else fill))
@@ -449,6 +443,3 @@ def random_bits(seed: int, stream: int, numbers: NDArray[np.int64]) -> NDArray[n
 def uniform(seed: int, stream: int, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     """Random numbers in [0, 1), each a function of the seed, the stream, and its own number."""
     return (random_bits(seed, stream, numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-# ----------------------------------------------------------------------------------------------------------- training

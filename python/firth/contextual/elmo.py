@@ -1,4 +1,4 @@
-"""ELMo: a bidirectional language model over words spelt in characters, and mixtures of its layers."""
+"""ELMo: a bidirectional language model over words, read as characters, and mixtures of its layers."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from firth.contextual.elmo_network import (
 from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, chosen_layers, unit_rows
 from firth.corpus import Corpus, as_corpus
 from firth.models.base import one_at_a_time
+from firth.models.estimator import split
 from firth.options import option
 from firth.run import records
 from firth.vectors import Vectors
@@ -41,62 +42,54 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CONFIG, TENSORS = "config.json", "model.safetensors"  # the files of a folder
-_CLASSES_SEED = 7919  # so that what is held out of labels is not what is held out of texts
+_OF_NETWORK = (
+    *("character_dim", "filters", "highway", "layers", "hidden", "projection", "cell_clip", "projection_clip"),
+    *("dropout", "softmax", "negatives"),
+)
+_CLASSES_SEED = 7919  # the validation splits of labels and of texts are independent
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class ELMo(TrainedModel):
-    """A state for each occurrence of a word, from language models of LSTMs that read from both ends.
+    """A contextual vector for each word of a text, from bidirectional LSTM language models.
 
-    Peters, Neumann, Iyyer, Gardner, Clark, Lee & Zettlemoyer (2018). A word's vector comes from its characters, so that
-    words never seen have one; two layers of LSTMs with projections read these forward, two backward; each direction
-    predicts the next word in its order. The vectors and the layers' states, mixed with weights learnt for a task, are
-    what the task is given.
+    Peters, Neumann, Iyyer, Gardner, Clark, Lee & Zettlemoyer (2018). A word's vector is computed from its characters,
+    so that out-of-vocabulary words have one too. Layers of LSTMs with projections read these vectors forward and
+    backward; each direction predicts the next word in its order. A task uses the vectors and the layers' hidden states,
+    mixed with weights trained for the task.
 
     Parameters
     ----------
     vocabulary_size
-        The most words that are predicted by themselves, the most frequent ones; all others are predicted as one rare
-        word, and spelt like any.
+        At most this many words, the most frequent ones, are predicted by themselves. All others are predicted as one
+        rare word; their vectors still come from their characters.
     min_count
-        Words that occur less often are rare.
+        Words with fewer occurrences are rare.
     split
-        How strings become words: "whitespace" splits at white space; "words" takes lower-cased runs of letters, digits
-        and underscores. Lists of words are taken as they are.
+        How to split strings into words: "whitespace", at white space; "words", lowercased runs of letters, digits and
+        underscores. Lists of words are taken as they are.
     max_characters
-        Bytes of a word that are seen, and two for its begin and end.
+        Bytes of a word that are read, plus two for its begin and end.
     character_dim, filters, highway
-        Numbers for each character, pairs of a width in characters and the number of its filters, highway layers. The
-        paper's: 16, 2,048 filters, 2.
+        Dimensions of a character; pairs of a width in characters and the number of filters of this width; highway
+        layers. The paper's: 16, 2,048 filters, 2.
     layers, hidden, projection
-        LSTM layers in each direction, numbers of the memory cell, and P, numbers of a direction's states. The paper's:
-        2, 4,096, 512.
+        LSTM layers in each direction, size of the memory cell, and P, dimensions of a direction's hidden states. The
+        paper's: 2, 4,096, 512.
     cell_clip, projection_clip
-        Bounds of the memory cells and of the states.
+        Bounds of the memory cells and of the hidden states.
     dropout
-        Share of numbers dropped before each LSTM and before the softmax in training.
+        Dropout before each LSTM and before the softmax.
     softmax, negatives
-        "adaptive" (Grave et al. 2017) or "sampled" with so many negatives for each batch; one or two thousand words are
-        always predicted as a whole.
-    epochs, steps
-        Passes over the texts; or, if given, steps.
+        "adaptive" (Grave et al. 2017), or "sampled" with this many negative samples for each batch. Of one or two
+        thousand words all are always compared.
     batch_size, length
-        Texts in a step, and the most words of one: longer ones are cut in training (never in `encode`).
-    accumulate
-        Batches whose gradients make one step.
-    learning_rate, min_learning_rate, warmup, weight_decay, clip
-        Of AdamW: the highest rate and the last (None: a tenth of it), steps until the highest (None: a twentieth of
-        all), and the longest gradient (None: any).
-    validation
-        Share of the texts that is not learnt from, for the perplexities in `history`.
-    evaluate_every, evaluate_batches
-        Steps between two evaluations (None: a twentieth of all), and batches of held-out texts that each looks at.
-    device
-        "cpu", "cuda", ...
-    seed
-        Same seed, same threads: the same model to the bit.
-    threads
-        None: as many as torch uses.
+        Texts in a step, and at most how many words of one: training splits longer texts (`encode` never does).
+
+    Notes
+    -----
+    All other options are those of `GPT`. On one device with the same number of threads, the same seed trains the same
+    model to the bit.
 
     Examples
     --------
@@ -140,16 +133,13 @@ class ELMo(TrainedModel):
         self.classifier: nn.Linear | None = None
         self.validation_score: float | None = None
 
-    # ---- what was learnt
+    # ---- what was trained
 
     @property
     def network(self) -> BidirectionalLanguageModel:
-        """The torch module; ``elmo.network(elmo.batch(sentences))`` are the states of its layers, with gradients.
+        """The torch module; AttributeError before `fit`.
 
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
+        ``elmo.network(elmo.batch(sentences))`` returns the hidden states of its layers, with gradients.
         """
         if self._network is None:
             raise AttributeError("this ELMo has not been fitted: call fit(texts) first, or ELMo.load(folder)")
@@ -160,13 +150,7 @@ class ELMo(TrainedModel):
 
     @property
     def vectors(self) -> Vectors:
-        """Layer 0 of the words that are predicted: what a word's characters tell, the same in every sentence.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
+        """Layer 0 of the words that are predicted, the same in every sentence; AttributeError before `fit`."""
         network, speller = self.network, Speller(self._words, self.max_characters)
         rows = np.arange(2, len(self._words) + 2)
         with self._running():
@@ -178,9 +162,9 @@ class ELMo(TrainedModel):
 
     def __repr__(self) -> str:
         shape = f"layers={self.layers}, hidden={self.hidden}, projection={self.projection}"
-        return f"<ELMo {shape}, {f'{len(self._words):,} words' if self._network else 'not fitted'}>"
+        return f"<ELMo {shape}, {f'fitted, {len(self._words):,} words' if self._network else 'not fitted'}>"
 
-    # ---- learning
+    # ---- training
 
     def _prepare(self, data: Any, folder: Path | None, *, resume: bool, pretrained: bool, progress: bool) -> Setup:
         corpus = self._read(data, progress=progress)
@@ -188,7 +172,9 @@ class ELMo(TrainedModel):
             words, counts, targets = self._words, self._counts, self._own_targets(corpus)
         else:
             words, counts, targets = self._targets(corpus)
-        train, validation = self._split(corpus)
+        there = np.flatnonzero(np.diff(corpus.offsets) > 0)
+        train, validation = split(len(there), self.validation, (self.seed, len(there)), both=True)
+        train, validation = there[train], there[validation]
         batches = self._batches(corpus, targets, train, validation, seed=self.seed)
         torch.manual_seed(self.seed)
         network = copy.deepcopy(self.network) if pretrained else self._new_network(counts)
@@ -233,7 +219,7 @@ class ELMo(TrainedModel):
         return as_corpus(data, progress=progress, min_count=1, tokenizer=self.split, threads=self.threads)
 
     def _targets(self, corpus: Corpus) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-        """Words that are predicted by themselves, counts of all that is predicted, and the target of each word."""
+        """Words that are predicted by themselves, counts of all targets, and the target of each word."""
         counts = np.bincount(corpus.ids, minlength=len(corpus.vocabulary)).astype(np.int64)
         order = np.argsort(-counts, kind="stable")
         n = min(self.vocabulary_size, int((counts >= self.min_count).sum()))
@@ -249,45 +235,18 @@ class ELMo(TrainedModel):
         return [corpus.vocabulary.words[i] for i in order[:n].tolist()], predicted, targets
 
     def _own_targets(self, corpus: Corpus) -> NDArray[np.int64]:
-        """What each word of any corpus is predicted as by the model as it is."""
+        """The trained model's target for each word of a corpus."""
         ids = {word: i for i, word in enumerate(self._words, SPECIAL)}
         return np.array([ids.get(word, RARE) for word in corpus.vocabulary.words], np.int64)
 
-    def _split(self, corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Documents to learn from, and those held out."""
-        there = np.flatnonzero(np.diff(corpus.offsets) > 0)
-        n = round(self.validation * len(there))
-        if self.validation and len(there) > 1:
-            n = min(max(n, 1), len(there) - 1)
-        order = np.random.default_rng((self.seed, len(there))).permutation(len(there))
-        return there[np.sort(order[n:])], there[np.sort(order[:n])]
-
     def _new_network(self, counts: NDArray[np.int64]) -> BidirectionalLanguageModel:
-        return BidirectionalLanguageModel(
-            words=len(counts),
-            counts=counts,
-            character_dim=self.character_dim,
-            filters=self.filters,
-            highway=self.highway,
-            layers=self.layers,
-            hidden=self.hidden,
-            projection=self.projection,
-            cell_clip=self.cell_clip,
-            projection_clip=self.projection_clip,
-            dropout=self.dropout,
-            softmax=self.softmax,
-            negatives=self.negatives,
-        )
+        options = {name: getattr(self, name) for name in _OF_NETWORK}
+        return BidirectionalLanguageModel(words=len(counts), counts=counts, **options)
 
     def perplexity(self, texts: Corpus | files.PathLike | Iterable[str] | Iterable[Sequence[str]]) -> float:
-        """Perplexity of texts, of both directions together: the exponential of the mean nats of a word.
+        """Perplexity of texts in both directions together: the exponential of the mean loss of a word in nats.
 
-        All their words count, a text's end (or begin) among them; rare words count as one word.
-
-        Raises
-        ------
-        ValueError
-            If there is no word in them.
+        The end of a text (or its begin) counts as a word; all rare words are one word. ValueError if there is no word.
         """
         corpus = self._read(texts)
         batches = self._batches(corpus, self._own_targets(corpus), np.arange(len(corpus)), seed=0)
@@ -301,10 +260,10 @@ class ELMo(TrainedModel):
     # ---- use
 
     def batch(self, sentences: Sequence[Sentence]) -> Batch:
-        """Sentences, strings or lists of words, as a batch for `network`: each with its begin and its end around it."""
+        """Sentences, strings or lists of words, as a batch for `network`, with begin and end around each."""
         words = self._split_all(sentences)
         if not words:
-            raise ValueError("a batch must hold a sentence at least")
+            raise ValueError("a batch must hold at least one sentence")
         distinct = list(dict.fromkeys(word for sentence in words for word in sentence))
         rows_of = {word: row for row, word in enumerate(distinct, 2)}
         sizes = np.array([len(sentence) + 2 for sentence in words], np.int64)
@@ -321,18 +280,19 @@ class ELMo(TrainedModel):
         normalize: bool = False,
         progress: bool = False,
     ) -> list[NDArray[np.float32]]:
-        """States of the words of sentences.
+        """Hidden states of the words of sentences.
 
         Parameters
         ----------
         sentences
-            Strings, split as the option says, or lists of words; of any length, also empty.
+            Strings, or lists of words, of any length, also empty.
         layer
-            0: the words' vectors, which do not depend on the sentence, twice; 1 to `layers`, or -1 for the last: an
-            LSTM layer's states, forward then backward; "mixture": all of them, weighed as `fit_mixture` has learnt,
-            before that their mean. A list of these, or "all" layers from 0 on, are computed in one pass.
+            0: the words' vectors, which do not depend on the sentence, twice. 1 to `layers`, or -1 for the last: an
+            LSTM layer's hidden states, forward then backward. "mixture": all of them, mixed by the weights of
+            `fit_mixture`, or their mean before it. A list of these, or "all" layers from 0 on, are computed in one
+            pass.
         normalize
-            Scale every state to length 1.
+            Scale every vector to length 1.
         progress
             Show a bar.
 
@@ -343,8 +303,7 @@ class ELMo(TrainedModel):
 
         Notes
         -----
-        Sentences are run in the order of their lengths, so that little of a batch is padding; a state does not depend
-        on what else is in its batch, but for rounding.
+        A batch holds sentences of similar length. Other sentences in it change a hidden state only by rounding.
         """
         layers, single = chosen_layers(layer, self.layers, ("mixture",))
         words = self._split_all(sentences)
@@ -370,7 +329,7 @@ class ELMo(TrainedModel):
         steps: int = 500,
         validation: float = 0.1,
     ) -> Self:
-        """Learn to weigh the layers for a task: labels of words, by one linear layer over the mixture.
+        """Train the weights of the layers for a task: labels of words, predicted by a linear layer on the mixture.
 
         The language models stay as they are. `mixture` then holds the weights, `classifier` the linear layer, `labels`
         the names of its classes, `validation_score` the accuracy on the words of the validation split.
@@ -382,13 +341,13 @@ class ELMo(TrainedModel):
         labels
             For each sentence one label a word, None where a word has none.
         layer_norm
-            Bring every layer to mean 0 and variance 1 before it is weighed.
+            Bring every layer to mean 0 and variance 1 before mixing.
         penalty
             Of the squares of the linear layer's weights.
         steps
             Of Adam, on all words at once.
         validation
-            Share of the sentences that is not learnt from; 0: none, and no `validation_score`.
+            Share of the sentences in the validation split; 0: none, and no `validation_score`.
 
         Returns
         -------
@@ -399,7 +358,7 @@ class ELMo(TrainedModel):
         TypeError
             If a label is neither a string nor None.
         ValueError
-            If labels and words differ in number, naming the sentence, or fewer than two labels are different.
+            If labels and words differ in number, naming the sentence, or there are fewer than two different labels.
         """
         words = self._split_all(sentences)
         labels = [list(column(f"labels[{i}]", own)) for i, own in enumerate(column("labels", labels))]
@@ -413,14 +372,11 @@ class ELMo(TrainedModel):
                     raise TypeError(f"labels[{i}] holds {label!r}: a label must be a str, or None")
         names = sorted({label for own in labels for label in own if label is not None})
         if len(names) < 2:
-            raise ValueError(f"there must be two different labels at least, not {len(names)}")
+            raise ValueError(f"there must be at least two different labels, not {len(names)}")
         whole_number("steps", steps, low=1)
         real_number("penalty", penalty, low=0)
-        if real_number("validation", validation, low=0) >= 1:
-            raise ValueError(f"validation must be below 1, not {validation}")
         ids = {name: i for i, name in enumerate(names)}
-        order = np.random.default_rng((self.seed, _CLASSES_SEED)).permutation(len(words))
-        held = set(order[: round(validation * len(words))].tolist())
+        apart = set(split(len(words), validation, (self.seed, _CLASSES_SEED))[1].tolist())
         collected: list[list[Tensor]] = [[] for _ in range(self.layers + 1)]
         classes: list[int] = []
         testing: list[bool] = []
@@ -428,14 +384,14 @@ class ELMo(TrainedModel):
             for i, row in enumerate(rows):
                 places = [place for place, label in enumerate(labels[row]) if label is not None]
                 classes += [ids[cast(str, labels[row][place])] for place in places]
-                testing += [row in held] * len(places)
+                testing += [row in apart] * len(places)
                 at = torch.tensor(places, dtype=torch.int64, device=states[0].device) + 1
                 for layer, state in zip(collected, states, strict=True):
                     layer.append(state[i, at])
         x = [torch.cat(layer) for layer in collected]
         y, test = torch.tensor(classes, device=x[0].device), torch.tensor(testing, device=x[0].device)
         if len(set(y[~test].tolist())) < 2:
-            raise ValueError(f"validation={validation} leaves sentences of a single label, or of none, to learn from")
+            raise ValueError(f"validation={validation} leaves fewer than two different labels for training")
         mixture = Mixture(self.layers + 1, layer_norm=layer_norm).to(x[0].device)
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
@@ -454,15 +410,9 @@ class ELMo(TrainedModel):
         return self
 
     def predict(self, sentences: Sequence[Sentence]) -> list[list[str]]:
-        """The likeliest label of every word, after `fit_mixture`.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit_mixture`.
-        """
+        """The most likely label of every word; AttributeError before `fit_mixture`."""
         if self.classifier is None:
-            raise AttributeError("this ELMo has learnt no labels: call fit_mixture(sentences, labels) first")
+            raise AttributeError("this ELMo cannot predict labels yet: call fit_mixture(sentences, labels) first")
         weight, bias = (one.detach().cpu().numpy() for one in (self.classifier.weight, self.classifier.bias))
         return [[self.labels[i] for i in (state @ weight.T + bias).argmax(1)] for state in self.encode(sentences)]
 
@@ -473,13 +423,12 @@ class ELMo(TrainedModel):
     def _states(
         self, words: Sequence[Sequence[str]], *, progress: bool = False
     ) -> Iterator[tuple[list[int], list[Tensor]]]:
-        """Sentences of like length at a time: which ones, and the states of each layer with begin and end."""
+        """Sentences of similar length at a time: which ones, and each layer's hidden states, with begin and end."""
         network = self.network
         # A sentence stands between its begin and its end.
         batches = [*by_length([len(one) + 2 if one else 0 for one in words], BATCH_TOKENS)]
-        for rows in tqdm(
-            batches[::-1], desc="encode", unit=" batches", disable=not progress
-        ):  # memory runs out at once
+        # The longest first: if memory does not suffice, that shows at once.
+        for rows in tqdm(batches[::-1], desc="encode", unit=" batches", disable=not progress):
             with self._running():
                 states = network(self.batch([words[row] for row in rows]))
             yield rows, states
@@ -487,24 +436,11 @@ class ELMo(TrainedModel):
     # ---- files
 
     def save(self, path: files.PathLike) -> None:
-        """Write a folder, which `ELMo.load` reads: config.json and model.safetensors, whole or not at all.
-
-        Parameters
-        ----------
-        path
-            The folder; made, if it is not there.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        OSError
-            If it cannot be written.
-        """
+        """Write a folder, which `ELMo.load` reads: config.json and model.safetensors; see `GPT.save`."""
         modules = {"network": self.network, "mixture": self.mixture}
         if self.classifier is not None:
             modules["classifier"] = self.classifier
-        self._check_finite(*modules.values())
+        self.check_finite(*modules.values())
         tensors = {
             f"{name}.{key}": tensor.detach().cpu().numpy()
             for name, module in modules.items()
@@ -527,38 +463,18 @@ class ELMo(TrainedModel):
 
     @classmethod
     def load(cls, path: files.PathLike, *, device: str = "cpu", **options: Any) -> Self:
-        """Read a folder that `save` wrote.
-
-        Parameters
-        ----------
-        path
-            The folder.
-        device
-            Where the model shall run.
-        options
-            Options of training for ``fit(..., pretrained=True)``, such as `learning_rate` or `epochs`, instead of those
-            that the folder was saved with.
-
-        Raises
-        ------
-        OSError
-            If a file is not there.
-        TypeError
-            If an option is none of training.
-        ValueError
-            If the folder holds something else, is damaged, or was written by a newer version.
-        """
+        """Read a folder that `save` wrote; parameters and errors are those of `GPT.from_pretrained`."""
         folder = Path(path)
         if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is no folder with {CONFIG} and {TENSORS} in it")
+            raise NotADirectoryError(f"{folder} is not a folder with {CONFIG} and {TENSORS} in it")
         training = {field.name for field in dataclasses.fields(TrainedModel)} | {"length"}
         for name in options:
             if name not in training:
-                raise TypeError(f"{name} is no option of training: the folder says what a model is")
+                raise TypeError(f"{name} is not a training option: the folder decides everything else")
         described = read_description(folder / CONFIG, cls.__name__)
         tensors, _ = files.read_tensors(folder / TENSORS)
         try:
-            cls(**described["options"])  # what is wrong here is the folder's fault, what is wrong below the caller's
+            cls(**described["options"])  # errors here are the folder's fault, those below the caller's
             model = cls(**{**described["options"], "device": device, **options})
             model._restore(tensors, described)
         except (KeyError, TypeError, RuntimeError, UnicodeDecodeError) as error:
@@ -591,15 +507,15 @@ class ELMo(TrainedModel):
 
 
 def _runs_of_letters(text: str) -> list[str]:
-    """The words of a string as `Corpus` finds them for tokenizer="words"."""
-    table = corpora._lower_table()
+    """The words of a string, as `Corpus` finds them with tokenizer="words"."""
+    table = corpora.lower_table()
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     lower = np.where(codes < len(table), table[np.minimum(codes, len(table) - 1)], 0)
     return np.where(lower > 0, lower, ord(" ")).astype("<u4").tobytes().decode("utf-32-le").split()
 
 
 def _filters(given: Any) -> tuple[tuple[int, int], ...]:
-    """Pairs of a width and a number, looked at."""
+    """Pairs of a width and a number, checked."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise TypeError(f"filters must be pairs of a width and a number, such as ((1, 16), (2, 32)), not {given!r}")
     found = []
@@ -610,5 +526,5 @@ def _filters(given: Any) -> tuple[tuple[int, int], ...]:
             (whole_number(f"filters[{i}][0]", pair[0], low=1), whole_number(f"filters[{i}][1]", pair[1], low=1))
         )
     if not found:
-        raise ValueError("filters must hold a pair of a width and a number at least")
+        raise ValueError("filters must hold at least one pair of a width and a number")
     return tuple(found)

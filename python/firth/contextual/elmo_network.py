@@ -1,7 +1,7 @@
-"""The torch modules of ELMo, and the batches that they read.
+"""The torch modules of ELMo, and their batches.
 
-Read from top to bottom as data flows: words to symbols, symbols to a vector for each word, vectors to hidden states in
-both directions, hidden states to the next word; then corpora as batches.
+In the order of the data: words to symbols, symbols to a vector for each word, vectors to hidden states in both
+directions, hidden states to the next word; then corpora as batches.
 
 Tensors are named by their axes: D directions (0 reads forward, 1 backward), B sentences, T places in them, U distinct
 words, P dimensions of the projection, H of the memory cell. The backward direction reads sentences reversed within
@@ -23,15 +23,14 @@ from torch.nn import functional as F
 from firth.corpus import Corpus
 from firth.run import fingerprint
 
-# Symbols that words are spelt in: 0 is no symbol, 1 to 256 are the bytes of UTF-8.
+# Symbols of a word: 0 is padding, 1 to 256 are the bytes of UTF-8.
 _WORD_BEGINS, _WORD_ENDS, _TEXT_BEGINS, _TEXT_ENDS = 257, 258, 259, 260
 _SYMBOLS = 261
-# Words that are predicted, before those of the vocabulary: begin and end of a text, and whatever is too rare to have
-# an id of its own.
+# Targets before those of the vocabulary: begin and end of a text, and all words too rare for an id of their own.
 _BEGIN, _END, RARE = 0, 1, 2
 SPECIAL = 3
 _CUTOFFS = (2_000, 10_000, 50_000)  # where the adaptive softmax's clusters end
-_POOL = 50  # batches whose texts are sorted by length together: little padding, and still random company
+_POOL = 50  # batches whose texts are sorted by length together: little padding, and still random batches
 
 
 # ---- Words to symbols ------------------------------------------------------------------------------------------------
@@ -43,28 +42,28 @@ class Speller:
     Parameters
     ----------
     words
-        Rows 2 and up of the table; row 0 is the begin of a text, row 1 its end, as if they were words of one character
-        that no word holds.
+        Rows 2 and up of the table. Row 0 is the begin of a text, row 1 its end, as words of one symbol that no word
+        holds.
     max_characters
-        Symbols in a word, its begin and end included; what a longer word has beyond is cut.
+        Symbols of a word, its begin and end included; longer words are truncated.
     """
 
     def __init__(self, words: Sequence[str], max_characters: int) -> None:
-        # Lone surrogates are no text; they are spelt all the same.
-        spelt = [word.encode(errors="surrogatepass")[: max_characters - 2] for word in words]
-        self.lengths = np.array([3, 3, *(len(word) + 2 for word in spelt)], np.int64)
+        # Lone surrogates are kept as bytes too.
+        spelled = [word.encode(errors="surrogatepass")[: max_characters - 2] for word in words]
+        self.lengths = np.array([3, 3, *(len(word) + 2 for word in spelled)], np.int64)
         self._starts = np.zeros(len(self.lengths), np.int64)
         np.cumsum(self.lengths[:-1], out=self._starts[1:])
         self._symbols = np.empty(self.lengths.sum(), np.int16)
         self._symbols[:6] = [_WORD_BEGINS, _TEXT_BEGINS, _WORD_ENDS, _WORD_BEGINS, _TEXT_ENDS, _WORD_ENDS]
         inside = np.ones(len(self._symbols), bool)
         inside[self._starts] = inside[self._starts + self.lengths - 1] = inside[:6] = False
-        self._symbols[inside] = np.frombuffer(b"".join(spelt), np.uint8).astype(np.int16) + 1
+        self._symbols[inside] = np.frombuffer(b"".join(spelled), np.uint8).astype(np.int16) + 1
         self._symbols[self._starts[2:]] = _WORD_BEGINS
         self._symbols[self._starts[2:] + self.lengths[2:] - 1] = _WORD_ENDS
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
-        """Symbols of these rows, (len(rows), the longest's), int64, 0 where a word has ended."""
+        """Symbols of these rows, (len(rows), length of the longest), int64, 0 after the end of a word."""
         lengths = self.lengths[rows]
         places = np.arange(lengths.max())
         at = np.minimum(self._starts[rows][:, None] + places, len(self._symbols) - 1)
@@ -75,21 +74,10 @@ class Speller:
 
 
 class CharacterEncoder(nn.Module):
-    """A word's vector from its spelling: convolutions, the maximum over places, highway layers, a projection.
+    """A word's vector from its characters: convolutions, the maximum over places, highway layers, a projection.
 
     Kim, Jernite, Sontag & Rush (2016), section 2.2 and equation 8; with the projection of Józefowicz, Vinyals,
-    Schuster, Shazeer & Wu (2016), section 3.2.
-
-    Parameters
-    ----------
-    character_dim
-        Numbers for each symbol.
-    filters
-        Pairs of a width in symbols and the number of filters of this width.
-    highway
-        Highway layers.
-    projection
-        P, numbers for each word.
+    Schuster, Shazeer & Wu (2016), section 3.2. Parameters are those of `ELMo`, in symbols.
     """
 
     def __init__(self, character_dim: int, filters: Sequence[tuple[int, int]], highway: int, projection: int) -> None:
@@ -101,21 +89,13 @@ class CharacterEncoder(nn.Module):
         self.projection = nn.Linear(size, projection)
         with torch.no_grad():
             for layer in self.highway:
-                # At first a word goes through as it is (Srivastava, Greff & Schmidhuber 2015, section 2.2).
+                # Initially the layer copies its input (Srivastava, Greff & Schmidhuber 2015, section 2.2).
                 cast(nn.Linear, layer).bias[size:] = -2.0
 
     def forward(self, symbols: Tensor) -> Tensor:
-        """Vectors of words.
+        """Vectors of words, (U, P), from their symbols, (U, longest word) int64, with 0 after a word's end.
 
-        Parameters
-        ----------
-        symbols
-            (U, longest word), int64; 0 after a word's end.
-
-        Returns
-        -------
-        Tensor
-            (U, P). A word's vector does not depend on how far the words beside it are padded.
+        A word's vector does not depend on the padding.
         """
         lengths = (symbols != 0).sum(1)
         widest = max(cast(nn.Conv1d, one).kernel_size[0] for one in self.convolutions)
@@ -126,7 +106,7 @@ class CharacterEncoder(nn.Module):
         for convolution in self.convolutions:
             width = cast(nn.Conv1d, convolution).kernel_size[0]
             y = convolution(x)
-            # Windows that lie within the word; in a word shorter than the filter, the one at its begin.
+            # Windows within the word; in a word shorter than the filter, the first one.
             windows = (lengths - width + 1).clamp(min=1)
             outside = torch.arange(y.shape[2], device=y.device) >= windows[:, None]
             pooled.append(y.masked_fill(outside[:, None], -torch.inf).amax(2))
@@ -137,7 +117,7 @@ class CharacterEncoder(nn.Module):
         return cast(Tensor, self.projection(h))
 
 
-# ---- Vectors to states in both directions ----------------------------------------------------------------------------
+# ---- Vectors to hidden states in both directions ---------------------------------------------------------------------
 
 
 def _step(
@@ -145,7 +125,7 @@ def _step(
 ) -> Tensor:
     """One step of both directions in place; `gates` (D, B, 4H), `c` (D, B, H) the cells, `h` (D, B, P) the outputs.
 
-    On entry `gates` holds the inputs' share, in the order input, forget, output, candidate.
+    On entry `gates` holds the contribution of the inputs, in the order input, forget, output, candidate.
     """
     size = c.shape[2]
     gates.baddbmm_(h, recurrent)
@@ -158,15 +138,15 @@ def _step(
 class _Recurrence(torch.autograd.Function):
     """An LSTM with projection and clipping, both directions at once.
 
-    torch's own LSTM has the projection but not the clipping. Here the two directions share each step's products, gates
-    are made in the place of the inputs, and the weights' gradients are one product over all of time.
+    torch's own LSTM has the projection but not the clipping. Here both directions share each step's products, the gates
+    overwrite the inputs' contributions, and each weight's gradient is one product over all of time.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, recurrent: Tensor, project: Tensor, *clips: float
     ) -> Tensor:
-        """Take x (D, T, B, inputs), weights (D, inputs or P, 4H) and (D, H, P), and give outputs (D, T, B, P)."""
+        """Outputs (D, T, B, P) of x (D, T, B, inputs), with weights (D, inputs or P, 4H) and (D, H, P)."""
         directions, steps, batch, _ = x.shape
         gates = torch.baddbmm(bias[:, None], x.flatten(1, 2), weight).view(directions, steps, batch, -1)
         cells = x.new_empty(directions, steps, batch, project.shape[1])
@@ -182,7 +162,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Walk back through time; a number that was clipped passes no gradient."""
+        """Gradients, backward through time; clipped numbers have none."""
         x, weight, recurrent, project, gates, cells, outputs = ctx.saved_tensors
         cell_clip, projection_clip = ctx.clips
         steps, size = x.shape[1], project.shape[1]
@@ -232,9 +212,9 @@ class BidirectionalLayer(nn.Module):
     Parameters
     ----------
     inputs, hidden, projection
-        Numbers of the input, of the memory cell (H), and of the output (P).
+        Dimensions of the input, of the memory cell (H), and of the output (P).
     cell_clip, projection_clip
-        Cells and outputs are kept within these bounds, at every step.
+        Bounds of cells and outputs, at every step.
     """
 
     def __init__(self, inputs: int, hidden: int, projection: int, *, cell_clip: float, projection_clip: float) -> None:
@@ -245,19 +225,19 @@ class BidirectionalLayer(nn.Module):
         self.project = nn.Parameter(torch.randn(2, hidden, projection) * hidden**-0.5)
         self.bias = nn.Parameter(torch.zeros(2, 4 * hidden))
         with torch.no_grad():
-            # At first memory is kept (Józefowicz, Zaremba & Sutskever 2015).
+            # Initially the cells keep their content (Józefowicz, Zaremba & Sutskever 2015).
             self.bias[:, hidden : 2 * hidden] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (D, T, B, P) of inputs (D, T, B, inputs), both in the order in which each direction reads."""
+        """Outputs (D, T, B, P) of inputs (D, T, B, inputs), both in the reading order of each direction."""
         clips = self.cell_clip, self.projection_clip
-        # In the weights' own precision also under autocast: what is added up over a long sentence would be lost.
+        # In the weights' own precision also under autocast: sums over a long sentence would lose too much.
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.input.dtype)
             weights = self.input, self.bias, self.recurrent, self.project
             if torch.is_grad_enabled():
                 return cast(Tensor, _Recurrence.apply(x, *weights, *clips))  # type: ignore[no-untyped-call]
-            # Nothing is kept for a way back: a sentence of any length takes the memory of its outputs.
+            # Nothing is kept for a backward pass: a sentence of any length takes the memory of its outputs.
             outputs = x.new_empty(*x.shape[:3], self.project.shape[2])
             c, h = x.new_zeros(2, x.shape[2], self.project.shape[1]), torch.zeros_like(outputs[:, 0])
             for part, into in zip(torch.split(x, 64, 1), torch.split(outputs, 64, 1), strict=True):
@@ -267,26 +247,26 @@ class BidirectionalLayer(nn.Module):
             return outputs
 
 
-# ---- States to the next word -----------------------------------------------------------------------------------------
+# ---- Hidden states to the next word ----------------------------------------------------------------------------------
 
 
 class WordSoftmax(nn.Module):
-    """The probability of each word, given a state; words are ordered by count, the most frequent first.
+    """The loss of each word, given a hidden state; words are ordered by count, the most frequent first.
 
     Parameters
     ----------
     words
         How many there are.
     dim
-        Numbers of a state.
+        Dimensions of a hidden state.
     kind
         "adaptive": rare words in clusters with shorter vectors (Grave, Joulin, Cissé, Grangier & Jégou 2017), exact
-        in training too. "sampled": in training the word is told from `negatives` others drawn from the words'
-        frequencies, the same for the whole batch (Józefowicz et al. 2016, section 3.1, equation 4); exact otherwise.
+        in training too. "sampled": training distinguishes the word from `negatives` samples of the words' frequencies,
+        the same for the whole batch (Józefowicz et al. 2016, section 3.1, equation 4); otherwise exact.
     negatives
-        Of "sampled": with as many words or fewer nothing is drawn.
+        Negative samples; with at most as many words, nothing is sampled.
     counts
-        Of "sampled": the words' frequencies, (words,).
+        The words' frequencies, (words,), for "sampled".
     """
 
     def __init__(
@@ -294,7 +274,7 @@ class WordSoftmax(nn.Module):
     ) -> None:
         super().__init__()
         self.negatives = negatives
-        # A cluster's vectors have a quarter of the numbers of those before: no cluster, where none would be left.
+        # A cluster's vectors have a quarter of the dimensions of the previous one's: no cluster where none remain.
         cutoffs = [cutoff for i, cutoff in enumerate(_CUTOFFS, 1) if cutoff < words and dim >= 4**i]
         self.adaptive: nn.AdaptiveLogSoftmaxWithLoss | None = None
         if kind == "adaptive" and cutoffs:
@@ -308,12 +288,12 @@ class WordSoftmax(nn.Module):
             self.register_buffer("cumulative", share.cumsum(0), persistent=False)
 
     def forward(self, states: Tensor, words: Tensor) -> Tensor:
-        """Nats by which each word (n,) surprises, given the state (n, dim) before it: (n,)."""
+        """The loss of each word (n,) in nats, (n,), given the hidden state (n, dim) before it."""
         if self.adaptive is not None:
             return -cast(Tensor, self.adaptive(states, words).output)
         if self.training and hasattr(self, "cumulative"):
             return self._sampled(states, words)
-        # 4,096 states at a time: a table of states by words is never larger than it must be.
+        # 4,096 states at a time bound the memory of the logits.
         parts = [
             F.cross_entropy(F.linear(some, self.weight, self.bias).float(), targets, reduction="none")
             for some, targets in zip(torch.split(states, 4096), torch.split(words, 4096), strict=True)
@@ -324,8 +304,8 @@ class WordSoftmax(nn.Module):
         cumulative, log_expected = cast(Tensor, self.cumulative), cast(Tensor, self.log_expected)
         uniform = torch.rand(self.negatives, dtype=cumulative.dtype, device=cumulative.device)
         drawn = torch.searchsorted(cumulative, uniform).clamp_(max=len(cumulative) - 1)
-        # How often a word is expected among those drawn is taken off its score: otherwise scores would learn what a
-        # word's chance is beyond its frequency.
+        # The score less the log of the word's expected number of samples: scores then estimate log-probabilities,
+        # not their ratio to the frequency.
         true = (states * self.weight[words]).sum(1) + self.bias[words] - log_expected[words]
         others = F.linear(states, self.weight[drawn], self.bias[drawn] - log_expected[drawn])
         others = others.masked_fill(drawn == words[:, None], -torch.inf)
@@ -336,17 +316,17 @@ class WordSoftmax(nn.Module):
 
 
 class Batch(NamedTuple):
-    """Texts of one step: which words they hold, by how the distinct ones are spelt.
+    """Texts of one step, as rows of their distinct words.
 
     Attributes
     ----------
     symbols : (U, longest word) int64
-        The distinct words' spelling.
+        The symbols of the distinct words.
     words : (B, T) int64
         Rows of `symbols`, begin and end of text included; any row after a text's end.
     lengths : (B,) int64
     targets : (B, T) int64 or None
-        The words' ids among those that are predicted; None where nothing is.
+        The words' ids among the targets, for training.
     """
 
     symbols: Tensor
@@ -362,8 +342,8 @@ class Batch(NamedTuple):
 class BidirectionalLanguageModel(nn.Module):
     """The model of Peters et al. (2018), section 3.1: both directions share the words' vectors and the softmax.
 
-    Its layers' states are (x; x), the words' vectors twice, and for each LSTM layer (forward; backward), 2P numbers.
-    The second LSTM's input is added to its output.
+    Its layers' hidden states are (x; x), the words' vectors twice, and for each LSTM layer (forward; backward), 2P
+    dimensions. The second LSTM's input is added to its output.
     """
 
     def __init__(
@@ -393,7 +373,7 @@ class BidirectionalLanguageModel(nn.Module):
         self.dropout = dropout
 
     def _run(self, vectors: Tensor, lengths: Tensor) -> Iterator[Tensor]:
-        """Each LSTM's states (D, T, B, P), in the order of reading, from the words' vectors (B, T, P)."""
+        """Each LSTM's hidden states (D, T, B, P), in reading order, from the words' vectors (B, T, P)."""
         x = vectors.transpose(0, 1)
         x = torch.stack([x, _turned(x, lengths)])
         for i, lstm in enumerate(self.lstms):
@@ -402,7 +382,7 @@ class BidirectionalLanguageModel(nn.Module):
             yield x
 
     def forward(self, batch: Batch) -> list[Tensor]:
-        """States of every layer, each (B, T, 2P), from the words' vectors up; what lies after a text's end is zero."""
+        """Hidden states of every layer, each (B, T, 2P), from the words' vectors up; zero after a text's end."""
         vectors = self.encoder(batch.symbols)[batch.words]
         states = [torch.cat([vectors, vectors], 2)]
         for x in self._run(vectors, batch.lengths):
@@ -412,10 +392,7 @@ class BidirectionalLanguageModel(nn.Module):
         return [state.masked_fill(ended[:, :, None], 0) for state in states]
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """The sum of the nats by which words surprise, in both directions, and how many of them are predicted.
-
-        The objective of section 3.1, turned round in sign.
-        """
+        """The summed loss of the words in nats, in both directions, and their number (section 3.1)."""
         assert batch.targets is not None
         vectors = self.encoder(batch.symbols)[batch.words]
         *_, top = self._run(vectors, batch.lengths)
@@ -428,23 +405,21 @@ class BidirectionalLanguageModel(nn.Module):
 
 
 def _turned(x: Tensor, lengths: Tensor) -> Tensor:
-    """`x` (T, B, ...) with every text turned round within its own length; what lies after its end stays there."""
+    """`x` (T, B, ...) with every text reversed within its own length; what lies after its end stays there."""
     places = torch.arange(len(x), device=x.device)[:, None]
     places = torch.where(places < lengths, lengths - 1 - places, places)
     return x[places, torch.arange(x.shape[1], device=x.device)]
 
 
 class Mixture(nn.Module):
-    """Layers mixed for a task: gamma times their mean by the softmax of learnt weights.
-
-    Peters et al. (2018), equation 1 of section 3.2.
+    """Layers mixed for a task: gamma times their weighted mean (Peters et al. 2018, section 3.2, equation 1).
 
     Parameters
     ----------
     layers
-        How many, the words' vectors among them.
+        How many, the words' vectors included.
     layer_norm
-        Bring every layer to mean 0 and variance 1 over its numbers before it is weighed.
+        Bring every layer to mean 0 and variance 1 over its dimensions before mixing.
     """
 
     def __init__(self, layers: int, *, layer_norm: bool = False) -> None:
@@ -455,11 +430,11 @@ class Mixture(nn.Module):
 
     @property
     def weights(self) -> Tensor:
-        """s, (layers,): positive, of sum 1."""
+        """s, (layers,): positive, with sum 1."""
         return torch.softmax(self.scores, 0)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """The mixture of as many states as there are layers, all of one shape (..., dim)."""
+        """The mixture of the layers' hidden states, all of one shape (..., dim)."""
         if self.layer_norm:
             states = [F.layer_norm(state, state.shape[-1:]) for state in states]
         mixed = sum(weight * state for weight, state in zip(self.weights, states, strict=True))
@@ -470,28 +445,24 @@ class Mixture(nn.Module):
 
 
 class TextBatches:
-    """A corpus as an endless sequence of texts, of which those side by side have like lengths.
+    """A corpus as an endless sequence of texts, in batches of similar lengths.
 
-    A text stands between its begin and its end. One of more than `length` words is cut into pieces of which each
-    begins with the last word of the one before, so that every word is predicted once in each direction and epoch.
-    Which text comes when is a function of the seed, as `loop.train` requires.
+    A text stands between its begin and its end. One of more than `length` words is split; each part begins with the
+    last word of the one before, so that every word is predicted once in each direction and epoch. The order is a
+    function of the seed, as `loop.train` requires.
 
     Parameters
     ----------
-    corpus
-        Its words are spelt; documents without words are left out.
-    speller
-        Of the corpus's words.
+    corpus, speller
+        The texts, and the symbols of their words. Documents without words are left out.
     targets
-        What each of the corpus's words is predicted as, (words,).
-    documents
-        Rows of the corpus to learn from.
-    held
-        Rows of the corpus that are held out.
+        The target of each of the corpus's words, (words,).
+    documents, validation
+        Rows of the corpus for training, and of the validation split.
     batch_size, length
-        Texts in a batch, and the most words in one.
+        Texts in a batch, and at most how many words of one.
     seed
-        Of their order.
+        Of the order.
     """
 
     def __init__(
@@ -500,7 +471,7 @@ class TextBatches:
         speller: Speller,
         targets: NDArray[np.int64],
         documents: NDArray[np.int64],
-        held: NDArray[np.int64] | None = None,
+        validation: NDArray[np.int64] | None = None,
         *,
         batch_size: int,
         length: int,
@@ -511,30 +482,32 @@ class TextBatches:
         self.batch_size, self.length, self.seed = batch_size, length, seed
         sizes = np.diff(corpus.offsets)[documents]
         documents, sizes = documents[sizes > 0], sizes[sizes > 0]
-        pieces = -(-(sizes + 1) // length)
-        self._document = np.repeat(documents, pieces)
-        first = np.cumsum(pieces) - pieces
-        self._start = (np.arange(len(self._document)) - np.repeat(first, pieces)) * length
-        self._size = np.minimum(np.repeat(sizes, pieces) + 2 - self._start, length + 1)
+        parts = -(-(sizes + 1) // length)
+        self._document = np.repeat(documents, parts)
+        first = np.cumsum(parts) - parts
+        self._start = (np.arange(len(self._document)) - np.repeat(first, parts)) * length
+        self._size = np.minimum(np.repeat(sizes, parts) + 2 - self._start, length + 1)
         self._orders: dict[int, NDArray[np.int64]] = {}
-        self._held: TextBatches | None = None
-        if held is not None and len(held):
-            self._held = TextBatches(corpus, speller, targets, held, batch_size=batch_size, length=length, seed=seed)
+        self._apart: TextBatches | None = None
+        if validation is not None and len(validation):
+            self._apart = TextBatches(
+                corpus, speller, targets, validation, batch_size=batch_size, length=length, seed=seed
+            )
 
     def __len__(self) -> int:
-        """Texts, or pieces of texts, in an epoch."""
+        """Texts, or parts of texts, in an epoch."""
         return len(self._document)
 
     @property
     def words_per_text(self) -> int:
-        """How many are predicted in each direction, on average."""
+        """How many words of a text are predicted in each direction, on average."""
         return max(1, round(float(self._size.mean()) - 1))
 
     @property
     def fingerprint(self) -> list[int]:
-        """What tells these texts from others. Reads the corpus once."""
-        held = 0 if self._held is None else len(self._held)
-        own = [len(self), held, self.batch_size, self.length, self.seed]
+        """Identifies these texts; reads the corpus once."""
+        apart = 0 if self._apart is None else len(self._apart)
+        own = [len(self), apart, self.batch_size, self.length, self.seed]
         return [*fingerprint([self.corpus.ids, self.corpus.offsets], self.corpus.vocabulary.words), *own]
 
     def __call__(self, first: int, count: int) -> Batch:
@@ -545,10 +518,10 @@ class TextBatches:
         )
 
     def validation(self, first: int, count: int) -> Batch | None:
-        """Held-out texts from number `first` on; None if there are no more."""
-        if self._held is None or first >= len(self._held):
+        """Texts of the validation split from number `first` on; None if there are no more."""
+        if self._apart is None or first >= len(self._apart):
             return None
-        return self._held(first, min(count, len(self._held) - first))
+        return self._apart(first, min(count, len(self._apart) - first))
 
     def in_order(self) -> Iterator[Batch]:
         """All texts once, by length."""
@@ -559,7 +532,7 @@ class TextBatches:
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Texts shuffled, sorted by length within pools of batches, and the batches shuffled."""
         if epoch not in self._orders:
-            while len(self._orders) > 1:  # a batch may lie on the limit of two epochs
+            while len(self._orders) > 1:  # a batch may hold texts of two epochs
                 self._orders.pop(next(iter(self._orders)))
             rng = np.random.default_rng((self.seed, epoch))
             order = rng.permutation(len(self))
@@ -567,8 +540,8 @@ class TextBatches:
             for begin in range(0, len(order), pool):
                 some = order[begin : begin + pool]
                 order[begin : begin + pool] = some[np.argsort(self._size[some], kind="stable")]
-            # Batches are counted through all epochs, so that the first one here may have begun in the one before. It
-            # and the last one stay where they are: between them, what is shuffled is whole batches.
+            # Batches are counted through all epochs: the first one here may have begun in the previous epoch. It and
+            # the last one keep their places; the whole batches between them are shuffled.
             head = min(-epoch * len(self) % self.batch_size, len(order))
             tail = head + (len(order) - head) // self.batch_size * self.batch_size
             whole = order[head:tail].reshape(-1, self.batch_size)
@@ -577,13 +550,13 @@ class TextBatches:
         return self._orders[epoch]
 
     def batch(self, texts: NDArray[np.int64]) -> Batch:
-        """These texts, rows of the pieces, as a batch with targets."""
+        """These texts, or parts of texts, as a batch with targets."""
         sizes = self._size[texts]
         rows = np.zeros((len(texts), sizes.max()), np.int64)
         for i, text in enumerate(texts):
             begin, end = self.corpus.offsets[self._document[text] : self._document[text] + 2]
             start, stop = self._start[text], self._start[text] + sizes[i]
-            # Of the document with its begin and end around it, places start to stop.
+            # Places start to stop of the document, whose begin and end are places too.
             words = self.corpus.ids[begin + max(start - 1, 0) : min(begin + stop - 1, end)]
             at = 1 if start == 0 else 0
             rows[i, at : at + len(words)] = words + 2
@@ -595,7 +568,7 @@ class TextBatches:
 def batch_of(
     speller: Speller, rows: NDArray[np.int64], sizes: NDArray[np.int64], targets: NDArray[np.int64] | None = None
 ) -> Batch:
-    """A batch of texts as rows of a speller (B, T): each distinct word is spelt, and later encoded, once."""
+    """A batch of texts as rows of a speller (B, T): each distinct word is encoded only once."""
     distinct, words = np.unique(rows, return_inverse=True)
     return Batch(
         speller(distinct),

@@ -1,7 +1,4 @@
-"""Sentences to hidden states: what BERT, GPT, ELMo and fine-tuning share of it.
-
-Checks of sentences and layers, batches of sentences of like length, and pooling of tokens into words and texts.
-"""
+"""From sentences to hidden states: checks, length batching and pooling, shared by BERT, GPT, ELMo and fine-tuning."""
 
 from __future__ import annotations
 
@@ -28,12 +25,12 @@ BATCH_TOKENS = 4096  # of a batch when nothing is trained, padding included
 
 
 def checked_sentences(sentences: Any, name: str = "sentences") -> list[str | list[str]]:
-    """Sentences, each a string or a list of words; TypeError naming what is neither."""
+    """Sentences, each a string or a list of words; TypeError naming another one."""
     return [text_or_words(f"{name}[{i}]", one) for i, one in enumerate(column(name, sentences))]
 
 
 def chosen_layers(layer: Any, layers: int, names: Sequence[str] = ()) -> tuple[list[Any], bool]:
-    """What `encode` is given as `layer`: numbers from 0 to `layers`, or `names`; and whether it is a single one."""
+    """The layers of `encode`, as numbers from 0 to `layers` or `names`; and whether the caller gave a single one."""
     if isinstance(layer, str) and layer == "all":
         return list(range(layers + 1)), False
     single = isinstance(layer, str) or not isinstance(layer, Iterable)
@@ -52,7 +49,7 @@ def chosen_layers(layer: Any, layers: int, names: Sequence[str] = ()) -> tuple[l
 
 
 def numbers_below(name: str, given: Sequence[int] | None, n: int) -> list[int]:
-    """Some of the numbers 0 .. n - 1, which may be counted from the end."""
+    """Some of the numbers 0 .. n - 1; negative ones count from the end."""
     if given is None:
         return list(range(n))
     if not isinstance(given, Iterable):
@@ -66,16 +63,16 @@ def numbers_below(name: str, given: Sequence[int] | None, n: int) -> list[int]:
 # ---- batches
 
 
-def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
-    """Sentences of like length in batches of at most so many pieces, padding included; those of no piece left out.
+def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Batches of sentences of similar length with at most this many tokens, padding included; empty ones are left out.
 
-    A sentence longer than that is a batch by itself.
+    A longer sentence is a batch by itself.
     """
     order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: lengths[i])
     batch: list[int] = []
     for i in order:
-        # The longest comes last: it is what the others are filled up to.
-        if batch and lengths[i] * (len(batch) + 1) > pieces:
+        # The longest comes last; the others are padded to its length.
+        if batch and lengths[i] * (len(batch) + 1) > tokens:
             yield batch
             batch = []
         batch.append(i)
@@ -87,36 +84,36 @@ def by_length(lengths: Sequence[int], pieces: int) -> Iterator[list[int]]:
 
 
 def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors of length 1; those of no length stay."""
+    """Vectors scaled to length 1; zeros stay."""
     lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=-1, keepdims=True)
     return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
 
 
 def word_means(states: Any, encoding: Encoding, how: WordPooling = "mean") -> Any:
-    """The states of words, from those of their pieces.
+    """Pool the hidden states of each word's tokens.
 
     Parameters
     ----------
     states
-        (pieces, dim), a tensor or an array of floats: one row for each piece of `encoding`.
+        (tokens, dim), a tensor or an array of floats: the hidden states of the tokens of `encoding`.
     encoding
-        What the states are the states of.
+        The tokens and their words.
     how
-        A word's state is the "mean" of its tokens' states, their "max", or the state of its "first" or "last" token.
+        The "mean" of the hidden states of a word's tokens, their "max", the "first" or the "last" one.
 
     Returns
     -------
     tensor or array
-        (words, dim), like `states`; zeros for a word of no piece, such as an empty one.
+        (words, dim), like `states`; zeros for a word without a token, such as an empty one.
 
     Raises
     ------
     ValueError
-        If there are not as many states as pieces.
+        If there are not as many hidden states as tokens.
     """
     one_of("how", how, typing.get_args(WordPooling))
     if len(states) != len(encoding):
-        raise ValueError(f"{len(states)} states for {len(encoding)} pieces")
+        raise ValueError(f"{len(states)} hidden states for {len(encoding)} tokens")
     rows = torch.as_tensor(states)
     places = [(i, word) for i, word in enumerate(encoding.words) if word is not None]
     at = torch.tensor([i for i, _ in places], dtype=torch.int64, device=rows.device)

@@ -1,4 +1,4 @@
-"""Who looks at whom: attention weights with their tokens, and pictures of them."""
+"""Attention weights with their tokens, and pictures of them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class AttentionMaps:
     Attributes
     ----------
     tokens : list of str
-        The sentence's pieces.
+        The sentence's tokens.
     weights : dict
-        For each layer, counted from 0, float32 (heads, tokens, tokens): row i holds what token i takes from each token,
-        and adds up to one.
+        For each layer, counted from 0, float32 (heads, tokens, tokens). Row i holds the weights that token i gives to
+        all tokens; their sum is one.
     heads : list of int
         Which heads these are, counted from 0.
     """
@@ -40,15 +40,7 @@ class AttentionMaps:
     heads: list[int]
 
     def __getitem__(self, place: tuple[int, int]) -> NDArray[np.float32]:
-        """Weights (tokens, tokens) of a layer's head, ``maps[layer, head]``.
-
-        Raises
-        ------
-        TypeError
-            If it is not a layer and a head.
-        KeyError
-            If they were not asked for.
-        """
+        """Weights (tokens, tokens) of one head, ``maps[layer, head]``; KeyError if the maps do not hold it."""
         try:
             layer, head = (operator.index(one) for one in place)
         except (TypeError, ValueError):
@@ -73,29 +65,29 @@ class AttentionMaps:
         kind: Literal["grid", "lines"] = "grid",
         color: str = "Blues",
     ) -> Figure:
-        """Draw them, with the tokens on both sides.
+        """Draw the weights, with the tokens on both sides.
 
         Parameters
         ----------
         layer, head
-            Which ones; None: each layer is a row of pictures, each head a column.
+            Which ones; None: a row of pictures for each layer, a column for each head.
         kind
-            "grid": a square for each pair, the darker the more weight; tokens that look stand on the left, those that
-            they look at above. "lines": tokens on the left, tied to those on the right that they look at.
+            "grid": a square for each pair, darker for a greater weight, with queries on the left and keys at the top.
+            "lines": queries on the left, joined to keys on the right.
         color
-            A color map of matplotlib's.
+            A color map of matplotlib.
 
         Returns
         -------
         matplotlib.figure.Figure
-            For ``.savefig("map.png")``, or to be shown in a notebook.
+            For ``.savefig("map.png")``, or a notebook.
 
         Raises
         ------
         ImportError
             Without matplotlib.
         KeyError
-            If the layer or head was not asked for.
+            If the maps do not hold the layer or head.
         """
         try:
             from matplotlib import colormaps
@@ -108,7 +100,7 @@ class AttentionMaps:
         heads = self.heads if head is None else [whole_number("head", head)]
         squares = [[self[one, other] for other in heads] for one in layers]
         side = max(1.6, _INCHES_PER_TOKEN * len(self.tokens))
-        # Tokens stand at the outer pictures alone, and take room there.
+        # Only the outer pictures have labels, which take room there.
         labels = 0.09 * max(map(len, self.tokens)) + 0.3
         figure = Figure(
             figsize=((side + 0.3) * len(heads) + 2 * labels, (side + 0.4) * len(layers) + labels), layout="constrained"
@@ -160,5 +152,5 @@ def _draw_lines(
 
 
 def _escaped(tokens: Sequence[str]) -> list[str]:
-    """Tokens as matplotlib shows them unchanged: it takes what stands between dollars for formulas."""
+    """Tokens as matplotlib shows them unchanged: it takes text between dollar signs for formulas."""
     return [token.replace("$", r"\$") for token in tokens]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import math
@@ -10,7 +9,7 @@ import time
 import typing
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from firth import files
 from firth.checks import functions
 from firth.contextual import heads, loop
-from firth.contextual.base import FEW_STEPS
+from firth.contextual.base import FEW_STEPS, evaluating
 from firth.contextual.elmo import ELMo
 from firth.contextual.encoding import BATCH_TOKENS, by_length
 from firth.contextual.examples import (
@@ -64,9 +63,9 @@ class _Tuned(nn.Module):
         self.head = head
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class FineTuned(Classifier):
-    """What `SentenceClassifier` and `TokenClassifier` share."""
+    """`SentenceClassifier` and `TokenClassifier` share this."""
 
     task: ClassVar[heads.Task]
 
@@ -91,7 +90,7 @@ class FineTuned(Classifier):
         if not isinstance(self.encoder, ContextualModel):
             raise TypeError(f"encoder must be a GPT or a BERT, not {type(self.encoder).__name__}")
         if self.pooling == "cls":
-            self.encoder._check_cls()
+            self.encoder.check_cls()
         self._transformer: Transformer | None = None  # a tuned copy; None: the encoder's own
         self._head: Head | None = None
         self._classes: list[Any] = []
@@ -99,13 +98,7 @@ class FineTuned(Classifier):
 
     @property
     def classes_(self) -> NDArray[Any]:
-        """The labels, sorted.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
+        """The labels, sorted; AttributeError before `fit`."""
         self._fitted()
         return np.array(self._classes)
 
@@ -134,6 +127,11 @@ class FineTuned(Classifier):
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit first")
         return self._head
 
+    def __repr__(self) -> str:
+        head = "head only" if self.head_only else "tuned"
+        state = f"fitted, {len(self._classes)} labels" if self._is_fitted() else "not fitted"
+        return f"<{type(self).__name__} of {self.encoder!r}, {head}, {state}>"
+
     # ---- what a subclass adds
 
     @property
@@ -142,10 +140,7 @@ class FineTuned(Classifier):
         raise NotImplementedError
 
     def _read(self, texts: Any, labels: Any, several: bool | None = None) -> tuple[list[Any], list[list[Any]], bool]:
-        """Texts; labels for the units of each: None, a name, or a tuple of names; whether these are tuples.
-
-        `several` says whether they must be.
-        """
+        """Texts; the labels of each text's units: None, a name, or a tuple of names; whether these are tuples."""
         raise NotImplementedError
 
     def _examples(self, texts: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[Example]:
@@ -187,15 +182,8 @@ class FineTuned(Classifier):
         validation
             Replaces the option: a share of the texts, or ``(texts, labels)``. Every prediction for a label that is not
             among those of training counts as wrong.
-        callbacks
-            Functions called with the classifier after every epoch; one that returns True ends the training there.
-        progress
-            Show a bar.
-        checkpoint
-            A folder for the state of the training, made if it is not there. Written after every epoch, every ten
-            minutes, and at Ctrl-C.
-        resume
-            Continue from the checkpoint if there is one. The result is that of an uninterrupted training.
+        callbacks, progress, checkpoint, resume
+            As for `GPT.fit`; an evaluation follows every epoch.
 
         Returns
         -------
@@ -205,14 +193,13 @@ class FineTuned(Classifier):
         Raises
         ------
         TypeError, ValueError
-            If texts and labels have wrong types or do not go together; if the checkpoint belongs to another training,
-            or exists and `resume` is False.
+            If texts and labels have wrong types or do not go together; as `GPT.fit` for checkpoints.
         FloatingPointError
             If a number stops being finite; then nothing is changed.
         RuntimeError
             If another `fit` of this object is running.
         KeyboardInterrupt
-            At Ctrl-C; what had been trained by then is kept.
+            At Ctrl-C. The classifier keeps what was trained so far.
         """
         callbacks = functions("callbacks", callbacks)
         if resume and checkpoint is None:
@@ -243,9 +230,9 @@ class FineTuned(Classifier):
             raise TypeError("validation must be a share, or a pair of texts and labels")
         examples = self._weighted(examples, classes)
         before = self.__dict__.copy()
-        with torch.random.fork_rng(devices=[]), self.encoder._threaded():
+        with torch.random.fork_rng(devices=[]), self.encoder.threaded():
             torch.manual_seed(self.seed)
-            head = self._new_head(len(classes)).to(self.encoder._place())
+            head = self._new_head(len(classes)).to(self.encoder.place())
             transformer = None if self.head_only else copy.deepcopy(self.encoder.transformer)
             self.__dict__.update(
                 _transformer=transformer, _head=head, _classes=classes, _several=several, history=History()
@@ -255,7 +242,7 @@ class FineTuned(Classifier):
                     self._solve(examples, apart, progress)
                 else:
                     self._tune(transformer, examples, apart, callbacks, progress, checkpoint, resume)
-            except KeyboardInterrupt:  # what had been trained by then is kept
+            except KeyboardInterrupt:  # what was trained so far is kept
                 raise
             except BaseException:
                 self.__dict__.update(before)
@@ -299,13 +286,13 @@ class FineTuned(Classifier):
         return examples
 
     def _losses(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of each unit in nats; of one with several labels, the mean over the classes."""
+        """Cross-entropy of each unit in nats; with several labels, the mean over the classes."""
         if self._several:
             return F.binary_cross_entropy_with_logits(scores.float(), targets, reduction="none").mean(1)
         return F.cross_entropy(scores.float(), targets, reduction="none")
 
     def _solve(self, examples: list[Example], apart: list[Example], progress: bool) -> None:
-        """The best head on hidden states as they are: logistic regression, whose loss has one minimum."""
+        """Solve for the best head on fixed hidden states: logistic regression, whose loss has one minimum."""
         start = time.perf_counter()
         head = self._fitted()
         with torch.no_grad():
@@ -359,14 +346,14 @@ class FineTuned(Classifier):
     ) -> None:
         processes = process_count()
         batches = Batches(
-            examples, self.encoder._padding(), self.seed, processes, self._classes_in_batch(), validation=apart
+            examples, self.encoder.padding, self.seed, processes, self._classes_in_batch(), validation=apart
         )
         each = -(-len(examples) // (self.batch_size * processes))
         steps = each * self.epochs
         if steps < FEW_STEPS:
             warnings.warn(
-                f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for a head to learn "
-                f"from: set more epochs than {self.epochs}, a smaller batch_size than {self.batch_size}, or "
+                f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for a head to be "
+                f"trained well: set more epochs than {self.epochs}, a smaller batch_size than {self.batch_size}, or "
                 "head_only=True, which is solved without steps",
                 stacklevel=4,  # past `fit` and `one_at_a_time`
             )
@@ -394,7 +381,7 @@ class FineTuned(Classifier):
             return (self._losses(scores, batch.targets) * batch.weights).sum() / mean_weight, len(batch.targets)
 
         def note(_: Record) -> bool:
-            with _evaluating(transformer):
+            with evaluating(transformer):
                 answers = [callback(self) for callback in callbacks]
             return any(answer is True for answer in answers)
 
@@ -403,7 +390,7 @@ class FineTuned(Classifier):
             batches,
             loss,
             schedule,
-            device=self.encoder._place(),
+            device=self.encoder.place(),
             progress=progress,
             callbacks=[note],
             checkpoint=checkpoint,
@@ -416,7 +403,7 @@ class FineTuned(Classifier):
         )
 
     def _shared(self) -> dict[str, Any]:
-        """What a training that is resumed must share, beside its schedule and its data."""
+        """Values that a resumed training must share with the first one, besides schedule and data."""
         checksum = 0
         for tensor in self.encoder.transformer.state_dict().values():
             checksum = zlib.crc32(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).data, checksum)
@@ -448,7 +435,7 @@ class FineTuned(Classifier):
     def _features(self, examples: list[Example], *, progress: bool = False) -> Tensor:
         """Pooled hidden states of all units, in the order of the examples."""
         transformer = self.transformer
-        device, padding = self.encoder._place(), self.encoder._padding()
+        device, padding = self.encoder.place(), self.encoder.padding
         sizes = [len(one.targets) for one in examples]
         begins = np.concatenate([[0], np.cumsum(sizes)])
         features = torch.zeros(int(begins[-1]), self.encoder.dim, device=device)
@@ -465,7 +452,7 @@ class FineTuned(Classifier):
     def _scores(self, examples: list[Example], *, progress: bool = False) -> NDArray[np.float64]:
         """Probabilities of the classes, (units, classes)."""
         head = self._fitted()
-        with self.encoder._threaded():
+        with self.encoder.threaded():
             features = self._features(examples, progress=progress)
             with torch.no_grad():
                 scores = head(features).double()
@@ -503,13 +490,11 @@ class FineTuned(Classifier):
 
         Raises
         ------
-        AttributeError
-            Before `fit`.
-        OSError
-            If it cannot be written.
+        AttributeError, OSError
+            Before `fit`; if the folder cannot be written.
         """
         head = self._fitted()
-        self.encoder._check_finite(head)
+        self.encoder.check_finite(head)
         holder = copy.copy(self.encoder)
         holder.__dict__["_transformer"] = self.transformer
         theirs = None
@@ -525,10 +510,10 @@ class FineTuned(Classifier):
             )
         description = {**self._description(), "classes": self._classes, "several": self._several}
         tensors = head.arrays() if theirs is None else {}
-        holder._save(path, lambda place: files.write_own(place, "head", tensors, description), theirs)
+        holder.save_with_head(path, lambda place: files.write_own(place, "head", tensors, description), theirs)
 
     def _padding(self) -> int | None:
-        """What `transformers` fills up short texts with: a GPT without a token for that takes its end of a text."""
+        """The token that `transformers` pads short texts with: a GPT without one uses its end-of-text token."""
         tokenizer = self.encoder.tokenizer_
         own = (self.transformer.architecture.padding, tokenizer.padding, tokenizer.end)
         return next((token for token in own if token is not None), None)
@@ -550,24 +535,16 @@ class FineTuned(Classifier):
 
         Parameters
         ----------
-        path
-            The folder; or the name of a repository, which `huggingface_hub` (the extra `hub`) downloads into its cache.
-        revision
-            A branch, a tag or a commit of the repository; None: its main branch.
-        device
-            Where the model shall run.
+        path, revision, device
+            As for `GPT.from_pretrained`.
         options
             Options instead of those that the folder was saved with, such as `truncate`, or those of another `fit`. Only
             `encoder`, `head_only` and `pooling`, for which the head was trained, cannot be changed.
 
         Raises
         ------
-        OSError
-            If a file or a repository is not there, or cannot be reached.
-        TypeError
-            If there is no such option, or it cannot be changed.
-        ValueError
-            If a file is damaged, or the folder holds something else.
+        OSError, TypeError, ValueError
+            As from `GPT.from_pretrained`.
         """
         free = {field.name for field in dataclasses.fields(cls)} - {"encoder", "head_only", "pooling"}
         for name in options:
@@ -602,8 +579,8 @@ class FineTuned(Classifier):
             model = cls._from_options({**saved, "encoder": encoder})
             model._restore(tensors, metadata)
         if head is not None and labels is not None:
-            model._head = head.to(encoder._place())
-            if [str(name) for name in model._classes] != labels:  # somebody has trained it on in `transformers`
+            model._head = head.to(encoder.place())
+            if [str(name) for name in model._classes] != labels:  # its training continued in `transformers`
                 model._classes = labels
         if options:
             changed = cls(**{**model.get_params(), **options})
@@ -618,15 +595,4 @@ class FineTuned(Classifier):
             head = Head.of(tensors)
             if (head.out.in_features, head.out.out_features) != (self.encoder.dim, len(self._classes)):
                 raise TypeError("the head does not fit the transformer and the labels")
-            self._head = head.to(self.encoder._place())
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Without dropout, also during training."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
+            self._head = head.to(self.encoder.place())

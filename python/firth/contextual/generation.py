@@ -1,4 +1,4 @@
-"""Text from a causal transformer: a distribution cut and drawn from, stop strings, and a prompt of roles."""
+"""Text from a causal transformer: sampling from a distribution, stop strings, and prompts of several turns."""
 
 from __future__ import annotations
 
@@ -10,33 +10,28 @@ from torch import Tensor
 
 from firth.contextual.transformer import Cache, Transformer
 
-_UNFINISHED = "\ufffd"  # what stands for the first bytes of a character whose last ones are still to come
+_UNFINISHED = "\ufffd"  # shows the first bytes of a character whose other bytes have not come yet
 _LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 
 def cut_distribution(
     logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The pieces that may be drawn, the likeliest first, and their probabilities.
+    """The tokens that may be drawn, the most likely first, and their probabilities.
 
-    Temperature comes first, then `top_k`, then `top_p` among what is left.
+    Temperature comes first, then `top_k`, then `top_p` among the remaining tokens.
 
     Parameters
     ----------
     logits
-        (vocabulary,) scores of the next piece.
-    temperature
-        What scores are divided by; 0 leaves the likeliest piece alone.
-    top_k
-        Keep so many pieces, the lower id first among equals.
-    top_p
-        Keep the fewest pieces, the likeliest first, whose probabilities add up to at least this (nucleus sampling,
-        Holtzman, Buys, Du, Forbes & Choi 2020).
+        (vocabulary,) scores of the next token.
+    temperature, top_k, top_p
+        As for `GPT.generate`; of equally likely tokens the lower ids are kept.
 
     Returns
     -------
     ids, probabilities
-        Int64 and float64, (kept,); the probabilities add up to one.
+        Int64 and float64, (kept,); the sum of the probabilities is one.
     """
     scores, ids = torch.sort(logits.double(), descending=True, stable=True)
     if temperature == 0:
@@ -45,14 +40,14 @@ def cut_distribution(
         scores, ids = scores[:top_k], ids[:top_k]
     probabilities = torch.softmax((scores - scores[0]) / temperature, 0)  # finite for the smallest temperature, too
     if top_p is not None and top_p < 1:
-        # A piece stays if those before it do not reach top_p yet: the first always does.
+        # A token stays if those before it do not reach top_p: the first one always stays.
         kept = int((probabilities.cumsum(0) - probabilities < top_p).sum())
         ids, probabilities = ids[:kept], probabilities[:kept] / probabilities[:kept].sum()
     return ids, probabilities
 
 
 def draw(ids: Tensor, probabilities: Tensor, generator: torch.Generator) -> int:
-    """One of the ids, by a single uniform number and the cumulated probabilities."""
+    """Draw one of the ids with a single uniform random number."""
     number = torch.rand((), dtype=torch.float64, generator=generator)
     at = int(torch.searchsorted(probabilities.cumsum(0).cpu(), number, right=True))
     return int(ids[min(at, len(ids) - 1)])
@@ -67,16 +62,15 @@ def sampled_ids(
     end: int | None,
     use_cache: bool,
 ) -> Iterator[int]:
-    """Ids that follow a prompt, one by one, until `end`, which is not among them, or `max_new`.
+    """Ids that follow a prompt, one by one, until `end`, which is left out, or `max_new`.
 
-    When all positions are taken, the latter half of them becomes the context of what follows, with the cache and
-    without it alike.
+    When all positions are taken, the latter half of the tokens becomes the context, with a cache and without alike.
     """
     positions = transformer.architecture.length
     device = next(transformer.parameters()).device
     context, begin = list(prompt), 0
     cache: Cache | None = Cache() if use_cache else None
-    fresh = 0  # from where on ids are not in the cache
+    fresh = 0  # ids from here on are not in the cache
     for _ in range(max_new):
         if len(context) - begin > positions:
             begin = len(context) - max(positions // 2, 1)
@@ -95,25 +89,24 @@ def sampled_ids(
 def text_until(
     ids: Iterable[int], decode: Callable[[list[int]], str], stop: Sequence[str], prompt: Sequence[int] = ()
 ) -> Iterator[str]:
-    """The text of ids as they come, up to the first of the stop strings, which is not part of it.
+    """The text of ids as they come, up to the first stop string, which is left out.
 
-    Characters whose bytes are spread over several ids, and what may turn out to begin a stop string, wait until they
-    are known.
+    Text waits while its last bytes are an incomplete character, or while it may be the beginning of a stop string.
 
     Parameters
     ----------
     ids
-        The ids; no more of them are asked for once a stop string is complete.
+        The ids; none is taken after a complete stop string.
     decode
         Makes text of ids.
     stop
-        Strings that end the text, none of them empty, whether they lie in one piece or across several.
+        Strings that end the text, none of them empty, in one token or across several.
     prompt
-        Ids before these, whose text is not repeated: whether a blank stands between hangs on both.
+        Ids before these, whose text is not repeated. The space between both depends on them.
     """
     before = len(decode(list(prompt)))
     seen = list(prompt)
-    said = 0
+    done = 0  # characters that were returned
     text = ""
     for one in ids:
         seen.append(one)
@@ -121,15 +114,15 @@ def text_until(
         whole = text.rstrip(_UNFINISHED) if len(text) - len(text.rstrip(_UNFINISHED)) < _LONGEST_CHARACTER else text
         found = [at for at in (whole.find(end) for end in stop) if at >= 0]
         if found:
-            if min(found) > said:
-                yield whole[said : min(found)]
+            if min(found) > done:
+                yield whole[done : min(found)]
             return
         known = len(whole) - max((_beginning(whole, end) for end in stop), default=0)
-        if known > said:
-            yield text[said:known]
-            said = known
-    if len(text) > said:
-        yield text[said:]
+        if known > done:
+            yield text[done:known]
+            done = known
+    if len(text) > done:
+        yield text[done:]
 
 
 def _beginning(text: str, stop: str) -> int:
@@ -147,19 +140,19 @@ def roles_prompt(
     messages
         Each with a "role" and a "content".
     template
-        How one is written; it must be that of the text the model was trained on.
+        The format of a turn, that of the training texts.
     answer
-        The role that speaks next.
+        The role of the next turn.
 
     Returns
     -------
     prompt, stop
-        Without the blanks at the prompt's end, which begin the answer's first piece.
+        Without spaces at the prompt's end: they are part of the answer's first token.
 
     Raises
     ------
     TypeError, ValueError
-        If a message is not what it should be, naming its place, or the template lacks a part.
+        If a message has another form, naming its place, or the template lacks a part.
     """
     if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
         raise TypeError(f"prompt must be a str or a list of dicts, not {type(messages).__name__}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -43,13 +43,11 @@ class Head(nn.Module):
         """The last layer's input, (..., dim)."""
         if self.dense is None:
             return states
-        dense: Tensor = self.dense(states)
-        return torch.relu(dense) if self.relu else torch.tanh(dense)
+        return torch.relu(self.dense(states)) if self.relu else torch.tanh(self.dense(states))
 
     def forward(self, states: Tensor) -> Tensor:
         """Scores (..., classes) from hidden states (..., dim)."""
-        scores: Tensor = self.out(self.hidden(states))
-        return scores
+        return cast(Tensor, self.out(self.hidden(states)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The parameters in float32 by their names here."""
@@ -85,15 +83,12 @@ class _Layout:
         return {"out": self.out, **({} if self.dense is None else {"dense": self.dense})}
 
 
-def _roberta(family: str) -> _Layout:
-    return _Layout(family=family, dense="classifier.dense", out="classifier.out_proj")
-
-
+_ROBERTA = _Layout(family="Roberta", dense="classifier.dense", out="classifier.out_proj")
 _LAYOUTS = {
     "bert": _Layout(family="Bert", dense="bert.pooler.dense", out="classifier"),
-    "roberta": _roberta("Roberta"),
-    "xlm-roberta": _roberta("XLMRoberta"),
-    "camembert": _roberta("Camembert"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": replace(_ROBERTA, family="XLMRoberta"),
+    "camembert": replace(_ROBERTA, family="Camembert"),
     "distilbert": _Layout(family="DistilBert", dense="pre_classifier", out="classifier", relu=True),
     "gpt2": _Layout(family="GPT2", dense=None, out="score", bias=False),
 }
@@ -133,10 +128,8 @@ def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
 
     Raises
     ------
-    OSError
-        If a file is not there.
-    ValueError
-        If it holds something else, or a regression.
+    OSError, ValueError
+        If a file is missing, holds something else, or a regression.
     """
     config = huggingface.read_json(folder / huggingface.CONFIG)
     layout = _LAYOUTS[str(config["model_type"])]
@@ -177,16 +170,8 @@ def in_transformers(
 ) -> huggingface.FamilyHead:
     """A head as `huggingface.write` adds it to a model.
 
-    Parameters
-    ----------
-    head, task, labels, several
-        What to write, and the names of the classes.
-    causal
-        Whether the model is a GPT.
-    dropout
-        Of the last layer's input.
-    padding
-        The token that pads short texts: GPT-2 finds the end of a text by it.
+    `labels` are the names of the classes, `dropout` that of the last layer's input, and `padding` the token that pads
+    short texts: GPT-2 finds the end of a text by it.
     """
     kind = "gpt2" if causal else "distilbert" if head.relu else "bert"
     layout = _LAYOUTS[kind]

@@ -42,12 +42,9 @@ def local_folder(path: files.PathLike, revision: str | None = None) -> Path:
 
     Raises
     ------
-    OSError
-        If there is neither such a folder nor such a repository, or it cannot be reached and is not in the cache.
-    ValueError
-        If `revision` is given for a folder.
-    ImportError
-        If a repository is asked for, and `huggingface_hub` is not installed.
+    OSError, ValueError, ImportError
+        If there is neither such a folder nor such a repository, or it cannot be reached and is not in the cache; if
+        `revision` is given for a folder; if `huggingface_hub` is not installed.
     """
     folder = Path(path)
     if folder.is_dir():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -150,16 +150,11 @@ _GPT2 = _Family(
     unlike={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
 )
 
-_ROBERTA = _Family(
-    options=_BERT.options,
-    fixed=_BERT.fixed,
+_ROBERTA = replace(
+    _BERT,
     prefix="roberta.",
-    parts=_BERT.parts,
-    blocks=_BERT.blocks,
-    block=_BERT.block,
     head={"masked_head.dense": "lm_head.dense", "masked_head.norm": "lm_head.layer_norm", "masked_head": "lm_head"},
     unembedding="lm_head.decoder",
-    unlike=_BERT.unlike,
 )
 
 _DISTILBERT = _Family(
@@ -225,14 +220,13 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     Returns
     -------
     transformer, config
-        In float32, in evaluation mode; and the content of config.json. Heads of tasks are left out.
+        In float32, in evaluation mode; and the content of config.json. Task heads are left out.
 
     Raises
     ------
-    OSError
-        If a file is not there or cannot be read.
-    ValueError
-        If the model is of another family, or the tensors are not those of config.json, naming the tensor.
+    OSError, ValueError
+        If a file is missing or cannot be read; if the model is of another family, or the tensors are not those of
+        config.json, naming the tensor.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
@@ -296,30 +290,24 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
         state[name] = torch.empty(whole.shape).copy_(whole)
     for name in tensors:
         if name.startswith(blocks) and name not in used and not name.endswith(family.buffers or ("?",)):
-            raise ValueError(f"{folder}: config.json does not speak of the tensor {name!r}")
+            raise ValueError(f"{folder}: config.json does not account for the tensor {name!r}")
     transformer.load_state_dict(state, assign=True)
     return transformer.eval(), config
 
 
 def write(
-    folder: files.PathLike,
-    transformer: Transformer,
-    tokenizer: Tokenizer | None,
-    *,
-    head: FamilyHead | None = None,
+    folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer | None, *, head: FamilyHead | None = None
 ) -> None:
     """Write a model for `read` and for `transformers`: BERT if norms are after each part, GPT-2 if before.
 
     Parameters
     ----------
     folder
-        Made if it is not there. Each file is written whole or not at all.
-    transformer
-        Written in float32.
-    tokenizer
-        Written along with it, if given.
+        Created if missing. Each file is written whole or not at all.
+    transformer, tokenizer
+        What to write, in float32.
     head
-        A classifier's head, if it has one: the folder is then a classifier's for `transformers`, of the head's family.
+        A classifier's head: for `transformers`, the folder is then a classifier's of the head's family.
 
     Raises
     ------
@@ -368,7 +356,7 @@ def write(
         if kind == "bert" and architecture.token_types > 1:  # or `transformers` leaves out the types of a pair
             extra["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         if head is not None and config["pad_token_id"] is not None:  # or it cannot pad a batch
-            extra["pad_token"] = tokenizer.pieces[config["pad_token_id"]]
+            extra["pad_token"] = tokenizer.tokens[config["pad_token_id"]]
         place = folder / "tokenizer_config.json"
         described = json.dumps({**read_json(place), **extra}, indent=2)
         with files.replacing(place) as file:
@@ -376,13 +364,10 @@ def write(
 
 
 def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer, rows: int) -> None:
-    """Refuse a tokenizer that is not the model's: of another size, or with other special tokens.
+    """ValueError for a tokenizer that is not the model's.
 
-    Raises
-    ------
-    ValueError
-        If it has more tokens than the embedding has rows, or far fewer; or if config.json gives the number of an
-        ordinary token as that of a special one.
+    It has more tokens than the embedding has rows, or far fewer; or config.json gives the number of an ordinary token
+    as that of a special one.
     """
     n = len(tokenizer)
     if not rows - _MOST_UNUSED <= n <= rows:
@@ -400,7 +385,7 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenize
         if not tokenizer.special[number]:
             raise ValueError(
                 f"{folder / CONFIG} says {role}_token_id = {number}, which in its tokenizer is the ordinary token "
-                f"{tokenizer.pieces[number]!r}: they are not of one model"
+                f"{tokenizer.tokens[number]!r}: they are not of one model"
             )
 
 
@@ -527,8 +512,8 @@ def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bo
 def _bias_of_head(family: _Family, tensors: Mapping[str, NDArray[Any]]) -> str:
     """The name of the logits' bias.
 
-    `transformers` 5 adds the decoder's; the head's own, which it writes too, differs from it if the embeddings are not
-    tied. Old files hold only one of them.
+    `transformers` 5 adds the decoder's. The head's own differs from it if the embeddings are not tied. Old files hold
+    only one of them.
     """
     own, decoder = f"{family.head['masked_head']}.bias", f"{family.unembedding}.bias"
     return decoder if decoder in tensors else own

@@ -89,16 +89,16 @@ def _attend(
     query, key, value
         (B, heads, Tq, D), (B, key heads, Tk, D) and (B, key heads, Tk, Dv).
     attention_mask
-        Boolean (true: seen) or added to the scores, broadcast to (B, heads, Tq, Tk). It holds all that is masked; None
-        means that `is_causal` decides, and that without it every key is seen.
+        Boolean (true: seen) or added to the scores, broadcast to (B, heads, Tq, Tk), with all that is masked. None:
+        `is_causal` decides, and without it every key is seen.
     dropout, scaling
-        The probability of a weight being dropped; the factor of the scores.
+        The probability that a weight is dropped; the factor of the scores.
     sliding_window
         How many keys a query of a causal model sees, its own included. Masks hold it already.
     position_bias
         Added to the scores, (1 or B, heads, Tq, Tk); it has a gradient.
     others
-        What other implementations need.
+        Arguments of other implementations.
 
     Returns
     -------
@@ -122,8 +122,8 @@ def _attend(
     if attention_mask is None and sliding_window is not None and n_keys > sliding_window:
         if not causal and n_queries > 1:
             raise ValueError(
-                f"{type(module).__name__} has a sliding window and no mask, and is not causal: firth's attention does "
-                'not know which keys it means; load the model with attn_implementation="eager"'
+                f"{type(module).__name__} has a sliding window and no mask, and is not causal: firth's attention "
+                'cannot compute it; load the model with attn_implementation="eager"'
             )
         window = sliding_window - 1  # firth counts the keys on one side, without the query's own
     attended = operator.attention(

@@ -13,25 +13,11 @@ from firth.contextual.models import load_transformer, read_config
 
 
 def load(path: files.PathLike, *, revision: str | None = None, device: str = "cpu") -> Any:
-    """Read the model that a folder holds.
+    """Read the model that a folder holds; parameters and errors are those of `GPT.from_pretrained`.
 
-    Parameters
-    ----------
-    path
-        A folder that `save` of a `GPT`, a `BERT`, an `ELMo`, a `SentenceClassifier` or a `TokenClassifier` wrote, or a
-        published model of GPT-2's or BERT's family, or a classifier of `transformers` of these families; or the name of
-        a repository, such as "gpt2", which `huggingface_hub` (the extra `hub`) downloads into its cache.
-    revision
-        A branch, a tag or a commit of the repository; None: its main branch.
-    device
-        Where it runs.
-
-    Raises
-    ------
-    OSError
-        If a file or a repository is not there, or cannot be reached.
-    ValueError
-        If the folder holds something else, or is damaged.
+    It can be a folder that `save` of a `GPT`, a `BERT`, an `ELMo`, a `SentenceClassifier` or a `TokenClassifier` wrote,
+    a published model of GPT-2's or BERT's family, a classifier of `transformers` of these families, or the name of a
+    repository.
     """
     folder = local_folder(path, revision)
     config = read_config(folder)

@@ -1,4 +1,4 @@
-"""GPT and BERT: one transformer, read from the left or from both sides."""
+"""GPT and BERT: one transformer, causal or bidirectional."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ from firth.contextual.encoding import Sentence, checked_sentences
 from firth.contextual.sentences import transformer_folder
 from firth.contextual.tokenizer import Tokenizer
 from firth.contextual.tokenizer_training import Kind
-from firth.contextual.transformer import IGNORED, Architecture
+from firth.contextual.transformer import IGNORED
 from firth.contextual.transformer_model import ContextualModel
 from firth.options import option
 
 _NO_MASKED_HEAD = (
-    "this model has no head for masks, the layers that predict masked tokens: read a model that has them, such as "
+    "this model has no masked-token head, the layers that predict masked tokens: read a model that has them, such as "
     "bert-base-uncased, or train one, BERT().fit(texts)"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How well texts are predicted.
+    """How well a model predicts texts.
 
     Attributes
     ----------
     nats
-        Mean loss of a piece, in nats.
-    pieces
-        How many were predicted.
+        Mean loss of a token, in nats.
+    tokens
+        How many tokens were predicted.
     perplexity
         exp(nats).
     bits_per_byte
-        All bits over all bytes of the texts as UTF-8: what models of other tokenizers can be compared by.
+        All bits divided by the bytes of the texts in UTF-8. Models with other tokenizers can be compared by it.
     """
 
     nats: float
-    pieces: int
+    tokens: int
     perplexity: float
     bits_per_byte: float
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class GPT(ContextualModel):
-    r"""A causal transformer: each piece of text told from those before it (Radford et al. 2019).
+    r"""An autoregressive language model: predicts the next token (Radford et al. 2019).
 
-    The architecture is GPT-2's: norms before each part and at the end, learnt positions, GELU by the hyperbolic
-    tangent. It learns the next piece at every position at once.
+    The architecture is GPT-2's: norms before each part and at the end, trained positions, GELU by the hyperbolic
+    tangent.
 
     Parameters
     ----------
     layers, heads, dim
-        Blocks; attention heads in each; numbers in a state, a multiple of `heads`.
+        Blocks; attention heads in each; width of the hidden states, a multiple of `heads`.
     length
-        Positions: the most pieces that are read at once, and those of a sequence that is learnt from.
+        Positions: at most this many tokens are read at once, and a training sequence has this many.
     mlp_dim
-        Numbers in the middle of a block's MLP; None: 4 times `dim`.
+        Width inside a block's MLP; None: 4 times `dim`.
     dropout, attention_dropout
-        Shares of states and of attention weights that are dropped in training.
+        Dropout of hidden states and of attention weights.
     attention
         "firth": the fused kernels; "torch": torch's own attention, for comparison.
     tied
@@ -77,19 +77,18 @@ class GPT(ContextualModel):
     vocabulary_size, min_count, lowercase
         Of the tokenizer that `fit` trains, see `Tokenizer.train`.
     pretrained_vectors
-        `firth.Vectors` from which the rows of W_E start: a piece that is a word takes its row; other pieces
-        are composed of n-grams of characters where the vectors can do that (`FastText`), or start at random.
-        `static_start` then tells how many are which.
+        `firth.Vectors` from which the rows of the embedding start, see `static_start.static_rows`. Other rows start at
+        random. `static_start` counts both.
     embedding_mode
-        "tuned": these rows are trained as all other weights. "frozen": they stay as they are. "frozen_first": they stay
-        for the first `embedding_steps` steps.
+        "tuned": these rows are trained like all other weights. "frozen": they stay fixed. "frozen_first": they stay
+        fixed for the first `embedding_steps` steps.
     embedding_steps
         See there.
     embedding_project
-        Whether vectors of another size are mapped to `dim` linearly, see `static_start.static_rows`; an error, if not.
+        Whether to map vectors of another size to `dim` linearly; if not, they are an error.
     embedding_std
-        Scale the rows by one number to this standard deviation, which is that of the other weights at the start; None:
-        as they are, which begins several nats worse than at random where word2vec's rows are also the unembedding.
+        Scale the rows by one factor to this standard deviation, the initial one of the other weights. None: keep them
+        as they are. With word2vec's vectors and `tied` the first loss is then several nats above that of random rows.
     epochs, steps
         Passes over the texts; or, if given, steps.
     batch_size, accumulate
@@ -99,14 +98,13 @@ class GPT(ContextualModel):
     documents
         Where texts of a file end: at the end of each "lines", or at "blank_lines".
     validation
-        Share of the texts set apart as the validation split, for the `validation_loss` in `history`.
+        Share of the texts in the validation split.
     device
         "cpu", "cuda", ...
     seed
-        Same seed, same number of threads: the same model.
+        The same seed with the same number of threads trains the same model.
     threads
-        Of torch; None: as many as torch uses. Cutting texts into pieces takes all processors, or as many as
-        RAYON_NUM_THREADS of the environment says.
+        Of torch; None: as many as torch uses.
 
     Attributes
     ----------
@@ -124,38 +122,24 @@ class GPT(ContextualModel):
     """
 
     causal: ClassVar[bool] = True
-    _special: ClassVar[bool] = False
+    special: ClassVar[bool] = False
 
-    def _architecture(self, tokenizer: Tokenizer) -> Architecture:
-        return Architecture(
-            vocabulary_size=len(tokenizer),
-            layers=self.layers,
-            heads=self.heads,
-            dim=self.dim,
-            length=self.length,
-            mlp_dim=self.mlp_dim or 4 * self.dim,
-            causal=True,
-            norm="pre",
-            activation="gelu_tanh",
-            epsilon=1e-5,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            tied=self.tied,
-        )
+    def _arithmetic(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        return {"norm": "pre", "activation": "gelu_tanh", "epsilon": 1e-5}
 
     def _batches(self, ids: data.TokenIds, tokenizer: Tokenizer) -> data.Batches:
         return data.NextTokenBatches(ids, length=self.length, seed=self.seed)
 
     def score(self, texts: Sequence[Sentence], *, stride: int | None = None) -> Score:
-        """How well texts are foretold, their ends included.
+        """Measure how well the model predicts texts, their ends included.
 
         Parameters
         ----------
         texts
-            Strings, or lists of words. They are read as one stream, each closed by the end-of-text piece.
+            Strings, or lists of words, read as one stream with the end-of-text token after each.
         stride
-            Pieces by which the window of `length` pieces moves on; each piece is foretold once, from `length - stride`
-            pieces at least. None: half of `length`.
+            How many tokens the window of `length` tokens advances at a time. Each token is predicted once, from at
+            least `length - stride` tokens where so many precede it. None: half of `length`.
 
         Raises
         ------
@@ -167,48 +151,47 @@ class GPT(ContextualModel):
         given = checked_sentences(texts, "texts")
         ends = [] if tokenizer.end is None else [tokenizer.end]
         stream = [*ends]
-        for pieces in tokenizer.encode_ids(given):
-            stream += [*pieces.tolist(), *ends]
-        if len(stream) <= len(ends) + (len(ends) * len(given)):
-            raise ValueError("the texts hold no piece: there is nothing to foretell")
-        transformer, device = self.transformer, self._place()
-        nats, done = 0.0, 1  # pieces that are foretold, or begin the stream
+        for ids in tokenizer.encode_ids(given):
+            stream += [*ids.tolist(), *ends]
+        if len(stream) <= len(ends) * (1 + len(given)):
+            raise ValueError("the texts hold no token: there is nothing to predict")
+        transformer, device = self.transformer, self.place()
+        nats, done = 0.0, 1  # tokens that are predicted, or begin the stream
         while done < len(stream):
             end = min(max(done, length - stride) + stride, len(stream) - 1, done - 1 + length)
             begin = max(0, end - length)
-            ids = torch.tensor([stream[begin:end]], device=device)
+            inputs = torch.tensor([stream[begin:end]], device=device)
             targets = torch.tensor([stream[begin + 1 : end + 1]], device=device)
             targets[:, : done - 1 - begin] = IGNORED
             with self._running():
-                nats += float(transformer.loss(transformer(ids), targets)) * (end + 1 - done)
+                nats += float(transformer.loss(transformer(inputs), targets)) * (end + 1 - done)
             done = end + 1
-        pieces_told = len(stream) - 1
-        size = sum(len((one if isinstance(one, str) else " ".join(one)).encode(errors="replace")) for one in given)
-        mean = nats / pieces_told
-        return Score(mean, pieces_told, math.exp(min(mean, 700)), nats / math.log(2) / max(size, 1))
+        mean = nats / (len(stream) - 1)
+        size = sum(map(data.n_bytes, given))
+        return Score(mean, len(stream) - 1, math.exp(min(mean, 700)), nats / math.log(2) / max(size, 1))
 
     def next_tokens(self, text: str, topn: int = 10) -> list[tuple[str, float]]:
-        """What may come next, the likeliest first.
+        """Predict the next token of a text.
 
         Parameters
         ----------
         text
-            What comes before; "" asks for the beginning of a text.
+            The text so far; "" asks for the first token of a text.
         topn
-            How many pieces.
+            How many tokens.
 
         Returns
         -------
         list of (str, float)
-            Pieces, with the blank before them where it is part of them, and their probabilities.
+            Tokens, with the space before them where it is part of them, and their probabilities, the most likely first.
 
         Raises
         ------
         ValueError
-            If the text has more pieces than the model has positions.
+            If the text has more tokens than the model has positions.
         """
         whole_number("topn", topn, low=1)
-        ids = torch.tensor([self._prompt(text)], device=self._place())
+        ids = torch.tensor([self._prompt(text)], device=self.place())
         transformer = self.transformer
         with self._running():
             scores = transformer.logits(transformer(ids)[:, -1:])[0, -1].float().cpu()
@@ -227,44 +210,43 @@ class GPT(ContextualModel):
         seed: int | None = None,
         cache: bool = True,
     ) -> str:
-        """Go on with a text.
+        """Continue a text.
 
         Parameters
         ----------
         prompt
-            The text; or a conversation, a list of dicts of "role" and "content", which is written as `template` says
-            and ends where the role "assistant" begins to speak.
+            The text; or a conversation, a list of dicts of "role" and "content", written in `template`, which the role
+            "assistant" continues.
         max_new
-            Pieces at the most.
+            At most this many tokens.
         temperature
-            What scores are divided by: below 1 for likelier texts; 0 takes the likeliest piece each time.
+            Divides the scores: below 1, likely tokens become likelier. 0 takes the most likely token each time.
         top_k
-            Draw among so many pieces alone.
+            Sample from this many most likely tokens only.
         top_p
-            Draw among the fewest pieces that have this probability together (Holtzman et al. 2020).
+            Sample from the fewest tokens whose probabilities add up to at least this (Holtzman et al. 2020).
         stop
-            Strings that end the text, and are not part of it. In a conversation, the beginning of another turn does so
-            too.
+            Strings that end the text, and are not part of it. The beginning of another turn also ends an answer.
         template
-            Of a turn in a conversation. It should be that of the texts that the model learnt from.
+            The format of a turn; it should be that of the training texts.
         seed
-            The same one gives the same text; None: another text each time.
+            The same seed gives the same text; None: another text each time.
         cache
-            Keep keys and values of what was read. Without, every piece reads everything anew: the same text, slower.
+            Whether to keep keys and values of the tokens read. Without, the text is the same, and slower.
 
         Returns
         -------
         str
-            What follows the prompt, without it: up to a stop string, the end-of-text piece, or `max_new`.
+            What follows the prompt, up to a stop string, the end-of-text token, or `max_new` tokens.
 
         Raises
         ------
         ValueError
-            If the prompt has more pieces than the model has positions, or an option is out of range.
+            If the prompt has more tokens than the model has positions, or an option is out of range.
 
         Notes
         -----
-        When all positions are taken, the latter half of them is read again as the beginning of what follows.
+        When all positions are taken, the latter half of the tokens becomes the context of what follows.
         """
         text = "".join(
             self.stream(
@@ -294,7 +276,7 @@ class GPT(ContextualModel):
         seed: int | None = None,
         cache: bool = True,
     ) -> Iterator[str]:
-        """`generate` part by part, as the text comes: an iterator of strings. Parameters are those of `generate`."""
+        """Return an iterator over the text of `generate`, part by part; parameters are those of `generate`."""
         whole_number("max_new", max_new)
         real_number("temperature", temperature, low=0)
         if top_k is not None:
@@ -306,7 +288,7 @@ class GPT(ContextualModel):
         stops: list[Any] = [stop] if isinstance(stop, str) else list(stop)
         for one in stops:
             if not isinstance(one, str) or not one:
-                raise ValueError(f"stop must be strings that are not empty, not {one!r}")
+                raise ValueError(f"stop must hold non-empty strings, not {one!r}")
         if not isinstance(prompt, str):
             prompt, turns = generation.roles_prompt(prompt, template=template)
             stops += [turn for turn in turns if turn.strip()]
@@ -325,46 +307,46 @@ class GPT(ContextualModel):
         ids = generation.sampled_ids(
             self.transformer, given, choose, max_new=max_new, end=tokenizer.end, use_cache=cache
         )
-        return self._spoken(ids, stops, given)
+        return self._parts(ids, stops, given)
 
-    def _spoken(self, ids: Iterator[int], stops: list[str], given: list[int]) -> Iterator[str]:
-        words = generation.text_until(ids, self.tokenizer_.decode, stops, given)
+    def _parts(self, ids: Iterator[int], stops: list[str], given: list[int]) -> Iterator[str]:
+        parts = generation.text_until(ids, self.tokenizer_.decode, stops, given)
         while True:
             with self._running():
-                said = next(words, None)
-            if said is None:
+                part = next(parts, None)
+            if part is None:
                 return
-            yield said
+            yield part
 
     def _prompt(self, text: str) -> list[int]:
-        """Pieces of a text to go on with; that of the end of the text before it, if there are none."""
+        """The tokens to continue; for a text without tokens, the end-of-text token."""
         if not isinstance(text, str):
             raise TypeError(f"the text must be a str, not {type(text).__name__}")
         tokenizer, positions = self.tokenizer_, self.transformer.architecture.length
         ids = tokenizer.encode(text, special=False).ids
         if not ids:
             if tokenizer.end is None:
-                raise ValueError("the text has no piece, and this tokenizer no end-of-text piece to begin after")
+                raise ValueError("the text has no token, and this tokenizer no end-of-text token to begin after")
             return [tokenizer.end]
         if len(ids) > positions:
-            raise ValueError(f"the text has {len(ids)} pieces and the model {positions} positions: give its end alone")
+            raise ValueError(f"the text has {len(ids)} tokens and the model {positions} positions: give only its end")
         return ids
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class BERT(ContextualModel):
-    """A transformer that sees both sides: masked pieces told from all others (Devlin, Chang, Lee & Toutanova 2019).
+    """A bidirectional transformer: predicts masked tokens from all others (Devlin, Chang, Lee & Toutanova 2019).
 
-    The architecture is BERT's: norms after each part and after the embeddings, learnt positions, GELU, one more layer
-    before the unembedding. Of the pieces that are to be told, 80 % are masked, 10 % are others, 10 % stay. There is no
-    next-sentence task.
+    The architecture is BERT's: norms after each part and after the embeddings, trained positions, GELU, one more layer
+    before the unembedding. Of the selected tokens, 80 % are replaced by the mask token, 10 % by a random token, and 10
+    % are left unchanged. There is no next-sentence task.
 
     Parameters
     ----------
     masked
-        Share of the pieces that are to be told.
+        The masking probability of a token.
     whole_word
-        Whether all pieces of a word are, or none.
+        Whether to mask all tokens of a word or none.
     tokenizer
         "wordpiece", "wordlevel", or a tokenizer with a mask token.
 
@@ -384,7 +366,7 @@ class BERT(ContextualModel):
     """
 
     causal: ClassVar[bool] = False
-    _special: ClassVar[bool] = True
+    special: ClassVar[bool] = True
 
     tokenizer: Tokenizer | Kind = option("wordpiece", checked=False)
     masked: float = option(0.15, above=0, high=0.9)
@@ -401,32 +383,16 @@ class BERT(ContextualModel):
         if self.tokenizer == "bpe":
             raise ValueError("tokenizer='bpe' has no [MASK] token, which BERT needs: choose 'wordpiece' or 'wordlevel'")
 
-    def _architecture(self, tokenizer: Tokenizer) -> Architecture:
-        return Architecture(
-            vocabulary_size=len(tokenizer),
-            layers=self.layers,
-            heads=self.heads,
-            dim=self.dim,
-            length=self.length,
-            mlp_dim=self.mlp_dim or 4 * self.dim,
-            causal=False,
-            norm="post",
-            activation="gelu",
-            epsilon=1e-12,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            token_types=2,
-            tied=self.tied,
-            masked_head=True,
-            padding=tokenizer.padding,
-        )
+    def _arithmetic(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        shape = {"norm": "post", "activation": "gelu", "epsilon": 1e-12}
+        return {**shape, "token_types": 2, "masked_head": True, "padding": tokenizer.padding}
 
     def _check_pretrained(self) -> None:
         super()._check_pretrained()
         if self.transformer.masked_head is None:
             raise ValueError(_NO_MASKED_HEAD)
         if self.tokenizer_.mask is None:
-            raise ValueError("this model's tokenizer has no mask token, which training BERT needs")
+            raise ValueError("this model's tokenizer has no mask token, which BERT's training needs")
 
     def _batches(self, ids: data.TokenIds, tokenizer: Tokenizer) -> data.Batches:
         return data.MaskedBatches(
@@ -434,65 +400,51 @@ class BERT(ContextualModel):
         )
 
     def fill_mask(self, text: str, topn: int = 5) -> list[list[tuple[str, float]]]:
-        """What may stand where a text has [MASK].
+        """Predict the masked tokens of a text.
 
         Parameters
         ----------
         text
-            With one or several [MASK] (or what else the tokenizer calls its mask).
+            With one or several [MASK], or whatever mask token the tokenizer has.
         topn
-            How many pieces for each.
+            How many tokens for each.
 
         Returns
         -------
         list of list of (str, float)
-            For each mask, pieces and their probabilities, the likeliest first.
+            For each mask, tokens and their probabilities, the most likely first.
 
         Raises
         ------
         ValueError
-            If the text has no mask, or more pieces than the model has positions; if the model has no head for masks.
+            If the text has no mask, or more tokens than the model has positions; if the model has no masked-token head.
         """
         whole_number("topn", topn, low=1)
         if not isinstance(text, str):
             raise TypeError(f"the text must be a str, not {type(text).__name__}")
         tokenizer = self.tokenizer_
         if tokenizer.mask is None:
-            raise ValueError("this model's tokenizer has no mask")
+            raise ValueError("this model's tokenizer has no mask token")
         if self.transformer.masked_head is None:
             raise ValueError(_NO_MASKED_HEAD)
-        (encoding,) = self._encoded([text], None)
+        (encoding,) = self.encoded([text], None)
         places = [i for i, one in enumerate(encoding.ids) if one == tokenizer.mask]
         if not places:
-            raise ValueError(f"the text has no {tokenizer.pieces[tokenizer.mask]}: {text!r}")
+            raise ValueError(f"the text has no {tokenizer.tokens[tokenizer.mask]}: {text!r}")
         transformer = self.transformer
-        ids = torch.tensor([encoding.ids], device=self._place())
+        ids = torch.tensor([encoding.ids], device=self.place())
         with self._running():
             scores = transformer.logits(transformer(ids)[:, places])[0].float().cpu()
         return [self._likeliest(one, topn) for one in scores]
 
 
 def load_transformer(folder: Path, *, device: str = "cpu") -> ContextualModel:
-    """Read a folder of the Hugging Face layout as the model that it holds, a `GPT` or a `BERT`.
-
-    Raises
-    ------
-    OSError, ValueError
-        As from `GPT.from_pretrained`.
-    """
+    """Read a folder of the Hugging Face layout as a `GPT` or a `BERT`; raises as `GPT.from_pretrained` does."""
     config = read_config(folder)
     kind = GPT if config.get("model_type") == "gpt2" or config.get("is_decoder") is True else BERT
     return kind.from_pretrained(folder, device=device)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model's folder.
-
-    Raises
-    ------
-    OSError
-        If it is not there.
-    ValueError
-        If it is not what it should be.
-    """
+    """config.json of a model's folder; OSError if it is missing, ValueError if it is damaged."""
     return huggingface.read_json(transformer_folder(folder) / huggingface.CONFIG)

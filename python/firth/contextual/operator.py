@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 
 from firth import _core
 from firth.checks import real_number, whole_number
-from firth.fused_attention import _NO_DROPOUT, _Call, _numpy
+from firth.fused_attention import NO_DROPOUT, Call, small_array
 
 _FUSED_TYPES = (torch.float32, torch.bfloat16)
 
@@ -81,9 +81,28 @@ def attention(
     return _attend([q, k, v], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
 
 
-def self_attention(
-    qkv: Tensor,
-    *,
+def self_attention(qkv: Tensor, **options: Any) -> Tensor:
+    """Compute self-attention: `attention` on the result of one projection, without a copy forward or backward.
+
+    Parameters
+    ----------
+    qkv
+        Queries, keys and values, (batch, T, 3, heads, D). Its gradient has the same layout.
+    options
+        Those of `attention`.
+
+    Returns
+    -------
+    Tensor
+        (batch, heads, T, D), a view of (batch, T, heads, D).
+    """
+    if qkv.dim() != 5 or qkv.shape[2] != 3:
+        raise ValueError(f"qkv must have shape (batch, time, 3, heads, width), not {tuple(qkv.shape)}")
+    return _attend([qkv], **options)
+
+
+def _attend(
+    given: list[Tensor],
     causal: bool = False,
     window: int | None = None,
     lengths: Tensor | None = None,
@@ -94,37 +113,6 @@ def self_attention(
     dropout: float = 0.0,
     seed: int | Tensor = 0,
 ) -> Tensor:
-    """Compute self-attention: `attention` on the result of one projection, without a copy forward or backward.
-
-    Parameters
-    ----------
-    qkv
-        Queries, keys and values, (batch, T, 3, heads, D). Its gradient has the same layout.
-    causal, window, lengths, mask, bias, alibi, scale, dropout, seed
-        As for `attention`.
-
-    Returns
-    -------
-    Tensor
-        (batch, heads, T, D), a view of (batch, T, heads, D).
-    """
-    if qkv.dim() != 5 or qkv.shape[2] != 3:
-        raise ValueError(f"qkv must have shape (batch, time, 3, heads, width), not {tuple(qkv.shape)}")
-    return _attend([qkv], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
-
-
-def _attend(
-    given: list[Tensor],
-    causal: bool,
-    window: int | None,
-    lengths: Tensor | None,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    alibi: Tensor | None,
-    scale: float | None,
-    dropout: float,
-    seed: int | Tensor,
-) -> Tensor:
     for one in given:
         if not isinstance(one, Tensor):
             raise TypeError(f"q, k and v must be tensors, not {type(one).__name__}; firth.attention takes arrays")
@@ -132,7 +120,7 @@ def _attend(
         if term is not None and not isinstance(term, Tensor):
             raise TypeError(f"{name} must be a tensor, not {type(term).__name__}")
         if term is not None and term.requires_grad and name != "bias":
-            _numpy(name, term)  # says what to do
+            small_array(name, term)  # raises an error with the remedy
     first = given[0]
     if first.device.type != "meta" and torch.is_autocast_enabled(first.device.type):
         low = torch.get_autocast_dtype(first.device.type)
@@ -144,26 +132,16 @@ def _attend(
     # Without autograd, torch's dispatcher would cost more than one step against a cache.
     plain = fused and type(first) is Tensor and first.device.type == "cpu"
     plain = plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if not plain:  # as torch wants them; `_Call` checks their ranges and the shapes
+    if not plain:  # as torch wants them; `Call` checks their ranges and the shapes
         window = None if window is None else whole_number("window", window)
         scale = 1 / math.sqrt(max(first.shape[-1], 1)) if scale is None else real_number("scale", scale)
         dropout = real_number("dropout", dropout, low=0)
     if not fused:
         if not torch.compiler.is_compiling():
             terms = [None if one is None else _stand_in(one) for one in (lengths, mask, bias, alibi)]
-            shown: list[Any] = [*map(_stand_in, _parts(given)), causal, window, *terms, scale, dropout, 0, None]
-            _Call(*shown)
-        return torch_attention(
-            *_parts(given),
-            causal=causal,
-            window=window,
-            lengths=lengths,
-            mask=mask,
-            bias=bias,
-            alibi=alibi,
-            scale=scale,
-            dropout=dropout,
-        )
+            shown: list[Any] = [*map(_stand_in, _parts(given)), causal, window, *terms, scale, dropout]
+            Call(*shown)
+        return torch_attention(*_parts(given), causal, window, lengths, mask, bias, alibi, scale, dropout)
     chance = None
     if dropout:
         chance = seed if isinstance(seed, Tensor) else torch.tensor(_signed(seed), dtype=torch.int64)
@@ -202,24 +180,13 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def _call(
-    given: list[Tensor],
-    causal: bool,
-    window: int | None,
-    lengths: Tensor | None,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    alibi: Tensor | None,
-    scale: float | None,
-    dropout: float,
-    seed: Tensor | None,
-) -> _Call:
+def _call(given: list[Tensor], causal: bool, window: int | None, *rest: Any) -> Call:
     """The arguments of the kernels, checked as in `firth.attention`."""
     q, k, v = (part.detach() if part.requires_grad else part for part in _parts(given))
-    terms = [None if one is None else _small(one) for one in (lengths, mask, bias, alibi)]
+    *terms, scale, dropout, seed = rest
+    small: list[Any] = [None if one is None else _small(one) for one in terms]
     number = 0 if seed is None else int(seed) % 2**64
-    rest: list[Any] = [*terms, scale, dropout or _NO_DROPOUT, number, torch.get_num_threads()]
-    return _Call(q, k, v, causal, window, *rest)
+    return Call(q, k, v, causal, window, *small, scale, dropout or NO_DROPOUT, number, torch.get_num_threads())
 
 
 def _small(tensor: Tensor) -> NDArray[Any]:
@@ -351,7 +318,6 @@ def torch_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    *,
     causal: bool = False,
     window: int | None = None,
     lengths: Tensor | None = None,
@@ -361,10 +327,7 @@ def torch_attention(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`attention` by torch's own operator: for comparison, and for devices and types without a kernel.
-
-    Parameters are those of `attention`, but dropout is drawn from torch's generator.
-    """
+    """`attention` by torch's own operator, with its generator for dropout: for other devices, types, and comparison."""
     n_queries, n_keys = q.shape[2], k.shape[2]
     rest: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": k.shape[1] != q.shape[1]}
     causal = causal and n_queries > 1  # the last query sees all keys
@@ -422,22 +385,7 @@ def _by_onednn(x: Tensor) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute x W^T + b, outside autograd, with the library that is faster here.
-
-    Parameters
-    ----------
-    x
-        (..., in).
-    weight
-        (out, in), with any strides.
-    bias
-        (out,).
-
-    Returns
-    -------
-    Tensor
-        (..., out).
-    """
+    """Compute x W^T + b, outside autograd, with the library that is faster here; `weight` (out, in) of any strides."""
     if not _by_onednn(x):
         return F.linear(x, weight, bias)
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")

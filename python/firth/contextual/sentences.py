@@ -6,6 +6,7 @@ computed as in that library; other modules are refused by name.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,13 +76,9 @@ class Dense:
         return found + (x if projection is None else F.linear(x, projection))
 
 
-def _normalized(x: Tensor) -> Tensor:
-    return F.normalize(x, dim=-1)
-
-
 @dataclass(frozen=True)
 class SentenceModules:
-    """The modules of a folder of sentence-transformers, beside the transformer.
+    """The modules of a folder of sentence-transformers, without the transformer.
 
     Attributes
     ----------
@@ -155,17 +152,13 @@ def sentence_modules(
     ----------
     folder
         The folder of a model.
-    tokenizer
-        That of the transformer.
-    dim, positions
-        The transformer's.
+    tokenizer, dim, positions
+        Those of its transformer.
 
     Raises
     ------
-    OSError
-        If a file is not there.
-    ValueError
-        If firth does not know a module or an option, naming it; if a file is damaged.
+    OSError, ValueError
+        If a file is missing or damaged; if firth does not know a module or an option, naming it.
     """
     modules = _modules(folder)
     if modules is None:
@@ -205,7 +198,7 @@ def _read(
             steps.append(dense)
             width = len(dense.weight)
         elif kind == "Normalize":
-            steps.append(_normalized)
+            steps.append(functools.partial(F.normalize, dim=-1))
         else:
             raise ValueError(
                 f"{folder / MODULES}: firth does not know the module {kind}, only Transformer, Pooling, Dense and "

@@ -1,4 +1,4 @@
-"""The static half's vectors as the beginning of a transformer's embeddings."""
+"""Static vectors as the initial embeddings of a transformer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from firth.vectors import Vectors
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StaticStart:
-    """Rows of W_E made of static vectors.
+    """Rows of the embedding made of static vectors.
 
     Attributes
     ----------
     rows : ndarray
-        float32 (pieces, dim); zeros where there is none.
+        float32 (tokens, dim); zeros where there is none.
     found : ndarray
-        bool (pieces,): which pieces have a row.
+        bool (tokens,): which tokens have a row.
     words : int
-        Pieces that are words of the vectors.
+        Tokens that are words of the vectors.
     composed : int
-        Pieces that are no words, or unknown ones, and were composed of their n-grams of characters.
+        Tokens whose rows were composed of character n-grams.
     """
 
     rows: NDArray[np.float32]
@@ -35,46 +35,41 @@ class StaticStart:
 
     def __repr__(self) -> str:
         others = len(self.found) - self.words - self.composed
-        return f"<StaticStart: {self.words} pieces are words, {self.composed} composed, {others} without a vector>"
+        return f"<StaticStart: {self.words} tokens are words, {self.composed} composed, {others} without a vector>"
 
 
 def static_rows(
     vectors: Vectors, tokenizer: Tokenizer, dim: int, *, project: bool = False, std: float | None = None, seed: int = 1
 ) -> StaticStart:
-    """A row for each piece that vectors have something for.
+    """Rows for the tokens that have a static vector.
 
-    A piece that begins a word takes the row of the word it spells, or of that word in lower case; where the vectors
-    compose words of n-grams (fastText's), words unknown to them, and pieces within words, take what their characters
-    give.
+    A token that begins a word takes the row of the word that it spells, or of that word in lower case. With subword
+    vectors (fastText's), other tokens take the vector composed of their character n-grams.
 
     Parameters
     ----------
     vectors
         The static vectors.
     tokenizer
-        Its pieces are the rows.
+        Its tokens are the rows.
     dim
-        Numbers in a row.
+        Dimensions of a row.
     project
-        Whether vectors of another size are mapped to `dim` linearly: by their principal axes, as many as there are or
-        fit, and from there by a random isometry. No map of that rank keeps more of their inner products.
+        Whether to map vectors of another size to `dim` linearly: to their principal axes, as many as fit, and from
+        there by a random isometry. No map of that rank preserves their inner products better.
     std
-        Scale all rows by one number, so that this is the standard deviation of theirs; None: as they are.
+        Scale all rows by one factor to this standard deviation; None: keep them as they are.
     seed
         Of the isometry.
 
     Raises
     ------
     ValueError
-        If sizes differ and `project` is False; if no piece has a vector, or one is not finite.
+        If sizes differ and `project` is False; if no token has a vector, or one is not finite.
     """
     found = np.zeros(len(tokenizer), np.bool_)
     rows = np.zeros((len(tokenizer), vectors.vector_size), np.float32)
-    if vectors.vector_size != dim and not project:
-        raise ValueError(
-            f"pretrained_vectors have {vectors.vector_size} dimensions and dim is {dim}: set "
-            f"dim={vectors.vector_size}, or embedding_project=True to map them linearly"
-        )
+    check_size(vectors, dim, project)
     subwords = vectors.subwords if isinstance(vectors, SubwordVectors) else None
     words = 0
     for i, (text, continues) in enumerate(zip(tokenizer.spellings, tokenizer.continues, strict=True)):
@@ -88,18 +83,28 @@ def static_rows(
             rows[i], found[i] = row, True
     if not found.any():
         raise ValueError(
-            f"none of the {len(tokenizer)} pieces is among the {len(vectors)} pretrained vectors: are they of another "
-            "language, or of words in another spelling?"
+            f"none of the {len(tokenizer)} tokens is among the {len(vectors)} pretrained vectors: check their language "
+            "and spelling"
         )
     wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(wrong):
-        raise ValueError(f"pretrained_vectors hold a vector that is not finite, that of {tokenizer.pieces[wrong[0]]!r}")
+        raise ValueError(f"pretrained_vectors hold a vector that is not finite, that of {tokenizer.tokens[wrong[0]]!r}")
     composed = int(found.sum()) - words
     if vectors.vector_size != dim:
         rows = _mapped(rows, found, dim, seed)
     if std is not None:
         rows *= np.float32(std / max(float(rows[found].astype(np.float64).std()), 1e-30))
     return StaticStart(rows, found, words, composed)
+
+
+def check_size(vectors: Vectors, dim: int, project: bool) -> None:
+    """ValueError if vectors have another size than the embedding, and are not to be mapped."""
+    size = vectors.vector_size
+    if size != dim and not project:
+        raise ValueError(
+            f"pretrained_vectors have {size} dimensions and dim is {dim}: set dim={size}, or "
+            "embedding_project=True to map them linearly"
+        )
 
 
 def _mapped(rows: NDArray[np.float32], found: NDArray[np.bool_], dim: int, seed: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Texts to pieces and back: byte-level BPE, WordPiece and whole words, through the `tokenizers` library."""
+"""Texts to tokens and back: byte-level BPE, WordPiece and whole words, through the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 FILE = "tokenizer.json"  # in a folder of the Hugging Face layout
-_ROLES = {  # how the usual tokenizers spell what has a task, the likelier first
+_ROLES = {  # the usual names of special tokens, the likelier first
     "padding": ("[PAD]", "<pad>"),
     "mask": ("[MASK]", "<mask>"),
     "start": ("[CLS]", "<s>"),
@@ -50,18 +50,18 @@ _ROLES = {  # how the usual tokenizers spell what has a task, the likelier first
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """The pieces of one text.
+    """The tokens of one text.
 
     Attributes
     ----------
     ids
-        The pieces' numbers.
+        The tokens' ids.
     offsets
-        Where each piece lies: first character and the one behind its last, in the text, or in its own word if words
-        were given. (0, 0) for what stands for no text, such as [CLS].
+        Where each token lies: its first character and the one after its last, in the text, or in its own word if words
+        were given. (0, 0) for tokens without text, such as [CLS].
     words
-        The number of the word that each piece belongs to, None for what belongs to none. Words are those given; of a
-        text, what the tokenizer takes for words (punctuation is one by itself).
+        The number of the word that each token belongs to, None for tokens without a word. The words are those given;
+        those of a text are the tokenizer's (punctuation is a word by itself).
     n_words
         How many words were given, or found.
     cut
@@ -79,7 +79,7 @@ class Encoding:
 
 
 class Tokenizer:
-    """Cuts texts into the pieces of a vocabulary, and puts them together again.
+    """Converts texts to tokens of a vocabulary, and back.
 
     Made by `train` or `load`, or from a tokenizer of another library.
 
@@ -87,7 +87,7 @@ class Tokenizer:
     ----------
     tokenizer
         A `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`, as `AutoTokenizer.from_pretrained` returns it.
-        It is copied: what is done to it later does not show here.
+        It is copied: later changes to it have no effect here.
     padding, mask, start, end, unknown
         The names of its special tokens. None: the ones that a tokenizer of `transformers` names, or the usual ones,
         such as [MASK] or <mask>, where the vocabulary has them.
@@ -95,7 +95,7 @@ class Tokenizer:
     Attributes
     ----------
     padding, mask, start, end, unknown : int or None
-        The numbers of the tokens with these roles, None where the vocabulary has no such token.
+        The ids of the tokens with these roles, None where the vocabulary has no such token.
 
     Raises
     ------
@@ -117,7 +117,7 @@ class Tokenizer:
     ) -> None:
         given, names = _backend(tokenizer)
         asked = {"padding": padding, "mask": mask, "start": start, "end": end, "unknown": unknown}
-        # A copy: what a caller does to theirs, to cut texts or fill them up, must not show here.
+        # A copy: the caller's settings of truncation and padding must have no effect here.
         self._tokenizer: Any = tokenizers.Tokenizer.from_str(given.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -133,26 +133,22 @@ class Tokenizer:
             spellings = [names[role], *usual] if role in names else [*usual]
             found = map(self.get, spellings if name is None else [name])
             roles[role] = next((number for number in found if number is not None), None)
-        self.padding = roles["padding"]
-        self.mask = roles["mask"]
-        self.start = roles["start"]
-        self.end = roles["end"]
-        self.unknown = roles["unknown"]
+        self.padding, self.mask, self.start, self.end, self.unknown = (roles[role] for role in _ROLES)
         self._make_special([number for number in roles.values() if number is not None])
-        # For texts to learn from, where "[MASK]" is six characters that somebody wrote.
+        # For training texts, where "[MASK]" is text like any other.
         self._plain: Any = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self._prefix, self._space = _word_marks(json.loads(self._tokenizer.to_str()))
 
     def _make_special(self, numbers: list[int]) -> None:
-        """See that tokens with a role are found in texts, and stand around a text where there is a mask, as in BERT."""
+        """Look for tokens with a role in texts, and put these around a text where there is a mask, as in BERT."""
         added = self._tokenizer.get_added_tokens_decoder()
         ordinary = [number for number in numbers if number not in added or not added[number].special]
         self._tokenizer.add_special_tokens([self._tokenizer.id_to_token(number) for number in ordinary])
         if self.mask is None:
             return
         if self._tokenizer.num_special_tokens_to_add(False):
-            # A model must be trained on what it is used with: only tokens that are put around a text are its ends.
+            # Training must see what use sees: only tokens that are put around a text are its ends.
             there = self._tokenizer.encode("", add_special_tokens=True).ids
             self.start, self.end = (one if one in there else None for one in (self.start, self.end))
             return
@@ -173,36 +169,32 @@ class Tokenizer:
         lowercase: bool = False,
         progress: bool = False,
     ) -> Self:
-        """Choose a vocabulary of pieces for texts.
+        """Train a tokenizer on texts.
 
         Parameters
         ----------
         texts
             Texts, or lists of words; read once.
         tokenizer
-            "bpe": pairs of bytes, joined in the order of their frequency (Sennrich et al. 2016, on bytes as in GPT-2);
-            nothing is ever unknown, and every text is given back to the byte. "wordpiece": as BERT's, words and
-            punctuation cut into the longest pieces there are, which go on with ##; a word with a character that is no
-            piece is [UNK], so that those that make up 99.99 % of the texts come first, in three quarters of the
-            vocabulary at the most; [CLS] and [SEP] stand around a text. "wordlevel": the most frequent
-            words, separated by white space; the others are [UNK]; [CLS] and [SEP] as above.
+            "bpe": pairs of bytes, merged in the order of their frequency (Sennrich et al. 2016, on bytes as in GPT-2).
+            No word is unknown, and decoding restores every byte. "wordpiece": as BERT's, words and punctuation are
+            split into the longest tokens of the vocabulary, those within words beginning with ##. A word with a
+            character outside the vocabulary is [UNK]. Hence the characters that make up 99.99 % of the texts come
+            first, in at most three quarters of the vocabulary. [CLS] and [SEP] stand around a text. "wordlevel": the
+            most frequent words, separated by white space; other words are [UNK]; [CLS] and [SEP] as above.
         vocabulary_size
-            At most so many pieces, the special ones included.
+            At most this many tokens, special ones included.
         min_count
-            Pairs, or words, that are rarer make no piece.
+            Rarer pairs, or words, become no tokens.
         lowercase
-            Whether case is folded; "wordpiece" drops accents then too, as BERT's does.
+            Whether to lowercase; "wordpiece" then also drops accents, as BERT's does.
         progress
             Show a bar on stderr.
-
-        Returns
-        -------
-        Tokenizer
 
         Raises
         ------
         ValueError
-            If there is no text, or the vocabulary is too small: bytes alone are 256 pieces.
+            If there is no text, or the vocabulary is too small: bytes alone are 256 tokens.
         TypeError
             If something in `texts` is neither a text nor a list of words.
         """
@@ -237,15 +229,13 @@ class Tokenizer:
         Parameters
         ----------
         path
-            A ``tokenizer.json``, of ours or anybody's, or a folder that holds one; also a folder with the older
-            ``vocab.txt`` of BERT, or ``vocab.json`` and ``merges.txt`` of GPT-2.
+            A ``tokenizer.json`` of any origin, or a folder that holds one; also a folder with the older ``vocab.txt``
+            of BERT, or ``vocab.json`` and ``merges.txt`` of GPT-2.
 
         Raises
         ------
-        OSError
-            If there is none.
-        ValueError
-            If it is damaged.
+        OSError, ValueError
+            If there is none; if it is damaged.
         """
         place = Path(path)
         try:
@@ -266,23 +256,22 @@ class Tokenizer:
             for one in [place / name for name in names] if place.is_dir() else [place]:
                 if one.exists():
                     files.refuse_pointer(one)
-            raise ValueError(f"{place} holds no tokenizer that can be read: {error}") from None
+            raise ValueError(f"the tokenizer in {place} cannot be read: {error}") from None
         raise FileNotFoundError(
             f"{place} holds no {FILE}, no vocab.txt, and no vocab.json with merges.txt: "
             f"save_pretrained of its tokenizer in transformers writes a {FILE}"
         )
 
     def save(self, path: files.PathLike, *, special: bool = True) -> None:
-        """Write the tokenizer: to a file whose name ends in .json, else into a folder, which is made.
-
-        In a folder it is ``tokenizer.json``, beside it what ``transformers.AutoTokenizer`` wants to see.
+        """Write the tokenizer.
 
         Parameters
         ----------
         path
-            The file or the folder.
+            A file, if its name ends in .json; or a folder, which is created if missing, for ``tokenizer.json`` and the
+            configuration that ``transformers.AutoTokenizer`` reads.
         special
-            Whether other libraries that read the file add what `encode` adds around a text.
+            Whether other libraries that read the file add the tokens that `encode` adds around a text.
         """
         place = Path(path)
         if place.suffix != ".json" or place.is_dir():
@@ -296,7 +285,7 @@ class Tokenizer:
                 "eos_token": self.end if self.start is None else None,
                 "unk_token": self.unknown,
             }
-            config = {name: self.pieces[number] for name, number in names.items() if number is not None}
+            config = {name: self.tokens[number] for name, number in names.items() if number is not None}
             with files.replacing(place / "tokenizer_config.json") as file:
                 file.write(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}, indent=2).encode())
             place = place / FILE
@@ -309,25 +298,20 @@ class Tokenizer:
             file.write(text.encode())
 
     def encode(self, text: Text, *, special: bool = True, length: int | None = None) -> Encoding:
-        """Cut a text, or a list of words, into pieces: `encode_batch` of one."""
+        """Convert a text, or a list of words, to tokens: `encode_batch` of one."""
         return self.encode_batch([text], special=special, length=length)[0]
 
     def encode_batch(self, texts: Sequence[Text], *, special: bool = True, length: int | None = None) -> list[Encoding]:
-        """Cut texts into pieces, on all processors.
+        """Convert texts to tokens, on all processors.
 
         Parameters
         ----------
         texts
-            Each a text, or a list of words, whose limits pieces then never cross.
+            Each a text, or a list of words; no token crosses the limit of two given words.
         special
-            Whether to add what the tokenizer adds around a text, [CLS] and [SEP]; byte-level BPE adds nothing.
+            Whether to add the tokens that the tokenizer puts around a text, [CLS] and [SEP]; byte-level BPE adds none.
         length
-            At most so many pieces for each text, those added included: the last ones of a longer text are dropped.
-
-        Returns
-        -------
-        list of Encoding
-            One for each text.
+            Truncate to at most this many tokens for each text, added ones included.
 
         Raises
         ------
@@ -347,23 +331,23 @@ class Tokenizer:
     def encode_pairs(
         self, pairs: Sequence[tuple[Text, Text]], *, special: bool = True, length: int | None = None
     ) -> list[tuple[list[int], list[int]]]:
-        """Cut pairs of texts into tokens.
+        """Convert pairs of texts to tokens.
 
         Parameters
         ----------
         pairs
             Two texts each, which may be lists of words.
         special
-            Whether to add what the tokenizer adds around and between two texts, as BERT's [CLS] and [SEP]. Otherwise
-            the end-of-text token, if there is one, stands between them.
+            Whether to add the tokens that the tokenizer puts around and between two texts, as BERT's [CLS] and [SEP].
+            Otherwise the end-of-text token, if there is one, stands between them.
         length
-            At most so many tokens for each pair, those added included: the longer text loses its last ones first.
+            At most this many tokens for each pair, added ones included: the longer text loses its last tokens first.
 
         Returns
         -------
         list of (list of int, list of int)
-            For each pair its tokens' numbers, and the type of each token: 0 for the first text and 1 for the second,
-            where the tokenizer distinguishes them.
+            For each pair the tokens' ids and types: 0 for the first text and 1 for the second, where the tokenizer
+            distinguishes them.
 
         Raises
         ------
@@ -400,25 +384,19 @@ class Tokenizer:
         found: list[Any] = []
         for lists, group in itertools.groupby(given, key=lambda text: not isinstance(text, str)):
             chosen: list[Any] = list(group)
-            # Where a space is part of the piece behind it, words are a text again, or their pieces would be others.
+            # Where a space is part of the next token, words are joined to a text: their tokens depend on the spaces.
             inputs = [" ".join(words) for words in chosen] if lists and self._space else chosen
             found += self._encoded(self._tokenizer, inputs, lists and not self._space, special)
         return found
 
     def encode_ids(self, texts: Sequence[Text]) -> list[NDArray[np.int32]]:
-        """The pieces' numbers alone, of texts to learn from: nothing is added, and nothing in them is special.
-
-        What reads "[MASK]" or "<|endoftext|>" in such a text is characters like all others.
+        """The ids of training texts, for each text int32 (tokens,): nothing is added, and "[MASK]" in a text is plain
+        text.
 
         Parameters
         ----------
         texts
             Each a text, or a list of words, which is read as a text: with a space between words.
-
-        Returns
-        -------
-        list of ndarray
-            For each text int32 (pieces,).
 
         Raises
         ------
@@ -427,19 +405,19 @@ class Tokenizer:
         """
         joined = list(as_strings(column("texts", texts)))
         found = [np.array(raw.ids, np.int32) for raw in self._encoded(self._plain, joined, False, False)]
-        if self.unknown is not None:  # a whole word may be spelt like a special piece
+        if self.unknown is not None:  # a whole word may be spelled like a special token
             for ids in found:
                 ids[self.special[ids]] = self.unknown
         return found
 
     @staticmethod
     def _encoded(tokenizer: Any, inputs: list[Any], split: bool, special: bool) -> list[Any]:
-        # `encode_batch_fast` keeps no offsets: right for the texts to learn from, which are the long ones.
+        # `encode_batch_fast` keeps no offsets, which training texts, the long ones, do not need.
         plain = tokenizer.encode_special_tokens and hasattr(tokenizer, "encode_batch_fast")
         encode = tokenizer.encode_batch_fast if plain else tokenizer.encode_batch
         try:
             found = encode(inputs, is_pretokenized=split, add_special_tokens=special)
-        except (UnicodeEncodeError, TypeError):  # a lone surrogate, which is no text
+        except (UnicodeEncodeError, TypeError):  # a lone surrogate
             clean = [
                 without_surrogates(text) if isinstance(text, str) else [without_surrogates(word) for word in text]
                 for text in inputs
@@ -448,93 +426,82 @@ class Tokenizer:
         return cast("list[Any]", found)
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
-        """Pieces put together to a text; special ones are left out unless `special`.
-
-        Raises
-        ------
-        TypeError
-            If something in `ids` is no whole number.
-        IndexError
-            If a number is not one of the vocabulary's.
-        """
+        """The text of tokens, without special ones unless `special`; IndexError for an id outside the vocabulary."""
         numbers = [operator.index(number) for number in ids]
         for number in numbers:
             if not 0 <= number < len(self):
-                raise IndexError(f"there is no piece {number}: the vocabulary has {len(self)}")
+                raise IndexError(f"there is no token {number}: the vocabulary has {len(self)}")
         return str(self._tokenizer.decode(numbers, skip_special_tokens=not special))
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return len(self.tokens)
 
-    def get(self, piece: str, default: int | None = None) -> int | None:
-        """The number of a piece as the vocabulary spells it, or `default`."""
-        number: int | None = self._tokenizer.token_to_id(piece)
+    def get(self, token: str, default: int | None = None) -> int | None:
+        """The id of a token as the vocabulary spells it, or `default`."""
+        number: int | None = self._tokenizer.token_to_id(token)
         return default if number is None else number
 
     @cached_property
-    def pieces(self) -> list[str]:
-        """All pieces, as the vocabulary spells them; "" for a number that no piece has."""
+    def tokens(self) -> list[str]:
+        """All tokens, as the vocabulary spells them; "" for an id without a token."""
         numbers = self._tokenizer.get_vocab(with_added_tokens=True)
-        pieces = [""] * (max(numbers.values(), default=-1) + 1)
-        for piece, number in numbers.items():
-            pieces[number] = piece
-        return pieces
+        tokens = [""] * (max(numbers.values(), default=-1) + 1)
+        for token, number in numbers.items():
+            tokens[number] = token
+        return tokens
 
     @cached_property
     def special(self) -> NDArray[np.bool_]:
-        """Which pieces stand for no text, (pieces,)."""
+        """Which tokens are special, bool (tokens,)."""
         special = np.zeros(len(self), np.bool_)
         added = self._tokenizer.get_added_tokens_decoder()
-        special[[number for number, piece in added.items() if piece.special]] = True
+        special[[number for number, token in added.items() if token.special]] = True
         return special
 
     @cached_property
     def continues(self) -> NDArray[np.bool_]:
-        """Which pieces go on with a word that an earlier piece began, (pieces,).
+        """Which tokens continue a word, bool (tokens,).
 
-        WordPiece marks these with ##. Where the space before a word is part of its first piece (GPT-2's BPE), they are
-        those without a space that begin with a letter, a digit or a part of a character; so is then the first word of
-        a text, which only its place tells. Whole words never go on.
+        WordPiece marks these with ##. Where the space before a word is part of its first token (GPT-2's BPE), they are
+        those without a space that begin with a letter, a digit or a part of a character. There the first word of a text
+        looks the same. Whole words never continue another.
         """
         found = np.zeros(len(self), np.bool_)
-        for number, piece in enumerate(self.pieces):
+        for number, token in enumerate(self.tokens):
             if self._prefix:
-                found[number] = piece.startswith(self._prefix) and len(piece) > len(self._prefix)
+                found[number] = token.startswith(self._prefix) and len(token) > len(self._prefix)
             elif self._space:
-                found[number] = not piece.startswith(self._space) and (piece[:1].isalnum() or piece[:1] > "\x7f")
+                found[number] = not token.startswith(self._space) and (token[:1].isalnum() or token[:1] > "\x7f")
         return found & ~self.special
 
     @cached_property
     def spellings(self) -> list[str | None]:
-        """What each piece stands for, without marks of where it may stand; None if that is no text.
-
-        None have special pieces, and those bytes of byte-level BPE that are only a part of a character.
-        """
+        """The text of each token, without marks; None for special tokens and for parts of a character."""
         table = _byte_table() if self._space == _BYTE_SPACE else None
         found: list[str | None] = []
-        for piece, special in zip(self.pieces, self.special, strict=True):
-            text: str | None = piece
-            if special or not piece:
+        for token, special in zip(self.tokens, self.special, strict=True):
+            text: str | None = token
+            if special or not token:
                 text = None
             elif table is not None:
                 try:
-                    text = bytes(table[character] for character in piece).decode().strip() or None
+                    text = bytes(table[character] for character in token).decode().strip() or None
                 except (KeyError, UnicodeDecodeError):
                     text = None
             elif self._prefix:
-                text = piece.removeprefix(self._prefix) if piece != self._prefix else piece
+                text = token.removeprefix(self._prefix) if token != self._prefix else token
             elif self._space:
-                text = piece.removeprefix(self._space) or None
+                text = token.removeprefix(self._space) or None
             found.append(text)
         return found
 
     @property
     def backend_tokenizer(self) -> Any:
-        """The ``tokenizers.Tokenizer`` that does the work; transformers' tokenizers have it under the same name."""
+        """The ``tokenizers.Tokenizer`` inside; tokenizers of `transformers` have it under the same name."""
         return self._tokenizer
 
     def __repr__(self) -> str:
-        return f"Tokenizer({type(self._tokenizer.model).__name__}, {len(self)} pieces)"
+        return f"Tokenizer({type(self._tokenizer.model).__name__}, {len(self)} tokens)"
 
 
 def _backend(given: Any) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
@@ -544,7 +511,8 @@ def _backend(given: Any) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
         return given, {}
     if isinstance(given, Tokenizer):
         roles = {role: getattr(given, role) for role in _ROLES}
-        return given._tokenizer, {role: given.pieces[number] for role, number in roles.items() if number is not None}
+        inner = given.backend_tokenizer
+        return inner, {role: given.tokens[number] for role, number in roles.items() if number is not None}
     # transformers' fast ones, and those of tokenizers.implementations.
     inner = getattr(given, "backend_tokenizer", getattr(given, "_tokenizer", None))
     if isinstance(inner, tokenizers.Tokenizer):
@@ -561,7 +529,7 @@ def _backend(given: Any) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
 
 
 def lowercased(tokenizer: Tokenizer) -> Tokenizer:
-    """A tokenizer that lowercases before anything else."""
+    """A tokenizer that lowercases first."""
     given, names = _backend(tokenizer)
     description = given.to_str()
     normalizer = json.loads(description).get("normalizer") or {}
@@ -574,25 +542,18 @@ def lowercased(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _names(described: Mapping[str, Any]) -> dict[str, str]:
-    """The names of special tokens by their roles here, from those that `transformers` gives them."""
-    told = {key: value.get("content") if isinstance(value, Mapping) else value for key, value in described.items()}
-    end = told.get("sep_token") or told.get("eos_token")
-    # GPT-2 has one token for all of these, which stands at the end of a text.
-    start, unknown = (
-        one if one != end else None for one in (told.get("cls_token") or told.get("bos_token"), told.get("unk_token"))
-    )
-    found = {
-        "padding": told.get("pad_token"),
-        "mask": told.get("mask_token"),
-        "start": start,
-        "end": end,
-        "unknown": unknown,
-    }
+    """The names of special tokens by their roles, from the names of `transformers`."""
+    given = {key: value.get("content") if isinstance(value, Mapping) else value for key, value in described.items()}
+    end = given.get("sep_token") or given.get("eos_token")
+    found = {"padding": given.get("pad_token"), "mask": given.get("mask_token"), "end": end}
+    # GPT-2 has one token for all of these roles, which stands at the end of a text.
+    start = given.get("cls_token") or given.get("bos_token")
+    found |= {role: name for role, name in (("start", start), ("unknown", given.get("unk_token"))) if name != end}
     return {role: str(name) for role, name in found.items() if name}
 
 
 def _saved_names(folder: Path) -> dict[str, str]:
-    """What the files beside a tokenizer.json call its special tokens."""
+    """The names of special tokens in the files beside a tokenizer.json."""
     described: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).exists():
@@ -604,7 +565,7 @@ _BYTE_SPACE = "Ġ"  # how GPT-2 writes the byte of a space
 
 
 def _word_marks(description: dict[str, Any]) -> tuple[str, str]:
-    """What stands before a piece that goes on with a word, and before one that begins a word; "" if nothing does."""
+    """The mark of a token that continues a word, and of one that begins a word; "" for none."""
     model = description["model"]
     if model["type"] == "WordPiece":
         return model["continuing_subword_prefix"], ""
@@ -622,10 +583,7 @@ def _word_marks(description: dict[str, Any]) -> tuple[str, str]:
 
 
 def _byte_table() -> dict[str, int]:
-    """The byte that each character of GPT-2's alphabet stands for.
-
-    Printable bytes of Latin-1 stand for themselves, the other ones for the characters from 256 on, in order.
-    """
+    """The byte of each character of GPT-2's alphabet: printable bytes are themselves, the others follow from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(rest)}
@@ -648,7 +606,7 @@ def _of_words(raw: Any, words: list[str], joined: bool) -> Encoding:
     found: list[int | None] = []
     offsets = []
     for begin, end in raw.offsets:
-        # A piece may have the space before its word in it, never one behind.
+        # A token may hold the space before its word, never one after it.
         owner = owners[end - 1] if end > begin else None
         found.append(owner)
         start = 0 if owner is None else starts[owner]
@@ -657,14 +615,14 @@ def _of_words(raw: Any, words: list[str], joined: bool) -> Encoding:
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of two texts are kept, if the longer text loses its last ones until both fit."""
+    """How many tokens of two texts are kept, if the longer one loses its last ones until both fit."""
     less = min(first, second, room // 2)
     more = min(max(first, second), room - less)
     return (less, more) if first <= second else (more, less)
 
 
 def _cut(encoding: Encoding, special: list[int], length: int) -> Encoding:
-    """The encoding without the last pieces of the text, where it is longer; what was added behind the text stays."""
+    """The encoding without the last tokens of a text that is too long; tokens added after the text stay."""
     if len(encoding) <= length:
         return encoding
     added = 0

@@ -56,7 +56,7 @@ def untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:
 def template(
     numbers: Mapping[str, int], before: Sequence[str] = ("[CLS]",), behind: Sequence[str] = ("[SEP]",)
 ) -> processors.TemplateProcessing:
-    """What puts [CLS] and [SEP] around a text, and another [SEP] behind a second one."""
+    """The processor that puts [CLS] and [SEP] around a text, and another [SEP] after a second one."""
     special = [(name, numbers[name]) for name in dict.fromkeys((*before, *behind))]
     second = ["$B:1", *(f"{name}:1" for name in behind)]
     single: Any = [*before, "$A", *behind]
@@ -64,12 +64,12 @@ def template(
 
 
 def train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, Any]) -> None:
-    """Give a WordPiece tokenizer its vocabulary.
+    """Train the vocabulary of a WordPiece tokenizer.
 
-    The library's own trainer joins pairs by frequency, as for BPE, but numbers the characters with ## in the order in
-    which a hash table happens to give them: ties, and so vocabularies, differ from run to run. Here BPE is trained on
-    words that begin with a mark, which is the same to the bit each time; what has the mark begins a word, what has
-    none goes on with one. Rare characters, too, are chosen here, since the library breaks ties among them by chance.
+    The library's own trainer merges pairs by frequency, as for BPE, but numbers the characters with ## in the order of
+    a hash table: ties, and so vocabularies, differ from run to run. Here BPE, which is deterministic, is trained on
+    words that begin with a mark. Tokens with the mark begin a word, the others continue one. Rare characters are chosen
+    here for the same reason.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(texts, Iterator):  # to be read twice
@@ -82,16 +82,16 @@ def train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, An
             for plain in tokenizer.normalizer.normalize_str(character):
                 if not plain.isspace() and plain != MARK:
                     characters[plain] += count
-        # Where one is missing, the whole word is unknown: those of nearly all text have places, if they leave a quarter
-        # for longer pieces, and rare ones if they leave three quarters.
-        chosen: dict[str, bool] = {}  # and whether it goes on with words, which takes a second place
+        # A word with an unknown character is unknown: common characters are chosen first, in at most three quarters of
+        # the vocabulary; rare ones only while a quarter suffices for all.
+        chosen: dict[str, bool] = {}  # and whether it can continue a word, which takes a second place
         room, places, covered, total = options["vocab_size"] - len(SPECIAL), 0, 0, sum(characters.values())
         for character in sorted(characters, key=lambda character: (-characters[character], character)):
-            goes_on = not _stands_alone(tokenizer, character)
-            places += 1 + goes_on
+            continues = not _stands_alone(tokenizer, character)
+            places += 1 + continues
             if places > room * (0.75 if covered < _COVERED * total else 0.25):
                 break
-            chosen[character] = goes_on
+            chosen[character] = continues
             covered += characters[character]
         marked: Any = tokenizers.Tokenizer(models.BPE())
         marked.normalizer = tokenizer.normalizer
@@ -99,25 +99,25 @@ def train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, An
             [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(MARK, "always")]
         )
         alphabet = [MARK, *chosen]
-        # There each has a piece with the mark and one without, here some have one alone.
-        options = {**options, "vocab_size": options["vocab_size"] + sum(not goes_on for goes_on in chosen.values())}
+        # There each character has a token with the mark and one without, here some have only one.
+        options = {**options, "vocab_size": options["vocab_size"] + sum(not one for one in chosen.values())}
         trainer = trainers.BpeTrainer(initial_alphabet=alphabet, limit_alphabet=len(alphabet), **options)
         marked.train_from_iterator(as_strings(texts), trainer=trainer)
     joined = sorted(marked.get_vocab().items(), key=lambda item: item[1])
     alphabet = sorted(chosen)
-    pieces = [*SPECIAL, *alphabet, *("##" + character for character in alphabet if chosen[character])]
-    pieces += [
-        piece.removeprefix(MARK) if piece.startswith(MARK) else "##" + piece
-        for piece, _ in joined
-        if len(piece.removeprefix(MARK)) > 1
+    tokens = [*SPECIAL, *alphabet, *("##" + character for character in alphabet if chosen[character])]
+    tokens += [
+        token.removeprefix(MARK) if token.startswith(MARK) else "##" + token
+        for token, _ in joined
+        if len(token.removeprefix(MARK)) > 1
     ]
-    vocabulary = {piece: number for number, piece in enumerate(pieces[: len(SPECIAL) + room])}
+    vocabulary = {token: number for number, token in enumerate(tokens[: len(SPECIAL) + room])}
     tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
     tokenizer.add_special_tokens(SPECIAL)
 
 
 def _stands_alone(tokenizer: Any, character: str) -> bool:
-    """Whether a character is a word by itself wherever it stands, as punctuation is, and what Chinese is written in."""
+    """Whether a character is always a word by itself, as punctuation and Chinese characters are."""
     around = tokenizer.normalizer.normalize_str(f"a{character}a")
     return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(around)] == ["a", character, "a"]
 
@@ -126,7 +126,7 @@ _COVERED = 0.9999  # of the characters of texts, where there is room
 
 
 class _Spool:
-    """Texts that can be read once, kept in a temporary file so that they can be read again."""
+    """Texts that can be read only once, kept in a temporary file."""
 
     def __init__(self, texts: Iterator[Text]) -> None:
         self._texts = texts

@@ -41,7 +41,7 @@ from firth.contextual.figures import AttentionMaps
 from firth.contextual.hub import local_folder
 from firth.contextual.processes import device_of, is_first_process
 from firth.contextual.sentences import MODULES, SentenceModules, sentence_modules, transformer_folder
-from firth.contextual.static_start import StaticStart, static_rows
+from firth.contextual.static_start import StaticStart, check_size, static_rows
 from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer
 from firth.contextual.tokenizer_training import Kind
@@ -64,10 +64,10 @@ _OF_FOLDER = {"attention", *_OF_ARCHITECTURE, *_OF_TOKENIZER, *_OF_EMBEDDING}  #
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class ContextualModel(TrainedModel):
-    """A transformer over a tokenizer's pieces: what GPT and BERT share."""
+    """A transformer over a tokenizer's tokens: what GPT and BERT share."""
 
-    causal: ClassVar[bool]  # reads from the left alone
-    _special: ClassVar[bool]  # puts special pieces around a text
+    causal: ClassVar[bool]  # a token sees only itself and those before it
+    special: ClassVar[bool]  # puts special tokens around a text
 
     layers: int = option(4, low=1, high=1000)
     heads: int = option(4, low=1, high=1000)
@@ -108,12 +108,7 @@ class ContextualModel(TrainedModel):
                 raise TypeError(
                     f"pretrained_vectors must be firth.Vectors, not {type(self.pretrained_vectors).__name__}"
                 )
-            size = self.pretrained_vectors.vector_size
-            if size != self.dim and not self.embedding_project:
-                raise ValueError(
-                    f"pretrained_vectors have {size} dimensions and dim is {self.dim}: set dim={size}, or "
-                    "embedding_project=True to map them linearly"
-                )
+            check_size(self.pretrained_vectors, self.dim, self.embedding_project)
         elif self.embedding_mode != "tuned":
             raise ValueError(f"embedding_mode={self.embedding_mode!r} needs pretrained_vectors")
         self.static_start: StaticStart | None = None
@@ -121,17 +116,11 @@ class ContextualModel(TrainedModel):
         self._transformer: Transformer | None = None
         self._tokenizer = None if isinstance(self.tokenizer, str) else self.tokenizer
 
-    # ---- what was learnt
+    # ---- what was trained
 
     @property
     def transformer(self) -> Transformer:
-        """The torch module.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
+        """The torch module; AttributeError before `fit`."""
         if self._transformer is None:
             raise AttributeError(f"this {type(self).__name__} has not been fitted: {FIRST_MODEL}")
         return self._transformer
@@ -141,27 +130,15 @@ class ContextualModel(TrainedModel):
 
     @property
     def vectors(self) -> Vectors:
-        """The rows of W_E, a static vector for each piece (a copy).
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
+        """The rows of the embedding, a static vector for each token (a copy); AttributeError before `fit`."""
         weights = self.transformer.embedding.weight.detach().float().cpu().numpy()
-        # The model may have rows beyond the tokenizer's pieces, and the tokenizer numbers that no piece has.
-        rows = {piece: row for row, piece in enumerate(self.tokenizer_.pieces) if piece}
+        # The model may have rows beyond the tokenizer's tokens, and the tokenizer ids without a token.
+        rows = {token: row for row, token in enumerate(self.tokenizer_.tokens) if token}
         return Vectors(list(rows), weights[list(rows.values())])
 
     @property
     def tokenizer_(self) -> Tokenizer:
-        """The tokenizer in use: the one that was given, read from a folder, or trained by `fit`.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`, if none was given.
-        """
+        """The tokenizer in use: given, read from a folder, or trained by `fit`; AttributeError if there is none yet."""
         if self._tokenizer is None:
             raise AttributeError(f"this {type(self).__name__} has no tokenizer: {FIRST_MODEL}")
         return self._tokenizer
@@ -170,9 +147,9 @@ class ContextualModel(TrainedModel):
         shape = f"layers={self.layers}, heads={self.heads}, dim={self.dim}, length={self.length}"
         if self._transformer is None:
             return f"<{type(self).__name__} {shape}, not fitted>"
-        return f"<{type(self).__name__} {shape}, {len(self.tokenizer_):,} pieces>"
+        return f"<{type(self).__name__} {shape}, fitted, {len(self.tokenizer_):,} tokens>"
 
-    # ---- learning
+    # ---- training
 
     def _prepare(self, data: Any, folder: Path | None, *, resume: bool, pretrained: bool, progress: bool) -> Setup:
         tokenizer = self._tokenizer_for(data, folder if resume else None, pretrained, progress=progress)
@@ -210,20 +187,27 @@ class ContextualModel(TrainedModel):
         )
 
     def _architecture(self, tokenizer: Tokenizer) -> Architecture:
+        options = {name: getattr(self, name) for name in _OF_ARCHITECTURE} | {"mlp_dim": self.mlp_dim or 0}
+        return Architecture(
+            vocabulary_size=len(tokenizer), causal=self.causal, **options, **self._arithmetic(tokenizer)
+        )
+
+    def _arithmetic(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Fields of the architecture that are the same for all models of this kind."""
         raise NotImplementedError
 
     def _batches(self, ids: TokenIds, tokenizer: Tokenizer) -> Batches:
         raise NotImplementedError
 
     def _tokenizer_for(self, data: Any, kept: Path | None, pretrained: bool, *, progress: bool) -> Tokenizer:
-        """The one that was given, that a training to be continued began with, or one learnt from the texts."""
+        """The tokenizer that was given, that a resumed training began with, or one trained on the texts."""
         kind = self.tokenizer
         if not isinstance(kind, str):
             return kind
         if self._tokenizer is not None and (pretrained or isinstance(data, TokenIds)):
             return self._tokenizer
         if isinstance(data, TokenIds):
-            raise ValueError("numbers of pieces need the tokenizer that made them: give tokenizer=")
+            raise ValueError("TokenIds need the tokenizer that made them: give tokenizer=")
         if kept is not None and (kept / CHECKPOINT).exists() and (kept / TOKENIZER).exists():
             return Tokenizer.load(kept / TOKENIZER)
         if isinstance(data, Iterator):
@@ -244,8 +228,8 @@ class ContextualModel(TrainedModel):
         if isinstance(data, TokenIds):
             if data.vocabulary_size != len(tokenizer):
                 raise ValueError(
-                    f"these are numbers of {data.vocabulary_size} pieces and the tokenizer has {len(tokenizer)}: they "
-                    "are not its own"
+                    f"the ids are of a vocabulary of {data.vocabulary_size} tokens and the tokenizer has "
+                    f"{len(tokenizer)}: it did not make them"
                 )
             ids = data
         else:
@@ -261,7 +245,7 @@ class ContextualModel(TrainedModel):
         return ids
 
     def _start_from_vectors(self, transformer: Transformer, tokenizer: Tokenizer) -> StaticStart | None:
-        """Put the rows of `pretrained_vectors` into W_E."""
+        """Copy the rows of `pretrained_vectors` into the embedding."""
         if self.pretrained_vectors is None:
             return None
         start = static_rows(
@@ -281,7 +265,7 @@ class ContextualModel(TrainedModel):
     def _freezing(
         self, transformer: Transformer, start: StaticStart | None
     ) -> Iterator[Callable[[int], object] | None]:
-        """The function, called before each step, that keeps the rows of `pretrained_vectors` as they are."""
+        """The function, called before each step, that keeps the rows of `pretrained_vectors` fixed."""
         if start is None or self.embedding_mode == "tuned":
             yield None
             return
@@ -290,7 +274,7 @@ class ContextualModel(TrainedModel):
         frozen = True
 
         def hold(gradient: Tensor) -> Tensor:
-            # AdamW moves nothing whose gradients were all zero, and embeddings do not decay.
+            # AdamW changes nothing whose gradients were all zero, and embeddings do not decay.
             return gradient.masked_fill(still.to(gradient.device), 0) if frozen else gradient
 
         def note(step: int) -> None:
@@ -301,40 +285,38 @@ class ContextualModel(TrainedModel):
         try:
             yield note
         finally:
-            handle.remove()  # whoever trains the module by other means finds it as torch makes it
+            handle.remove()  # other ways to train the module must not see it
 
     # ---- files
 
     def save(self, path: files.PathLike) -> None:
         """Write a folder in the layout of Hugging Face, which `firth.load` reads and `transformers` opens.
 
-        It holds config.json, model.safetensors and tokenizer.json, and firth.json with the options and the history. A
-        model that was saved there before is replaced when all is written; an error leaves it as it was. The vectors of
-        `pretrained_vectors` are not in the folder: what became of them is.
+        It holds config.json, model.safetensors and tokenizer.json, and firth.json with the options and the history. An
+        older model there is replaced when all files are written; an error leaves it as it was. `pretrained_vectors` are
+        not saved.
 
         Parameters
         ----------
         path
-            The folder; made, if it is not there.
+            The folder, created if missing.
 
         Raises
         ------
-        AttributeError
-            Before `fit`.
-        OSError
-            If it cannot be written.
+        AttributeError, OSError
+            Before `fit`; if the folder cannot be written.
         """
-        self._save(path)
+        self.save_with_head(path)
 
-    def _save(
+    def save_with_head(
         self,
         path: files.PathLike,
         write_head: Callable[[Path], object] | None = None,
         head: huggingface.FamilyHead | None = None,
     ) -> None:
-        """`save`, with what a classifier has beside its transformer."""
+        """`save`, with a classifier's head."""
         transformer, tokenizer = self.transformer, self.tokenizer_
-        self._check_finite(transformer)
+        self.check_finite(transformer)
         with self._saving(path, stale=(HEAD, MODULES)) as folder:
             huggingface.write(folder, transformer, tokenizer, head=head)
             if self.sentence_modules is not None:
@@ -344,7 +326,7 @@ class ContextualModel(TrainedModel):
                 write_head(folder / HEAD)
 
     def _description(self) -> dict[str, Any]:
-        # What the weights were before they were learnt is no part of what was learnt.
+        # The initial weights are not part of the trained model.
         options = {
             name: value
             for name, value in self.get_params().items()
@@ -354,7 +336,7 @@ class ContextualModel(TrainedModel):
 
     @classmethod
     def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any) -> Self:
-        """Read a folder that `save` wrote, or another of the same layout: another name for `from_pretrained`."""
+        """Read a folder: another name for `from_pretrained`."""
         return cls.from_pretrained(path, revision=revision, device=device, **options)
 
     @classmethod
@@ -371,17 +353,17 @@ class ContextualModel(TrainedModel):
         revision
             A branch, a tag or a commit of the repository; None: its main branch.
         device
-            Where the model shall run.
+            Where the model runs.
         options
-            Options of training for ``fit(..., pretrained=True)``, such as `learning_rate` or `epochs`, instead of those
-            that the folder was saved with. What the weights and the tokenizer decide is no such option.
+            Training options for ``fit(..., pretrained=True)``, such as `learning_rate` or `epochs`, instead of those in
+            the folder. Options that the weights or the tokenizer decide cannot be changed.
 
         Raises
         ------
         OSError
-            If a file or a repository is not there, or cannot be reached.
+            If a file or a repository is missing, or cannot be reached.
         TypeError
-            If an option is none of training.
+            If an option does not exist, or cannot be changed.
         ValueError
             If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer is not
             the model's own.
@@ -389,7 +371,7 @@ class ContextualModel(TrainedModel):
         known = {field.name for field in dataclasses.fields(cls)}
         for name in options:
             if name not in known or name in _OF_FOLDER:
-                raise TypeError(f"{name} is no option of training: the folder says what a model is")
+                raise TypeError(f"{name} is not a training option: the folder decides everything else")
         device_of(device)
         folder = local_folder(path, revision)
         home = transformer_folder(folder)
@@ -401,15 +383,16 @@ class ContextualModel(TrainedModel):
         if architecture.cross:
             raise ValueError(
                 f"{home / huggingface.CONFIG} describes the decoder of an encoder-decoder (add_cross_attention), whose "
-                "blocks attend to an encoder's states, which are not here"
+                "blocks attend to an encoder's hidden states, which are missing"
             )
         tokenizer = Tokenizer.load(home)
         huggingface.check_tokenizer(home, config, tokenizer, architecture.vocabulary_size)
         modules, tokenizer = sentence_modules(folder, tokenizer, dim=architecture.dim, positions=architecture.length)
-        described = _described(folder, cls.__name__)
+        place = folder / DESCRIPTION
+        described = read_description(place, cls.__name__) if place.exists() else {}  # missing in published models
         saved = described.get("options", {})
         if not isinstance(saved, dict):
-            raise ValueError(f"{folder / DESCRIPTION} is damaged: its options are no object")
+            raise ValueError(f"{place} is damaged: its options are not a JSON object")
         saved = {name: value for name, value in saved.items() if name in known}
         saved |= {name: getattr(architecture, name) for name in _OF_ARCHITECTURE}
         saved |= {"attention": "firth", "device": device}
@@ -417,22 +400,21 @@ class ContextualModel(TrainedModel):
             model = cls(**saved)
             model._restore({}, described)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{folder / DESCRIPTION} is damaged, or of another version of firth: {error}") from None
+            raise ValueError(f"{place} is damaged, or of another version of firth: {error}") from None
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
         if options:
             history, model = model.history, dataclasses.replace(model, **options)
             model.history = history
-        model.__dict__["tokenizer"] = model._tokenizer = (
-            tokenizer  # which need not be one to train with: it may have no mask
-        )
+        # Not through the constructor: a model that is only used needs no mask token.
+        model.__dict__["tokenizer"] = model._tokenizer = tokenizer
         model.sentence_modules = modules
-        model._transformer = transformer.to(model._place()).eval()
+        model._transformer = transformer.to(model.place()).eval()
         model._from_folder = True
         return model
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        """Take on the history of a folder; `from_pretrained` reads the weights."""
+        """Restore the history of a folder; `from_pretrained` reads the weights."""
         self.history = records(metadata.get("history", []))
 
     # ---- use
@@ -464,13 +446,13 @@ class ContextualModel(TrainedModel):
             "tokens": one vector for each token. None: if the model was read from a folder of sentence-transformers, the
             vectors that this library returns, with the folder's pooling, prompt and modules; otherwise "tokens".
         word_pooling
-            One state for a word, from its tokens' states: their "mean", their "max", the "first" or the "last" one.
-            Words of a string are what the tokenizer takes for words.
+            How to pool the hidden states of a word's tokens: their "mean", their "max", the "first" or the "last" one.
+            The tokenizer decides what the words of a string are.
         normalize
             Scale every vector to length 1.
         truncate
-            Truncate sentences to so many tokens. None: a sentence that is longer than the model's positions is an
-            error; where the pooling of a folder of sentence-transformers is used, its max_seq_length. With
+            Truncate sentences to at most this many tokens. None: a sentence with more tokens than the model has
+            positions is an error; with the pooling of a folder of sentence-transformers, its max_seq_length. With
             `word_pooling` it is an error if a word loses a token.
         bf16
             Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
@@ -487,18 +469,18 @@ class ContextualModel(TrainedModel):
         Raises
         ------
         ValueError
-            If a sentence has more tokens than the model has positions, or `truncate` cuts a word whose state is asked
-            for: naming the sentence and the word.
+            If a sentence has more tokens than the model has positions, or with `word_pooling` `truncate` cuts a word:
+            naming the sentence and the word.
 
         Notes
         -----
-        A batch holds sentences of similar length. The others in it change a state by rounding alone.
+        A batch holds sentences of similar length. Other sentences in it change a hidden state only by rounding.
         """
         layers, single = chosen_layers(layer, self.layers)
         if pooling is not None:
             one_of("pooling", pooling, (*typing.get_args(Pooling), "tokens"))
             if pooling == "cls":
-                self._check_cls()
+                self.check_cls()
         if word_pooling is not None:
             one_of("word_pooling", word_pooling, typing.get_args(WordPooling))
             if pooling is not None:
@@ -507,16 +489,16 @@ class ContextualModel(TrainedModel):
                 )
         modules = self.sentence_modules if pooling is None and word_pooling is None else None
         pooling = None if pooling == "tokens" else pooling
-        width, skip, special = self.dim, 0, self._special
+        width, skip, special = self.dim, 0, self.special
         given = checked_sentences(sentences)
         if modules is not None:
             given = modules.prompted(given)
             truncate = modules.length if truncate is None else truncate
             width, skip, special = modules.width, modules.skipped(self.tokenizer_), True
-        encodings = self._encoded(given, truncate, special=special)
+        encodings = self.encoded(given, truncate, special=special)
         if word_pooling is not None:
             self._check_words(given, encodings)
-        # Of a sentence without a piece nothing is computed, and its words, if it has any, are zeros.
+        # For a sentence without a token nothing is computed; its words, if it has any, are zeros.
         found = [
             np.zeros((0 if word_pooling is None else one.n_words, len(layers), self.dim), np.float32)
             for one in encodings
@@ -541,7 +523,7 @@ class ContextualModel(TrainedModel):
         return [one[:, 0] if single else np.ascontiguousarray(one.swapaxes(0, 1)) for one in found]
 
     def logits(self, texts: str | Sequence[Sentence], *, truncate: int | None = None) -> NDArray[np.float32]:
-        """Scores of every piece at every position.
+        """Scores of every token at every position.
 
         Parameters
         ----------
@@ -551,10 +533,10 @@ class ContextualModel(TrainedModel):
         Returns
         -------
         ndarray
-            float32 (batch, time, vocabulary): GPT's at position t are of the piece at t + 1, BERT's of the one at t.
+            float32 (batch, time, vocabulary). At position t, GPT scores the token at t + 1 and BERT the one at t.
             Beyond the end of a text they are NaN.
         """
-        encodings = self._encoded([texts] if isinstance(texts, str) else texts, truncate)
+        encodings = self.encoded([texts] if isinstance(texts, str) else texts, truncate)
         time = max((len(one.ids) for one in encodings), default=0)
         scores = np.full((len(encodings), time, len(self.tokenizer_)), np.nan, np.float32)
         for rows, states, _ in self._states(encodings, [self.layers]):
@@ -568,7 +550,7 @@ class ContextualModel(TrainedModel):
     def attention_maps(
         self, sentence: Sentence, *, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> AttentionMaps:
-        """Who looks at whom in a sentence, recomputed from the fused path's log-sum-exp for what is asked for alone.
+        """Attention weights of a sentence, recomputed from the log-sum-exp, only for the chosen layers and heads.
 
         Parameters
         ----------
@@ -585,21 +567,21 @@ class ContextualModel(TrainedModel):
         Raises
         ------
         ValueError
-            If there is no such layer or head, or the sentence has no piece, or more than the model has positions.
+            If a layer or head does not exist, or the sentence has no token, or more than the model has positions.
         """
-        (encoding,) = self._encoded([sentence], None)
+        (encoding,) = self.encoded([sentence], None)
         if not encoding.ids:
-            raise ValueError("the sentence has no piece: nothing looks at anything")
+            raise ValueError("the sentence has no token, so there are no attention weights")
         chosen = numbers_below("layers", layers, self.layers)
         some = numbers_below("heads", heads, self.heads)
         transformer = self.transformer
-        ids = torch.tensor([encoding.ids], device=self._place())
+        ids = torch.tensor([encoding.ids], device=self.place())
         with self._running():
             maps = transformer.maps(ids, layers=chosen, heads=some)
         weights = {layer: np.asarray(maps[layer])[0] for layer in chosen}
         return AttentionMaps([self._shown(one) for one in encoding.ids], weights, some)
 
-    def _encoded(
+    def encoded(
         self,
         sentences: Sequence[Sentence],
         truncate: int | None,
@@ -607,27 +589,32 @@ class ContextualModel(TrainedModel):
         *,
         special: bool | None = None,
     ) -> list[Encoding]:
-        """Pieces of sentences, looked at before anything is computed."""
-        special = self._special if special is None else special
+        """The tokens of sentences, checked before anything is computed."""
+        special = self.special if special is None else special
         tokenizer, positions = self.tokenizer_, self.transformer.architecture.length
         given = checked_sentences(sentences, name)
         if truncate is not None:
             whole_number("truncate", truncate, low=3 if special else 1, high=positions)
         encodings = tokenizer.encode_batch(given, special=special, length=truncate)
-        for i, one in enumerate(encodings):
-            if len(one.ids) > positions:
+        self.check_lengths(name, [len(one.ids) for one in encodings])
+        return encodings
+
+    def check_lengths(self, name: str, lengths: Iterable[int]) -> None:
+        """ValueError for a text with more tokens than the model has positions."""
+        positions = self.transformer.architecture.length
+        for i, length in enumerate(lengths):
+            if length > positions:
                 raise ValueError(
-                    f"{name}[{i}] has {len(one.ids)} pieces and the model {positions} positions: "
+                    f"{name}[{i}] has {length} tokens and the model {positions} positions: "
                     f"split it, or give truncate={positions}"
                 )
-        return encodings
 
     def _states(
         self, encodings: Sequence[Encoding], layers: Sequence[int], *, bf16: bool = False, progress: bool = False
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Batches of sentences of like length: which ones, float32 states (n, time, layers, dim), and lengths (n,)."""
+        """Sentences of similar length at a time: which ones, float32 states (n, time, layers, dim), lengths (n,)."""
         transformer = self.transformer
-        device, padding = self._place(), self._padding()
+        device, padding = self.place(), self.padding
         batches = list(by_length([len(one.ids) for one in encodings], BATCH_TOKENS))
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             lengths = torch.tensor([len(encodings[row].ids) for row in rows])
@@ -635,29 +622,30 @@ class ContextualModel(TrainedModel):
             for i, row in enumerate(rows):
                 ids[i, : lengths[i]] = torch.tensor(encodings[row].ids)
             ids, lengths = ids.to(device), lengths.to(device)
-            # Where nothing is padded, nothing need be masked.
-            told = None if int(lengths.min()) == ids.shape[1] else lengths
+            masked = None if int(lengths.min()) == ids.shape[1] else lengths  # without padding, no mask
             with self._running(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 if list(layers) == [self.layers]:
-                    states = [transformer(ids, lengths=told)]
+                    states = [transformer(ids, lengths=masked)]
                 else:
-                    every = transformer(ids, lengths=told, all_layers=True)
+                    every = transformer(ids, lengths=masked, all_layers=True)
                     states = [every[layer] for layer in layers]
             yield rows, torch.stack([one.float() for one in states], 2), lengths
 
-    def _padding(self) -> int:
+    @property
+    def padding(self) -> int:
+        """The token that pads short texts in a batch; lengths mask it."""
         return self.tokenizer_.padding or 0
 
-    def _check_cls(self) -> None:
-        """Refuse the pooling of a token that sentences do not begin with."""
-        if not self._special or self.tokenizer_.start is None:
+    def check_cls(self) -> None:
+        """Refuse pooling="cls" for a model without a special first token."""
+        if not self.special or self.tokenizer_.start is None:
             raise ValueError(
                 "pooling='cls' needs a model that puts a special token before each sentence, as BERT does; "
-                "pooling='first' takes the first token whatever it is"
+                "pooling='first' takes the first token of any kind"
             )
 
     def _check_words(self, sentences: Sequence[Sentence], encodings: Sequence[Encoding]) -> None:
-        """Refuse words of which `truncate` has cut tokens: their states would be those of a part, or of nothing."""
+        """Refuse words of which `truncate` has cut tokens: their vectors would be those of a part."""
         for i, (sentence, one) in enumerate(zip(sentences, encodings, strict=True)):
             if one.cut is None:
                 continue
@@ -665,13 +653,13 @@ class ContextualModel(TrainedModel):
             spans = [span for span, word in zip(whole.offsets, whole.words, strict=True) if word == one.cut]
             word = sentence[spans[0][0] : spans[-1][1]] if isinstance(sentence, str) else sentence[one.cut]
             raise ValueError(
-                f"sentences[{i}]: truncate={len(one.ids)} cuts {word!r}, word {one.cut} counted from 0, and all after "
-                f"it: split the sentence, or raise truncate"
+                f"sentences[{i}]: truncate={len(one.ids)} cuts {word!r}, word {one.cut} counted from 0, and all words "
+                f"after it: split the sentence, or raise truncate"
             )
 
-    def _shown(self, piece: int) -> str:
-        """A token as text, with the blank before it if that is part of it."""
-        return self.tokenizer_.decode([piece], special=True) or self.tokenizer_.pieces[piece]
+    def _shown(self, token: int) -> str:
+        """A token as text, with the space before it if that is part of it."""
+        return self.tokenizer_.decode([token], special=True) or self.tokenizer_.tokens[token]
 
     def _likeliest(self, scores: Tensor, topn: int) -> list[tuple[str, float]]:
         chances = torch.softmax(scores[: len(self.tokenizer_)].double(), 0)
@@ -680,19 +668,13 @@ class ContextualModel(TrainedModel):
 
 
 def _loss(transformer: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Summed loss of a batch's targets in nats, and their number."""
+    """The summed loss of a batch's targets in nats, and their number."""
     targets = (batch.targets != IGNORED).sum()
     return transformer.loss(transformer(batch.inputs), batch.targets) * targets, targets
 
 
 def _texts(data: Any, documents: Documents, *, progress: bool = False) -> Iterator[Any]:
-    """The texts of what `fit` is given; the first one is looked at now, and files are looked for."""
+    """The texts that `fit` is given; whether the first one, or the files, can be read is checked now."""
     if not isinstance(data, str | os.PathLike | Iterable):
         raise TypeError(f"fit takes texts, the path of a file, a firth.Corpus or TokenIds, not {type(data).__name__}")
     return read_texts(data, documents=documents, progress=progress)
-
-
-def _described(folder: Path, kind: str) -> dict[str, Any]:
-    """What `save` wrote beside a checkpoint; nothing, if the checkpoint is somebody else's."""
-    place = folder / DESCRIPTION
-    return read_description(place, kind) if place.exists() else {}

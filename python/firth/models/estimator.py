@@ -156,11 +156,18 @@ def text_weights(name: str, values: Any, n: int) -> NDArray[np.float32] | None:
 
 
 def split(
-    n: int, share: Any, seed: int, labels: Sequence[Iterable[Any]] | None = None, *, required: bool = True
+    n: int,
+    share: Any,
+    seed: int | Sequence[int],
+    labels: Sequence[Iterable[Any]] | None = None,
+    *,
+    required: bool = False,
+    both: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split `n` texts at random into those for training and a share for validation: the numbers of both, ascending.
 
-    With `labels`, those of each text, the only text that has a label is never taken for validation.
+    With `labels`, those of each text, the only text that has a label is never taken for validation. With `both`, of two
+    or more texts at least one is on either side.
 
     Raises
     ------
@@ -172,6 +179,8 @@ def split(
         raise ValueError(f"validation must be below 1, a share of the texts, not {share}")
     order = np.random.default_rng(seed).permutation(n)
     wanted = round(share * n)
+    if both and share and n > 1:
+        wanted = min(max(wanted, 1), n - 1)
     apart = np.zeros(n, bool)
     if labels is None:
         apart[order[:wanted]] = True
