@@ -797,7 +797,7 @@ def test_what_use_refuses(gpt: GPT, bert: BERT) -> None:
         ),
         (lambda: ELMo().fit(["a b", "c d"]), ValueError, "no word occurs min_count=2 times"),
         (lambda: GPT(**SMALL).fit(iter(["k1"])), TypeError, "this iterator can be read once"),
-        (lambda: gpt.fit(["k1"], resume=True), ValueError, "needs checkpoint"),
+        (lambda: gpt.fit(["k1 v1"] * 9, resume=True), ValueError, "needs checkpoint"),
         (lambda: gpt.fit(["k1"], callbacks=[3]), TypeError, r"callbacks\[0\]"),
     ):
         with pytest.raises(kind, match=said):

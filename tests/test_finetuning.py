@@ -175,7 +175,16 @@ def test_what_fine_tuning_refuses(gpt: GPT) -> None:
         (lambda: sentences.fit(["k1", "k2"], np.eye(2)), TypeError, "a matrix of indicators"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "b"], sample_weight=[1, -1]), ValueError, r"sample_weight\[1\]"),
         (lambda: sentences.fit(["k1", "k2"], ["a", "b"], sample_weight=[0, 0]), ValueError, "are all 0"),
-        (lambda: sentences.fit(["k1", "k2"], ["a", "b"], resume=True), ValueError, "needs checkpoint="),
+        (
+            lambda: SentenceClassifier(encoder=gpt, epochs=20).fit(["k1", "k2"], ["a", "b"], resume=True),
+            ValueError,
+            "needs checkpoint=",
+        ),
+        (
+            lambda: SentenceClassifier(encoder=gpt, head_only=True).fit(["k1", "k2"], ["a", "b"], resume=True),
+            ValueError,
+            "leave out checkpoint and resume",
+        ),
         (lambda: sentences.fit([("k1", "k2"), "k2"], ["a", "b"]), TypeError, r"texts\[1\] is a str.* texts\[0\] is a"),
         (lambda: sentences.fit([("k1", "k2", "k3")], ["a"]), TypeError, r"texts\[0\] is a tuple of 3.*as a list"),
         (lambda: sentences.fit([("k1", 5)], ["a"]), TypeError, r"texts\[0\]\[1\]"),

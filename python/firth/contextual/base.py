@@ -35,20 +35,10 @@ FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
 class Setup:
     """One training: the module, its data, and the model's attributes when training starts.
 
-    Attributes
-    ----------
-    module, batches, loss
-        As `loop.train` takes them.
-    examples
-        How many examples make an epoch.
-    state
-        Attributes of the model from the start of training.
-    schedule
-        Fields of the `Schedule` that are not options.
-    shared
-        Values that a resumed run must share with the first one.
-    before_step
-        Used around the training; gives the function that is called before each step.
+    `module`, `batches` and `loss` are those of `loop.train`, `examples` the number of examples in an epoch, `state` the
+    attributes, `schedule` fields of the `Schedule` that are not options, and `shared` the values that a resumed run
+    must share with the first one. `before_step` is used around the training, and gives the function called before each
+    step.
     """
 
     module: nn.Module

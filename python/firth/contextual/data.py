@@ -297,14 +297,7 @@ class _Windows:
 class NextTokenBatches:
     """Examples for causal models: `length` ids, and as targets the ids one place later.
 
-    Parameters
-    ----------
-    ids
-        The texts. One row may hold the end of a text and the beginning of another.
-    length
-        Ids in a row.
-    seed
-        Of the rows and their order.
+    A row may hold the end of a text and the beginning of another. The seed decides the rows and their order.
     """
 
     def __init__(self, ids: TokenIds, *, length: int, seed: int = 1) -> None:
@@ -335,20 +328,8 @@ class MaskedBatches:
     """Examples for masked language models: selected ids are hidden, and are the targets (Devlin et al. 2019).
 
     Of the selected ids, 80 % are replaced by the mask token, 10 % by a random token, and 10 % are left unchanged. A row
-    is [CLS], ids, [SEP].
-
-    Parameters
-    ----------
-    ids, seed
-        As for `NextTokenBatches`.
-    tokenizer
-        The one that made the ids, with a mask token.
-    length
-        Ids in a row, [CLS] and [SEP] included.
-    probability
-        That an id is selected; special ones never are. In each row at least one id, or one word, is.
-    whole_words
-        Whether to select all tokens of a word or none.
+    is [CLS], ids, [SEP], `length` in all. Special ids are never selected, others with `probability`, in each row at
+    least one; with `whole_words` all tokens of a word or none.
     """
 
     def __init__(

@@ -37,15 +37,9 @@ _POOL = 50  # batches whose texts are sorted by length together: little padding,
 
 
 class Speller:
-    """Words as symbols: begin of word, the bytes of UTF-8, end of word.
+    """Words as symbols: begin of word, at most `max_characters` - 2 bytes of UTF-8, end of word.
 
-    Parameters
-    ----------
-    words
-        Rows 2 and up of the table. Row 0 is the begin of a text, row 1 its end, as words of one symbol that no word
-        holds.
-    max_characters
-        Symbols of a word, its begin and end included; longer words are truncated.
+    Row 0 of the table is the begin of a text, row 1 its end, as words of one symbol that no word holds; `words` follow.
     """
 
     def __init__(self, words: Sequence[str], max_characters: int) -> None:
@@ -207,15 +201,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 class BidirectionalLayer(nn.Module):
-    """One LSTM for each direction, with projection (Sak, Senior & Beaufays 2014) and clipping.
-
-    Parameters
-    ----------
-    inputs, hidden, projection
-        Dimensions of the input, of the memory cell (H), and of the output (P).
-    cell_clip, projection_clip
-        Bounds of cells and outputs, at every step.
-    """
+    """One LSTM for each direction, with projection (Sak, Senior & Beaufays 2014) and clipping of cells and outputs."""
 
     def __init__(self, inputs: int, hidden: int, projection: int, *, cell_clip: float, projection_clip: float) -> None:
         super().__init__()
@@ -251,22 +237,13 @@ class BidirectionalLayer(nn.Module):
 
 
 class WordSoftmax(nn.Module):
-    """The loss of each word, given a hidden state; words are ordered by count, the most frequent first.
+    """The loss of each word, given a hidden state of `dim` dimensions; words are ordered by count, the most frequent
+    first.
 
-    Parameters
-    ----------
-    words
-        How many there are.
-    dim
-        Dimensions of a hidden state.
-    kind
-        "adaptive": rare words in clusters with shorter vectors (Grave, Joulin, Cissé, Grangier & Jégou 2017), exact
-        in training too. "sampled": training distinguishes the word from `negatives` samples of the words' frequencies,
-        the same for the whole batch (Józefowicz et al. 2016, section 3.1, equation 4); otherwise exact.
-    negatives
-        Negative samples; with at most as many words, nothing is sampled.
-    counts
-        The words' frequencies, (words,), for "sampled".
+    "adaptive" puts rare words in clusters with shorter vectors (Grave, Joulin, Cissé, Grangier & Jégou 2017) and is
+    exact in training too. "sampled" distinguishes a word in training from `negatives` samples of the words'
+    frequencies, `counts`, the same for the whole batch (Józefowicz et al. 2016, section 3.1, equation 4); with at most
+    as many words, and outside training, it is exact.
     """
 
     def __init__(
@@ -318,15 +295,8 @@ class WordSoftmax(nn.Module):
 class Batch(NamedTuple):
     """Texts of one step, as rows of their distinct words.
 
-    Attributes
-    ----------
-    symbols : (U, longest word) int64
-        The symbols of the distinct words.
-    words : (B, T) int64
-        Rows of `symbols`, begin and end of text included; any row after a text's end.
-    lengths : (B,) int64
-    targets : (B, T) int64 or None
-        The words' ids among the targets, for training.
+    `symbols` are those of the distinct words, (U, longest word) int64; `words` (B, T) int64 rows of `symbols`, begin
+    and end of text included, any row after a text's end; `lengths` (B,) int64; `targets`, in training, (B, T) int64.
     """
 
     symbols: Tensor
@@ -414,12 +384,7 @@ def _turned(x: Tensor, lengths: Tensor) -> Tensor:
 class Mixture(nn.Module):
     """Layers mixed for a task: gamma times their weighted mean (Peters et al. 2018, section 3.2, equation 1).
 
-    Parameters
-    ----------
-    layers
-        How many, the words' vectors included.
-    layer_norm
-        Bring every layer to mean 0 and variance 1 over its dimensions before mixing.
+    With `layer_norm` every layer first gets mean 0 and variance 1 over its dimensions.
     """
 
     def __init__(self, layers: int, *, layer_norm: bool = False) -> None:
@@ -451,18 +416,8 @@ class TextBatches:
     last word of the one before, so that every word is predicted once in each direction and epoch. The order is a
     function of the seed, as `loop.train` requires.
 
-    Parameters
-    ----------
-    corpus, speller
-        The texts, and the symbols of their words. Documents without words are left out.
-    targets
-        The target of each of the corpus's words, (words,).
-    documents, validation
-        Rows of the corpus for training, and of the validation split.
-    batch_size, length
-        Texts in a batch, and at most how many words of one.
-    seed
-        Of the order.
+    `targets` has the target of each of the corpus's words, (words,); `documents` and `validation` are the corpus's rows
+    for training and validation. Documents without words are left out.
     """
 
     def __init__(

@@ -123,24 +123,10 @@ def word_means(states: Any, encoding: Encoding, how: WordPooling = "mean") -> An
 
 
 def pooled(states: Tensor, units: Tensor, n: int, how: Pooling) -> Tensor:
-    """One state for each unit, a sentence or a word, from the states of its tokens.
+    """One vector for each of `n` units, sentences or words, (n, ...), from the hidden states of tokens, (tokens, ...).
 
-    Parameters
-    ----------
-    states
-        (tokens, ...).
-    units
-        Which unit each token belongs to, (tokens,) int64 from 0 to `n` - 1.
-    n
-        How many units there are.
-    how
-        The "mean" or the "max" of the tokens' states, or the state of the unit's "first" or "last" token; "cls" is
-        another name for "first".
-
-    Returns
-    -------
-    Tensor
-        (n, ...); zeros for a unit without a token.
+    `units` (tokens,) int64 has the unit of each token. `how` is as in `word_means`; "cls" is another name for "first".
+    A unit without a token has zeros.
     """
     zeros, ones = states.new_zeros(n, *states.shape[1:]), [1] * (states.ndim - 1)
     if how == "mean":
@@ -158,19 +144,8 @@ def pooled(states: Tensor, units: Tensor, n: int, how: Pooling) -> Tensor:
 def pooled_texts(states: Tensor, lengths: Tensor, mode: str, skip: int = 0) -> Tensor:
     """One vector for each text, (B, ..., dim), from the hidden states of its tokens, (B, T, ..., dim).
 
-    Parameters
-    ----------
-    states, lengths
-        Hidden states, and how many tokens each text has, (B,).
-    mode
-        A pooling of `encode`, or a pooling mode of sentence-transformers.
-    skip
-        How many tokens at the beginning are left out: those of a prompt.
-
-    Returns
-    -------
-    Tensor
-        Zeros for a text without a token, or of a prompt alone.
+    `lengths` (B,) are the tokens of each text, the first `skip` of which, a prompt's, are left out. `mode` is a pooling
+    of `encode` or of sentence-transformers. A text without other tokens has zeros.
     """
     n, places = len(lengths), torch.arange(states.shape[1], device=states.device)
     inside = (places >= skip) & (places < lengths[:, None])

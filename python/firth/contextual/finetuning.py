@@ -202,10 +202,10 @@ class FineTuned(Classifier):
             At Ctrl-C. The classifier keeps what was trained so far.
         """
         callbacks = functions("callbacks", callbacks)
-        if resume and checkpoint is None:
-            raise ValueError("resume=True needs checkpoint=, the folder to continue from")
-        if self.head_only and checkpoint is not None:
-            raise ValueError("head_only=True trains in one go, without a state to continue from: leave out checkpoint")
+        if self.head_only and (resume or checkpoint is not None):
+            raise ValueError(
+                "head_only=True trains in one go, without a state to continue from: leave out checkpoint and resume"
+            )
         given, rows, several = self._read(texts, labels)
         weights = text_weights("sample_weight", sample_weight, len(given))
         classes = sorted({name for row in rows for name in names_of(row)})

@@ -17,21 +17,10 @@ _LONGEST_CHARACTER = 4  # bytes of UTF-8
 def cut_distribution(
     logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The tokens that may be drawn, the most likely first, and their probabilities.
+    """The tokens that may be drawn, the most likely first, int64 (kept,), and float64 probabilities with sum one.
 
-    Temperature comes first, then `top_k`, then `top_p` among the remaining tokens.
-
-    Parameters
-    ----------
-    logits
-        (vocabulary,) scores of the next token.
-    temperature, top_k, top_p
-        As for `GPT.generate`; of equally likely tokens the lower ids are kept.
-
-    Returns
-    -------
-    ids, probabilities
-        Int64 and float64, (kept,); the sum of the probabilities is one.
+    `logits` (vocabulary,) are divided by the temperature; `top_k` applies next, then `top_p` to the remaining tokens.
+    Of equally likely tokens the lower ids are kept. Temperature 0 leaves only the most likely token.
     """
     scores, ids = torch.sort(logits.double(), descending=True, stable=True)
     if temperature == 0:
@@ -89,20 +78,10 @@ def sampled_ids(
 def text_until(
     ids: Iterable[int], decode: Callable[[list[int]], str], stop: Sequence[str], prompt: Sequence[int] = ()
 ) -> Iterator[str]:
-    """The text of ids as they come, up to the first stop string, which is left out.
+    """The text of ids as they come, up to the first stop string, which is left out; no id is taken after it.
 
-    Text waits while its last bytes are an incomplete character, or while it may be the beginning of a stop string.
-
-    Parameters
-    ----------
-    ids
-        The ids; none is taken after a complete stop string.
-    decode
-        Makes text of ids.
-    stop
-        Strings that end the text, none of them empty, in one token or across several.
-    prompt
-        Ids before these, whose text is not repeated. The space between both depends on them.
+    Text waits while its last bytes are an incomplete character, or while it may be the beginning of a stop string. The
+    text of `prompt`, the ids before, is not repeated; the space between both depends on them.
     """
     before = len(decode(list(prompt)))
     seen = list(prompt)
@@ -135,24 +114,9 @@ def roles_prompt(
 ) -> tuple[str, list[str]]:
     """A conversation as text that ends where the next answer begins, and the strings that would begin another turn.
 
-    Parameters
-    ----------
-    messages
-        Each with a "role" and a "content".
-    template
-        The format of a turn, that of the training texts.
-    answer
-        The role of the next turn.
-
-    Returns
-    -------
-    prompt, stop
-        Without spaces at the prompt's end: they are part of the answer's first token.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a message has another form, naming its place, or the template lacks a part.
+    `messages` have a "role" and a "content" each; `answer` is the role of the next turn. The prompt does not end in
+    spaces, which are part of the answer's first token. TypeError or ValueError if a message has another form, naming
+    its place, or the template lacks a part.
     """
     if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
         raise TypeError(f"prompt must be a str or a list of dicts, not {type(messages).__name__}")

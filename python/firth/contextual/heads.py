@@ -119,17 +119,9 @@ def is_regression(config: Mapping[str, Any]) -> bool:
 
 
 def read(folder: Path, task: Task) -> tuple[Head, list[str], bool]:
-    """Read the head of a classifier in the layout of `transformers`.
+    """Read the head of a classifier of `transformers`, its labels, and whether a text may have several of them.
 
-    Returns
-    -------
-    head, labels, several
-        The labels in config.json, and whether a text may have several of them.
-
-    Raises
-    ------
-    OSError, ValueError
-        If a file is missing, holds something else, or a regression.
+    OSError or ValueError if a file is missing, holds something else, or a regression.
     """
     config = huggingface.read_json(folder / huggingface.CONFIG)
     layout = _LAYOUTS[str(config["model_type"])]

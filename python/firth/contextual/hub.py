@@ -30,21 +30,11 @@ class _Silent(tqdm):  # type: ignore[misc]
 
 
 def local_folder(path: files.PathLike, revision: str | None = None) -> Path:
-    """The folder of a model: the one at `path`, or the repository of this name in the cache.
+    """The folder of a model: the one at `path`, or the repository of this name, such as "gpt2", in the cache.
 
-    Parameters
-    ----------
-    path
-        A folder; or, as a string, the name of a repository, such as "gpt2" or "sentence-transformers/all-MiniLM-L6-v2".
-        A folder of that name is preferred.
-    revision
-        A branch, a tag or a commit of the repository; None: its main branch.
-
-    Raises
-    ------
-    OSError, ValueError, ImportError
-        If there is neither such a folder nor such a repository, or it cannot be reached and is not in the cache; if
-        `revision` is given for a folder; if `huggingface_hub` is not installed.
+    A folder is preferred. `revision` is a branch, a tag or a commit of the repository, None its main branch. OSError if
+    there is neither, or the repository cannot be reached and is not in the cache; ValueError for the `revision` of a
+    folder; ImportError if `huggingface_hub` is not installed.
     """
     folder = Path(path)
     if folder.is_dir():

@@ -210,23 +210,10 @@ class FamilyHead(NamedTuple):
 
 
 def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
-    """Read a model.
+    """Read a model, in float32 and evaluation mode, without task heads; and its config.json.
 
-    Parameters
-    ----------
-    folder
-        With config.json and model.safetensors, in one file or several.
-
-    Returns
-    -------
-    transformer, config
-        In float32, in evaluation mode; and the content of config.json. Task heads are left out.
-
-    Raises
-    ------
-    OSError, ValueError
-        If a file is missing or cannot be read; if the model is of another family, or the tensors are not those of
-        config.json, naming the tensor.
+    OSError or ValueError if a file is missing or cannot be read; if the model is of another family, or the tensors are
+    not those of config.json, naming the tensor.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
@@ -298,21 +285,11 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
 def write(
     folder: files.PathLike, transformer: Transformer, tokenizer: Tokenizer | None, *, head: FamilyHead | None = None
 ) -> None:
-    """Write a model for `read` and for `transformers`: BERT if norms are after each part, GPT-2 if before.
+    """Write a model in float32 for `read` and for `transformers`: BERT if norms are after each part, GPT-2 if before.
 
-    Parameters
-    ----------
-    folder
-        Created if missing. Each file is written whole or not at all.
-    transformer, tokenizer
-        What to write, in float32.
-    head
-        A classifier's head: for `transformers`, the folder is then a classifier's of the head's family.
-
-    Raises
-    ------
-    ValueError
-        If neither family can express the architecture.
+    The folder is created if missing; each file is written whole or not at all. With a classifier's `head`, the folder
+    is for `transformers` a classifier's of the head's family. ValueError if neither family can express the
+    architecture.
     """
     architecture = transformer.architecture
     kind = head.kind if head is not None else "gpt2" if architecture.norm == "pre" else "bert"

@@ -80,30 +80,13 @@ def _attend(
     position_bias: Tensor | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as `transformers` asks for it.
+    """Attend as `transformers` asks for it; returns the output (B, Tq, heads, Dv), and None for the weights.
 
-    Parameters
-    ----------
-    module
-        The attention layer; its `is_causal` counts unless the argument does.
-    query, key, value
-        (B, heads, Tq, D), (B, key heads, Tk, D) and (B, key heads, Tk, Dv).
-    attention_mask
-        Boolean (true: seen) or added to the scores, broadcast to (B, heads, Tq, Tk), with all that is masked. None:
-        `is_causal` decides, and without it every key is seen.
-    dropout, scaling
-        The probability that a weight is dropped; the factor of the scores.
-    sliding_window
-        How many keys a query of a causal model sees, its own included. Masks hold it already.
-    position_bias
-        Added to the scores, (1 or B, heads, Tq, Tk); it has a gradient.
-    others
-        Arguments of other implementations.
-
-    Returns
-    -------
-    output, None
-        (B, Tq, heads, Dv); no weights.
+    `module` is the attention layer, whose `is_causal` counts unless the argument does. `query`, `key` and `value` are
+    (B, heads, Tq, D), (B, key heads, Tk, D) and (B, key heads, Tk, Dv). `attention_mask`, boolean or added to the
+    scores, broadcasts to (B, heads, Tq, Tk) and holds all that is masked; without it `is_causal` decides.
+    `sliding_window` is the number of keys that a query of a causal model sees, its own included; masks hold it already.
+    `position_bias`, (1 or B, heads, Tq, Tk), is added to the scores and has a gradient.
     """
     for name, what in _REFUSED.items():
         if others.get(name) is not None and others[name] is not False:

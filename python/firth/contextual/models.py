@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -21,10 +21,26 @@ from firth.contextual.transformer import IGNORED
 from firth.contextual.transformer_model import ContextualModel
 from firth.options import option
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _NO_MASKED_HEAD = (
     "this model has no masked-token head, the layers that predict masked tokens: read a model that has them, such as "
     "bert-base-uncased, or train one, BERT().fit(texts)"
 )
+
+
+class Sampling(TypedDict, total=False):
+    """Options of `GPT.generate` and `GPT.stream`, which describes them."""
+
+    max_new: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    stop: str | Sequence[str]
+    template: str
+    seed: int | None
+    cache: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +213,12 @@ class GPT(ContextualModel):
             scores = transformer.logits(transformer(ids)[:, -1:])[0, -1].float().cpu()
         return self._likeliest(scores, topn)
 
-    def generate(
+    def generate(self, prompt: str | Sequence[Mapping[str, str]] = "", **options: Unpack[Sampling]) -> str:
+        """Continue a text: the parts of `stream`, joined. `prompt` and options are those of `stream`."""
+        text = "".join(self.stream(prompt, **options))
+        return text if isinstance(prompt, str) else text.strip()
+
+    def stream(
         self,
         prompt: str | Sequence[Mapping[str, str]] = "",
         *,
@@ -209,8 +230,8 @@ class GPT(ContextualModel):
         template: str = "{role}: {content}\n",
         seed: int | None = None,
         cache: bool = True,
-    ) -> str:
-        """Continue a text.
+    ) -> Iterator[str]:
+        """Continue a text, part by part: an iterator of strings.
 
         Parameters
         ----------
@@ -236,7 +257,7 @@ class GPT(ContextualModel):
 
         Returns
         -------
-        str
+        Iterator of str
             What follows the prompt, up to a stop string, the end-of-text token, or `max_new` tokens.
 
         Raises
@@ -248,35 +269,6 @@ class GPT(ContextualModel):
         -----
         When all positions are taken, the latter half of the tokens becomes the context of what follows.
         """
-        text = "".join(
-            self.stream(
-                prompt,
-                max_new=max_new,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                stop=stop,
-                template=template,
-                seed=seed,
-                cache=cache,
-            )
-        )
-        return text if isinstance(prompt, str) else text.strip()
-
-    def stream(
-        self,
-        prompt: str | Sequence[Mapping[str, str]] = "",
-        *,
-        max_new: int = 100,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | Sequence[str] = (),
-        template: str = "{role}: {content}\n",
-        seed: int | None = None,
-        cache: bool = True,
-    ) -> Iterator[str]:
-        """Return an iterator over the text of `generate`, part by part; parameters are those of `generate`."""
         whole_number("max_new", max_new)
         real_number("temperature", temperature, low=0)
         if top_k is not None:

@@ -82,19 +82,9 @@ def attention(
 
 
 def self_attention(qkv: Tensor, **options: Any) -> Tensor:
-    """Compute self-attention: `attention` on the result of one projection, without a copy forward or backward.
+    """`attention` on the result of one projection (batch, T, 3, heads, D), without a copy forward or backward.
 
-    Parameters
-    ----------
-    qkv
-        Queries, keys and values, (batch, T, 3, heads, D). Its gradient has the same layout.
-    options
-        Those of `attention`.
-
-    Returns
-    -------
-    Tensor
-        (batch, heads, T, D), a view of (batch, T, heads, D).
+    Returns (batch, heads, T, D), a view of (batch, T, heads, D). `options` are those of `attention`.
     """
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must have shape (batch, time, 3, heads, width), not {tuple(qkv.shape)}")

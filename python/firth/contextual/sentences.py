@@ -148,17 +148,8 @@ def sentence_modules(
 ) -> tuple[SentenceModules | None, Tokenizer]:
     """The modules of a folder, None without modules.json; and its tokenizer, which lowercases if the folder says so.
 
-    Parameters
-    ----------
-    folder
-        The folder of a model.
-    tokenizer, dim, positions
-        Those of its transformer.
-
-    Raises
-    ------
-    OSError, ValueError
-        If a file is missing or damaged; if firth does not know a module or an option, naming it.
+    `tokenizer`, `dim` and `positions` are those of its transformer. OSError or ValueError if a file is missing or
+    damaged; if firth does not know a module or an option, naming it.
     """
     modules = _modules(folder)
     if modules is None:

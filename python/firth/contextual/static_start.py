@@ -46,26 +46,10 @@ def static_rows(
     A token that begins a word takes the row of the word that it spells, or of that word in lower case. With subword
     vectors (fastText's), other tokens take the vector composed of their character n-grams.
 
-    Parameters
-    ----------
-    vectors
-        The static vectors.
-    tokenizer
-        Its tokens are the rows.
-    dim
-        Dimensions of a row.
-    project
-        Whether to map vectors of another size to `dim` linearly: to their principal axes, as many as fit, and from
-        there by a random isometry. No map of that rank preserves their inner products better.
-    std
-        Scale all rows by one factor to this standard deviation; None: keep them as they are.
-    seed
-        Of the isometry.
-
-    Raises
-    ------
-    ValueError
-        If sizes differ and `project` is False; if no token has a vector, or one is not finite.
+    With `project`, vectors of another size are mapped to `dim` linearly: to their principal axes, as many as fit, and
+    from there by a random isometry of the seed. No map of that rank preserves their inner products better. One factor
+    scales all rows to the standard deviation `std`, if given. ValueError if sizes differ and `project` is False; if no
+    token has a vector, or one is not finite.
     """
     found = np.zeros(len(tokenizer), np.bool_)
     rows = np.zeros((len(tokenizer), vectors.vector_size), np.float32)

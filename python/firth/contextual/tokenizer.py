@@ -224,18 +224,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: files.PathLike) -> Self:
-        """Read a tokenizer.
+        """Read a tokenizer: a ``tokenizer.json`` of any origin, or a folder that holds one.
 
-        Parameters
-        ----------
-        path
-            A ``tokenizer.json`` of any origin, or a folder that holds one; also a folder with the older ``vocab.txt``
-            of BERT, or ``vocab.json`` and ``merges.txt`` of GPT-2.
-
-        Raises
-        ------
-        OSError, ValueError
-            If there is none; if it is damaged.
+        Also a folder with the older ``vocab.txt`` of BERT, or ``vocab.json`` and ``merges.txt`` of GPT-2. OSError if
+        there is none, ValueError if it is damaged.
         """
         place = Path(path)
         try:
@@ -263,15 +255,11 @@ class Tokenizer:
         )
 
     def save(self, path: files.PathLike, *, special: bool = True) -> None:
-        """Write the tokenizer.
+        """Write the tokenizer to a file, if the name of `path` ends in .json, or else to a folder, which is created if
+        missing.
 
-        Parameters
-        ----------
-        path
-            A file, if its name ends in .json; or a folder, which is created if missing, for ``tokenizer.json`` and the
-            configuration that ``transformers.AutoTokenizer`` reads.
-        special
-            Whether other libraries that read the file add the tokens that `encode` adds around a text.
+        A folder holds ``tokenizer.json`` and the configuration that ``transformers.AutoTokenizer`` reads. `special`
+        decides whether other libraries that read the file add the tokens that `encode` adds around a text.
         """
         place = Path(path)
         if place.suffix != ".json" or place.is_dir():
@@ -393,15 +381,7 @@ class Tokenizer:
         """The ids of training texts, for each text int32 (tokens,): nothing is added, and "[MASK]" in a text is plain
         text.
 
-        Parameters
-        ----------
-        texts
-            Each a text, or a list of words, which is read as a text: with a space between words.
-
-        Raises
-        ------
-        TypeError
-            If something in `texts` is neither a text nor a list of words.
+        A list of words is read as a text, with a space between words. TypeError for anything else.
         """
         joined = list(as_strings(column("texts", texts)))
         found = [np.array(raw.ids, np.int32) for raw in self._encoded(self._plain, joined, False, False)]

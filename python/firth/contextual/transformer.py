@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -225,8 +225,7 @@ class Attention(nn.Module):
         else:
             attend = operator.attention if self.way == "firth" else operator.torch_attention
             attended = attend(*self.project(x, memory, cache, layer), **rest)
-        mixed: Tensor = self.out(attended.transpose(1, 2).reshape(x.shape))
-        return mixed
+        return cast(Tensor, self.out(attended.transpose(1, 2).reshape(x.shape)))
 
     def project(
         self, x: Tensor, memory: Tensor | None = None, cache: Cache | None = None, layer: int = 0
@@ -311,8 +310,7 @@ class MaskedHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The unembedding's input, (..., dim)."""
-        transformed: Tensor = self.norm(self.activation(self.dense(hidden)))
-        return transformed
+        return cast(Tensor, self.norm(self.activation(self.dense(hidden))))
 
 
 class Transformer(nn.Module):
@@ -431,10 +429,7 @@ class Transformer(nn.Module):
             x = x + (self.token_types.weight[0] if token_types is None else self.token_types(token_types))
         elif token_types is not None:
             raise ValueError("the architecture has no token types")
-        if self.embedding_norm is not None:
-            x = self.embedding_norm(x)
-        embedded: Tensor = self.dropout(x)
-        return embedded
+        return cast(Tensor, self.dropout(x if self.embedding_norm is None else self.embedding_norm(x)))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of all tokens, (..., V), from hidden states (..., dim)."""
@@ -456,22 +451,8 @@ class Transformer(nn.Module):
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood of tokens, in nats; all logits are never in memory at once.
 
-        Parameters
-        ----------
-        hidden
-            Hidden states, (B, T, dim).
-        targets
-            The token to predict from each, (B, T), or `IGNORED`, -100.
-
-        Returns
-        -------
-        Tensor
-            A number; 0 if every target is ignored.
-
-        Raises
-        ------
-        ValueError
-            If there is not one target for each hidden state.
+        `targets` (B, T) are the tokens to predict from the hidden states (B, T, dim), or `IGNORED`, -100; if all are
+        ignored, the loss is 0. ValueError if there is not one target for each hidden state.
         """
         if hidden.shape[:-1] != targets.shape:
             raise ValueError(
