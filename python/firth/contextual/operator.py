@@ -174,9 +174,9 @@ def _call(given: list[Tensor], causal: bool, window: int | None, *rest: Any) -> 
     """The arguments of the kernels, checked as in `firth.attention`."""
     q, k, v = (part.detach() if part.requires_grad else part for part in _parts(given))
     *terms, scale, dropout, seed = rest
-    small: list[Any] = [None if one is None else _small(one) for one in terms]
-    number = 0 if seed is None else int(seed) % 2**64
-    return Call(q, k, v, causal, window, *small, scale, dropout or NO_DROPOUT, number, torch.get_num_threads())
+    others: list[Any] = [None if one is None else _small(one) for one in terms]
+    others += [scale, dropout or NO_DROPOUT, 0 if seed is None else int(seed) % 2**64, torch.get_num_threads()]
+    return Call(q, k, v, causal, window, *others)
 
 
 def _small(tensor: Tensor) -> NDArray[Any]:
