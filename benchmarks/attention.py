@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import math
 import shutil
 import subprocess
@@ -430,24 +429,11 @@ def report(results: Run) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) == 3 and sys.argv[1] == "--worker":
-        common.serve(sys.argv[2], (peak_memory,))
+    if common.served((peak_memory,)):
         return
-    results_path = common.REPOSITORY / "benchmarks" / "results" / "attention.json"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=results_path)
-    parser.add_argument("--only", default=",".join(SECTIONS), help="some of " + ",".join(SECTIONS))
-    parser.add_argument("--threads", type=common.positive, default=2)
+    parser = common.arguments(__doc__, SECTIONS, "a few sizes")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
-    parser.add_argument("--quick", action="store_true", help="a few sizes")
-    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
-    settings = parser.parse_args()
-    if settings.show is not None:
-        print(report(json.loads(settings.show.read_text())))
-        return
-    chosen = settings.only.split(",")
-    if unknown := set(chosen) - set(SECTIONS):
-        parser.error(f"--only takes some of {','.join(SECTIONS)}, not {','.join(sorted(unknown))}")
+    settings = common.parsed(parser, __file__, SECTIONS, report)
     machine = common.describe_machine(("torch", "numpy"))
     import torch
 
@@ -467,11 +453,10 @@ def main() -> None:
         "peak_gflops": peak_gflops(settings.threads),
         "sections": {},
     }
-    for name in chosen:
+    for name in settings.only:
         results["sections"][name] = SECTIONS[name](settings)
         common.write_json(settings.json, results)
-    print(report(results))
-    print(f"\nEvery figure: {settings.json}", file=sys.stderr)
+    common.finish(report(results), settings.json)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,9 @@ Needs the fasttext package for the other side. Its command line does the same wo
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,7 +183,7 @@ def run(settings: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     def fresh(work: Any, **arguments: Any) -> Run:
         return common.run_fresh(__file__, work.__name__, settings.threads, arguments)
 
-    for name in settings.only.split(","):
+    for name in settings.only:
         split = split_polarity if name == "polarity" else split_articles
         for seed in range(1, settings.repeats + 1):
             folder = scratch / f"{name}-{seed}"
@@ -251,27 +248,14 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) == 3 and sys.argv[1] == "--worker":
-        common.serve(sys.argv[2], WORK)
+    if common.served(WORK):
         return
-    data = Path(os.environ.get("FIRTH_DATA", common.REPOSITORY.parent / "shared" / "data"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=data, help="polarity.txt and enwiki.raw.txt.xz (FIRTH_DATA)")
-    parser.add_argument("--json", type=Path, default=common.REPOSITORY / "benchmarks" / "results" / "classifier.json")
-    parser.add_argument("--only", default=",".join(OPTIONS), help="some of " + ",".join(OPTIONS))
+    parser = common.arguments(__doc__, OPTIONS, "one seed")
     parser.add_argument("--repeats", type=common.positive, help="with seeds 1, 2, ... (default 5)")
-    parser.add_argument("--threads", type=common.positive, default=2)
-    parser.add_argument("--quick", action="store_true", help="one seed")
-    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
-    settings = parser.parse_args()
-    if settings.show is not None:
-        print(report(json.loads(settings.show.read_text())))
-        return
+    settings = common.parsed(parser, __file__, OPTIONS, report)
     settings.repeats = settings.repeats or (1 if settings.quick else 5)
-    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        print(report(run(settings, Path(scratch))))
-    print(f"\n{time.perf_counter() - start:.0f} s; every figure: {settings.json}", file=sys.stderr)
+        common.finish(report(run(settings, Path(scratch))), settings.json)
 
 
 if __name__ == "__main__":

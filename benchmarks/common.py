@@ -23,6 +23,8 @@ from typing import Any
 # was forked from, so the process that starts the others must stay small for theirs to be honest.
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 class Clock:
@@ -52,7 +54,7 @@ def peak_so_far() -> float:
 def run_fresh(script: str, work: str, threads: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Run one function of a script in a process of its own; what it returns, with `peak_mb`, or `failed` and why."""
     environment = {**os.environ}
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in THREAD_VARIABLES:
         environment[name] = str(threads)
     with tempfile.TemporaryDirectory() as folder:
         answer, errors = Path(folder, "answer.json"), Path(folder, "errors.txt")
@@ -187,3 +189,46 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
     return number
+
+
+def served(functions: Iterable[Callable[..., dict[str, Any]]]) -> bool:
+    """Whether this process was started by `run_fresh`, and has done its work."""
+    if len(sys.argv) != 3 or sys.argv[1] != "--worker":
+        return False
+    serve(sys.argv[2], functions)
+    return True
+
+
+def arguments(doc: str, sections: Iterable[str], quick: str) -> argparse.ArgumentParser:
+    """The command line that every script shares; a script adds its own arguments."""
+    data = Path(os.environ.get("FIRTH_DATA", REPOSITORY.parent / "shared" / "data"))
+    names = ",".join(sections)
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=data, help="folder of texts and gold standards (FIRTH_DATA)")
+    parser.add_argument("--json", type=Path, help="default: results/SCRIPT.json; of a quick run, SCRIPT-quick.json")
+    parser.add_argument("--only", default=names, help=f"some of {names}")
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
+    return parser
+
+
+def parsed(
+    parser: argparse.ArgumentParser, file: str, sections: Iterable[str], show: Callable[[dict[str, Any]], str]
+) -> argparse.Namespace:
+    """The arguments, with `only` as a list; ends here for --show, and where --only names no section."""
+    settings = parser.parse_args()
+    if settings.show is not None:
+        print(show(json.loads(settings.show.read_text())))
+        parser.exit()
+    settings.only = settings.only.split(",")
+    if unknown := set(settings.only) - set(sections):
+        parser.error(f"--only takes some of {','.join(sections)}, not {','.join(sorted(unknown))}")
+    settings.json = settings.json or RESULTS / f"{Path(file).stem}{'-quick' if settings.quick else ''}.json"
+    return settings
+
+
+def finish(tables: str, path: Path) -> None:
+    """Print the tables, and where the figures are."""
+    print(tables)
+    print(f"\nEvery figure: {path}", file=sys.stderr)

@@ -256,31 +256,16 @@ def unless_installed(package: str) -> str | None:
 
 def main(script: Script) -> None:
     """A script's command line."""
-    if len(sys.argv) == 3 and sys.argv[1] == "--worker":
-        common.serve(sys.argv[2], (prepare, cpu, quality, *script.work))
+    if common.served((prepare, cpu, quality, *script.work)):
         return
-    data = Path(os.environ.get("FIRTH_DATA", common.REPOSITORY.parent / "shared" / "data"))
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    results = common.REPOSITORY / "benchmarks" / "results" / Path(script.file).with_suffix(".json").name
-    parser = argparse.ArgumentParser(description=script.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.arguments(script.doc, script.sections, "the first 8 MB, once")
     parser.add_argument("--text", type=Path, help="raw text, plain, .gz or .xz (default: enwiki.raw.txt.xz in --data)")
-    parser.add_argument("--data", type=Path, default=data, help="similarity/ and questions-words.txt (FIRTH_DATA)")
     parser.add_argument("--work", type=Path, default=cache / "firth-bench", help="where the prepared text is kept")
-    parser.add_argument("--json", type=Path, default=results)
-    parser.add_argument("--only", default=",".join(script.sections), help="some of " + ",".join(script.sections))
     parser.add_argument("--repeats", type=common.positive, help="with seeds 1, 2, ... (default 3)")
-    parser.add_argument("--threads", type=common.positive, default=2)
     parser.add_argument("--slice", type=common.positive, help="bytes of the raw text to use, from its start")
-    parser.add_argument("--quick", action="store_true", help="the first 8 MB, once")
-    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
     script.arguments(parser)
-    settings = parser.parse_args()
-    if settings.show is not None:
-        print(script.report(json.loads(settings.show.read_text())).text())
-        return
-    sections = settings.only.split(",")
-    if unknown := set(sections) - set(script.sections):
-        parser.error(f"--only takes some of {','.join(script.sections)}, not {','.join(sorted(unknown))}")
+    settings = common.parsed(parser, script.file, script.sections, lambda content: script.report(content).text())
     settings.text = settings.text or settings.data / "enwiki.raw.txt.xz"
     settings.slice = settings.slice or (8_000_000 if settings.quick else None)
     settings.repeats = settings.repeats or (1 if settings.quick else 3)
@@ -289,13 +274,12 @@ def main(script: Script) -> None:
         bench = Bench(script, settings, Path(scratch))
         try:
             for section, run in script.sections.items():
-                if section in sections:
+                if section in settings.only:
                     run(bench)
         except KeyboardInterrupt:
             print("stopped; the tables are of what was finished", file=sys.stderr)
     if bench.runs:
-        print(script.report(json.loads(settings.json.read_text())).text())
-        print(f"\nEvery figure: {settings.json}", file=sys.stderr)
+        common.finish(script.report(json.loads(settings.json.read_text())).text(), settings.json)
 
 
 # --- The tables ------------------------------------------------------------------------------------------------------

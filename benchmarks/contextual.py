@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
-import json
 import math
 import os
 import re
@@ -568,7 +567,7 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
     # The rate falls along a cosine whose end must be known: how many steps fit, from a few steps before.
     trial = GPT(**options, steps=5 if settings.quick else 60, evaluate_batches=0).fit(ids).history
     each = options["batch_size"] * options["length"]
-    steps = max(20, int(0.92 * 60 * minutes * trial[-1].tokens_per_second / each))
+    steps = max(20, int(0.92 * 60 * minutes * trial[-1].units_per_second / each))
     begin = time.perf_counter()
 
     def over(gpt: Any) -> bool:
@@ -585,7 +584,7 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
     yield {
         "contender": f"GPT, {options['layers']} layers", "bits_per_byte": score.bits_per_byte, "seconds": seconds,
         "nats": score.nats, "options": kept, "steps": gpt.history[-1].step, "planned": steps,
-        "tokens": gpt.history[-1].tokens, "history": [vars(one) for one in gpt.history], **sizes,
+        "tokens": gpt.history[-1].step * each, "history": [vars(one) for one in gpt.history], **sizes,
     }  # fmt: skip
     if settings.save is not None:
         gpt.save(settings.save)
@@ -770,14 +769,8 @@ def report(results: Run) -> str:
 
 
 def main() -> None:
-    folder = common.REPOSITORY / "benchmarks" / "results"
-    data = Path(os.environ.get("FIRTH_DATA", common.REPOSITORY.parent / "shared" / "data"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=data, help=f"{TEXT} and {SENSES} (FIRTH_DATA)")
-    parser.add_argument("--json", type=Path, help="default: results/contextual.json, or contextual-quick.json")
-    usual = [name for name in SECTIONS if name != "own"]
-    parser.add_argument("--only", default=",".join(usual), help="some of " + ",".join(SECTIONS))
-    parser.add_argument("--threads", type=common.positive, default=2)
+    parser = common.arguments(__doc__, SECTIONS, "a smoke run")
+    parser.set_defaults(only=",".join(name for name in SECTIONS if name != "own"))
     parser.add_argument("--repeats", type=common.positive, default=5, help="of encode")
     parser.add_argument("--steps", type=common.positive, default=50, help="of step")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1], help="of step")
@@ -789,19 +782,10 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", default=None, help="language_model in bf16 also without AMX")
     parser.add_argument("--own", nargs="+", default=["gpt", "bert", "elmo"], choices=OWN, help="models of own")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="for language_model's GPT, and for own's models")
-    parser.add_argument("--quick", action="store_true", help="a smoke run")
-    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
-    settings = parser.parse_args()
-    if settings.show is not None:
-        print(report(json.loads(settings.show.read_text())))
-        return
-    chosen = settings.only.split(",")
-    if unknown := set(chosen) - set(SECTIONS):
-        parser.error(f"--only takes some of {','.join(SECTIONS)}, not {','.join(sorted(unknown))}")
-    if "own" in chosen and settings.save is None:
+    settings = common.parsed(parser, __file__, SECTIONS, report)
+    if "own" in settings.only and settings.save is None:
         parser.error("own needs --save, a folder for its models")
-    settings.json = settings.json or folder / ("contextual-quick.json" if settings.quick else "contextual.json")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+    for name in common.THREAD_VARIABLES:
         os.environ[name] = str(settings.threads)  # before anything big is imported
     packages = ("torch", "transformers", "tokenizers", "sentence-transformers", "scikit-learn", "numpy")
     machine = common.describe_machine(packages)
@@ -816,9 +800,9 @@ def main() -> None:
         "isa": firth.cpu_info()["isa"],
         "amx": bool(torch.cpu._is_amx_tile_supported()),
         "quick": settings.quick,
-        "sections": {name: [] for name in chosen},
+        "sections": {name: [] for name in settings.only},
     }
-    for name in chosen:
+    for name in settings.only:
         start = time.perf_counter()
         for run in SECTIONS[name](settings):
             if not math.isfinite(run.get("bits_per_byte", 0.0)):
@@ -826,8 +810,7 @@ def main() -> None:
             results["sections"][name].append(run)
             common.write_json(settings.json, results)
         progress(name, f"{time.perf_counter() - start:.0f} s")
-    print(report(results))
-    print(f"\nEvery figure: {settings.json}", file=sys.stderr)
+    common.finish(report(results), settings.json)
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ class Report(comparison.Report):
         every = [run for name in self.contenders("counting") for run in self.of("counting", name).values()]
         found = f"{every[0]['non_zeros']:,} non-zeros, alike in all runs below.\n\n" if every else ""
         return (
-            f"### Counting pairs, window {self.get_params()['window']}\n\n{found}"
+            f"### Counting pairs, window {self.options['window']}\n\n{found}"
             + common.table(headings, self.rows("counting", len(headings), cells))
             + "\n\nWritten to disk:\n\n"
             + common.table(written, self.rows("counting", len(written), written_cells))
@@ -365,8 +365,8 @@ class Report(comparison.Report):
         every = [run for name in self.contenders("svd") for run in self.of("svd", name).values()]
         found = f"{every[0]['non_zeros']:,} non-zeros.\n\n" if every else ""
         return (
-            f"### {self.get_params()['vector_size']} singular values and vectors of the PPMI matrix, "
-            f"window {self.get_params()['svd_window']}\n\n{found}"
+            f"### {self.options['vector_size']} singular values and vectors of the PPMI matrix, "
+            f"window {self.options['svd_window']}\n\n{found}"
             + common.table(headings, self.rows("svd", len(headings), cells))
         )
 
@@ -381,7 +381,7 @@ class Report(comparison.Report):
             ]
 
         return (
-            f"### What each way of learning gives, {self.get_params()['vector_size']} dimensions; quality in points\n\n"
+            f"### What each way of learning gives, {self.options['vector_size']} dimensions; quality in points\n\n"
             + self.quality_table("quality")
             + "\n\nIts cost:\n\n"
             + common.table(headings, self.rows("quality", len(headings), cells))
@@ -389,15 +389,7 @@ class Report(comparison.Report):
 
 
 if __name__ == "__main__":
-    comparison.main(
-        comparison.Script(
-            file=__file__,
-            doc=__doc__,
-            options=OPTIONS,
-            packages=PACKAGES,
-            work=WORK,
-            sections=SECTIONS,
-            report=Report,
-            arguments=glove.add_argument,
-        )
+    script = comparison.Script(
+        __file__, __doc__, OPTIONS, PACKAGES, WORK, SECTIONS, Report, arguments=glove.add_argument
     )
+    comparison.main(script)

@@ -1,7 +1,7 @@
 """Deterministic training of word2vec and FastText beside one thread: the loss of each epoch, on texts of every kind.
 
     python benchmarks/deterministic.py                     a quarter of an hour
-    python benchmarks/deterministic.py --only letters,walks
+    python benchmarks/deterministic.py --quick
     python benchmarks/deterministic.py --show benchmarks/results/deterministic.json
 
 A row is a text and a model. One thread without `deterministic=True` is the reference: it sees every move at once. The
@@ -10,13 +10,10 @@ same bytes at 1, 2, 3 and 8 threads are checked on the way.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import hashlib
 import itertools
-import json
 import lzma
-import os
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -25,7 +22,6 @@ from typing import Any
 
 import common
 
-RESULTS = Path(__file__).parent / "results" / "deterministic.json"
 THREADS = (1, 2, 3, 8)
 WORDS = 1000  # the vocabulary of the text "few words"
 
@@ -162,23 +158,14 @@ def show(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("FIRTH_DATA"), help="folder with enwiki.raw.txt.xz")
-    parser.add_argument("--only", default="", help="texts whose names contain one of these, separated by commas")
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--show", type=Path, help="print the table of an earlier run")
-    settings = parser.parse_args()
-    if settings.show:
-        print(show(json.loads(settings.show.read_text())))
-        return
-    if settings.data is None:
-        parser.error("say with --data or FIRTH_DATA where enwiki.raw.txt.xz is")
+    parser = common.arguments(__doc__, names := texts(Path()), "the first text alone")
+    settings = common.parsed(parser, __file__, names, show)
+    wanted = settings.only[:1] if settings.quick else settings.only
     import firth
 
     result: dict[str, Any] = {"machine": common.describe_machine(("numpy",)), "rows": []}
-    wanted = [part for part in settings.only.split(",") if part]
-    for name, (make, min_count, options, kinds) in texts(Path(settings.data)).items():
-        if wanted and not any(part in name for part in wanted):
+    for name, (make, min_count, options, kinds) in texts(settings.data).items():
+        if name not in wanted:
             continue
         corpus = firth.Corpus.from_iterable(make(), min_count=min_count)
         for kind in kinds:
@@ -186,7 +173,7 @@ def main() -> None:
             result["rows"].append(row)
             print(f"{name}, {kind}: {apart(row)}", flush=True)
             common.write_json(settings.json, result)
-    print(show(result))
+    common.finish(show(result), settings.json)
 
 
 if __name__ == "__main__":

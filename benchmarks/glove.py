@@ -367,7 +367,7 @@ class Report(comparison.Report):
                 spread_of(runs, lambda run: run["peak_mb"], 0, wide=False),
             ]
 
-        epochs = self.get_params()["epochs"]
+        epochs = self.options["epochs"]
         shown = sorted({1, 2, 5, 10, epochs} & set(range(1, epochs + 1)))
 
         def costs(name: str, runs: dict[int, Run]) -> list[str]:
@@ -439,15 +439,5 @@ def settling(run: Run) -> float | None:
 
 
 if __name__ == "__main__":
-    comparison.main(
-        comparison.Script(
-            file=__file__,
-            doc=__doc__,
-            options=OPTIONS,
-            packages=PACKAGES,
-            work=WORK,
-            sections=SECTIONS,
-            report=Report,
-            arguments=add_argument,
-        )
-    )
+    script = comparison.Script(__file__, __doc__, OPTIONS, PACKAGES, WORK, SECTIONS, Report, arguments=add_argument)
+    comparison.main(script)

@@ -12,8 +12,6 @@ README.md beside this says what is compared. The plot needs matplotlib, and is w
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
 import statistics
 import sys
@@ -112,7 +110,7 @@ def run(settings: argparse.Namespace) -> Run:
     }
     for seed in range(1, settings.repeats + 1):
         vectors = word_vectors(vector_texts, settings.options["dim"], seed, settings.threads)
-        ways = settings.only.split(",")
+        ways = settings.only
         for way in ways[seed % len(ways) :] + ways[: seed % len(ways)]:
             results["runs"].append(train(ids, tokenizer, vectors, way, seed, settings))
             common.write_json(settings.json, results)
@@ -206,31 +204,21 @@ def plot(results: Run, path: Path) -> bool:
 
 
 def main() -> None:
-    folder = common.REPOSITORY / "benchmarks" / "results"
-    data = Path(os.environ.get("FIRTH_DATA", common.REPOSITORY.parent / "shared" / "data"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=data, help=f"{TEXT} (FIRTH_DATA)")
-    parser.add_argument("--json", type=Path, help="default: results/static_start.json, or static_start-quick.json")
-    parser.add_argument("--only", default=",".join(WAYS), help="some of " + ",".join(WAYS))
+    parser = common.arguments(__doc__, WAYS, "a smoke run")
     parser.add_argument("--repeats", type=common.positive, help="with seeds 1, 2, ... (default 3)")
     parser.add_argument("--steps", type=common.positive, help="default 1,500")
-    parser.add_argument("--threads", type=common.positive, default=2)
     parser.add_argument("--vocabulary", type=common.positive, help="pieces (default 8,000)")
     parser.add_argument("--std", type=float, default=0.02, help="deviation that the rows are scaled to")
     parser.add_argument("--untied", action="store_true", help="an unembedding of its own, which starts at random")
     parser.add_argument("--bf16", action="store_true", default=None, help="also without AMX")
     parser.add_argument("--slice", type=float, metavar="MB", help="the first megabytes of the text alone")
     parser.add_argument("--rich", action="store_true", help="vectors of the whole text, whatever the slice")
-    parser.add_argument("--quick", action="store_true", help="a smoke run")
-    parser.add_argument("--show", type=Path, metavar="JSON", help="table and plot of an earlier run, and end")
-    settings = parser.parse_args()
-    if settings.show is not None:
-        results = json.loads(settings.show.read_text())
-        print(report(results))
-        plot(results, settings.show.with_suffix(".png"))
-        return
-    if unknown := set(settings.only.split(",")) - set(WAYS):
-        parser.error(f"--only takes some of {','.join(WAYS)}, not {','.join(sorted(unknown))}")
+
+    def show(results: Run) -> str:
+        plot(results, parser.parse_args().show.with_suffix(".png"))
+        return report(results)
+
+    settings = common.parsed(parser, __file__, WAYS, show)
     settings.options = {**GPT, "bf16": settings.bf16}
     if settings.quick:
         settings.options |= {"layers": 2, "heads": 2, "dim": 32, "length": 32, "batch_size": 8, "evaluate_batches": 2}
@@ -238,7 +226,6 @@ def main() -> None:
     settings.repeats = settings.repeats or (2 if settings.quick else 3)
     settings.steps = settings.steps or (40 if settings.quick else 1500)
     settings.vocabulary = settings.vocabulary or (1000 if settings.quick else 8000)
-    settings.json = settings.json or folder / ("static_start-quick.json" if settings.quick else "static_start.json")
     results = run(settings)
     print(report(results))
     drawn = plot(results, settings.json.with_suffix(".png"))

@@ -248,7 +248,7 @@ class Report(comparison.Report):
             return [
                 spread_of(runs, total, 1),
                 spread_of(runs, training, 1),
-                thousands(self.words * self.get_params()["epochs"] / common.median(map(training, runs.values()))),
+                thousands(self.words * self.options["epochs"] / common.median(map(training, runs.values()))),
                 self.times(section, name, hogwild, training, 2),
                 spread_of(runs, lambda run: run["peak_mb"], 0, wide=False),
                 f"{runs[1]['digest'][:16]}..." if 1 in runs else "-",
@@ -263,14 +263,5 @@ class Report(comparison.Report):
 
 
 if __name__ == "__main__":
-    comparison.main(
-        comparison.Script(
-            file=__file__,
-            doc=__doc__,
-            options={**SHARED, **VARIANTS},
-            packages=PACKAGES,
-            work=WORK,
-            sections=SECTIONS,
-            report=Report,
-        )
-    )
+    script = comparison.Script(__file__, __doc__, {**SHARED, **VARIANTS}, PACKAGES, WORK, SECTIONS, Report)
+    comparison.main(script)

@@ -428,14 +428,5 @@ SECTIONS = {
 
 
 if __name__ == "__main__":
-    comparison.main(
-        comparison.Script(
-            file=__file__,
-            doc=__doc__,
-            options=OPTIONS,
-            packages=PACKAGES,
-            work=WORK,
-            sections=SECTIONS,
-            report=Report,
-        )
-    )
+    script = comparison.Script(__file__, __doc__, OPTIONS, PACKAGES, WORK, SECTIONS, Report)
+    comparison.main(script)
