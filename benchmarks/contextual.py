@@ -565,9 +565,10 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
         options |= {"layers": 2, "heads": 2, "dim": 64, "length": 64}
     minutes = 0.1 if settings.quick else settings.minutes
     # The rate falls along a cosine whose end must be known: how many steps fit, from a few steps before.
-    trial = GPT(**options, steps=5 if settings.quick else 60, evaluate_batches=0).fit(ids).history
+    few = 5 if settings.quick else 60
+    trial = GPT(**options, steps=few, evaluate_every=few, evaluate_batches=0).fit(ids).history[-1]
     each = options["batch_size"] * options["length"]
-    steps = max(20, int(0.92 * 60 * minutes * trial[-1].units_per_second / each))
+    steps = max(20, int(0.92 * 60 * minutes * trial.step / trial.seconds))
     begin = time.perf_counter()
 
     def over(gpt: Any) -> bool:
