@@ -565,10 +565,8 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
         options |= {"layers": 2, "heads": 2, "dim": 64, "length": 64}
     minutes = 0.1 if settings.quick else settings.minutes
     # The rate falls along a cosine whose end must be known: how many steps fit, from a few steps before.
-    few = 5 if settings.quick else 60
-    trial = GPT(**options, steps=few, evaluate_every=few, evaluate_batches=0).fit(ids).history[-1]
+    steps = steps_in(0.92 * 60 * minutes, GPT, options, ids, settings.quick)
     each = options["batch_size"] * options["length"]
-    steps = max(20, int(0.92 * 60 * minutes * trial.step / trial.seconds))
     begin = time.perf_counter()
 
     def over(gpt: Any) -> bool:
@@ -601,6 +599,13 @@ OWN: dict[str, Run] = {
 }
 
 
+def steps_in(seconds: float, make: Any, options: Run, data: Any, quick: bool) -> int:
+    """How many steps fit into so many seconds, from a trial of a few."""
+    few = 5 if quick else 60
+    trial = make(**options, steps=few, evaluate_every=few, evaluate_batches=0).fit(data).history[-1]
+    return max(20, int(seconds * trial.step / trial.seconds))
+
+
 def own(settings: argparse.Namespace) -> Iterator[Run]:
     """Models for `senses`, each after so many minutes and as it was before its first step."""
     from firth import contextual
@@ -614,13 +619,16 @@ def own(settings: argparse.Namespace) -> Iterator[Run]:
         options: Run = {**OWN[kind], "threads": settings.threads, "validation": 0.01}
         if kind != "elmo":
             options |= {"vocabulary_size": 1000 if settings.quick else settings.vocabulary, "bf16": settings.bf16}
-        trial = made(**options, steps=5 if settings.quick else 60, evaluate_batches=0).fit(given[kind])
         minutes = 0.1 if settings.quick else settings.minutes
-        steps = max(20, int(60 * minutes * trial.history[-1].step / trial.history[-1].seconds))
+        steps = steps_in(60 * minutes, made, options, given[kind], settings.quick)
         model = made(**options, steps=steps)
         model.fit(given[kind], callbacks=[own_progress])
         model.save(settings.save / kind)
-        yield {"contender": kind, "options": options, "steps": steps, "history": [vars(one) for one in model.history]}
+        yield {
+            "contender": kind, "options": options, "steps": steps, "history": [vars(one) for one in model.history],
+            "tokens": round(sum(one.units_per_second * one.seconds for one in model.history)),
+            "seconds": sum(one.seconds for one in model.history),
+        }  # fmt: skip
         # What the architecture gives by itself: a step at a rate of nothing, from the same texts' pieces.
         options |= {"learning_rate": 1e-30, "steps": 1, "evaluate_batches": 0}
         if kind != "elmo":
@@ -739,9 +747,9 @@ def language_model_text(runs: Sequence[Run]) -> str:
 
 
 def own_text(runs: Sequence[Run]) -> str:
-    rows = [[run["contender"], f"{run['steps']:,}", f"{run['history'][-1]['tokens']:,}",
-             f"{run['history'][-1]['validation_loss']:.3f}", f"{run['history'][-1]['seconds']:.0f}"]
-            for run in runs]  # fmt: skip
+    runs = [run["history"][-1] | run for run in runs]  # earlier results have tokens and seconds in the history alone
+    rows = [[run["contender"], f"{run['steps']:,}", f"{run['tokens']:,}", f"{run['validation_loss']:.3f}",
+             f"{run['seconds']:.0f}"] for run in runs]  # fmt: skip
     return "### Own models\n\n" + common.table(["", "steps", "tokens", "held-out loss", "s"], rows)
 
 

@@ -18,6 +18,16 @@ from firth.models.word2vec import huffman_paths, keep_thresholds
 from firth.runtime import padded_rows
 
 
+ANYTHING = {
+    "lengths": st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any),
+    "size": st.integers(1, 40),
+    "window": st.integers(1, 9),
+    "negative": st.integers(1, 14),
+    "sample": st.sampled_from([0.0, 0.01, 0.1]),
+    "words": st.integers(2, 30),
+}
+
+
 @dataclasses.dataclass
 class Case:
     """A small corpus, matrices that are not near zero, and everything else the kernel asks for."""
@@ -173,12 +183,7 @@ def result_of(case):
 
 
 @given(
-    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any),
-    size=st.integers(1, 40),
-    window=st.integers(1, 9),
-    negative=st.integers(1, 14),
-    sample=st.sampled_from([0.0, 0.01, 0.1]),
-    words=st.integers(2, 30),
+    **ANYTHING,
     cbow=st.booleans(),
     cbow_mean=st.booleans(),
     tree=st.booleans(),
@@ -257,12 +262,7 @@ def test_huffman_paths_of_words_in_any_order():
 
 
 @given(
-    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any),
-    size=st.integers(1, 40),
-    window=st.integers(1, 9),
-    negative=st.integers(1, 14),
-    sample=st.sampled_from([0.0, 0.01, 0.1]),
-    words=st.integers(2, 30),
+    **ANYTHING,
 )
 # Two words in each other's windows: a row moves a hundred times in a center, and must not lose digits each time.
 @example(lengths=[0, 10, 12, 8, 9, 2, 9], size=2, window=7, negative=10, sample=0.0, words=2)
