@@ -17,7 +17,6 @@ from firth.models import word2vec
 from firth.models.word2vec import huffman_paths, keep_thresholds
 from firth.runtime import padded_rows
 
-
 ANYTHING = {
     "lengths": st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any),
     "size": st.integers(1, 40),
