@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -305,6 +306,35 @@ def _spearman(x: list[float], y: list[float]) -> float:
     from scipy.stats import rankdata  # takes half a second, which `import firth` saves
 
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def read_gold(path: files.PathLike | IO[bytes]) -> list[Triple] | dict[str, list[Question]]:
+    """Read human judgments of similarity, or analogies by section: a file's first line says which of them it holds.
+
+    Raises
+    ------
+    ValueError
+        If it holds neither; the first wrong line is named.
+    """
+    with open_text(path) as file:
+        data = file.read()  # once, because it may be a pipe
+
+    def again() -> IO[bytes]:
+        copy = io.BytesIO(data)
+        copy.name = files.name_of(path)
+        return copy
+
+    _, first = next(gold_lines(again()), (0, ""))
+    if first.startswith(":"):
+        return read_questions(again())
+    try:
+        pairs = list(read_pairs(again()))
+    except ValueError as error:
+        hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
+        raise ValueError(f"{error}{hint}") from None
+    if not pairs:
+        raise ValueError(f"{files.name_of(path)} holds neither pairs of words with scores nor analogies")
+    return pairs
 
 
 def gold_lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from firth.checks import as_float, one_of
 
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _REQUIRED: Any = dataclasses.MISSING
 _type_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)  # it is slow
+_SAID = ("help", "unset")  # which an option has of the one that it overrides, unless it says otherwise
 
 
 def option(
@@ -28,6 +29,7 @@ def option(
     high: float | None = None,
     above: float | None = None,
     help: str = "",
+    unset: str = "",
     checked: bool = True,
 ) -> T:
     """Declare an option of a class that derives from `Options`.
@@ -41,12 +43,26 @@ def option(
     above
         Every allowed value is greater than this.
     help
-        What the option means, in one sentence. The command line shows it.
+        What the option means, in one sentence, with the names of other options in backquotes. The command line shows
+        it. Without it, an option that overrides another has that one's.
+    unset
+        What None stands for. The command line shows it as the default.
     checked
         False if the class checks the value itself, because its type is not a number, string, bool or choice.
     """
-    metadata = {"low": low, "high": high, "above": above, "help": help, "checked": checked}
+    metadata = {"low": low, "high": high, "above": above, "help": help, "unset": unset, "checked": checked}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def seed_option(where: str = "") -> int:
+    """The seed of a class; `where` says under which further condition the result is the same."""
+    said = f"Seed of the random numbers. The same seed and instruction set give the same result{where}."
+    return option(1, low=0, high=2**63 - 1, help=said)
+
+
+def threads_option() -> int | None:
+    """The number of threads of a class."""
+    return option(cast("int | None", None), low=1, high=4096, help="Threads to use.", unset="all processors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +81,8 @@ class Option:
         None also stands for "decided by the class".
     help
         What it means, in one sentence.
+    unset
+        What None stands for; empty if None is not a value.
     """
 
     name: str
@@ -72,6 +90,7 @@ class Option:
     choices: tuple[str, ...]
     default: Any
     help: str
+    unset: str
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -136,7 +155,10 @@ def declared_options(kind: type[Options]) -> Iterator[Option]:
     declared = _type_hints(kind)
     for field in dataclasses.fields(kind):
         value_type = not_none(declared[field.name])
-        yield Option(field.name, value_type, choices(value_type), field.default, field.metadata.get("help", ""))
+        known = [one.__dict__.get("__dataclass_fields__", {}).get(field.name) for one in kind.__mro__]
+        said = {name: [one.metadata[name] for one in known if one and one.metadata.get(name)] for name in _SAID}
+        texts = [next(iter(said[name]), "") for name in _SAID]
+        yield Option(field.name, value_type, choices(value_type), field.default, *texts)
 
 
 def choices(declared: Any) -> tuple[str, ...]:

@@ -106,14 +106,20 @@ class Phrases(Options):
     ['he', 'left', 'new_york']
     """
 
-    min_count: int = option(5, low=1, high=2**62, help="Leave out phrases that occur less often.")
-    threshold: float | None = option(None, help="A phrase must score above this.")
-    scoring: Scoring = option("npmi", help="How to score pairs of words.")
-    delimiter: str = option("_", help="What stands between the words of a phrase.")
-    connectors: Collection[str] = option(
-        frozenset(), checked=False, help="Words that may stand inside a phrase, but not begin or end one."
+    min_count: int = option(5, low=1, high=2**62, help="Leave out phrases that are rarer.")
+    threshold: float | None = option(
+        None, help="Join pairs whose score is above this.", unset="0.5 for npmi, 100 for word2phrase"
     )
-    passes: int = option(1, low=1, high=100, help="How often pairs are joined; two passes find phrases of four words.")
+    scoring: Scoring = option(
+        "npmi", help="Score of a pair: normalized pointwise mutual information, or the score of word2phrase."
+    )
+    delimiter: str = option("_", help="Joins the words of a phrase.")
+    connectors: Collection[str] = option(
+        frozenset(), checked=False, help="Words that are allowed inside a phrase but not at its ends."
+    )
+    passes: int = option(
+        1, low=1, high=100, help="Passes over the corpus: two passes find phrases of up to four words."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,8 +6,13 @@ import contextlib
 import io
 import itertools
 import os
+import select
+import shutil
+import tempfile
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, cast
 
 from tqdm import tqdm
@@ -100,6 +105,60 @@ def read_lines(source: Source | Sequence[Source], *, progress: bool = False) -> 
         reader.warn()
 
     return lines()
+
+
+def arriving_lines(source: Any, most: int) -> Iterator[list[bytes]]:
+    """Lines of a file, `most` at a time; of a pipe or a terminal fewer, so that each is answered soon after it arrives.
+
+    Parameters
+    ----------
+    source
+        What `open_text` opened.
+    most
+        Lines in a list, at most. They have no line end.
+    """
+    lines: list[bytes] = []
+    begun: list[bytes] = []  # of a line whose end has not arrived
+    since = 0.0
+    while data := source.read1(1 << 20):
+        *ended, rest = data.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*begun, ended[0]])
+            begun.clear()
+        begun.append(rest)
+        since = since if lines else time.monotonic()
+        lines += ended
+        while lines and (len(lines) >= most or time.monotonic() - since > 0.1 or _waits(source)):
+            yield lines[:most]
+            lines = lines[most:]
+    if last := b"".join(begun):
+        lines.append(last)
+    if lines:
+        yield lines
+
+
+def _waits(source: Any) -> bool:
+    """Whether nothing can be read for the moment in which a program that writes steadily fills a pipe again."""
+    try:
+        return not select.select([source], [], [], 0.01)[0]
+    except (OSError, ValueError):  # not a pipe, or a system where select takes only sockets
+        return True
+
+
+@contextlib.contextmanager
+def rereadable(sources: Sequence[PathLike]) -> Iterator[list[Path]]:
+    """Paths of text files that can be read more than once: pipes and standard input are copied to temporary files."""
+    with contextlib.ExitStack() as stack:
+        paths = []
+        for one in sources:
+            path = Path(one)
+            if one == "-" or not path.is_file():
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="firth-"))
+                path = Path(folder, os.path.basename(name_of(one)))
+                with open_text(one) as source, path.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+            paths.append(path)
+        yield paths
 
 
 def paths_of(source: Any) -> list[Any] | None:

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,28 +13,31 @@ from typing import Any
 import click
 
 import firth
-import firth.corpus
-import firth.evaluate
 from firth import files
-from firth.cli import Interrupted
 from firth.cli.common import (
+    CHECKPOINTS,
     FASTTEXT,
     INPUTS,
     OUTPUT,
     PATH,
     QUIET,
-    STREAM,
+    TOKENIZER,
+    VECTORS,
     aligned,
-    arriving,
+    check_distinct,
     check_model_file,
+    check_state,
     counted,
+    epoch_line,
+    fit,
     voice,
     write_model,
 )
 from firth.cli.options import as_flags, model_options, taking
 from firth.loading import load_vectors
 from firth.models import FastTextClassifier
-from firth.text import open_text
+from firth.run import CHECKPOINT
+from firth.text import arriving_lines, checked_sources, open_text
 
 _TEXTS = 10_000  # that are classified at once
 
@@ -51,23 +53,11 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
 @taking(
     [
         INPUTS,
-        click.option(
-            "-o",
-            "--output",
-            "path",
-            type=OUTPUT,
-            required=True,
-            help="File of the classifier.",
-        ),
-        click.option(
-            "--tokenizer",
-            type=click.Choice(["whitespace", "words"]),
-            default="whitespace",
-            help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
-        ),
-        *model_options(FastTextClassifier, ("class_weight", "pretrained_vectors", "tokenizer", "validation")),
+        click.option("-o", "--output", "path", type=OUTPUT, required=True, help="File of the classifier."),
+        TOKENIZER,
+        *model_options(FastTextClassifier, without=["validation"]),
         click.option("--class-weight", type=click.Choice(["balanced"]), help="Give all labels the same weight."),
-        click.option("--pretrained", type=STREAM, metavar="VECTORS", help="Initial vectors of words."),
+        VECTORS,
         click.option(
             "--validation",
             metavar="SHARE|FILE",
@@ -76,15 +66,18 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
             "after each epoch.",
         ),
         FASTTEXT,
+        *CHECKPOINTS,
         QUIET,
     ]
 )
 def classifier(
     inputs: tuple[str, ...],
     path: Path,
-    pretrained: files.PathLike | None,
+    pretrained_vectors: files.PathLike | None,
     validation: float | str | None,
     fasttext: bool,
+    checkpoint: Path | None,
+    resume: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -97,23 +90,29 @@ def classifier(
       firth predict reviews.model new.txt
     """
     say, bars = voice(quiet)
-    others = [one for one in (pretrained, validation) if isinstance(one, str | Path)]
+    others = [one for one in (pretrained_vectors, validation) if isinstance(one, str | Path)]
     check_model_file(path, [*inputs, *others], fasttext)
+    check_distinct({"--output": path, "--checkpoint": None if checkpoint is None else checkpoint / CHECKPOINT})
     with as_flags(options):
         FastTextClassifier(**options)
-        vectors = None if pretrained is None else load_vectors(pretrained)
+        vectors = None if pretrained_vectors is None else load_vectors(pretrained_vectors)
         if vectors is not None:
             options["vector_size"] = vectors.vector_size
         model = FastTextClassifier(**options, pretrained_vectors=vectors)
-    try:
-        model.fit(list(inputs), validation=validation, progress=bars)
-    except KeyboardInterrupt:
-        raise Interrupted("Interrupted. No classifier was written.") from None
-    if not bars:
-        for epoch in model.history:
-            score = "" if epoch.score is None else f", accuracy on the validation split {epoch.score:.1%}"
-            rate = f"{epoch.units_per_second:,.0f} texts/s"
-            say(f"epoch {epoch.epoch:g} of {model.epochs}: loss {epoch.loss:.4f}, {rate}{score}")
+    checked_sources(list(inputs))
+    check_state(checkpoint, resume)
+    line = functools.partial(epoch_line, unit="texts")
+    fit(
+        model,
+        list(inputs),
+        say,
+        bars,
+        checkpoint,
+        resume,
+        line=line,
+        lost="classifier was",
+        validation=validation,
+    )
     _write_classifier(model, path, fasttext, say)
 
 
@@ -158,14 +157,8 @@ def predict(path: Path, texts: str, k: int, threshold: float, probabilities: boo
         raise click.UsageError("-k must be at least 1, or -1 for all labels")
     model = _load_classifier(path)
     prefix = model.label_prefix
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open_text(texts))
-        if texts == "-":
-            batches = arriving(file, _TEXTS)
-        else:
-            every = iter(file.readline, b"")
-            batches = iter(lambda: list(itertools.islice(every, _TEXTS)), [])
-        for lines in batches:
+    with open_text(texts) as file:
+        for lines in arriving_lines(file, _TEXTS):
             read = [line.decode(errors="replace") for line in lines]
             if model.tokenizer != "whitespace":  # others might not leave of a label what it is known by
                 read = [

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
+import itertools
 import os
 import re
-import select
 import stat
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,8 +21,8 @@ import firth.corpus
 import firth.evaluate
 from firth import files, formats
 from firth.cli import Interrupted, describe
-from firth.cli.options import Parameters, flag
-from firth.corpus import Corpus
+from firth.cli.options import flag
+from firth.corpus import Corpus, CorpusOptions
 from firth.counts import Cooccurrences
 from firth.run import CHECKPOINT
 from firth.vectors import Vectors
@@ -53,34 +51,41 @@ STREAM = FileOrStream(path_type=Path)
 OUTPUT = Output(path_type=Path)
 
 
+TOKENIZER = click.option(
+    "--tokenizer",
+    type=click.Choice(["whitespace", "words"]),
+    default=CorpusOptions.tokenizer,
+    help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
+)
+# How text is read.
+READING = [
+    click.option("--min-count", type=int, default=CorpusOptions.min_count, help="Leave out words that are rarer."),
+    click.option(
+        "--max-size", type=int, show_default="all", help="Words in the vocabulary, at most: the most frequent."
+    ),
+    TOKENIZER,
+]
 READ = ("min_count", "max_size", "tokenizer")
-
-
-def reading_options() -> Parameters:
-    """How text is read."""
-    reading = inspect.signature(Corpus.from_file).parameters
-    return [
-        click.option(
-            "--min-count", type=int, default=reading["min_count"].default, help="Leave out words that are rarer."
-        ),
-        click.option(
-            "--max-size", type=int, show_default="all", help="Words in the vocabulary, at most: the most frequent."
-        ),
-        click.option(
-            "--tokenizer",
-            type=click.Choice(["whitespace", "words"]),
-            default=reading["tokenizer"].default,
-            help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
-        ),
-    ]
-
-
+COUNTED = ("window", "side", "weighting")
+VECTORS = click.option("--pretrained-vectors", type=STREAM, metavar="VECTORS", help="Initial word vectors.")
 INPUTS = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 FASTTEXT = click.option(
     "--fasttext",
     is_flag=True,
     help="Write the model in fastText's format (.bin, .ftz), which stores every bucket of n-grams.",
 )
+
+
+def _resumed(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    if value and context.params["checkpoint"] is None:
+        raise click.UsageError("--resume needs --checkpoint, the folder to continue from")
+    return value
+
+
+CHECKPOINTS = [
+    click.option("--checkpoint", type=OUTPUT, metavar="FOLDER", is_eager=True, help="Save the training state here."),
+    click.option("--resume", is_flag=True, callback=_resumed, help="Continue from the checkpoint, if there is one."),
+]
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 
 
@@ -95,9 +100,12 @@ def typed(stream: Any) -> bool:
     return stream is not None and stream.isatty()
 
 
-def same_file(a: files.PathLike, b: files.PathLike) -> bool:
-    """Whether two outputs are one file."""
-    return "-" not in (a, b) and Path(a).resolve() == Path(b).resolve()
+def check_distinct(places: Mapping[str, files.PathLike | None]) -> None:
+    """Refuse two outputs, by their flags, that are one file."""
+    given = [(name, path) for name, path in places.items() if path is not None and path != "-"]
+    for (one, path), (other, same) in itertools.combinations(given, 2):
+        if Path(path).resolve() == Path(same).resolve():
+            raise click.UsageError(f"{one} and {other} name the same file")
 
 
 def read(
@@ -113,13 +121,43 @@ def read(
     return corpus
 
 
-def interrupted(said: str, checkpoint: Path | None) -> Interrupted:
-    """Ctrl-C in a training, and how to go on."""
-    if checkpoint is None:
-        said += " With --checkpoint FOLDER a run can be resumed."
-    elif (checkpoint / CHECKPOINT).exists():
-        said += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume continues from it."
-    return Interrupted(said)
+def fit(
+    model: Any,
+    data: Any,
+    say: Callable[[str], None],
+    bars: bool,
+    checkpoint: Path | None,
+    resume: bool,
+    *,
+    line: Callable[[Any], str],
+    lost: str,
+    **more: Any,
+) -> None:
+    """Train a model; say a line about each record of its history, and at Ctrl-C how to continue."""
+
+    def report(model: Any) -> None:
+        if not bars:
+            say(line(model))
+
+    try:
+        model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume, **more)
+    except KeyboardInterrupt:
+        # A contextual model, whose epochs need not be whole, counts steps.
+        where = f" in epoch {len(model.history) + 1} of {model.epochs}" if isinstance(model.epochs, int) else ""
+        said = f"Interrupted{where}. No {lost} written."
+        if checkpoint is None:
+            said += " With --checkpoint FOLDER a run can be resumed."
+        elif (checkpoint / CHECKPOINT).exists():
+            said += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume continues from it."
+        raise Interrupted(said) from None
+
+
+def epoch_line(model: Any, unit: str) -> str:
+    """The line about the last epoch."""
+    epoch = model.history[-1]
+    score = "" if epoch.score is None else f", accuracy on the validation split {epoch.score:.1%}"
+    rate = f"{epoch.units_per_second:,.0f} {unit}/s"
+    return f"epoch {len(model.history)} of {model.epochs}: loss {epoch.loss:.4f}, {rate}{score}"
 
 
 def check_state(checkpoint: Path | None, resume: bool) -> None:
@@ -132,8 +170,7 @@ def check_state(checkpoint: Path | None, resume: bool) -> None:
             f"{state} is left from an earlier run: add --resume to continue from it, or remove it"
         )
     checkpoint.mkdir(parents=True, exist_ok=True)
-    with tried(state) as probe:
-        probe.touch()
+    check_writable(state)
 
 
 def saved_line(vectors: Vectors, path: files.PathLike) -> str:
@@ -207,37 +244,6 @@ MEMORY = click.option(
     show_default="no limit",
     help="Memory for counting, such as 500M or 4G. Counts beyond it go to temporary files.",
 )
-COUNTED = ("window", "side", "weighting")
-
-
-def arriving(source: Any, most: int) -> Iterator[list[bytes]]:
-    """Lines of a pipe or a terminal: those that are there, up to `most`, so that whoever waits for an answer has it."""
-    lines: list[bytes] = []
-    begun: list[bytes] = []  # of a line whose end has not come
-    since = 0.0
-    while data := source.read1(1 << 20):
-        *ended, rest = data.split(b"\n")
-        if ended:
-            ended[0] = b"".join([*begun, ended[0]])
-            begun.clear()
-        begun.append(rest)
-        since = since if lines else time.monotonic()
-        lines += ended
-        while lines and (len(lines) >= most or time.monotonic() - since > 0.1 or _waits(source)):
-            yield lines[:most]
-            lines = lines[most:]
-    if last := b"".join(begun):
-        lines.append(last)
-    if lines:
-        yield lines
-
-
-def _waits(source: Any) -> bool:
-    """Whether nothing can be read for the moment in which a program that writes steadily fills a pipe again."""
-    try:
-        return not select.select([source], [], [], 0.01)[0]
-    except (OSError, ValueError):  # not a pipe, or not of a system that can tell
-        return True
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
@@ -254,8 +260,7 @@ def check_model_file(path: Path, inputs: Sequence[files.PathLike], fasttext: boo
         raise click.UsageError(
             f"{path} is a name of fastText's models: add --fasttext where the command has it, or write to a .model"
         )
-    with tried(path, inputs) as probe:
-        probe.touch()
+    check_writable(path, inputs=inputs)
 
 
 def write_model(model: Any, path: Path, fasttext: bool) -> None:
@@ -264,6 +269,14 @@ def write_model(model: Any, path: Path, fasttext: bool) -> None:
         model.to_fasttext(path)
     else:
         model.save(path)
+
+
+def check_writable(*places: files.PathLike | None, inputs: Sequence[files.PathLike] = ()) -> None:
+    """Find out before the work whether files can be written here at its end."""
+    for place in places:
+        if place is not None:
+            with tried(place, inputs) as probe:
+                probe.touch()
 
 
 def check_output(path: files.PathLike, format: str | None = None, inputs: Sequence[files.PathLike] = ()) -> None:

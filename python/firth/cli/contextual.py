@@ -1,224 +1,32 @@
-"""GPT, BERT and ELMo."""
+"""`firth generate`, `fill-mask`, `encode` and `attention-map`. PyTorch is imported when a command runs."""
 
 # ruff: noqa: D301 - click looks for the control character that \b stands for, before lines it shall not fill
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import inspect
 import re
-import shutil
-import tempfile
-import typing
 from pathlib import Path
 from typing import Any, cast
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from firth import files
-from firth.cli.common import (
-    INPUTS,
-    OUTPUT,
-    PATH,
-    QUIET,
-    STREAM,
-    aligned,
-    check_state,
-    counted,
-    interrupted,
-    tried,
-    voice,
-)
-from firth.cli.options import Parameters, as_flags, model_options, taking
-from firth.loading import load_vectors
-from firth.text import checked_sources, open_text, read_lines, read_texts
-
-# Options that are made of more than a number, a choice or a flag, or that compare implementations.
-_LEFT_OUT = (
-    "attention",
-    "cell_clip",
-    "filters",
-    "highway",
-    "pretrained_vectors",
-    "projection_clip",
-    "tied",
-    "tokenizer",
-)
-
-
-class _TrainContextual(click.Command):
-    """`firth train gpt` and its like: the options are the model's, and torch is imported when they are asked for."""
-
-    def __init__(self, kind: str, help: str) -> None:
-        self.kind = kind
-        self._parameters: list[click.Parameter] | None = None
-        super().__init__(kind.lower(), callback=self._run, help=inspect.cleandoc(help))
-
-    @property
-    def params(self) -> list[click.Parameter]:
-        if self._parameters is None:
-            self._parameters = self._made()
-        return self._parameters
-
-    @params.setter
-    def params(self, _: list[click.Parameter]) -> None:
-        """Click sets the parameters that a command is made with: none."""
-
-    def _made(self) -> list[click.Parameter]:
-        kind = getattr(_contextual(), self.kind)
-        fields = {field.name: field for field in dataclasses.fields(kind)}
-        decorators: Parameters = [
-            INPUTS,
-            click.option("-o", "--output", "path", type=OUTPUT, metavar="FOLDER", required=True, help="The model."),
-        ]
-        if "tokenizer" in fields:
-            decorators.append(
-                click.option(
-                    "--tokenizer",
-                    metavar="|".join(typing.get_args(_contextual().tokenizer_training.Kind)) + "|FILE",
-                    default=fields["tokenizer"].default,
-                    show_default=True,
-                    help="Train such a tokenizer on the text; or use that of a tokenizer.json or of its folder.",
-                )
-            )
-        if "pretrained_vectors" in fields:
-            decorators.append(
-                click.option("--pretrained-vectors", type=STREAM, metavar="VECTORS", help="Initial word vectors.")
-            )
-        decorators += model_options(kind, _LEFT_OUT)
-        decorators += [
-            click.option("--checkpoint", type=OUTPUT, metavar="FOLDER", help="Save the training state here."),
-            click.option("--resume", is_flag=True, help="Continue from the checkpoint, if there is one."),
-            QUIET,
-        ]
-
-        @click.command()
-        @taking(decorators)
-        def command(**_: Any) -> None: ...
-
-        return list(command.params)
-
-    def _run(
-        self,
-        inputs: tuple[str, ...],
-        path: Path,
-        quiet: bool,
-        checkpoint: Path | None,
-        resume: bool,
-        tokenizer: str | None = None,
-        pretrained_vectors: Path | None = None,
-        **options: Any,
-    ) -> None:
-        contextual = _contextual()
-        if resume and checkpoint is None:
-            raise click.UsageError("--resume needs --checkpoint, the folder to continue from")
-        if tokenizer is not None:
-            kinds = typing.get_args(contextual.tokenizer_training.Kind)
-            if tokenizer not in kinds and not Path(tokenizer).exists():
-                raise click.UsageError(f"--tokenizer must be {', '.join(kinds)}, or an existing file, not {tokenizer}")
-            options["tokenizer"] = tokenizer if tokenizer in kinds else contextual.Tokenizer.load(tokenizer)
-        if pretrained_vectors is not None:
-            options["pretrained_vectors"] = load_vectors(pretrained_vectors)
-        _check_device(options["device"])
-        with as_flags(options):
-            model = getattr(contextual, self.kind)(**options)
-        _check_folder(path)
-        checked_sources(list(inputs))
-        check_state(checkpoint, resume)
-        say, bars = voice(quiet)
-
-        def report(model: Any) -> None:
-            if not bars:
-                say(_evaluated(model.history[-1], "words" if self.kind == "ELMo" else "tokens"))
-
-        with contextlib.ExitStack() as stack:
-            data = []
-            for one in inputs:
-                path_of_one = Path(one)
-                if one == "-" or not path_of_one.is_file():  # text is read twice: for the tokenizer, and to train
-                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="firth-"))
-                    path_of_one = Path(folder, "standard input" if one == "-" else path_of_one.name)
-                    with open_text(one) as source, path_of_one.open("wb") as file:
-                        shutil.copyfileobj(source, file)
-                data.append(path_of_one)
-            if next(read_texts(data), None) is None:
-                names = ", ".join("standard input" if one == "-" else one for one in inputs)
-                raise click.ClickException(f"there is no text in {names}")
-            try:
-                model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
-            except KeyboardInterrupt:
-                raise interrupted("Interrupted. No model was written.", checkpoint) from None
-        model.save(path)
-        say(f"Saved {model!r} in {path}")
-
-
-def _contextual() -> Any:
-    import firth.contextual
-
-    return firth.contextual
-
-
-def _evaluated(one: Any, unit: str) -> str:
-    loss = one.validation_loss
-    told = "" if loss is None else f"validation {loss:.4f} (perplexity {one.perplexity:,.1f}), "
-    return f"step {one.step:,}: loss {one.loss:.4f}, {told}{one.units_per_second:,.0f} {unit}/s"
-
-
-def _check_folder(path: Path) -> None:
-    """Find out before the work whether a model's folder can be written here at its end."""
-    if path.exists() and not path.is_dir():
-        raise click.ClickException(f"{path} is a file; a model is a folder")
-    if not path.exists() and not path.absolute().parent.is_dir():
-        raise click.ClickException(f"cannot write {path}: there is no folder {path.absolute().parent}")
-    with tried(path / "config.json" if path.is_dir() else path) as probe:
-        probe.touch()
-
-
-gpt = _TrainContextual(
-    "GPT",
-    """The model is a transformer decoder: an autoregressive language model. INPUT is text, one document a line unless
-    --documents says otherwise; plain or compressed; several files are read as one; - is standard input.
-
-    \b
-    Examples:
-      firth train gpt my.txt -o my.gpt --layers 4 --dim 256 --epochs 3
-      firth generate my.gpt "The bank"
-    """,
-)
-bert = _TrainContextual(
-    "BERT",
-    """The model is a transformer encoder: a masked language model. INPUT is text, one document a line unless
-    --documents says otherwise; plain or compressed; several files are read as one; - is standard input.
-
-    \b
-    Examples:
-      firth train bert my.txt -o my.bert --lowercase
-      firth fill-mask my.bert "dispute the [MASK]"
-    """,
-)
-elmo = _TrainContextual(
-    "ELMo",
-    """The model is two language models of LSTMs, one for each direction, over words that are read as characters. INPUT
-    is text, one sentence or paragraph a line; plain or compressed; several files are read as one; - is standard input.
-
-    \b
-    Examples:
-      firth train elmo my.txt -o my.elmo
-      firth encode my.elmo new.txt -o states.npy
-    """,
-)
-
+from firth.cli.common import OUTPUT, PATH, QUIET, aligned, check_writable, counted, voice
+from firth.cli.options import as_flags, taking
+from firth.text import read_lines
 
 _MODEL_FOLDER = click.argument("path", metavar="MODEL", type=PATH)
 _DEVICE = click.option("--device", default="cpu", help="Where to compute, as torch names it: cpu, cuda.")
 
 
-def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
-    """A model's folder, of a classifier the transformer; `able` names what the model must be able to do."""
-    _check_device(device)
-    model = _contextual().load(str(path), device=device)  # as a string, which may name a repository
+def _load(path: Path, device: str, able: str | None = None) -> Any:
+    """The model in a folder; of a classifier its transformer. `able` names what the model must be able to do."""
+    check_device(device)
+    from firth import contextual
+
+    model = contextual.load(str(path), device=device)  # as a string, which may name a repository
     model = getattr(model, "encoder", model)
     if able is not None and not hasattr(model, able):
         kinds = {"generate": "a GPT", "fill_mask": "a BERT", "attention_maps": "a GPT or a BERT"}
@@ -227,7 +35,7 @@ def _load_contextual(path: Path, device: str, able: str | None = None) -> Any:
     return model
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """For all models alike, and before their files are read."""
     from firth.contextual.processes import device_of
 
@@ -272,7 +80,7 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
     Example:
       firth generate my.gpt "The bank" --temperature 0.8 --top-p 0.95
     """
-    model = _load_contextual(path, device, "generate")
+    model = _load(path, device, "generate")
     text = "\n".join(read_lines("-")) if prompt == "-" else prompt
     with as_flags(["stop", *options]):
         parts = model.stream(text, stop=stop, **options)
@@ -287,26 +95,28 @@ def generate(path: Path, prompt: str, device: str, stop: tuple[str, ...], **opti
     [
         _MODEL_FOLDER,
         click.argument("texts", metavar="[TEXT]...", nargs=-1),
-        click.option("-k", type=click.IntRange(1), metavar="N", default=5, help="Tokens to show for each mask."),
+        click.option(
+            "-n", "--topn", type=click.IntRange(1), metavar="N", default=5, help="Tokens to show for each mask."
+        ),
         _DEVICE,
     ]
 )
-def fill_mask(path: Path, texts: tuple[str, ...], k: int, device: str) -> None:
+def fill_mask(path: Path, texts: tuple[str, ...], topn: int, device: str) -> None:
     """MODEL is a folder that firth train bert wrote, or a published model of BERT's family: its folder, or its name.
     Without a TEXT, texts are read from standard input, one a line.
 
     \b
     Example:
-      firth fill-mask my.bert "she went to the [MASK] ." -k 3
+      firth fill-mask my.bert "she went to the [MASK] ." -n 3
     """
-    model = _load_contextual(path, device, "fill_mask")
+    model = _load(path, device, "fill_mask")
     for text in texts or [line for line in read_lines("-") if line.strip()]:
-        masks = model.fill_mask(text, k)
+        masks = model.fill_mask(text, topn)
         click.echo(text)
         for i, answers in enumerate(masks):
             if i:
                 click.echo()
-            for line in aligned([(f"  {piece}", f"{chance:7.4f}") for piece, chance in answers]):
+            for line in aligned([(f"  {token}", f"{chance:7.4f}") for token, chance in answers]):
                 click.echo(line)
 
 
@@ -368,11 +178,10 @@ def encode(
     say, bars = voice(quiet)
     if output.suffix != ".npy":
         raise click.UsageError(f"{output} must end in .npy")
-    with tried(output, [] if texts == "-" else [texts]) as probe:
-        probe.touch()
-    model = _load_contextual(path, device)
+    check_writable(output, inputs=[] if texts == "-" else [texts])
+    model = _load(path, device)
     lines = list(read_lines(texts))
-    elmo = isinstance(model, _contextual().ELMo)
+    elmo = type(model).__name__ == "ELMo"
     if layer == "mixture" and not elmo:
         raise click.UsageError(f"--layer mixture is for an ELMo, and this is a {type(model).__name__}")
     if layer is None:
@@ -405,21 +214,21 @@ def _encoded_by_elmo(
     normalize: bool,
     truncate: int | None,
     bf16: bool,
-) -> Any:
-    """An ELMo has states of words, and no piece that stands for a whole text."""
+) -> NDArray[np.float32]:
+    """An ELMo has hidden states of words, and no token that stands for a whole text."""
+    import torch
+
+    from firth.contextual.encoding import pooled, unit_rows
+
     if pooling == "cls" or truncate is not None or bf16:
         raise click.UsageError("--pooling cls, --truncate and --bf16 are for transformers, and this is an ELMo")
-    states = model.encode(lines, layer=layer, progress=bars)
-    layers = states[0].shape[:-2] if states else ()
-    rows = np.zeros((len(states), *layers, 2 * model.projection), np.float32)
-    for i, one in enumerate(states):
-        if one.shape[-2] == 0:  # no word
-            continue
-        if pooling in ("mean", "max"):
-            rows[i] = one.mean(-2) if pooling == "mean" else one.max(-2)
-        else:
-            rows[i] = one[..., 0 if pooling == "first" else -1, :]
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-30) if normalize else rows
+    states = [np.moveaxis(one, -2, 0) for one in model.encode(lines, layer=layer, progress=bars)]
+    if not states:
+        return np.zeros((0, 2 * model.projection), np.float32)
+    texts = np.repeat(np.arange(len(states)), list(map(len, states)))
+    found = torch.from_numpy(np.concatenate(states)), torch.from_numpy(texts)
+    rows = pooled(*found, len(states), cast("Any", pooling)).numpy()
+    return unit_rows(rows) if normalize else rows
 
 
 @click.command("attention-map")
@@ -456,9 +265,8 @@ def attention_map(
     pictures = (".png", ".svg", ".pdf")
     if output.suffix not in (*pictures, ".npz"):
         raise click.UsageError(f"{output} must end in {', '.join(pictures)} or .npz")
-    with tried(output) as probe:
-        probe.touch()
-    model = _load_contextual(path, device, "attention_maps")
+    check_writable(output)
+    model = _load(path, device, "attention_maps")
     chosen = {"layers": None if layer is None else [layer], "heads": None if head is None else [head]}
     try:
         maps = model.attention_maps(sentence, **chosen)

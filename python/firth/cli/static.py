@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,23 @@ import click
 
 from firth import files
 from firth.cli.common import (
+    CHECKPOINTS,
     COUNTED,
     FASTTEXT,
     INPUTS,
     OUTPUT,
     QUIET,
+    READ,
+    READING,
     STREAM,
+    check_distinct,
     check_model_file,
     check_output,
     check_state,
     counted,
-    interrupted,
+    epoch_line,
+    fit,
     read,
-    reading_options,
-    same_file,
     saved_input,
     saved_line,
     voice,
@@ -56,19 +60,13 @@ def _training_options(
             help="File of vectors, whose suffix says the format; - is standard output, in word2vec's text format.",
         ),
         click.option("--save-model", type=OUTPUT, metavar="FILE", help="Also save the whole model, for firth.load."),
-        *reading_options(),
+        *([FASTTEXT] if kind is FastText else []),
+        *READING,
         *model_options(kind, without),
+        *(CHECKPOINTS if issubclass(kind, GradientModel) else []),
+        QUIET,
     ]
-    if kind is FastText:
-        parameters.insert(3, FASTTEXT)
-    if issubclass(kind, GradientModel):
-        parameters += [
-            click.option(
-                "--checkpoint", type=OUTPUT, metavar="FOLDER", help="Save the training state here after each epoch."
-            ),
-            click.option("--resume", is_flag=True, help="Continue from the checkpoint, if there is one."),
-        ]
-    return taking([*parameters, QUIET])
+    return taking(parameters)
 
 
 @click.command()
@@ -164,26 +162,19 @@ def _train(
     path: files.PathLike,
     save_model: Path | None,
     quiet: bool,
-    min_count: int,
-    max_size: int | None,
-    tokenizer: str,
     checkpoint: Path | None = None,
     resume: bool = False,
     fasttext: bool = False,
     **options: Any,
 ) -> None:
     # Everything that can go wrong at the end is looked at first: training takes hours.
-    reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": options["threads"]}
+    reading = {name: options.pop(name) for name in READ} | {"threads": options["threads"]}
     with as_flags([*options, *reading]):
         model = kind(**options)
         CorpusOptions(**reading)
-    if resume and checkpoint is None:
-        raise click.UsageError("--resume needs --checkpoint, the folder to continue from")
     check_output(path, inputs=inputs)
-    if save_model is not None and same_file(save_model, path):
-        raise click.UsageError("--output and --save-model name the same file; the model holds the vectors too")
-    if checkpoint is not None and same_file(checkpoint / CHECKPOINT, path):
-        raise click.UsageError(f"{path} is the file of the checkpoint; write to another one")
+    state = None if checkpoint is None else checkpoint / CHECKPOINT
+    check_distinct({"--output": path, "--save-model": save_model, "--checkpoint": state})
     if save_model is not None:
         check_model_file(save_model, inputs, fasttext)
     elif fasttext:
@@ -195,39 +186,19 @@ def _train(
     data: Corpus | Cooccurrences
     if isinstance(saved, Cooccurrences):
         data = saved
-        # The model tells how its counts were made.
+        # The model says how its counts were made.
         known = {name: getattr(saved, name) for name in COUNTED if name in options}
         with as_flags(options):
             model = dataclasses.replace(model, **{name: value for name, value in known.items() if value is not None})
         say(f"{counted(saved.csr.nnz, 'pair')} of {counted(len(saved.vocabulary), 'word')}")
     else:
         data = read(saved, inputs, reading, say, bars)
-    if not isinstance(model, GradientModel):
-        model.fit(data, progress=bars)
+    if isinstance(model, GradientModel):
+        line = functools.partial(epoch_line, unit=model.unit)
+        fit(model, data, say, bars, checkpoint, resume, line=line, lost="vectors were")
     else:
-        _fit_in_epochs(model, data, say, bars, checkpoint, resume)
+        model.fit(data, progress=bars)
     model.vectors.save(path)
     if save_model is not None:
         write_model(model, save_model, fasttext)
     say(saved_line(model.vectors, path))
-
-
-def _fit_in_epochs(
-    model: GradientModel,
-    data: Corpus | Cooccurrences,
-    say: Callable[[str], None],
-    bars: bool,
-    checkpoint: Path | None,
-    resume: bool,
-) -> None:
-    def report(model: GradientModel) -> None:
-        epoch = model.history[-1]
-        if not bars:
-            rate = f"{epoch.units_per_second:,.0f} {model.unit}/s"
-            say(f"epoch {epoch.epoch} of {model.epochs}: loss {epoch.loss:.4f}, {rate}")
-
-    try:
-        model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume)
-    except KeyboardInterrupt:
-        where = f"Interrupted in epoch {len(model.history) + 1} of {model.epochs}."
-        raise interrupted(f"{where} No vectors were written.", checkpoint) from None

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +15,23 @@ from firth.cli.common import (
     MEMORY,
     OUTPUT,
     QUIET,
+    READ,
+    READING,
     STREAM,
     aligned,
+    check_distinct,
+    check_writable,
     counted,
     read,
-    reading_options,
-    same_file,
     saved_input,
-    tried,
     voice,
 )
-from firth.cli.options import Parameters, as_flags, model_option, taking
+from firth.cli.options import as_flags, model_options, taking
 from firth.corpus import Corpus, CorpusOptions
-from firth.counts import Side, Weighting, check_glove_words, check_options, count_cooccurrences
-from firth.phrases import Phrases, Scoring
+from firth.counts import check_glove_words, check_options, count_cooccurrences
+from firth.models.counted import CountsModel
+from firth.phrases import Phrases
 from firth.text import checked_sources
-
-
-def _counting_options() -> Parameters:
-    """How words are counted."""
-    declared = {"window": int, "side": Side, "weighting": Weighting, "threads": int}
-    known = inspect.signature(count_cooccurrences).parameters
-    counting = [model_option("", name, declared[name], known[name].default) for name in declared]
-    return [*counting[:-1], MEMORY, counting[-1]]
 
 
 @click.command()
@@ -55,8 +46,9 @@ def _counting_options() -> Parameters:
             metavar="FILE",
             help="The vocabulary that goes with --glove; - for stdout.",
         ),
-        *reading_options(),
-        *_counting_options(),
+        *READING,
+        *model_options(CountsModel),
+        MEMORY,
         QUIET,
     ]
 )
@@ -66,9 +58,6 @@ def count(
     glove: Path | None,
     glove_vocab: files.PathLike | None,
     quiet: bool,
-    min_count: int,
-    max_size: int | None,
-    tokenizer: str,
     **counting: Any,
 ) -> None:
     """Writes the co-occurrence matrix, to train several models on it without counting again. INPUT is text as for firth
@@ -80,22 +69,16 @@ def count(
       firth count my.txt -o my.counts --tokenizer words
       firth count wiki.txt --glove cooccurrence.bin --glove-vocab vocab.txt --memory 4G
     """
-    reading = {"min_count": min_count, "max_size": max_size, "tokenizer": tokenizer, "threads": counting["threads"]}
+    reading = {name: counting.pop(name) for name in READ} | {"threads": counting["threads"]}
     with as_flags([*counting, *reading]):
         check_options(**counting)
         CorpusOptions(**reading)
-    targets: dict[str, files.PathLike | None] = {"--output": output, "--glove": glove, "--glove-vocab": glove_vocab}
     if output is None and glove is None:
         raise click.UsageError("no output file: give --output, --glove or both")
     if glove_vocab is not None and glove is None:
         raise click.UsageError("--glove-vocab needs --glove, the counts that it goes with")
-    places = {flag: path for flag, path in targets.items() if path is not None}
-    for (flag, path), (other, same) in itertools.combinations(places.items(), 2):
-        if same_file(path, same):
-            raise click.UsageError(f"{flag} and {other} name the same file")
-    for path in places.values():
-        with tried(path, inputs) as probe:
-            probe.touch()
+    check_distinct({"--output": output, "--glove": glove, "--glove-vocab": glove_vocab})
+    check_writable(output, glove, glove_vocab, inputs=inputs)
     checked_sources(list(inputs))
     saved = saved_input(inputs, (Corpus,))
 
@@ -120,21 +103,9 @@ def count(
             "-o", "--output", type=OUTPUT, required=True, help="The corpus with its phrases, for firth train."
         ),
         click.option("--save-phrases", type=OUTPUT, metavar="FILE", help="Also save the phrases, for firth.load."),
-        *reading_options(),
+        *READING,
         click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Leave out phrases that are rarer."),
-        click.option(
-            "--scoring",
-            type=click.Choice(typing.get_args(Scoring)),
-            default="npmi",
-            help="Score of a pair: normalized pointwise mutual information, or the score of word2phrase.",
-        ),
-        click.option(
-            "--threshold",
-            type=float,
-            show_default="0.5 for npmi, 100 for word2phrase",
-            help="Join pairs whose score is above this.",
-        ),
-        click.option("--delimiter", default="_", help="Joins the words of a phrase."),
+        *model_options(Phrases, without=["min_count"]),
         click.option(
             "--connectors",
             metavar="WORDS",
@@ -142,12 +113,9 @@ def count(
             show_default="none",
             help="Words that are allowed inside a phrase but not at its ends, separated by blanks: 'of the'.",
         ),
-        click.option(
-            "--passes", type=int, default=1, help="Passes over the corpus: two passes find phrases of up to four words."
-        ),
         click.option("-n", "--topn", type=click.IntRange(0), metavar="N", default=10, help="Phrases to show."),
         MEMORY,
-        model_option("", "threads", int, None),
+        *model_options(CountsModel, only=["threads"]),
         QUIET,
     ]
 )
@@ -179,12 +147,8 @@ def phrases(
     with as_flags([*options, *reading, "min_count", "max_size"]):
         CorpusOptions(**reading, min_count=min_count, max_size=max_size)
         learner = Phrases(min_count=min_phrase_count, connectors=frozenset(connectors.split()), **options)
-    if save_phrases is not None and save_phrases.resolve() == output.resolve():
-        raise click.UsageError("--output and --save-phrases name the same file")
-    for path in (output, save_phrases):
-        if path is not None:
-            with tried(path, inputs) as probe:
-                probe.touch()
+    check_distinct({"--output": output, "--save-phrases": save_phrases})
+    check_writable(output, save_phrases, inputs=inputs)
     checked_sources(list(inputs))
     saved = saved_input(inputs, (Corpus,), ("tokenizer",))
 

@@ -5,44 +5,47 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import click
 
-import firth.corpus
 import firth.evaluate
 from firth import files, formats
-from firth.cli.common import STREAM, aligned, arriving, check_output, counted, saved_line, typed
+from firth.cli.common import STREAM, aligned, check_output, counted, saved_line, typed
+from firth.cli.options import taking
 from firth.loading import load_vectors
 from firth.models import FastText
-from firth.text import open_text
+from firth.text import arriving_lines, open_text
 from firth.vectors import Method, Vectors
 
 FORMAT = click.Choice([one.name for one in formats.FORMATS])
-METHOD = click.Choice(typing.get_args(Method))
 _BATCH = 256  # lines of a pipe that are looked up at once
 
 
-def _query_options(command: Callable[..., None]) -> Callable[..., None]:
-    for parameter in (
-        click.option(
-            "--limit",
-            type=click.IntRange(1),
-            metavar="N",
-            show_default="all",
-            help="Read only so many vectors from the file.",
-        ),
+def _limit(help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option("--limit", type=click.IntRange(1), metavar="N", show_default="all", help=help)
+
+
+_LIMIT = _limit("Read only so many vectors from the file.")
+_VECTORS = click.argument("path", metavar="VECTORS", type=STREAM)
+_METHOD = click.option(
+    "--method",
+    type=click.Choice(typing.get_args(Method)),
+    default="3cosadd",
+    help="How candidates for the answer are scored.",
+)
+_query_options = taking(
+    [
+        _VECTORS,
         click.option("-n", "--topn", type=click.IntRange(1), metavar="N", default=10, help="Words to show."),
-        click.argument("path", metavar="VECTORS", type=STREAM),
-    ):
-        command = parameter(command)
-    return command
+        _LIMIT,
+    ]
+)
 
 
 @click.command()
@@ -102,7 +105,7 @@ def neighbors(
 @click.argument("a")
 @click.argument("b")
 @click.argument("c")
-@click.option("--method", type=METHOD, default="3cosadd", help="How candidates for the answer are scored.")
+@_METHOD
 def analogy(path: files.PathLike, a: str, b: str, c: str, topn: int, limit: int | None, method: Method) -> None:
     """\b
     Example:
@@ -133,7 +136,7 @@ def _batches(typed: bool) -> Iterator[list[str]]:
     while True:
         if typed:
             click.echo("Word: ", nl=False, err=True)
-        batches = batches or arriving(open_text("-"), _BATCH)  # which waits for the first word
+        batches = batches or arriving_lines(open_text("-"), _BATCH)  # which waits for the first word
         lines = next(batches, None)
         if lines is None:
             if typed:
@@ -162,11 +165,9 @@ def _show_scores(near: Sequence[tuple[str, float]]) -> None:
 
 
 @click.command()
-@click.argument("path", metavar="VECTORS", type=STREAM)
+@_VECTORS
 @click.argument("gold", metavar="FILE...", nargs=-1, required=True, type=STREAM)
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Read only so many vectors from the file."
-)
+@_LIMIT
 @click.option(
     "--restrict-vocab",
     type=click.IntRange(1),
@@ -174,7 +175,7 @@ def _show_scores(near: Sequence[tuple[str, float]]) -> None:
     default=300_000,
     help="Choose answers among the first so many words.",
 )
-@click.option("--method", type=METHOD, default="3cosadd", help="How candidates for the answer are scored.")
+@_METHOD
 def evaluate(
     path: files.PathLike, gold: tuple[files.PathLike, ...], limit: int | None, restrict_vocab: int, method: Method
 ) -> None:
@@ -188,43 +189,27 @@ def evaluate(
     """
     if [path, *gold].count("-") > 1:
         raise click.UsageError("standard input can be only one of the files")
-    read = [_read_gold(file) for file in gold]
+    read = [firth.evaluate.read_gold(file) for file in gold]
     vectors = _queried(path, limit)
     rows: list[tuple[str, ...]] = [("", "measure", "asked", "known", "coverage", "score")]
     for file, asked in zip(gold, read, strict=True):
+        name = Path(files.name_of(file)).name
         if isinstance(asked, list):
             similar = firth.evaluate.similarity(vectors, asked)
             if similar.composed:
                 click.echo(
-                    f"{Path(files.name_of(file)).name}: {similar.composed:,} of the {similar.found:,} known pairs have "
-                    "an out-of-vocabulary word; using the vector composed of its character n-grams",
+                    f"{name}: {similar.composed:,} of the {similar.found:,} known pairs have an out-of-vocabulary "
+                    "word; using the vector composed of its character n-grams",
                     err=True,
                 )
-            rows.append(
-                _score_row(
-                    Path(files.name_of(file)).name,
-                    "rank correlation",
-                    similar.pairs,
-                    similar.found,
-                    similar.spearman,
-                    ".3f",
-                )
-            )
+            rows.append(_score_row(name, "rank correlation", similar.pairs, similar.found, similar.spearman, ".3f"))
         else:
             answers = firth.evaluate.analogies(vectors, asked, restrict_vocab=restrict_vocab, method=method)
-            rows.append(
-                _score_row(
-                    Path(files.name_of(file)).name,
-                    "right answers",
-                    answers.asked,
-                    answers.found,
-                    answers.accuracy,
-                    ".1%",
-                )
-            )
-            rows += [
-                _score_row(f"  {one.name}", "", one.asked, one.found, one.accuracy, ".1%") for one in answers.sections
-            ]
+            for row, measure, one in [
+                (name, "right answers", answers),
+                *((f"  {s.name}", "", s) for s in answers.sections),
+            ]:
+                rows.append(_score_row(row, measure, one.asked, one.found, one.accuracy, ".1%"))
     for line in aligned(rows, left=2):
         click.echo(line)
 
@@ -234,37 +219,12 @@ def _score_row(name: str, measure: str, asked: int, known: int, score: float, st
     return name, measure, f"{asked:,}", f"{known:,}", coverage, "-" if math.isnan(score) else format(score, style)
 
 
-def _read_gold(path: files.PathLike) -> list[firth.evaluate.Triple] | dict[str, list[firth.evaluate.Question]]:
-    """Word pairs with scores; or analogies, if the first line is that of a section."""
-    with open_text(path) as file:
-        data = file.read()  # once, for it may be a pipe
-
-    def again() -> IO[bytes]:
-        copy = io.BytesIO(data)
-        copy.name = files.name_of(path)
-        return copy
-
-    _, first = next(firth.evaluate.gold_lines(again()), (0, ""))
-    if first.startswith(":"):
-        return firth.evaluate.read_questions(again())
-    try:
-        pairs = list(firth.evaluate.read_pairs(again()))
-    except ValueError as error:
-        hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
-        raise click.ClickException(f"{error}{hint}") from None
-    if not pairs:
-        raise click.ClickException(f"{path} holds neither pairs of words with scores nor analogies")
-    return pairs
-
-
 @click.command()
 @click.argument("source", metavar="IN", type=STREAM)
 @click.argument("target", metavar="OUT", type=STREAM)
 @click.option("--from", "source_format", type=FORMAT, show_default="by its contents", help="Format of IN.")
 @click.option("--to", "target_format", type=FORMAT, show_default="by its suffix", help="Format of OUT.")
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", show_default="all", help="Write only the first so many vectors."
-)
+@_limit("Write only the first so many vectors.")
 def convert(
     source: files.PathLike,
     target: files.PathLike,

@@ -21,7 +21,7 @@ from firth.contextual import huggingface, loop
 from firth.contextual.data import Batches
 from firth.contextual.processes import device_of, is_first_process, process_count
 from firth.models.base import Learner, one_at_a_time
-from firth.options import option
+from firth.options import option, seed_option, threads_option
 from firth.run import History
 
 if typing.TYPE_CHECKING:
@@ -57,21 +57,29 @@ class Setup:
 class TrainedModel(Learner):
     """A torch module that is trained on texts: the options of the training and of the device."""
 
-    epochs: float = option(1.0, above=0, high=1_000_000)
-    steps: int | None = option(None, low=1, high=2**62)
-    batch_size: int = option(32, low=1, high=1_000_000)
-    accumulate: int = option(1, low=1, high=1_000_000)
-    learning_rate: float = option(1e-3, above=0, high=1e3)
-    min_learning_rate: float | None = option(None, low=0, high=1e3)
-    warmup: float = option(0.05, low=0, high=1)
-    weight_decay: float = option(0.1, low=0, high=1e3)
-    clip: float | None = option(1.0, above=0, high=3e38)
-    validation: float = option(0.05, low=0, high=0.99)
-    evaluate_every: int | None = option(None, low=1, high=2**62)
-    evaluate_batches: int = option(16, low=0, high=2**62)
-    device: str = "cpu"
-    seed: int = option(1, low=0, high=2**63 - 1)
-    threads: int | None = option(None, low=1, high=4096)
+    epochs: float = option(1.0, above=0, high=1_000_000, help="Passes over the text.")
+    steps: int | None = option(None, low=1, high=2**62, help="Steps of training.", unset="as `epochs` say")
+    batch_size: int = option(32, low=1, high=1_000_000, help="Sequences in a batch.")
+    accumulate: int = option(1, low=1, high=1_000_000, help="Batches whose gradients are added up for one step.")
+    learning_rate: float = option(1e-3, above=0, high=1e3, help="Largest step size.")
+    min_learning_rate: float | None = option(
+        None, low=0, high=1e3, help="Step size at the end.", unset="a tenth of `learning_rate`"
+    )
+    warmup: float = option(0.05, low=0, high=1, help="Share of the steps over which the step size rises.")
+    weight_decay: float = option(0.1, low=0, high=1e3, help="Weight decay of matrices, times the step size.")
+    clip: float | None = option(1.0, above=0, high=3e38, help="Largest norm of the gradient.")
+    validation: float = option(0.05, low=0, high=0.99, help="Share of the texts in the validation split.")
+    evaluate_every: int | None = option(
+        None,
+        low=1,
+        high=2**62,
+        help="Steps between two evaluations on the validation split.",
+        unset="a twentieth of the steps",
+    )
+    evaluate_batches: int = option(16, low=0, high=2**62, help="Batches in such an evaluation, at most.")
+    device: str = option("cpu", help="Where to compute, as torch names it: cpu, cuda.")
+    seed: int = seed_option(" with the same number of threads")
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -99,25 +99,36 @@ class ELMo(TrainedModel):
     ((5, 256), (3, 256))
     """
 
-    vocabulary_size: int = option(50_000, low=1, high=10_000_000)
-    min_count: int = option(2, low=1, high=2**62)
-    split: Literal["whitespace", "words"] = "whitespace"
-    max_characters: int = option(50, low=3, high=10_000)
-    character_dim: int = option(16, low=1, high=100_000)
-    filters: tuple[tuple[int, int], ...] = option(
-        ((1, 16), (2, 16), (3, 32), (4, 64), (5, 64), (6, 64), (7, 64)), checked=False
+    vocabulary_size: int = option(
+        50_000, low=1, high=10_000_000, help="Words that are predicted, at most; all words are read."
     )
-    highway: int = option(2, low=0, high=100)
-    layers: int = option(2, low=1, high=100)
-    hidden: int = option(512, low=1, high=1_000_000)
-    projection: int = option(128, low=1, high=1_000_000)
-    cell_clip: float = option(3.0, above=0, high=3e38)
-    projection_clip: float = option(3.0, above=0, high=3e38)
-    dropout: float = option(0.1, low=0, high=0.99)
-    softmax: Literal["adaptive", "sampled"] = "adaptive"
-    negatives: int = option(4096, low=1, high=10_000_000)
+    min_count: int = option(2, low=1, high=2**62, help="Predict words that are rarer as one word.")
+    split: Literal["whitespace", "words"] = option(
+        "whitespace",
+        help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
+    )
+    max_characters: int = option(
+        50, low=3, high=10_000, help="Longest word, in bytes, with two for its beginning and end."
+    )
+    character_dim: int = option(16, low=1, high=100_000, help="Dimensions of a character's vector.")
+    filters: tuple[tuple[int, int], ...] = option(
+        ((1, 16), (2, 16), (3, 32), (4, 64), (5, 64), (6, 64), (7, 64)),
+        checked=False,
+        help="Pairs of a width in characters and the number of filters of this width.",
+    )
+    highway: int = option(2, low=0, high=100, help="Highway layers.")
+    layers: int = option(2, low=1, high=100, help="LSTM layers in each direction.")
+    hidden: int = option(512, low=1, high=1_000_000, help="Dimensions of the memory cell of an LSTM.")
+    projection: int = option(128, low=1, high=1_000_000, help="Dimensions of a hidden state of one direction.")
+    cell_clip: float = option(3.0, above=0, high=3e38, help="Largest absolute value in a memory cell.")
+    projection_clip: float = option(3.0, above=0, high=3e38, help="Largest absolute value in a hidden state.")
+    dropout: float = option(0.1, low=0, high=0.99, help="Share of hidden values that are dropped in training.")
+    softmax: Literal["adaptive", "sampled"] = option(
+        "adaptive", help="Predict exactly, with rare words in clusters; or from negative samples in training."
+    )
+    negatives: int = option(4096, low=1, high=10_000_000, help='With `softmax` "sampled": negative samples.')
     epochs: float = option(5.0, above=0, high=1_000_000)
-    length: int = option(64, low=1, high=1_000_000)
+    length: int = option(64, low=1, high=1_000_000, help="Longest text in training, in words: longer texts are cut.")
     learning_rate: float = option(2e-3, above=0, high=1e3)
     weight_decay: float = option(0.0, low=0, high=1e3)
     validation: float = option(0.02, low=0, high=0.99)

@@ -45,7 +45,7 @@ from firth.contextual.transformer_model import HEAD, ContextualModel
 from firth.models.base import one_at_a_time
 from firth.models.estimator import Classifier, split, text_weights
 from firth.models.labeled_texts import check_comparable
-from firth.options import option
+from firth.options import option, seed_option
 from firth.run import History, Record, records
 
 if typing.TYPE_CHECKING:
@@ -83,7 +83,7 @@ class FineTuned(Classifier):
     penalty: float = option(1.0, low=0, high=1e9, help="Weight of the head's squared norm, with head_only.")
     validation: float = option(0.1, low=0, high=0.99, help="Share of the texts in the validation split.")
     truncate: int | None = option(None, low=3, high=1_000_000, help="Truncate texts to at most this many tokens.")
-    seed: int = option(1, low=0, high=2**63 - 1, help="Seed of everything random.")
+    seed: int = seed_option(" with the same number of threads")
 
     def __post_init__(self) -> None:
         super().__post_init__()

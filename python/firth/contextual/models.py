@@ -360,9 +360,13 @@ class BERT(ContextualModel):
     causal: ClassVar[bool] = False
     special: ClassVar[bool] = True
 
-    tokenizer: Tokenizer | Kind = option("wordpiece", checked=False)
-    masked: float = option(0.15, above=0, high=0.9)
-    whole_word: bool = True
+    tokenizer: Tokenizer | Kind = option(
+        "wordpiece",
+        checked=False,
+        help="Train such a tokenizer on the text, or use the given one, which has a mask token.",
+    )
+    masked: float = option(0.15, above=0, high=0.9, help="Masking probability.")
+    whole_word: bool = option(True, help="Mask all subwords of a word together, or each by itself.")
     learning_rate: float = option(5e-4, above=0, high=1e3)
 
     def __post_init__(self) -> None:

@@ -69,26 +69,44 @@ class ContextualModel(TrainedModel):
     causal: ClassVar[bool]  # a token sees only itself and those before it
     special: ClassVar[bool]  # puts special tokens around a text
 
-    layers: int = option(4, low=1, high=1000)
-    heads: int = option(4, low=1, high=1000)
-    dim: int = option(256, low=1, high=100_000)
-    length: int = option(256, low=2, high=1_000_000)
-    mlp_dim: int | None = option(None, low=1, high=1_000_000)
-    dropout: float = option(0.1, low=0, high=0.99)
-    attention_dropout: float = option(0.1, low=0, high=0.99)
-    attention: Literal["firth", "torch"] = "firth"
-    tied: bool = True
-    tokenizer: Tokenizer | Kind = option("bpe", checked=False)
-    vocabulary_size: int = option(8000, low=1, high=10_000_000)
-    min_count: int = option(2, low=1, high=2**62)
-    lowercase: bool = False
-    pretrained_vectors: Vectors | None = option(None, checked=False)
-    embedding_mode: Literal["tuned", "frozen", "frozen_first"] = "tuned"
-    embedding_steps: int = option(1000, low=1, high=2**62)
-    embedding_project: bool = False
-    embedding_std: float | None = option(0.02, above=0, high=1e6)
-    bf16: bool | None = None
-    documents: Documents = "lines"
+    layers: int = option(4, low=1, high=1000, help="Blocks of the transformer.")
+    heads: int = option(4, low=1, high=1000, help="Attention heads in a block.")
+    dim: int = option(256, low=1, high=100_000, help="Dimensions of a hidden state.")
+    length: int = option(256, low=2, high=1_000_000, help="Longest sequence, in tokens.")
+    mlp_dim: int | None = option(
+        None, low=1, high=1_000_000, help="Hidden dimensions of a block's MLP.", unset="4 times `dim`"
+    )
+    dropout: float = option(0.1, low=0, high=0.99, help="Share of hidden values that are dropped in training.")
+    attention_dropout: float = option(
+        0.1, low=0, high=0.99, help="Share of attention weights that are dropped in training."
+    )
+    attention: Literal["firth", "torch"] = option(
+        "firth", help="Compute attention by the fused kernels, or by torch, for comparison."
+    )
+    tied: bool = option(True, help="Use the embedding's matrix as the unembedding too.")
+    tokenizer: Tokenizer | Kind = option(
+        "bpe", checked=False, help="Train such a tokenizer on the text, or use the given one."
+    )
+    vocabulary_size: int = option(8000, low=1, high=10_000_000, help="Tokens in the vocabulary, at most.")
+    min_count: int = option(2, low=1, high=2**62, help="Leave out words and subwords that are rarer.")
+    lowercase: bool = option(False, help="Convert text to lower case.")
+    pretrained_vectors: Vectors | None = option(None, checked=False, help="Initial word vectors.")
+    embedding_mode: Literal["tuned", "frozen", "frozen_first"] = option(
+        "tuned", help="With `pretrained_vectors`: continue to train the vectors, freeze them, or freeze them at first."
+    )
+    embedding_steps: int = option(
+        1000, low=1, high=2**62, help='With `embedding_mode` "frozen_first": freeze them for so many steps.'
+    )
+    embedding_project: bool = option(
+        False, help="With `pretrained_vectors`: map vectors of another size to `dim` by a linear layer."
+    )
+    embedding_std: float | None = option(
+        0.02, above=0, high=1e6, help="With `pretrained_vectors`: scale the vectors to this standard deviation."
+    )
+    bf16: bool | None = option(None, help="Multiply matrices in bf16, or in float32.", unset="where it is faster")
+    documents: Documents = option(
+        "lines", help="A document of a file ends at the end of its line, or at the next blank line."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

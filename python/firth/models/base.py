@@ -17,7 +17,7 @@ from firth import files
 from firth.checks import expect, finite, functions
 from firth.corpus import Corpus, Vocabulary, as_corpus
 from firth.counts import Cooccurrences
-from firth.options import Options, option
+from firth.options import Options, option, seed_option, threads_option
 from firth.run import EpochRun, Epochs, History, NoExample, Train, fingerprint, records
 from firth.runtime import Threaded, padded_rows
 from firth.vectors import Vectors
@@ -227,9 +227,9 @@ class GradientModel(Threaded, Model):
     unit: ClassVar[str] = "words"  # what data is counted in
     scratch: ClassVar[tuple[str, ...]] = ()  # tensors that only training needs: part of checkpoints alone
 
-    epochs: int = option(5, low=1, high=1_000_000)  # passes over the data
-    seed: int = option(1, low=0, high=2**63 - 1)
-    threads: int | None = option(None, low=1, high=4096)  # None: all processors this process may use
+    epochs: int = option(5, low=1, high=1_000_000, help="Passes over the text.")
+    seed: int = seed_option()
+    threads: int | None = threads_option()
 
     @abc.abstractmethod
     def _begin(self, data: Any, *, progress: bool) -> tuple[int, Train]:

@@ -14,7 +14,7 @@ from firth import _core, files
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
 from firth.models.direct import DirectModel, Tensors
-from firth.options import option
+from firth.options import option, seed_option, threads_option
 from firth.runtime import Threaded, padded_rows, padded_size
 
 
@@ -77,9 +77,9 @@ class RandomVectors(Threaded, DirectModel):
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
 
-    vector_size: int = option(100, low=1, high=1_000_000)
-    seed: int = option(1, low=0, high=2**63 - 1)
-    threads: int | None = option(None, low=1, high=4096)
+    vector_size: int = option(100, low=1, high=1_000_000, help="Dimensions of a vector.")
+    seed: int = seed_option()
+    threads: int | None = threads_option()
 
     def _compute(self, data: Corpus | Cooccurrences, *, progress: bool) -> Tensors:
         vectors = padded_rows(len(data.vocabulary), self.vector_size)

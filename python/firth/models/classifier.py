@@ -28,7 +28,7 @@ from firth.models.estimator import (
     top_labels,
 )
 from firth.models.labeled_texts import Labels, Reader, Texts, threads_for
-from firth.options import option
+from firth.options import option, seed_option, threads_option
 from firth.run import EpochRun, Epochs, History, Tally, fingerprint, loss_units, records
 from firth.runtime import Threaded, padded_rows
 from firth.vectors import Vectors
@@ -118,24 +118,37 @@ class FastTextClassifier(Threaded, Classifier):
     array(['good'], dtype='<U4')
     """
 
-    loss: Loss = "softmax"
-    vector_size: int = option(100, low=1, high=1_000_000)
-    learning_rate: float = option(0.1, above=0, high=3e38)
-    epochs: int = option(5, low=1, high=1_000_000)
-    word_ngrams: int = option(1, low=1, high=1000)
-    min_count: int = option(1, low=1, high=2**62)
-    min_count_label: int = option(0, low=0, high=2**62)
-    min_n: int = option(0, low=0, high=1000)
-    max_n: int = option(0, low=0, high=1000)
-    bucket: int = option(2_000_000, low=1, high=10**9)
-    negative: int = option(5, low=1, high=10_000)
-    label_prefix: str = "__label__"
-    tokenizer: str | Callable[[str], Sequence[str]] | Any = option("whitespace", checked=False)
-    pretrained_vectors: Vectors | None = option(None, checked=False)
-    validation: float = option(0.0, low=0, high=0.99)
-    patience: int | None = option(None, low=1)
-    seed: int = option(1, low=0, high=2**63 - 1)
-    threads: int | None = option(None, low=1, high=4096)
+    loss: Loss = option(
+        "softmax",
+        help="softmax over all labels; ova, one classifier for each label; hs, hierarchical softmax, for thousands of "
+        "labels; ns, negative sampling.",
+    )
+    vector_size: int = option(100, low=1, high=1_000_000, help="Dimensions of a vector.")
+    learning_rate: float = option(
+        0.1, above=0, high=3e38, help="Step size at the first text; it falls to 0 at the last."
+    )
+    epochs: int = option(5, low=1, high=1_000_000, help="Passes over the texts.")
+    word_ngrams: int = option(1, low=1, high=1000, help="Words in the longest n-gram of words.")
+    min_count: int = option(1, low=1, high=2**62, help="Leave out words that are rarer.")
+    min_count_label: int = option(0, low=0, high=2**62, help="Leave out labels that are rarer.")
+    min_n: int = option(0, low=0, high=1000, help="Characters in the shortest n-gram of a word.")
+    max_n: int = option(0, low=0, high=1000, help="Characters in the longest n-gram of a word; 0: no n-grams.")
+    bucket: int = option(2_000_000, low=1, high=10**9, help="Rows of the table that n-grams are hashed to.")
+    negative: int = option(5, low=1, high=10_000, help='With `loss` "ns": negative samples for each text.')
+    label_prefix: str = option("__label__", help="Marks the labels in a text.")
+    tokenizer: str | Callable[[str], Sequence[str]] | Any = option(
+        "whitespace",
+        checked=False,
+        help="Split at white space alone; or lower-case, and split at every character but letters and digits; or call "
+        "a function or a tokenizer.",
+    )
+    pretrained_vectors: Vectors | None = option(None, checked=False, help="Initial word vectors.")
+    validation: float = option(0.0, low=0, high=0.99, help="Share of the texts in the validation split.")
+    patience: int | None = option(
+        None, low=1, help="Stop when so many epochs in a row have not raised the score on `validation`.", unset="never"
+    )
+    seed: int = seed_option(" with one thread")
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, Side, Weighting, count_cooccurrences
 from firth.models.base import Model
-from firth.options import option
+from firth.options import option, threads_option
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -19,10 +19,12 @@ class CountsModel(Model):
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
 
-    window: int = option(10, low=1, high=2**20)
-    side: Side = "both"
-    weighting: Weighting = "harmonic"
-    threads: int | None = option(None, low=1, high=4096)
+    window: int = option(10, low=1, high=2**20, help="Context words on either side of a word, at most.")
+    side: Side = option("both", help="Count context words on both sides, or only those before (left) or after (right).")
+    weighting: Weighting = option(
+        "harmonic", help="Weight of a context word at distance d: 1; or 1/d; or (window - d + 1) / window."
+    )
+    threads: int | None = threads_option()
 
     def _counted(self, data: Corpus | Cooccurrences, progress: bool) -> Cooccurrences:
         if isinstance(data, Cooccurrences):

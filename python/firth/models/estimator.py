@@ -82,7 +82,9 @@ class Classifier(Learner):
     # What scikit-learn takes it for. A "classifier" has one label or a set of labels for each text.
     estimator_type: ClassVar[str | None] = "classifier"
 
-    class_weight: Weights = option(None, checked=False)
+    class_weight: Weights = option(
+        None, checked=False, help='Weights of labels: "balanced" gives all labels the same weight.'
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

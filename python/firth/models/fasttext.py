@@ -146,9 +146,9 @@ class FastText(Word2Vec):
     ['<sh', '<shi', 'shi', 'ship', 'hip', 'hips', 'ips', 'ips>', 'ps>']
     """
 
-    min_n: int = option(3, low=0, high=1000)
-    max_n: int = option(6, low=0, high=1000)
-    bucket: int = option(2_000_000, low=1, high=2**31 - 1)
+    min_n: int = option(3, low=0, high=1000, help="Characters in the shortest n-gram of a word.")
+    max_n: int = option(6, low=0, high=1000, help="Characters in the longest n-gram of a word; 0: no n-grams.")
+    bucket: int = option(2_000_000, low=1, high=2**31 - 1, help="Rows of the table that n-grams are hashed to.")
     sample: float = option(1e-4, low=0)
     ns_exponent: float = option(0.5, low=-10, high=10)
     learning_rate: float = option(0.05, above=0, high=3e38)

@@ -74,13 +74,19 @@ class GloVe(CountsModel, GradientModel):
         "context_bias_squares",
     )
 
-    vector_size: int = option(100, low=1, high=1_000_000)
-    x_max: float = option(100.0, low=1e-30, high=3e38)
-    alpha: float = option(0.75, low=0, high=10)
-    learning_rate: float = option(0.05, above=0, high=3e38)
-    clip_value: float = option(100.0, above=0, high=3e38)
-    output: Literal["sum", "word"] = "sum"
-    epochs: int = option(25, low=1, high=1_000_000)
+    vector_size: int = option(100, low=1, high=1_000_000, help="Dimensions of a vector.")
+    x_max: float = option(100.0, low=1e-30, high=3e38, help="Pairs that occur at least this often weigh the same.")
+    alpha: float = option(
+        0.75, low=0, high=10, help="Pairs that occur less often than `x_max` weigh as their count to this power."
+    )
+    learning_rate: float = option(
+        0.05, above=0, high=3e38, help="Step size at the start; it falls as squared gradients add up (AdaGrad)."
+    )
+    clip_value: float = option(100.0, above=0, high=3e38, help="Largest absolute value of a gradient's component.")
+    output: Literal["sum", "word"] = option(
+        "sum", help="Write the sum of a word's vector and its context vector, or the word's vector alone."
+    )
+    epochs: int = option(25, low=1, high=1_000_000, help="Passes over the counts.")
 
     @property
     def context(self) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, Weighting
 from firth.models.counted import CountsModel, known_counts
 from firth.models.direct import DirectModel, Tensors
-from firth.options import option
+from firth.options import option, seed_option, threads_option
 from firth.run import records
 from firth.runtime import Threaded, padded_rows, thread_count
 from firth.vectors import Vectors
@@ -163,8 +163,8 @@ def _orthonormal(
 class _Spectral(Threaded, DirectModel):
     """PPMI and LSA: vectors are singular vectors times a power of the singular values."""
 
-    seed: int = option(1, low=0, high=2**63 - 1)
-    threads: int | None = option(None, low=1, high=4096)
+    seed: int = seed_option()
+    threads: int | None = threads_option()
 
     @property
     def singular_values(self) -> NDArray[np.float64]:
@@ -245,12 +245,21 @@ class PPMI(CountsModel, _Spectral):
     >>> neighbors = model.vectors.most_similar("bank")
     """
 
-    vector_size: int | None = option(100, low=1, high=1_000_000)
-    weighting: Weighting = "dynamic"
-    shift: float = option(1.0, above=0, high=1e30)
-    context_smoothing: float = option(0.75, low=0, high=10)
-    positive: bool = True
-    eigenvalue_weighting: float = option(0.0, low=0, high=10)
+    vector_size: int | None = option(100, low=1, high=1_000_000, help="Dimensions of a vector.")
+    weighting: Weighting = option(
+        "dynamic", help="Weight of a context word at distance d: 1; or 1/d; or (window - d + 1) / window."
+    )
+    shift: float = option(
+        1.0,
+        above=0,
+        high=1e30,
+        help="Subtract the logarithm of this from each value: the number of negative samples in word2vec.",
+    )
+    context_smoothing: float = option(0.75, low=0, high=10, help="Raise the counts of context words to this power.")
+    positive: bool = option(True, help="Keep only values above zero, or all values.")
+    eigenvalue_weighting: float = option(
+        0.0, low=0, high=10, help="Scale dimensions by their singular values to this power."
+    )
 
     def _compute(self, data: Corpus | Cooccurrences, *, progress: bool) -> Tensors:
         counts = self._counted(data, progress)
@@ -348,9 +357,11 @@ class LSA(_Spectral):
     (20,)
     """
 
-    vector_size: int = option(100, low=1, high=1_000_000)
-    weighting: Literal["tf-idf", "log-entropy"] = "log-entropy"
-    eigenvalue_weighting: float = option(0.5, low=0, high=10)
+    vector_size: int = option(100, low=1, high=1_000_000, help="Dimensions of a vector.")
+    weighting: Literal["tf-idf", "log-entropy"] = option("log-entropy", help="Weight of a word's count in a document.")
+    eigenvalue_weighting: float = option(
+        0.5, low=0, high=10, help="Scale dimensions by their singular values to this power."
+    )
 
     def _compute(self, data: Corpus, *, progress: bool) -> Tensors:
         matrix = _weighted_documents(data, self.weighting)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from firth import _core
 from firth.corpus import Corpus, Vocabulary
 from firth.models.base import GradientModel
-from firth.options import option
+from firth.options import option, seed_option
 from firth.run import Tally, Train, loss_units
 from firth.runtime import padded_rows, padded_size
 
@@ -90,17 +90,24 @@ class Word2Vec(GradientModel):
     >>> neighbors = model.vectors.most_similar("bank")
     """
 
-    architecture: Literal["skipgram", "cbow"] = "skipgram"
-    loss: Literal["ns", "hs"] = "ns"
-    cbow_mean: bool = True
-    vector_size: int = option(100, low=1, high=1_000_000)
-    window: int = option(5, low=1, high=10_000)
-    negative: int = option(5, low=1, high=10_000)
-    sample: float = option(1e-3, low=0)
-    ns_exponent: float = option(0.75, low=-10, high=10)
-    learning_rate: float = option(0.025, above=0, high=3e38)
-    min_learning_rate: float = option(1e-4, low=0, high=3e38)
-    deterministic: bool = False
+    architecture: Literal["skipgram", "cbow"] = option(
+        "skipgram", help="Predict the context words from the center word, or the center word from the context words."
+    )
+    loss: Literal["ns", "hs"] = option("ns", help="Negative sampling (ns) or hierarchical softmax (hs).")
+    cbow_mean: bool = option(True, help="Predict from the mean of the context vectors, or from their sum.")
+    vector_size: int = option(100, low=1, high=1_000_000, help="Dimensions of a vector.")
+    window: int = option(5, low=1, high=10_000, help="Context words on either side of a word, at most.")
+    negative: int = option(5, low=1, high=10_000, help="Negative samples for each position.")
+    sample: float = option(
+        1e-3, low=0, help="Drop some tokens of words that make up more than this share of the text; 0 keeps all."
+    )
+    ns_exponent: float = option(
+        0.75, low=-10, high=10, help="Draw negative samples in proportion to count to this power."
+    )
+    learning_rate: float = option(0.025, above=0, high=3e38, help="Step size at the first word.")
+    min_learning_rate: float = option(1e-4, low=0, high=3e38, help="Step size at the end.")
+    deterministic: bool = option(False, help="Train the same vectors at any number of threads.")
+    seed: int = seed_option(" with one thread")
 
     def __post_init__(self) -> None:
         super().__post_init__()
