@@ -1026,8 +1026,8 @@ def test_evaluate_refuses_other_files_before_it_reads_vectors(compass: Path, tmp
 
 def test_evaluate_real_gold_standards(data: Path) -> None:
     for path in sorted((data / "similarity").glob("*.txt")):
-        assert isinstance(vectors._read_gold(path), list)
-    assert isinstance(vectors._read_gold(data / "questions-words.txt"), dict)
+        assert isinstance(firth.evaluate.read_gold(path), list)
+    assert isinstance(firth.evaluate.read_gold(data / "questions-words.txt"), dict)
 
 
 # ---- convert

@@ -74,15 +74,17 @@ class FineTuned(Classifier):
     pooling: Pooling | None = option(None, help="How to pool the hidden states of a unit's tokens into one vector.")
     epochs: int = option(3, low=1, high=1_000_000, help="Passes over the texts.")
     batch_size: int = option(16, low=1, high=1_000_000, help="Texts in a step of each process.")
-    learning_rate: float = option(5e-5, above=0, high=1e3, help="The highest step size.")
+    learning_rate: float = option(5e-5, above=0, high=1e3, help="Largest step size.")
     warmup: float = option(0.1, low=0, high=1, help="Share of the steps over which the learning rate rises.")
-    weight_decay: float = option(0.01, low=0, high=1e3, help="What matrices lose in a step, times the step size.")
-    clip: float | None = option(1.0, above=0, high=3e38, help="The largest norm of the gradient.")
-    bf16: bool | None = option(None, help="Whether to multiply matrices in bf16.")
+    weight_decay: float = option(0.01, low=0, high=1e3, help="Weight decay of matrices, times the step size.")
+    clip: float | None = option(1.0, above=0, high=3e38, help="Largest norm of the gradient.")
+    bf16: bool | None = option(None, help="Multiply matrices in bf16, or in float32.", unset="where it is faster")
     dropout: float = option(0.1, low=0, high=0.99, help="Dropout of the last layer's input.")
-    penalty: float = option(1.0, low=0, high=1e9, help="Weight of the head's squared norm, with head_only.")
+    penalty: float = option(1.0, low=0, high=1e9, help="Weight of the head's squared norm, with `head_only`.")
     validation: float = option(0.1, low=0, high=0.99, help="Share of the texts in the validation split.")
-    truncate: int | None = option(None, low=3, high=1_000_000, help="Truncate texts to at most this many tokens.")
+    truncate: int | None = option(
+        None, low=3, high=1_000_000, help="Truncate texts to at most this many tokens.", unset="never"
+    )
     seed: int = seed_option(" with the same number of threads")
 
     def __post_init__(self) -> None:
