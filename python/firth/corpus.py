@@ -17,7 +17,7 @@ from tqdm import tqdm
 from firth import _core, _tokens
 from firth.checks import column, refuse_masked
 from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, unpack_words, write_own
-from firth.options import Options, option
+from firth.options import Options, option, threads_option
 from firth.runtime import Threaded
 from firth.tables import html_table
 from firth.text import (
@@ -462,12 +462,18 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Corpu
 class CorpusOptions(Threaded, Options):
     """How text becomes a corpus: the options of `Corpus.from_file`."""
 
-    min_count: int = option(5, low=1, high=2**62)
-    max_size: int | None = option(None, low=1, high=2**31 - 1)
-    vocabulary: Vocabulary | None = option(None, checked=False)
-    tokenizer: Any = option("whitespace", checked=False)
-    errors: Errors = option("replace")
-    threads: int | None = option(None, low=1, high=4096)
+    min_count: int = option(5, low=1, high=2**62, help="Leave out words that are rarer.")
+    max_size: int | None = option(
+        None, low=1, high=2**31 - 1, help="Words in the vocabulary, at most: the most frequent.", unset="all"
+    )
+    vocabulary: Vocabulary | None = option(None, checked=False, help="The words to read: others are left out.")
+    tokenizer: Any = option(
+        "whitespace",
+        checked=False,
+        help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
+    )
+    errors: Errors = option("replace", help="Replace invalid UTF-8 by U+FFFD and warn, or raise an error.")
+    threads: int | None = threads_option()
 
     block: ClassVar[int | None] = None  # bytes or tokens that the counter gets at a time; set by tests
     min_share: ClassVar[int] = 1 << 16  # bytes below which another thread costs more than it helps

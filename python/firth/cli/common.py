@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import re
@@ -21,9 +22,10 @@ import firth.corpus
 import firth.evaluate
 from firth import files, formats
 from firth.cli import Interrupted, describe
-from firth.cli.options import flag
+from firth.cli.options import flag, model_option, model_options
 from firth.corpus import Corpus, CorpusOptions
 from firth.counts import Cooccurrences
+from firth.options import declared_options
 from firth.run import CHECKPOINT
 from firth.vectors import Vectors
 
@@ -51,20 +53,13 @@ STREAM = FileOrStream(path_type=Path)
 OUTPUT = Output(path_type=Path)
 
 
-TOKENIZER = click.option(
-    "--tokenizer",
-    type=click.Choice(["whitespace", "words"]),
-    default=CorpusOptions.tokenizer,
-    help="Split at white space alone; or lower-case, and split at every character but letters and digits.",
+# `tokenizer` takes more than a name.
+TOKENIZER = model_option(
+    dataclasses.replace(
+        next(one for one in declared_options(CorpusOptions) if one.name == "tokenizer"), choices=("whitespace", "words")
+    )
 )
-# How text is read.
-READING = [
-    click.option("--min-count", type=int, default=CorpusOptions.min_count, help="Leave out words that are rarer."),
-    click.option(
-        "--max-size", type=int, show_default="all", help="Words in the vocabulary, at most: the most frequent."
-    ),
-    TOKENIZER,
-]
+READING = [*model_options(CorpusOptions, only=["min_count", "max_size"]), TOKENIZER]  # how text is read
 READ = ("min_count", "max_size", "tokenizer")
 COUNTED = ("window", "side", "weighting")
 VECTORS = click.option("--pretrained-vectors", type=STREAM, metavar="VECTORS", help="Initial word vectors.")

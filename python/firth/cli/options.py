@@ -21,10 +21,11 @@ def model_options(kind: type[Options], without: Iterable[str] = (), only: Iterab
     found = [one for one in declared_options(kind) if one.choices or one.type in (int, float, str, bool)]
     found = [one for one in found if one.name not in without and (not only or one.name in only)]
     found.sort(key=lambda one: one.name in ("epochs", "seed", "threads"))
-    return [_parameter(one) for one in found]
+    return [model_option(one) for one in found]
 
 
-def _parameter(one: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def model_option(one: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option of a class, of the type that its field declares."""
     long = _FLAGS.get(one.name, "--" + one.name.replace("_", "-"))
     return click.option(
         f"{long}/--no-{long[2:]}" if one.type is bool and "/" not in long else long,
