@@ -408,10 +408,10 @@ def test_devices_that_are_not_there_are_refused(ids):
 def test_schedule_refuses():
     for wrong, said in (
         ({"steps": 0}, "steps must be at least 1"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"batch_size": 2.5}, "batch_size=.* must be int, not float"),
         ({"learning_rate": math.nan}, "learning_rate must be"),
-        ({"learning_rate": 0.1, "min_learning_rate": 0.2}, "is above learning_rate"),
-        ({"warmup": 1.1}, "warmup must be at most 1"),
+        ({"learning_rate": 0.1, "min_learning_rate": 0.2}, "must not be above learning_rate"),
+        ({"warmup": 1.1}, "warmup must be at least 0 and at most 1"),
         ({"betas": (0.9, 1.0)}, "betas must be below 1"),
         ({"clip": 0.0}, "clip must be above"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1"),

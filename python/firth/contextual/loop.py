@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from firth import files
-from firth.checks import expect, functions, real_number, whole_number
+from firth.checks import expect, functions, real_number
 from firth.contextual.data import Batches, random_bits
 from firth.contextual.processes import Processes, device_of, pays_bf16, processes_of
 from firth.contextual.transformer import Architecture
+from firth.options import Options, option
 from firth.run import History, Record, Run, Tensors
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 _KEEP_EVERY = 8  # steps from one copy of good weights to the next: a copy each step took 4 % of a small model's time
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long to train, on how much at a time, and how fast.
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Schedule(Options):
+    """How long to train, on how many examples at a time, and how fast.
 
     Attributes
     ----------
@@ -47,73 +48,56 @@ class Schedule:
     batch_size
         Examples that a process holds at a time.
     length
-        Tokens in an example; only for counting them.
+        Tokens in an example. It decides only `units_per_second` of the history.
     accumulate
-        Batches whose gradients are added up for a step.
+        Batches whose gradients are summed for a step.
     learning_rate
         At the end of the warm-up.
     min_learning_rate
         At the last step, reached along half a cosine (Loshchilov and Hutter 2017); None: a tenth of `learning_rate`.
     warmup
-        Share of the steps, 0 to 1, over which the rate rises linearly from 0.
+        Share of the steps, 0 to 1, over which the learning rate rises linearly from 0.
     weight_decay
-        AdamW's (Loshchilov and Hutter 2019), on matrices alone: not on embeddings, biases and norms.
+        AdamW's (Loshchilov and Hutter 2019), applied to matrices, not to embeddings, biases and norms.
     betas
-        AdamW's means forget by these.
+        AdamW's decay rates of the two moments.
     clip
-        The longest gradient; None: any.
+        Largest norm of the gradient; None: any.
     bf16
-        Whether products are of bf16 under autocast; None: where there are units for it, on a GPU that has it and on a
+        Whether autocast multiplies matrices in bf16. None: where the hardware has units for it, on a GPU and on a
         processor with AMX or AVX512-BF16. A step then takes about half the time; weights and sums stay float32.
     evaluate_every
         Steps between two evaluations; None: a twentieth of the steps. The last step is always followed by one.
     evaluate_batches
-        Held-out batches for an evaluation, at most; 0 for none.
+        Batches of the validation split for an evaluation, at most; 0 for none.
     seed
         Of dropout.
     """
 
-    steps: int
-    batch_size: int = 16
-    length: int = 256
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    min_learning_rate: float | None = None
-    warmup: float = 0.05
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float | None = 1.0
+    steps: int = option(low=1)
+    batch_size: int = option(16, low=1)
+    length: int = option(256, low=1)
+    accumulate: int = option(1, low=1)
+    learning_rate: float = option(1e-3, above=0, high=3e38)
+    min_learning_rate: float | None = option(None, low=0)
+    warmup: float = option(0.05, low=0, high=1)
+    weight_decay: float = option(0.1, low=0, high=3e38)
+    betas: tuple[float, float] = option((0.9, 0.95), checked=False)
+    clip: float | None = option(1.0, above=0, high=3e38)
     bf16: bool | None = None
-    evaluate_every: int | None = None
-    evaluate_batches: int = 16
-    seed: int = 1
+    evaluate_every: int | None = option(None, low=1)
+    evaluate_batches: int = option(16, low=0)
+    seed: int = option(1, low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
-        kept: dict[str, Any] = {}  # as Python's own numbers, which JSON can hold
-        for name, low in (("steps", 1), ("batch_size", 1), ("length", 1), ("accumulate", 1), ("evaluate_batches", 0)):
-            kept[name] = whole_number(name, getattr(self, name), low=low)
-        kept["seed"] = whole_number("seed", self.seed, high=2**63 - 1)
-        kept["learning_rate"] = real_number("learning_rate", self.learning_rate, above=0.0)
-        kept["weight_decay"] = real_number("weight_decay", self.weight_decay, low=0.0)
-        if self.min_learning_rate is not None:
-            kept["min_learning_rate"] = real_number("min_learning_rate", self.min_learning_rate, low=0.0)
-            if self.min_learning_rate > self.learning_rate:
-                raise ValueError(
-                    f"min_learning_rate, {self.min_learning_rate}, is above learning_rate, {self.learning_rate}"
-                )
-        kept["warmup"] = real_number("warmup", self.warmup, low=0.0)
-        if self.warmup > 1:
-            raise ValueError(f"warmup must be at most 1, a share of the steps, not {self.warmup}")
-        if self.clip is not None:
-            kept["clip"] = real_number("clip", self.clip, above=0.0)
-        if self.evaluate_every is not None:
-            kept["evaluate_every"] = whole_number("evaluate_every", self.evaluate_every, low=1)
-        first, second = (real_number(f"betas[{i}]", beta, low=0.0) for i, beta in enumerate(self.betas))
-        if max(first, second) >= 1:
-            raise ValueError(f"betas must be below 1, not {self.betas}")
-        kept["betas"] = (first, second)
-        for name, value in kept.items():
-            object.__setattr__(self, name, value)
+        super().__post_init__()
+        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
+            )
+        for i, beta in enumerate(self.betas):
+            if real_number(f"betas[{i}]", beta, low=0.0) >= 1:
+                raise ValueError(f"betas must be below 1, not {self.betas}")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -476,7 +460,7 @@ class _StepRun(Run):
 
     def _identity(self) -> dict[str, Any]:
         """What a run shares with the one that it continues, however examples are spread over processes."""
-        schedule = dataclasses.asdict(self.schedule)
+        schedule = self.schedule.get_params()
         for name in ("batch_size", "accumulate", *(["bf16"] if self.schedule.bf16 is None else [])):
             del schedule[name]
         schedule["betas"] = list(self.schedule.betas)
