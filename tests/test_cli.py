@@ -587,51 +587,59 @@ def test_a_checkpoint_that_cannot_be_is_found_before_training(
     assert not (tmp_path / "state").exists()
 
 
-def interrupt(text: Path, output: Path, *more: object) -> str:
-    process = start("train", "skipgram", text, "-o", output, "--threads", 1, *more)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if line.startswith("epoch 2 of"):
-                break
+def interrupt(*arguments: object, after: str = "epoch 2 of") -> list[str]:
+    """The lines of a training from that one on, at which Ctrl-C is pressed."""
+    with start("train", *arguments, "--threads", 1) as process:
+        assert process.stderr is not None
+        first = next((line for line in process.stderr if line.startswith(after)), "")
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(60) == 130
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-        if process.stdout is not None:
-            process.stdout.close()
-    return rest
+        lines = [first, *process.stderr]
+        assert process.wait(60) == 130, lines
+    return lines
 
 
 def test_ctrl_c_says_what_was_kept_and_how_to_go_on(text: Path, tmp_path: Path) -> None:
     text.write_text(text.read_text() * 30)
     output, state = tmp_path / "o.txt", tmp_path / "state"
-    said = interrupt(text, output, "--epochs", 3000)
+    common = ("skipgram", text, "-o", output, "--epochs", 3000)
+    said = "".join(interrupt(*common))
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("Interrupted in epoch ")
     assert "--checkpoint" in said
-    said = interrupt(text, output, "--epochs", 3000, "--checkpoint", state)
+    said = interrupt(*common, "--checkpoint", state)[-1]
     assert str(state) in said
     assert "--resume" in said
     assert not output.exists()
-    resumed = interrupt_later(text, output, state)
-    assert resumed > 2
+    assert int(interrupt(*common, "--checkpoint", state, "--resume", after="epoch ")[0].split()[1]) > 2
 
 
-def interrupt_later(text: Path, output: Path, state: Path) -> int:
-    """The first epoch that a resumed run reports."""
-    process = start(
-        "train", "skipgram", text, "-o", output, "--threads", 1, "--epochs", 3000, "--checkpoint", state, "--resume"
-    )
-    assert process.stderr is not None
-    epoch = next(int(line.split()[1]) for line in process.stderr if line.startswith("epoch "))
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == 130
-    return epoch
+def test_a_classifier_resumes_and_is_the_same(tmp_path: Path, labeled: Path) -> None:
+    """Its file in fastText's format, which has no history, to the byte."""
+    whole, output, state = tmp_path / "whole.bin", tmp_path / "o.bin", tmp_path / "state"
+    labeled.write_text(labeled.read_text() * 20)
+    common = ("classifier", labeled, "--fasttext", "--vector-size", 8, "--epochs", 60)
+    assert run("train", *common, "-o", whole, "--threads", 1, "-q").exit_code == 0
+    resumable = (*common, "-o", output, "--checkpoint", state)
+    assert interrupt(*resumable)[-1].startswith("Interrupted in epoch ")
+    assert not output.exists()
+    refused(run("train", *resumable), 1, "is left from an earlier run: add --resume")
+    refused(run("train", *common, "-o", output, "--resume"), 2, "--resume needs --checkpoint")
+    result = run("train", *resumable, "--resume", "--threads", 1)
+    assert result.exit_code == 0, result.output
+    assert "epoch 2 of" not in result.stderr
+    assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("flags", [[], ["--deterministic"], ["--no-deterministic"]])
+def test_flags_for_yes_and_no(text: Path, tmp_path: Path, flags: list[str]) -> None:
+    output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
+    common = ["train", "skipgram", text, "-o", output, "--save-model", model, "--epochs", 1, "-q"]
+    assert run(*common, *flags, "--threads", 2).output == ""
+    assert firth.load(model).deterministic == (flags == ["--deterministic"])
+    if flags == ["--deterministic"]:
+        before = firth.load_vectors(output).matrix
+        assert run(*common, *flags, "--threads", 1).output == ""
+        np.testing.assert_array_equal(firth.load_vectors(output).matrix, before)
 
 
 # ---- count
