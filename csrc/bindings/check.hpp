@@ -1,4 +1,4 @@
-// What every binding does before it releases the GIL: look at shapes, strides and ranges, and say what is wrong.
+// Every binding checks shapes, strides and ranges before it releases the GIL. Errors say what is wrong.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -24,7 +24,7 @@ inline void require(bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
 }
 
-// Without making a string of what is not said, for loops.
+// For loops: makes a string only if the check fails.
 inline void require(bool holds, const char* message) {
     if (!holds) throw std::invalid_argument(message);
 }
@@ -38,7 +38,7 @@ inline void require_aligned(const py::array& array, const char* name) {
 template <class T, int Flags>
 const T* vector_of(const py::array_t<T, Flags>& array, const char* name, std::int64_t n = -1) {
     require(array.ndim() == 1, std::string(name) + " must have one dimension, not " + std::to_string(array.ndim()));
-    // Of an array of one element or none NumPy leaves the stride open.
+    // NumPy does not define the stride of an array of at most one element.
     require(array.size() <= 1 || array.strides(0) == static_cast<py::ssize_t>(sizeof(T)),
             std::string(name) + " must be contiguous");
     require_aligned(array, name);
@@ -47,7 +47,7 @@ const T* vector_of(const py::array_t<T, Flags>& array, const char* name, std::in
     return array.data();
 }
 
-// A matrix whose rows are contiguous; rows may lie further apart than they are long.
+// A matrix whose rows are contiguous. There may be a gap between rows.
 struct Matrix {
     float* data;
     std::int64_t rows;
@@ -64,18 +64,18 @@ inline Matrix matrix_of(const py::array_t<float>& array, const char* name, bool 
     require(array.shape(0) <= 1 || (stride >= array.shape(1) && array.strides(0) % 4 == 0),
             std::string(name) + " must have its rows one after the other");
     require(!writeable || array.writeable(), std::string(name) + " must be writeable");
-    // A single row may have any stride; one that leaves room is that of a padded matrix.
+    // A single row may have any stride. One that is long enough is that of a padded matrix.
     if (array.shape(0) <= 1 && (stride < array.shape(1) || array.strides(0) % 4 != 0)) stride = array.shape(1);
     return {const_cast<float*>(array.data()), array.shape(0), array.shape(1), stride};
 }
 
-// A binding has an object of this type while it calls kernels: it releases the GIL and holds the instruction set.
+// A binding keeps an object of this type while it calls kernels: it holds the instruction set and releases the GIL.
 class KernelWork {
     HeldIsa isa_;
     Released release_;
 };
 
-// How many threads to use where so many are asked for; warns where that is fewer.
+// How many threads to use if so many are asked for. Warns if that is fewer.
 inline int threads_of(int threads) {
     require(threads >= 1, "threads must be at least 1, not " + std::to_string(threads));
     const int sensible = std::min(threads, sensible_threads()), used = grantable_threads(sensible);

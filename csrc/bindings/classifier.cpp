@@ -25,7 +25,6 @@ ClassifierLoss loss_of(const std::string& name) {
     return ClassifierLoss::one_vs_all;
 }
 
-// n_examples: as many as there are bags.
 Classifier model_of(const py::array_t<float>& rows, const py::array_t<float>& outputs, const Bags& bags,
                     const std::optional<Paths>& paths, const std::string& loss, bool training) {
     const Matrix r = matrix_of(rows, "rows", training), o = matrix_of(outputs, "outputs", training);
@@ -49,7 +48,7 @@ Classifier model_of(const py::array_t<float>& rows, const py::array_t<float>& ou
     check_items(vector_of(bag_rows, "bag rows"), bag_rows.size(), training ? 0 : kNoRow, r.rows, "bag rows");
     model.bag_rows = bag_rows.data();
     require((model.loss == ClassifierLoss::hierarchical_softmax) == paths.has_value(),
-            "paths must be given with the loss hs and with no other");
+            "paths must be given if the loss is hs, and only then");
     if (paths) {
         const auto& [path_begins, nodes, turns] = *paths;
         model.path_begins = vector_of(path_begins, "path begins", o.rows + 1);
@@ -85,14 +84,14 @@ py::tuple train(py::array_t<float>& rows, py::array_t<float>& outputs, const Bag
     if (weights) task.weights = weights_of(*weights, "weights", n);
     if (label_weights) task.label_weights = weights_of(*label_weights, "label_weights", n_labels);
     require((task.model.loss == ClassifierLoss::negative_sampling) == noise.has_value(),
-            "noise must be given with the loss ns and with no other");
+            "noise must be given if the loss is ns, and only then");
     if (noise) {
         require(noise->ndim() == 2 && noise->shape(0) == n_labels && noise->shape(1) == 2,
                 "noise must be alias_table(...) of all labels");
         task.noise = reinterpret_cast<const AliasCell*>(noise->data());
         for (std::int64_t i = 0; i < n_labels; ++i) {
             require(task.noise[i].alias < static_cast<std::uint32_t>(n_labels),
-                    "noise names a label beyond the last one");
+                    "noise must have aliases below the number of labels");
         }
         require(negative >= 1 && negative <= 10000, "negative must lie in 1 .. 10000");
         task.negative = negative;
@@ -119,7 +118,7 @@ void predict(py::array_t<float>& probabilities, const py::array_t<float>& rows, 
     const Matrix out = matrix_of(probabilities, "probabilities", true);
     const std::int64_t n = std::get<0>(bags).size() - 1;
     require(out.rows == n && out.columns == model.n_labels && (out.rows <= 1 || out.stride == out.columns),
-            "probabilities must be contiguous, of a row for each bag and a column for each label");
+            "probabilities must be contiguous, with a row for each bag and a column for each label");
     threads = threads_of(threads);
     const KernelWork work;
     const AlignedBytes workspace(predict_classifier_bytes(model, threads));
@@ -145,7 +144,8 @@ py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
     check_items(vector_of(features, "features"), features.size(), kUnknown, n_words, "features");
     require(n_words >= 0 && buckets >= 0 && n_words + buckets < (std::int64_t{1} << 31),
             "words and buckets together must be fewer than 2^31");
-    require(word_ngrams >= 1 && (word_ngrams == 1 || buckets > 0), "n-grams of words need buckets");
+    require(word_ngrams >= 1 && (word_ngrams == 1 || buckets > 0),
+            "word_ngrams must be at least 1, and 1 if buckets is 0");
     if (pieces) {
         const auto& [begins, found] = *pieces;
         texts.piece_begins = vector_of(begins, "piece begins", n_different + 1);
@@ -157,7 +157,7 @@ py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
     }
     texts.end_hash = end_hash;
     texts.end_feature = end_feature;
-    require(end_feature >= kUnknown && end_feature < n_words, "end_feature must be a word's, or -1");
+    require(end_feature >= kUnknown && end_feature < n_words, "end_feature must lie in -1 .. n_words - 1");
     BagOptions options{n_words, static_cast<std::uint32_t>(buckets), word_ngrams, nullptr};
     if (rows) options.rows = vector_of(*rows, "rows", n_words + buckets);
     threads = threads_of(threads);

@@ -25,14 +25,14 @@ std::vector<std::uint64_t> units(const py::array_t<double>& weights, const char*
     return result;
 }
 
-// Columns and values of rows, end to end. Pages that are never written to are never real, so the room may be ample.
+// Columns and values of rows, concatenated. Pages that are never written to take no memory, so there may be many.
 struct CooccurrenceRows {
     explicit CooccurrenceRows(std::int64_t most)
         : room(most),
           columns(static_cast<std::size_t>(most) * sizeof(std::int32_t)),
           values(static_cast<std::size_t>(most) * sizeof(float)) {}
 
-    // Gives back the room that is left.
+    // Returns unused memory to the system.
     void trim() {
         room = size;
         columns.keep(static_cast<std::size_t>(size) * sizeof(std::int32_t));
@@ -49,8 +49,8 @@ using Rows = OneAtATime<CooccurrenceRows>;
 
 Rows::Use use(Rows& rows) { return rows.use("CooccurrenceRows"); }
 
-// Holds what every call needs of a corpus, so that rows may be asked for a range at a time. `counts` is what
-// count_words gave for these ids, which it has checked: nothing of that is looked at again.
+// Keeps what every call needs of a corpus, so that ranges of rows can be counted one after the other. `counts` is what
+// count_words returned for these ids. It has checked them, so they are not checked again.
 class CooccurrenceCounter {
   public:
     CooccurrenceCounter(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
@@ -74,12 +74,12 @@ class CooccurrenceCounter {
         starts_.emplace(task_);
     }
 
-    // Finds where the words [first, first + n) stand; rows are then had of these.
+    // Finds the places of the words [first, first + n). Then their rows can be counted.
     void find_places(std::int32_t first, std::int32_t n, int threads) {
         require(first >= 0 && n >= 0 && first <= task_.n_words - n, "words must lie in the vocabulary");
         threads = threads_of(threads);
         const Released release;
-        places_ = Places();  // given back before more is taken
+        places_ = Places();  // released before more is allocated
         places_ = Places(task_, counts_.data(), first, n, threads);
     }
 
@@ -87,14 +87,14 @@ class CooccurrenceCounter {
     Array<std::int64_t> rows(std::int32_t first, std::int32_t n, Rows& to, int threads) const {
         const auto out = use(to);
         require(first >= places_.first() && n >= 0 && first <= places_.end() - n,
-                "rows must be of words whose places are known");
+                "rows must be within the words of the last find_places");
         threads = threads_of(threads);
         const std::int64_t near = (task_.left ? task_.window : 0) + (task_.right ? task_.window : 0);
         std::int64_t most = 0;
         for (std::int32_t row = first; row < first + n; ++row) {
             most += std::min<std::int64_t>(task_.n_words, places_.count(row) * near);
         }
-        require(most <= out->room - out->size, "there is no room for as many non-zeros as these rows can have");
+        require(most <= out->room - out->size, "out is too small for the most non-zeros that these rows can have");
         Array<std::int64_t> lengths(n);
         std::int64_t* const length = lengths.mutable_data();
         const Released release;
@@ -116,7 +116,7 @@ using Counter = OneAtATime<CooccurrenceCounter>;
 
 Counter::Use use(Counter& counter) { return counter.use("CooccurrenceCounter"); }
 
-// What rows have been counted into, as NumPy sees it: kept alive by it.
+// The counted rows as a NumPy array, which keeps `self` alive.
 template <class T>
 py::array_t<T> view(const py::object& self, Pages CooccurrenceRows::* pages) {
     const auto rows = use(self.cast<Rows&>());

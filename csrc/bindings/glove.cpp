@@ -19,7 +19,7 @@ std::unique_ptr<Tiles> tiles(const py::array_t<std::int64_t>& indptr, const py::
     const std::int64_t* begins = vector_of(indptr, "indptr");
     const float* values = vector_of(data, "data");
     require(indptr.size() >= 1 && indptr.size() <= (std::int64_t{1} << 31),
-            "indptr must have one element a row, and one");
+            "indptr must have one element more than rows");
     const auto n = static_cast<std::int32_t>(indptr.size() - 1);
     require(begins[0] == 0 && begins[n] == data.size(), "indptr must run from 0 to the number of non-zeros");
     threads = threads_of(threads);

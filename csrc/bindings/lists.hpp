@@ -1,4 +1,4 @@
-// Lists end to end, as firth stores them everywhere: all items in one array, and where each list begins.
+// Concatenated lists, as firth stores them everywhere: all items in one array, and where each list begins.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,7 @@ inline std::int64_t check_begins(const std::int64_t* begins, std::int64_t n, std
     return longest;
 }
 
-// Checks that all n items lie in low .. limit - 1. Ends early on Ctrl-C where the GIL is released.
+// Checks that all n items lie in low .. limit - 1. Ends early on Ctrl-C if the GIL is released.
 template <class Item>
 void check_items(const Item* items, std::int64_t n, std::int64_t low, std::int64_t limit, const std::string& name,
                  int threads = 1) {

@@ -1,4 +1,4 @@
-// The table of contents of firth._core.
+// All parts of firth._core.
 #include <pybind11/pybind11.h>
 
 #include "runtime/isa.hpp"
@@ -27,7 +27,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
         try {
             std::rethrow_exception(std::move(error));
         } catch (const firth::Interrupted&) {
-            // Python knows already what the signal's handler raised.
+            // The error that the signal's handler raised is already set.
         }
     });
     firth::bind_runtime(m);

@@ -1,4 +1,4 @@
-// Objects that change when they are used, kept from being used by two threads at once.
+// Keeps two threads from using an object at the same time.
 #pragma once
 
 #include <atomic>
@@ -8,15 +8,15 @@
 
 namespace firth {
 
-// A T that one call at a time may use. Bindings release the GIL, so without this a second thread would find the
-// object half changed.
+// A T that one call at a time may use. Bindings release the GIL, so without this a second thread could see the object
+// in the middle of a change.
 template <class T>
 class OneAtATime {
   public:
     template <class... Arguments>
     explicit OneAtATime(Arguments&&... arguments) : object_(std::forward<Arguments>(arguments)...) {}
 
-    // The right to use the object, as long as it lives; throws std::runtime_error while another call has it.
+    // The right to use the object, for its lifetime. Throws std::runtime_error while another call has it.
     class Use {
       public:
         Use(OneAtATime& of, const char* name) : of_(of) {

@@ -1,4 +1,4 @@
-// Lists of words as firth.files.pack_words packs them: UTF-8 bytes end to end, and where each word begins.
+// Lists of words as firth.files.pack_words packs them: concatenated UTF-8 bytes, and where each word begins.
 #pragma once
 
 #include <string_view>

@@ -12,7 +12,7 @@ Documents documents_of(const py::array_t<std::int32_t>& ids, const py::array_t<s
     const std::int64_t n = documents.n_documents;
     require(n >= 0 && documents.offsets[0] == 0 && documents.offsets[n] == ids.size() &&
                 std::is_sorted(documents.offsets, documents.offsets + n + 1),
-            "offsets must run from 0 to the number of ids, none below the one before it");
+            "offsets must rise from 0 to the number of ids");
     return documents;
 }
 
@@ -26,7 +26,7 @@ Target target_of(py::array_t<std::int32_t>& ids, py::array_t<std::int64_t>& offs
     vector_of(ids, "out", n_ids);
     vector_of(offsets, "out_offsets", n_offsets);
     const Target target{ids.mutable_data(), offsets.mutable_data()};
-    require(target.offsets != read.data(), "out_offsets must be another array than offsets");
+    require(target.offsets != read.data(), "out_offsets must not be offsets itself");
     return target;
 }
 
@@ -42,7 +42,7 @@ std::int64_t merge(const py::array_t<std::int32_t>& ids, const py::array_t<std::
     require(n_words >= 0, "n_words must not be negative");
     for (py::ssize_t i = 0; i < states.size(); ++i) {
         require(state[i] >= 0 && state[i] < INT32_MAX && word[i] >= 0 && to[i] != PhraseTable::kNone,
-                "states and words must not be negative, nor states or targets the last of their type");
+                "states and words must not be negative, states must be below 2^31 - 1, and targets above -2^31");
     }
     threads = threads_of(threads);
     const Released release;

@@ -7,7 +7,7 @@
 namespace firth {
 namespace {
 
-// The bytes of an object, from `start` on; they stay where they are as long as `info` lives.
+// The bytes of an object from `start` on. They are valid as long as `info` exists.
 std::string_view bytes_of(const py::buffer_info& info, std::int64_t start) {
     require(info.itemsize == 1 && info.ndim == 1 && (info.size == 0 || info.strides[0] == 1),
             "data must be contiguous bytes");
@@ -15,7 +15,7 @@ std::string_view bytes_of(const py::buffer_info& info, std::int64_t start) {
     return {static_cast<const char*>(info.ptr) + start, static_cast<std::size_t>(info.size - start)};
 }
 
-// Columns that a file may promise: the rest of it must be able to hold one row.
+// Limits the columns that a file may claim to have.
 void check_columns(std::int64_t columns) {
     require(columns >= 1 && columns <= (1 << 28), "vector_size must lie in 1 .. 2^28, not " + std::to_string(columns));
 }
@@ -52,7 +52,7 @@ py::tuple parse_binary(const py::buffer& data, std::int64_t start, std::int64_t 
     const std::string_view bytes = bytes_of(info, start);
     check_columns(vector_size);
     require(count >= 0, "count must not be negative");
-    // No more than the bytes can hold, and one that they cut short.
+    // At most as many as the bytes can hold, and one that is cut off.
     count = std::min(count, static_cast<std::int64_t>(bytes.size()) / (4 * vector_size + 1) + 1);
     py::array_t<float> matrix({count, vector_size});
     py::array_t<std::int64_t> words({count, std::int64_t{2}});
@@ -69,7 +69,7 @@ py::tuple parse_binary(const py::buffer& data, std::int64_t start, std::int64_t 
     return py::make_tuple(matrix, words, whole);
 }
 
-// The words at `spans`, and the rows of those that were not UTF-8 and had bytes replaced by U+FFFD.
+// The words at `spans`, and the rows of words that were not UTF-8, whose invalid bytes became U+FFFD.
 py::tuple decode_words(const py::buffer& data, const Array<std::int64_t>& spans) {
     const py::buffer_info info = data.request();
     const std::string_view bytes = bytes_of(info, 0);

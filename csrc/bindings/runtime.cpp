@@ -30,8 +30,8 @@ void uniform(py::array_t<float>& out, float scale, std::uint64_t seed, int threa
                  static_cast<std::size_t>(m.stride), number, scale, seed, threads);
 }
 
-// Trainers index rows with every id they meet, so a corpus is looked at once before training; the same look counts how
-// often each word occurs. O(tokens + documents).
+// Training indexes rows by ids without checks, so a corpus is checked once before. The same pass counts how often each
+// word occurs. O(tokens + documents).
 Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
                                 std::int64_t n_words) {
     const std::int32_t* id = vector_of(ids, "ids");
@@ -48,7 +48,7 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
         for (std::int64_t i = begin; i < end; ++i) {
             if (id[i] < 0 || id[i] >= n_words) {
                 throw std::invalid_argument("ids[" + std::to_string(i) + "] = " + std::to_string(id[i]) +
-                                            " is not the row of one of " + std::to_string(n_words) + " words");
+                                            " is not an id of one of " + std::to_string(n_words) + " words");
             }
             ++counts[id[i]];
         }

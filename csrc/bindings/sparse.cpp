@@ -11,7 +11,7 @@ namespace {
 
 const float* end_of(const Matrix& m) { return m.rows == 0 ? m.data : m.data + (m.rows - 1) * m.stride + m.columns; }
 
-// What both products ask of A, (rows, columns): that it is one.
+// Checks A, (rows, columns), for both products.
 void check_rows(const std::int64_t* begin, const std::int32_t* column, std::int64_t n, std::int64_t rows,
                 std::int64_t columns, bool ascending, int threads) {
     check_begins(begin, rows, n, "indptr");

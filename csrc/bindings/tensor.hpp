@@ -1,4 +1,4 @@
-// Arrays of any library: NumPy's own, or a DLPack capsule of somebody else's.
+// Arrays of any library: NumPy arrays, or DLPack capsules of other libraries.
 #pragma once
 
 #include <atomic>
@@ -11,7 +11,7 @@
 
 namespace firth {
 
-// What DLPack's C header declares (dmlc/dlpack, version 0.x, "dltensor" capsules), as far as it is read here.
+// The parts of DLPack's C header that are used here (dmlc/dlpack, version 0.x, "dltensor" capsules).
 namespace dlpack {
 struct Tensor {
     void* data;
@@ -20,13 +20,13 @@ struct Tensor {
     std::uint8_t code, bits;
     std::uint16_t lanes;
     std::int64_t* shape;
-    std::int64_t* strides;  // in elements; null: one after the other
+    std::int64_t* strides;  // in elements; null: contiguous
     std::uint64_t byte_offset;
 };
 constexpr std::int32_t kCpu = 1;
 constexpr std::uint8_t kFloat = 2, kBfloat = 4;
 
-// Not so of tensors that stand for others while a program is traced.
+// False for tensors that are placeholders while a program is traced.
 inline bool has_memory(const Tensor& tensor) {
     if (tensor.data != nullptr) return true;
     for (std::int32_t i = 0; i < tensor.ndim; ++i) {
@@ -42,26 +42,26 @@ struct ManagedTensor {
     std::uint64_t flags;
     Tensor tensor;
 };
-// What a type offers C code under the name __dlpack_c_exchange_api__, since DLPack 1.3: its arrays without a call of
-// Python's. Functions return 0, or -1 with Python's error set.
+// A type offers this to C code as __dlpack_c_exchange_api__ (DLPack 1.3): access to its arrays without calling Python.
+// Functions return 0, or -1 with a Python error set.
 struct Exchange {
     std::uint32_t major, minor;
     Exchange* earlier;
     int (*allocate)(Tensor* prototype, ManagedTensor** out, void* context,
                     void (*set_error)(void* context, const char* kind, const char* message));
     int (*managed_from)(void* object, ManagedTensor** out);
-    int (*object_from)(ManagedTensor* tensor, void** object);  // takes the tensor over
+    int (*object_from)(ManagedTensor* tensor, void** object);  // takes ownership of the tensor
     int (*borrowed_from)(void* object, Tensor* out);           // lives as long as the object does
     int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** stream);
 };
 
-// Of an object's type, or null. The first type that has one, torch's as a rule, is asked once.
+// That of an object's type, or null. The first type that has one, usually torch's, is asked only once.
 inline Exchange* exchange_of(const py::object& object) {
     struct Known {
         PyTypeObject* type;
         Exchange* exchange;
     };
-    static std::atomic<const Known*> known{nullptr};  // one pointer: threads may call without a lock of Python's
+    static std::atomic<const Known*> known{nullptr};  // one pointer: threads may call without the GIL
     PyTypeObject* const type = Py_TYPE(object.ptr());
     if (const Known* const first = known.load(std::memory_order_acquire); first != nullptr && first->type == type) {
         return first->exchange;
@@ -75,7 +75,7 @@ inline Exchange* exchange_of(const py::object& object) {
         const Known* nobody = nullptr;
         auto mine = std::make_unique<const Known>(Known{type, found});
         if (known.compare_exchange_strong(nobody, mine.get(), std::memory_order_release)) {
-            mine.release();  // for good, as the type
+            mine.release();  // kept forever, as the type is
         } else {
             Py_DECREF(type);
         }
@@ -84,7 +84,7 @@ inline Exchange* exchange_of(const py::object& object) {
 }
 }  // namespace dlpack
 
-// An array in memory of ours; it lives as long as the object it was taken from.
+// An array in main memory. It is valid as long as the object it was taken from.
 struct Tensor {
     void* data;
     bool bf16;                                 // otherwise float32
@@ -94,7 +94,7 @@ struct Tensor {
 inline Tensor tensor_of(const dlpack::Tensor& from, const char* name) {
     const std::string what = name;
     Tensor tensor{};
-    require(from.device_type == dlpack::kCpu && dlpack::has_memory(from), what + " must lie in the processor's memory");
+    require(from.device_type == dlpack::kCpu && dlpack::has_memory(from), what + " must be in the processor's memory");
     tensor.bf16 = from.code == dlpack::kBfloat && from.bits == 16 && from.lanes == 1;
     require(tensor.bf16 || (from.code == dlpack::kFloat && from.bits == 32 && from.lanes == 1),
             what + " must be float32 or bf16");
@@ -108,7 +108,7 @@ inline Tensor tensor_of(const dlpack::Tensor& from, const char* name) {
     return tensor;
 }
 
-// NumPy arrays of 16-bit unsigned integers are taken for bf16, which NumPy has no name for.
+// NumPy has no bf16, so arrays of 16-bit unsigned integers are read as bf16.
 inline Tensor tensor_of(const py::object& object, const char* name, bool writeable = false) {
     const std::string what = name;
     Tensor tensor{};

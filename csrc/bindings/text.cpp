@@ -94,7 +94,7 @@ void write(Counter& self, py::array_t<std::int32_t>& ids, py::array_t<std::int64
     counter->write(id, offset);
 }
 
-// A method that takes nothing: without the GIL, since it may take long.
+// Calls a method without arguments. It may take long, so the GIL is released.
 template <auto method>
 auto released(Counter& self) {
     const auto counter = use(self);

@@ -14,7 +14,7 @@
 namespace firth {
 namespace {
 
-// Begins and rows of each word's bag; begins, nodes and turns of its path.
+// Where each word's bag begins, and rows; where its path begins, nodes and turns.
 using Bags = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>>;
 using Paths = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>, py::array_t<std::int8_t>>;
 
@@ -61,7 +61,7 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
         task.noise = reinterpret_cast<const AliasCell*>(noise->data());
         for (std::int32_t i = 0; i < task.n_words; ++i) {
             require(task.noise[i].alias < static_cast<std::uint32_t>(n_words),
-                    "noise names a word beyond the last one");
+                    "noise must have aliases below the number of words");
         }
     } else {
         const auto& [begins, nodes, turns] = *paths;
@@ -85,7 +85,7 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     }
     require(window >= 1 && window <= 10000, "window must lie in 1 .. 10000");
     require(negative >= 1 && negative <= 10000, "negative must lie in 1 .. 10000");
-    // Ends alone: count_words has checked all of them once, and this is called for every few thousand tokens.
+    // Only the ends: count_words has checked all offsets, and this is called every few thousand tokens.
     require(task.n_documents >= 1 && task.offsets[0] == 0 && task.offsets[task.n_documents] == task.n_tokens,
             "offsets must run from 0 to the number of ids");
     require(0 <= begin && begin <= end && end <= task.n_tokens, "begin and end must lie in 0 .. the number of ids");

@@ -143,7 +143,7 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
     const auto most = [&](std::int32_t row) {  // non-zeros that a row can have
         return std::min<std::int64_t>(task.n_words, places.count(row) * (left + right));
     };
-    // Rows are handed out in pieces of about equal work, small enough that no thread waits long for another and that a
+    // Threads take pieces of about equal work. These are small enough that no thread waits long for another, and that a
     // piece stays in cache until it is copied to its place.
     std::int64_t total = 0, room = 0, most_room = 0;
     for (std::int32_t row = first; row < first + n; ++row) total += places.count(row);
@@ -158,8 +158,8 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
         }
     }
 
-    // Where a piece goes is known when all before it are counted. They are taken in order, so that the first that is
-    // not yet counted is always in work, and waits for nobody.
+    // The place of a piece is known when all earlier ones are counted. Pieces are taken in order, so the first that is
+    // not yet counted is always in work and waits for no other.
     std::int64_t size = 0;  // of the pieces counted
     std::size_t counted = 0;
     std::mutex guard;

@@ -1,4 +1,4 @@
-// How often words stand near each other: rows of the co-occurrence matrix.
+// How often words occur near each other: rows of the co-occurrence matrix.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace firth {
 
-// Weights are whole multiples of 2^-28 and are summed as integers: a sum does not depend on the order, and loses
-// nothing, up to 2^36. Rounding 1/d to such a multiple errs by at most d * 2^-29 of it, less than a float's own
-// half unit (2^-25) for d up to 16.
+// Weights are multiples of 2^-28 and are summed as integers. So a sum is exact up to 2^36 and does not depend on the
+// order. Rounding 1/d to such a multiple has a relative error of at most d * 2^-29, less than half a unit of a float
+// (2^-25) for d up to 16.
 constexpr int kWeightBits = 28;
 
 // T tokens in documents, as Corpus has them.
@@ -21,15 +21,15 @@ struct CooccurrenceTask {
     std::int64_t n_documents;
     std::int32_t n_words;
     int window;
-    const std::uint64_t* left;   // (window) weight of a word d + 1 places before, in units of 2^-kWeightBits, or null
-    const std::uint64_t* right;  // (window) the same for words behind
+    const std::uint64_t* left;   // (window) weight of a word d + 1 places before, times 2^kWeightBits, or null
+    const std::uint64_t* right;  // (window) the same for later words
 };
 
 // One bit for each token: set where a document begins, and one more at the end.
 class DocumentStarts {
   public:
     explicit DocumentStarts(const CooccurrenceTask& task);
-    // Tokens of the same document before and behind `position`, at most `reach`.
+    // How many tokens of the same document are before and after `position`, at most `reach`.
     int before(std::int64_t position, int reach) const;
     int behind(std::int64_t position, int reach) const;
 
@@ -57,10 +57,10 @@ class Places {
     Pages positions_;                     // int64
 };
 
-// Counts rows [first, first + n), of which `places` has the places, one after the other, columns ascending. lengths:
-// (n) non-zeros of each row; columns and values must have room for as many as there can be: for each row the smaller of
-// n_words and its places times the words of a window. Returns how many there are. The same bits for any number of
-// threads.
+// Counts rows [first, first + n) and writes them one after the other, columns ascending. `places` has their places.
+// lengths: (n) non-zeros of each row. columns and values must have room for the most non-zeros that there can be: for
+// each row the smaller of n_words and its places times the words of a window. Returns how many there are. The result
+// has the same bits for any number of threads.
 std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
                         std::int32_t first, std::int32_t n, std::int64_t* lengths, std::int32_t* columns, float* values,
                         int n_threads);

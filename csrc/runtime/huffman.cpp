@@ -12,7 +12,7 @@ Huffman huffman(const std::int64_t* counts, std::int32_t n) {
     std::vector<std::int64_t> weight(counts, counts + n);
     std::vector<std::size_t> parent(2 * leaves - 1);
     std::vector<std::int8_t> turn(2 * leaves - 1);
-    // Inner nodes come into being in the order of their weight, so leaves and nodes are two sorted queues.
+    // Inner nodes are created in the order of their weight, so leaves and nodes are two sorted queues.
     std::size_t leaves_left = leaves, next_node = leaves;
     const auto lightest = [&] {
         const bool leaf =

@@ -1,4 +1,4 @@
-// The binary tree that hierarchical softmax walks.
+// The binary tree of hierarchical softmax.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@ struct Huffman {
     std::vector<std::int8_t> turns;    // at each: +1 from the heavier child, which was taken second, -1 from the other
 };
 
-// Huffman's tree (1952) over n counts that descend. Where a leaf and an inner node are equally heavy the node is taken
-// first, as word2vec's and fastText's programs do: their files hold the matrix of the nodes without the tree.
+// Huffman's tree (1952) over n descending counts. Of a leaf and an inner node of equal weight, the node is taken first,
+// as word2vec's and fastText's programs do: their files contain the matrix of the nodes without the tree.
 Huffman huffman(const std::int64_t* counts, std::int32_t n);
 
 }  // namespace firth

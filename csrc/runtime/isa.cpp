@@ -175,8 +175,8 @@ void use_best_isa() {
     for (auto isa = std::rbegin(kIsas); isa != std::rend(kIsas); ++isa) {
         if (isa->runs()) return select(*isa);
     }
-    throw std::runtime_error(std::string("this processor is older than ") + kIsas[0].name +
-                             ", the oldest firth runs on");
+    throw std::runtime_error(std::string("this processor does not run ") + kIsas[0].name +
+                             ", the oldest instruction set that firth supports");
 }
 
 }  // namespace firth

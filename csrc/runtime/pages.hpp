@@ -1,5 +1,5 @@
-// Memory taken from the system and given back to it at once: a corpus takes its largest arrays in turn, and what malloc
-// keeps for later would count twice.
+// Memory that goes back to the system at once. A corpus allocates its largest arrays one after the other, and memory
+// that malloc keeps for later would count twice.
 #pragma once
 
 #include <sys/mman.h>
@@ -20,7 +20,7 @@ class OutOfMemory : public std::bad_alloc {
     std::string message_;
 };
 
-// Zeroed memory; only the pages that are written to are real.
+// Zeroed memory. Only pages that are written to take memory.
 class Pages {
   public:
     Pages() = default;
@@ -31,7 +31,7 @@ class Pages {
         if (memory == MAP_FAILED) throw OutOfMemory(bytes);
         data_ = memory;
 #ifdef MADV_HUGEPAGE
-        if (bytes_ >= (std::size_t{4} << 20)) madvise(data_, bytes_, MADV_HUGEPAGE);  // a wish: it may fail
+        if (bytes_ >= (std::size_t{4} << 20)) madvise(data_, bytes_, MADV_HUGEPAGE);  // may fail, which does no harm
 #endif
     }
     ~Pages() { keep(0); }
@@ -48,7 +48,7 @@ class Pages {
         return static_cast<T*>(data_);
     }
 
-    // Gives back all pages beyond the first `bytes`.
+    // Returns all pages beyond the first `bytes` to the system.
     void keep(std::size_t bytes) {
         bytes = rounded(bytes);
         if (bytes >= bytes_) return;

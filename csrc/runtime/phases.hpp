@@ -6,15 +6,15 @@
 
 namespace firth {
 
-// Whoever finishes the last task of a phase begins the next one. Unlike a barrier this asks for no certain number of
-// threads, and who finds nothing to do falls asleep after a while, so that more threads than processors, or other
-// programs, do no more harm than they must.
+// The thread that finishes the last task of a phase begins the next one. Unlike a barrier, this works with any number
+// of threads. A thread that finds no task sleeps after a while, so that more threads than processors, or other
+// programs, do little harm.
 class Phases {
   public:
     explicit Phases(int tasks) : state_(static_cast<std::uint64_t>(tasks) << 16), left_(tasks) {}
 
-    // To be called on every thread: work(task) does one of the tasks of the phase in hand, next() begins the next phase
-    // and gives the number of its tasks, below 2^16; with none, and when a task or next() throws, all of it ends.
+    // Every thread calls this. work(task) does one task of the current phase. next() begins the next phase and returns
+    // the number of its tasks, below 2^16. All work ends if that is 0, or if a task or next() throws.
     template <class Work, class Next>
     void run(Work&& work, Next&& next) {
         try {
@@ -35,7 +35,7 @@ class Phases {
     }
 
   private:
-    // From the top: the phase's number in 32 bits, its tasks in 16, the next one to be done in 16.
+    // From the highest bits: the phase's number in 32 bits, its tasks in 16, the next one to do in 16.
     static int tasks_of(std::uint64_t state) { return static_cast<int>(state >> 16 & 0xFFFF); }
     static int task_of(std::uint64_t state) { return static_cast<int>(state & 0xFFFF); }
 

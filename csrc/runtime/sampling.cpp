@@ -17,7 +17,7 @@ void build_alias_table(AliasCell* cells, const double* weights, std::size_t n) {
     }
     if (!(sum > 0) || !std::isfinite(sum)) throw std::invalid_argument("weights must have a positive, finite sum");
 
-    // Cells with less than their fair share borrow the rest from one with more.
+    // A cell with less than its fair share takes the rest from one with more.
     std::vector<double> share(n);
     std::vector<std::uint32_t> small, large;
     for (std::size_t i = 0; i < n; ++i) {
@@ -35,7 +35,7 @@ void build_alias_table(AliasCell* cells, const double* weights, std::size_t n) {
             small.push_back(donor);
         }
     }
-    // What is left on either list lies within rounding of a full share and keeps the whole cell.
+    // Cells left on either list have a full share up to rounding, and keep the whole cell.
 }
 
 void fill_uniform(float* out, std::size_t rows, std::size_t columns, std::size_t stride, const std::int64_t* numbers,

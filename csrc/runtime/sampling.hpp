@@ -11,9 +11,9 @@ namespace firth {
 // cells: (n), weights: (n), non-negative with a positive sum, else std::invalid_argument.
 void build_alias_table(AliasCell* cells, const double* weights, std::size_t n);
 
-// out: (rows, stride), the first `columns` of each row filled with uniform numbers in [-scale, scale), each a
-// function of (seed, row, column); the padding is left alone. numbers: (rows) what takes the place of the row in
-// that, or null.
+// out: (rows, stride). The first `columns` of each row are filled with uniform numbers in [-scale, scale), each a
+// function of (seed, row, column). The padding does not change. numbers: (rows) a number to use instead of each row's
+// own, or null.
 void fill_uniform(float* out, std::size_t rows, std::size_t columns, std::size_t stride, const std::int64_t* numbers,
                   float scale, std::uint64_t seed, int n_threads);
 

@@ -13,15 +13,15 @@ namespace {
 std::atomic<bool> in_child{false};
 const int registered = pthread_atfork(nullptr, nullptr, [] { in_child = true; });
 
-// Often enough for somebody at the keyboard; seldom enough that waiting for the GIL costs little.
+// Short enough for a user who waits, and long enough that waiting for the GIL costs little.
 constexpr std::chrono::milliseconds kBetweenChecks{100};
 
 thread_local Interruptible* current = nullptr;
 
-// What this thread knows of the teams it may have: OpenMP's threads belong to the thread that asked for them.
+// Known sizes of teams, for each thread: OpenMP's threads belong to the thread that asked for them.
 thread_local int granted = 1, refused = INT_MAX;
 
-// How many threads there can be beside this one, up to n: as many are started, and ended when all of them run.
+// How many more threads can be started, up to n: starts as many, and ends them when all of them run.
 int startable(int n) {
     std::mutex guard;
     std::condition_variable changed;
@@ -36,7 +36,7 @@ int startable(int n) {
             });
         }
     } catch (const std::exception&) {
-        // The system grants no more, or no memory for them.
+        // The system allows no more threads, or has no memory for them.
     }
     {
         const std::lock_guard lock(guard);
@@ -55,7 +55,7 @@ int sensible_threads() { return std::max(64, 4 * static_cast<int>(std::thread::h
 
 int grantable_threads(int n) {
 #ifndef _OPENMP
-    return n;  // parallel() does all work on the threads there are
+    return n;  // parallel() does all work on the threads that it can start
 #endif
     if (n <= granted || forked()) return n;
     if (n < refused) {

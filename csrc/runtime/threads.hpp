@@ -13,25 +13,25 @@
 
 namespace firth {
 
-// Whether this process was forked from one that had loaded firth. OpenMP's threads do not come along in a fork, and
-// its runtime waits for them for ever.
+// Whether this process was forked from one that had loaded firth. OpenMP's threads do not exist after a fork, and its
+// runtime would wait for them forever.
 bool forked();
 
-// More threads than this are never faster on this machine, and may be more than the system can hold.
+// More threads than this are never faster on this machine, and may be more than the system allows.
 int sensible_threads();
 
-// n, or how many threads this thread may ask OpenMP for if the system does not grant n: OpenMP's runtime ends the
-// process where it cannot start a thread. The first time, and for each larger n, threads are started to find out.
+// n, or how many threads this thread may ask OpenMP for if the system does not allow n. OpenMP's runtime ends the
+// process if it cannot start a thread. The first time, and for each larger n, threads are started to find out.
 int grantable_threads(int n);
 
-// Ends work whose caller no longer waits for it.
+// Ends work that the caller no longer wants.
 class Interrupted : public std::exception {
   public:
     const char* what() const noexcept override { return "interrupted"; }
 };
 
-// While it lives, check_interrupt() throws Interrupted on this thread, and on those of its parallel(), once
-// interrupted() has returned true.
+// While an object of this type exists, check_interrupt() throws Interrupted on this thread, and on those of its
+// parallel(), once interrupted() has returned true.
 class Interruptible {
   public:
     Interruptible(const Interruptible&) = delete;
@@ -52,11 +52,11 @@ class Interruptible {
     std::atomic<bool> ended_{false};
 };
 
-// Work that takes long calls this every few milliseconds, where all that it has taken is finished or can be dropped:
-// never between taking a piece of work that other threads wait for and its end.
+// Long work calls this every few milliseconds, at places where all work that was started is finished or can be dropped:
+// never in the middle of work that other threads wait for.
 void check_interrupt();
 
-// While it lives, this thread works for somebody else's Interruptible.
+// While an object of this type exists, this thread works for another thread's Interruptible.
 class PartOf {
   public:
     explicit PartOf(Interruptible* whole);
@@ -69,8 +69,8 @@ class PartOf {
     Interruptible* before_;
 };
 
-// Calls work(thread) for thread = 0 .. n_threads - 1, each on a thread of its own, and waits for all of them.
-// An exception must not leave a parallel region: the first one is kept and thrown again here.
+// Calls work(thread) for thread = 0 .. n_threads - 1, each on a thread of its own, and waits for all of them. An
+// exception must not leave a parallel region, so the first one is kept and rethrown here.
 template <class Work>
 void parallel(int n_threads, Work&& work) {
     if (n_threads <= 1) {
@@ -105,7 +105,7 @@ void parallel(int n_threads, Work&& work) {
     try {
         for (; started < n_threads; ++started) others.emplace_back(guarded, started);
     } catch (const std::exception&) {
-        // The system grants no more threads, or memory for them: the rest of the work is done on this one.
+        // The system allows no more threads, or has no memory for them. This thread does the rest of the work.
     }
     guarded(0);
     for (int thread = started; thread < n_threads; ++thread) guarded(thread);

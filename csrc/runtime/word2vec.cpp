@@ -12,8 +12,8 @@
 namespace firth {
 namespace {
 
-// The share of its blocks' summed moves that a row takes. Each block moves its own copy of the row, and knows nothing
-// of the others' moves. If a row is pulled a few times only, the sum is what one thread would do. If it is pulled
+// The share of its blocks' summed moves that a row takes. Each block moves its own copy of the row and does not see the
+// others' moves. If a row is pulled a few times only, the sum is what one thread would do. If it is pulled
 // often, it comes to rest within each block: the sum would carry it n_blocks times too far, and training would diverge,
 // so it takes the mean. In between, a pull x closes x / (1 + x) of the way, as an implicit gradient step does, and
 // pulls add up: all blocks together close pull / (1 + pull), each of them alone (pull / n) / (1 + pull / n).
@@ -38,8 +38,8 @@ class Needs {
         clear();
         round_ = 1;
     }
-    // The block needs the row, and pulls it so much. Without a branch: whether a row is needed for the first time is
-    // unpredictable.
+    // The block needs the row, and pulls it by `pull`. There is no branch, since it is unpredictable whether a row is
+    // needed for the first time.
     void need(std::int32_t row, int block, float pull) {
         std::uint32_t& mark = marks_[row];
         const std::uint32_t blocks = mark >> 16 == round_ ? mark & 0xFFFF : 0, own = 1u << block;
@@ -202,9 +202,9 @@ void add(const Word2VecTally& tally, Word2VecTally& all) {
     if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
 }
 
-// Rounds of blocks, and what of them can be done side by side. What a round needs is known before the one before it is
-// trained, so there are two phases to a round: it is trained while the next one's needs are found, and merged while the
-// one after that is sampled. Hence two of everything.
+// Rounds of blocks, and which of their tasks run side by side. The rows that a round needs are found before the
+// previous round is trained. So a round has two phases: it is trained while the next round's needs are found, and
+// merged while the round after that is sampled. Hence there are two slots.
 class Rounds {
   public:
     Rounds(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads, Arena arena)
@@ -245,7 +245,7 @@ class Rounds {
     // Begins a phase. Returns the number of its tasks.
     int begin(const Phase& phase) {
         phase_ = phase;
-        // Long blocks first, so that the short ones even out who has done how much.
+        // Long blocks first, so that short ones balance the load at the end.
         const int trained = blocks_of(phase.trained);
         const auto centers = [&](int b) {
             const KeptTokens& kept = slot_of(phase.trained).rooms[b].block.kept;

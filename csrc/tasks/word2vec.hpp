@@ -1,5 +1,5 @@
 // The word2vec family (Mikolov et al. 2013a, 2013b; Bojanowski et al. 2017), trained by stochastic gradient descent:
-// skip-gram and CBOW, words alone or with their pieces, against random words or along a Huffman tree.
+// skip-gram and CBOW, with or without subwords, by negative sampling or hierarchical softmax.
 #pragma once
 
 #include <cstdint>

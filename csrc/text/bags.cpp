@@ -8,17 +8,17 @@
 namespace firth {
 namespace {
 
-// fastText keeps hashes of words as signed numbers and extends them to 64 bits with their sign.
+// fastText stores hashes of words as signed numbers and sign-extends them to 64 bits.
 std::uint64_t extended(std::uint32_t hash) {
     return static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(hash)));
 }
 
-// x % n without a division, which would take most of the time.
+// x % n without a division, which would take most of the running time.
 class Remainder {
   public:
     explicit Remainder(std::uint32_t n) : n_(n), inverse_(n > 0 ? ~std::uint64_t{0} / n : 0) {}
     std::uint64_t operator()(std::uint64_t x) const {
-        // The quotient is right or up to 2 too small.
+        // The quotient is exact or at most 2 too small.
         std::uint64_t rest = x - static_cast<std::uint64_t>((static_cast<unsigned __int128>(x) * inverse_) >> 64) * n_;
         while (rest >= n_) rest -= n_;
         return rest;

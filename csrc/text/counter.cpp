@@ -29,8 +29,8 @@ constexpr auto kMask = [] {
     return mask;
 }();
 
-// Bit i is set if p[i] separates words: ASCII white space, or whatever ASCII is no letter, digit or underscore.
-// Bytes beyond ASCII never do: what they mean is seen when the word is.
+// Bit i is set if p[i] separates words: ASCII white space, or any ASCII character but letters, digits and underscore.
+// Bytes beyond ASCII are never set: they are decoded with their word.
 template <bool kWords>
 std::uint64_t separators(const char* p) {
     std::uint64_t mask = 0;
@@ -66,14 +66,14 @@ std::uint64_t separators(const char* p) {
     return mask;
 }
 
-// ASCII capitals made small, eight bytes at once.
+// Lower-cases ASCII letters, eight bytes at once.
 std::uint64_t lower_ascii(std::uint64_t x) {
     const std::uint64_t seven = x & ~kHighs;
     const std::uint64_t from_a = seven + (128 - 'A') * kOnes, beyond_z = seven + (128 - 'Z' - 1) * kOnes;
     return x | (((from_a ^ beyond_z) & ~x & kHighs) >> 2);
 }
 
-// Finds the words of one share and looks them up in batches, so that the table's memory is on its way before it is
+// Finds the words of one share and looks them up in batches, so that the table's memory is prefetched before it is
 // needed.
 template <bool kWords>
 class Scanner {
@@ -113,7 +113,7 @@ class Scanner {
     std::optional<InvalidAt> first_invalid;
 
   private:
-    // What stands between two ASCII separators: one word, if it is all ASCII.
+    // The bytes between two ASCII separators: one word if all are ASCII.
     void run(const char* p, std::size_t n) {
         if (n <= kInlineBytes) {
             std::uint64_t pair[2];
@@ -135,7 +135,7 @@ class Scanner {
         }
     }
 
-    // pair = the n <= 16 bytes at p, zeros behind.
+    // pair = the n <= 16 bytes at p, then zeros.
     void load(std::uint64_t pair[2], const char* p, std::size_t n) const {
         if (p + 16 <= readable_end_) {
             std::memcpy(pair, p, 16);
@@ -150,9 +150,9 @@ class Scanner {
         }
     }
 
-    // White space beyond ASCII splits; invalid bytes become U+FFFD, which needs a copy of the word.
+    // White space beyond ASCII also separates words. Invalid bytes become U+FFFD, in a copy of the word.
     void run_of_text(const char* p, const char* end) {
-        const char* word = p;  // of the word at hand, what is not yet copied
+        const char* word = p;  // the part of the current word that is not yet copied
         char* copy = nullptr;  // where its copy begins, if it needs one
         const auto finish = [&](const char* word_end) {
             if (copy) {
@@ -183,7 +183,7 @@ class Scanner {
         finish(end);
     }
 
-    // Lower-cased words of word characters; an invalid sequence is none.
+    // Lower-cased words of word characters. An invalid sequence separates words.
     void run_of_words(const char* p, const char* end) {
         char* word = scratch_end_;
         while (p != end) {
@@ -206,8 +206,8 @@ class Scanner {
         if (!first_invalid) first_invalid = {p - begin_, static_cast<std::int64_t>(ends_.size())};
     }
 
-    // Makes scratch hold whatever a run of n bytes can become: three bytes for each invalid one, at the worst. Words
-    // that wait to be looked up may lie in it.
+    // Makes room in scratch for the result of a run of n bytes: at most three bytes for each invalid one. Words that
+    // wait to be looked up may be in scratch.
     void make_room(std::size_t n) {
         const std::size_t need = 3 * n;
         if (scratch_.size() - static_cast<std::size_t>(scratch_end_ - scratch_.data()) >= need) return;
@@ -273,7 +273,7 @@ void TextCounter::feed(const char* data, std::size_t n) {
     }
 }
 
-// Text is cut behind ASCII white space: no word, line or character of several bytes continues there.
+// Text is cut after ASCII white space: no word, line or character of several bytes continues there.
 void TextCounter::feed_piece(const char* data, std::size_t n) {
     const char* const end = data + n;
     const auto space = [](char c) { return is_ascii_space(static_cast<unsigned char>(c)); };
@@ -283,7 +283,7 @@ void TextCounter::feed_piece(const char* data, std::size_t n) {
     if (last != data && !carry_.empty()) {
         const char* first = std::find_if(data, last, space) + 1;
         carry_.append(data, first);
-        // The numbers of a carry need little room, so that it goes the same way as any share.
+        // A carry is scanned as any other share.
         scan(carry_.data(), carry_.data() + carry_.size(), 1,
              position_ + (first - data) - static_cast<std::int64_t>(carry_.size()));
         carry_.clear();
@@ -345,7 +345,7 @@ TextCounter::Scanned TextCounter::scan_share(const char* begin, const char* end,
     Scanned scanned{};
     Segment& segment = scanned.segment;
     segment.table = table;
-    // No more words than every other byte; the memory that this does not fill is never touched.
+    // At most one word for every two bytes. Memory that is not filled is never touched.
     segment.ids = Pages((static_cast<std::size_t>(end - begin) / 2 + 1) * sizeof(std::uint32_t));
     const auto scan_with = [&](auto scanner) {
         scanner.scan(begin, end);
@@ -385,7 +385,8 @@ void TextCounter::feed_tokens(const std::vector<std::string_view>& new_words, co
     auto* out = segment.ids.as<std::uint32_t>();
     for (std::int64_t i = 0; i < n; ++i) {
         const auto id = static_cast<std::uint32_t>(ids[i]);
-        if (id >= token_counts_.size()) throw std::invalid_argument("ids must number words handed over");
+        if (id >= token_counts_.size())
+            throw std::invalid_argument("ids must be below the number of words given so far");
         ++token_counts_[id];
         out[i] = id;
     }
@@ -418,7 +419,7 @@ void TextCounter::select(std::int64_t min_count, std::int64_t most) {
     begin_selection();
     struct Candidate {
         std::int64_t count;
-        std::uint64_t start;  // the first 8 bytes as a number that sorts as they do
+        std::uint64_t start;  // the first 8 bytes as a number with the same order
         const WordTable::Entry* entry;
     };
     std::vector<Candidate> candidates;
@@ -470,7 +471,7 @@ void TextCounter::write(std::int32_t* ids, std::int64_t* offsets) {
     if (state_ == State::written) throw std::logic_error("the ids are written already");
     if (state_ != State::selected) throw std::logic_error("no words are selected: their ids cannot be written");
     state_ = State::written;  // from here on: the numbers are replaced in place
-    // Each table's numbers straight to final ids.
+    // Map each table's numbers directly to final ids.
     for (std::size_t i = 1; i < merged_ids_.size(); ++i) {
         for (std::int32_t& id : merged_ids_[i]) id = final_ids_[static_cast<std::size_t>(id)];
     }
@@ -483,7 +484,7 @@ void TextCounter::write(std::int32_t* ids, std::int64_t* offsets) {
             }
         });
     };
-    // First what is kept moves together inside each segment, then, when it is known how much each one keeps, out.
+    // First, kept tokens move together inside each segment. Then the size of each is known, and they are copied out.
     for_each_segment([&](std::size_t i) {
         Segment& segment = segments_[i];
         const std::int32_t* final_id =

@@ -1,5 +1,5 @@
-// Text to ids in one pass: every thread numbers the words of its share in a table of its own and keeps the numbers;
-// when all text is seen, the tables are merged, the words ordered, and the numbers replaced by final ids.
+// Text to ids in one pass. Every thread numbers the words of its share in its own table and keeps the numbers. At the
+// end, the tables are merged, the words are ordered, and the numbers are replaced by final ids.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 namespace firth {
 
 struct TokenizerTable {
-    // By code point, up to the table's end: 0 for what separates words, else the lower-cased character.
-    // Empty: words are what white space separates, and stay as they are.
+    // For each code point of the table: 0 if it separates words, or else the lower-cased character.
+    // Empty: words are separated by white space and do not change.
     std::vector<std::uint32_t> lower;
 };
 
@@ -24,20 +24,20 @@ struct InvalidAt {
     std::int64_t line;  // lines before it
 };
 
-// Text is fed, merged, selected from and written, in this order; a call out of turn throws std::logic_error.
+// Text is fed, merged, selected from and written, in this order. A call out of order throws std::logic_error.
 class TextCounter {
   public:
-    // Text is shared out over threads in shares of min_share bytes or more.
+    // Text is divided among threads in shares of at least min_share bytes.
     TextCounter(TokenizerTable tokenizer, int threads, std::int64_t min_share);
 
-    // A file is begun, fed in blocks cut anywhere, and ended. Each of its lines is one document. `offset` is how many
-    // of its bytes are left out at the start.
+    // A file is begun, fed in blocks that may be cut anywhere, and ended. Each line is one document. `offset`: how many
+    // bytes were skipped at its start.
     void begin_file(std::int64_t offset);
     void feed(const char* data, std::size_t n);
     void end_file();
 
-    // Documents that are tokens already: ids[n] number the words in the order in which they are handed over, new_words
-    // are those not handed over yet; document d ends before ids[ends[d]].
+    // Documents that are already split into tokens. ids (n) number the words in the order in which they were given;
+    // new_words are the words that are new. Document d ends before ids[ends[d]].
     void feed_tokens(const std::vector<std::string_view>& new_words, const std::int32_t* ids, std::int64_t n,
                      const std::int64_t* ends, std::int64_t n_documents);
 
@@ -46,20 +46,20 @@ class TextCounter {
     std::int64_t invalid() const { return invalid_; }  // sequences that became U+FFFD
     std::optional<InvalidAt> first_invalid() const { return first_invalid_; }
 
-    // Ends a file that is still open; nothing can be fed after this. The number of different words, and the count of
-    // the most frequent one.
+    // Ends a file that is still open. Nothing can be fed after this. Returns the number of different words.
+    // largest_count: that of the most frequent word.
     std::int64_t merge();
     std::int64_t largest_count() const { return largest_count_; }
 
-    // Then one of these, once, says which words stay, in the order of their ids. By count: the most frequent first,
-    // equally frequent ones by their bytes; `most` < 0: all. By a given vocabulary: as it is.
+    // Then one of these, once, selects the words to keep, in the order of their ids. By count: the most frequent first,
+    // equally frequent ones by their bytes; `most` < 0: all. Or by a given vocabulary, in its order.
     void select(std::int64_t min_count, std::int64_t most);
     void select(const std::vector<std::string_view>& words);
     std::int64_t kept_tokens() const { return kept_tokens_; }
     const std::vector<std::string_view>& words() const { return words_; }
     const std::vector<std::int64_t>& counts() const { return counts_; }
 
-    // Last: ids (kept_tokens), offsets (documents + 1). What was kept is given back to the system as it is written out.
+    // Last: ids (kept_tokens), offsets (documents + 1). Memory goes back to the system as ids are written.
     void write(std::int32_t* ids, std::int64_t* offsets);
 
   private:
@@ -90,14 +90,14 @@ class TextCounter {
     std::vector<Segment> segments_;
     std::vector<std::int64_t> token_counts_;  // by id, of what feed_tokens counted
 
-    std::string carry_;  // what follows the last white space of the blocks so far
+    std::string carry_;  // the text after the last white space of all blocks so far
     std::int64_t position_ = 0, line_ = 0;
     bool line_open_ = false;
     std::int64_t documents_ = 0, tokens_ = 0, invalid_ = 0;
     std::optional<InvalidAt> first_invalid_;
 
     State state_ = State::feeding;
-    std::vector<std::vector<std::int32_t>> merged_ids_;  // by table but the first, whose ids the merged table keeps
+    std::vector<std::vector<std::int32_t>> merged_ids_;  // by table, except the first, whose ids the merged table keeps
     std::vector<std::int32_t> final_ids_;                // by id in the merged table; -1: not kept
     std::vector<std::string_view> words_;
     std::vector<std::int64_t> counts_;

@@ -10,9 +10,9 @@
 namespace firth {
 namespace {
 
-// Rewrites every document by `write(begin, end, out)`, which returns how many ids it wrote, no more than it read. Each
-// thread has documents of about equal tokens and writes where they lie, so that `out` may be the array that is read;
-// then what they wrote is moved together.
+// Rewrites every document by `write(begin, end, out)`, which returns how many ids it wrote, at most as many as it read.
+// Threads take documents of about equal tokens and write them in place, so `out` may be the array that is read. Then
+// the results are moved together.
 template <class Write>
 std::int64_t rewrite(const Documents& documents, std::int32_t* out, std::int64_t* out_offsets, int n_threads,
                      Write&& write) {

@@ -1,4 +1,4 @@
-// Runs of words that are written as one: documents of ids rewritten by a table of phrases.
+// Merges phrases into single words: rewrites documents of ids by a table of phrases.
 #pragma once
 
 #include <cstdint>
@@ -13,19 +13,19 @@ struct Documents {
     std::int64_t n_documents;
 };
 
-// Which words follow on each other in a phrase, as a trie in one hash table: from a state and a word to a target. A
-// state is the id of a phrase's first word, or a number of its own further on. A target is the id that the phrase gets,
-// where it ends, or ~state, where it continues.
+// The words of phrases as a trie in one hash table: from a state and a word to a target. A state is the id of a
+// phrase's first word, or a number of its own after more words. A target is the phrase's id if it ends there, or ~state
+// if it continues.
 class PhraseTable {
   public:
     static constexpr std::int32_t kNone = INT32_MIN;
 
-    // states, words, targets: (n); no pair of state and word twice, none negative, states below INT32_MAX.
+    // states, words, targets: (n). Pairs of state and word are unique and not negative; states are below INT32_MAX.
     PhraseTable(const std::int32_t* states, const std::int32_t* words, const std::int32_t* targets, std::int64_t n,
                 std::int32_t n_words);
 
     std::int32_t n_words() const { return n_words_; }
-    // Whether a phrase begins with this word: most do not, and need not be looked up.
+    // Whether a phrase begins with this word. Most words need no look-up.
     bool starts(std::int32_t word) const {
         return (starts_[static_cast<std::size_t>(word) >> 6] >> (word & 63) & 1) != 0;
     }
@@ -56,13 +56,13 @@ class PhraseTable {
     std::vector<std::uint64_t> starts_;
 };
 
-// Writes each document with its phrases as single ids, found from left to right, the shortest that begins at a word;
-// what belongs to one is part of no other. out: (n_tokens), which may be `ids`; out_offsets: (n_documents + 1), another
-// array than `offsets`. Returns how many ids there are. std::invalid_argument if the table has no word of an id.
+// Writes each document with its phrases as single ids. Phrases are found from left to right, the shortest first, and do
+// not overlap. out: (n_tokens), which may be `ids`; out_offsets: (n_documents + 1), which must not be `offsets`.
+// Returns how many ids there are. Throws std::invalid_argument if an id is not below the table's n_words.
 std::int64_t merge_phrases(const Documents& documents, const PhraseTable& table, std::int32_t* out,
                            std::int64_t* out_offsets, int n_threads);
 
-// Writes new_ids[id] for each id, and leaves out those where it is negative. Arrays and result as above.
+// Writes new_ids[id] for each id, and drops ids where it is negative. Arrays and result as above.
 std::int64_t renumber(const Documents& documents, const std::int32_t* new_ids, std::int32_t n_words, std::int32_t* out,
                       std::int64_t* out_offsets, int n_threads);
 

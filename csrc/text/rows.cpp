@@ -16,7 +16,7 @@
 namespace firth {
 namespace {
 
-// While it lives, strtod and snprintf on this thread write numbers with a point, whatever the program's locale.
+// While an object of this type exists, strtod and snprintf on this thread use a decimal point in any locale.
 class PointForDecimals {
   public:
     PointForDecimals() : before_(uselocale(plain())) {}
@@ -39,20 +39,20 @@ const char* find_newline(const char* begin, const char* end) {
     return found ? static_cast<const char*>(found) : end;
 }
 
-// The slow road: strtod, under PointForDecimals, on a copy that ends in 0. It knows numbers that no float holds, which
-// become 0 or infinity.
+// The slow path: strtod, with PointForDecimals, on a copy that ends in 0. Numbers beyond the range of floats become 0
+// or infinity.
 bool parse_rounding(const char* begin, const char* end, float* out) {
     const std::string copy(begin, end);
-    // strtod would take hexadecimal numbers as well.
+    // strtod would also accept hexadecimal numbers.
     if (copy.find_first_of("xX") != std::string::npos) return false;
     char* stop = nullptr;
     *out = static_cast<float>(std::strtod(copy.c_str(), &stop));
     return stop == copy.c_str() + copy.size();
 }
 
-// The whole of [begin, end) as a number, "nan" and "inf" among them.
+// All of [begin, end) as a number, or "nan" or "inf".
 bool parse_number(const char* begin, const char* end, float* out) {
-    if (begin < end && *begin == '+') {  // which from_chars does not take
+    if (begin < end && *begin == '+') {  // which from_chars does not accept
         ++begin;
         if (begin < end && *begin == '-') return false;
     }
@@ -66,8 +66,8 @@ bool parse_number(const char* begin, const char* end, float* out) {
 #endif
 }
 
-// Whether a word's last field looks like one more coordinate: the sign of a line with too many numbers, which would
-// else pass for a word with a blank in it.
+// Whether a word's last field looks like one more coordinate. Then the line has too many numbers; otherwise it would be
+// read as a word with a blank in it.
 bool ends_in_coordinate(const char* begin, const char* end) {
     const char* field = end;
     while (field > begin && !is_blank(field[-1])) --field;
@@ -80,13 +80,13 @@ LineStatus parse_line(const char* begin, const char* end, std::int64_t columns, 
                       const char** word_end) {
     while (begin < end && is_blank(*begin)) ++begin;
     while (begin < end && is_blank(end[-1])) --end;
-    // From the right, so that the word may have blanks.
+    // From the right, so that the word may contain blanks.
     for (std::int64_t column = columns; column-- > 0;) {
         const char* field = end;
         while (field > begin && !is_blank(field[-1])) --field;
         if (field == end) return LineStatus::fields;
         if (!parse_number(field, end, row + column)) {
-            // Too few numbers end in the word; then it is the count that is wrong.
+            // With too few numbers, the word is read as one: then the number of fields is wrong.
             return field == begin ? LineStatus::fields : LineStatus::number;
         }
         end = field;
@@ -169,7 +169,7 @@ std::int64_t parse_entries(std::string_view data, std::int64_t n, std::int64_t c
         const void* found = at < end ? std::memchr(at, ' ', static_cast<std::size_t>(end - at)) : nullptr;
         const char* const blank = found ? static_cast<const char*>(found) : end;
         words[i] = {at - start, blank - start};
-        // Compared as numbers of floats: columns may be anything that a header says.
+        // Compared in floats, without overflow: columns may be any number that a header claims.
         if (!found || (end - blank - 1) / 4 < columns) return i;
         std::memcpy(matrix + i * columns, blank + 1, static_cast<std::size_t>(columns) * 4);
         at = blank + 1 + columns * 4;

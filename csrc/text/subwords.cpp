@@ -7,10 +7,10 @@
 namespace firth {
 namespace {
 
-// The end of a sentence, which fastText counts among the words but takes no n-grams of.
+// The end of a sentence, which fastText counts as a word without n-grams.
 constexpr std::string_view kEndOfSentence = "</s>";
 
-// What begins no character in UTF-8. Bytes that are not UTF-8 belong to the character before them, as in fastText.
+// A byte that does not begin a character in UTF-8. Invalid bytes belong to the previous character, as in fastText.
 bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
 
 std::string wrap(std::string_view word) {
@@ -19,13 +19,13 @@ std::string wrap(std::string_view word) {
     return wrapped.append(1, '<').append(word).append(1, '>');
 }
 
-// Calls found(begin, end, hash) for every n-gram of a word between its marks: all of min_n to max_n characters but the
-// marks alone.
+// Calls found(begin, end, hash) for every n-gram of a word between its marks: all of min_n to max_n characters, except
+// the marks alone.
 template <class Found>
 void visit(std::string_view wrapped, const Subwords& subwords, Found&& found) {
     for (std::size_t begin = 0; begin < wrapped.size(); ++begin) {
         if (continues(wrapped[begin])) continue;
-        std::uint32_t hash = kHashStart;  // of each n-gram it is the last one's, continued
+        std::uint32_t hash = kHashStart;  // each n-gram continues the hash of the previous one
         std::size_t end = begin;
         for (int n = 1; n <= subwords.max_n && end < wrapped.size(); ++n) {
             do hash = hash_byte(hash, wrapped[end++]);

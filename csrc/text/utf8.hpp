@@ -1,4 +1,4 @@
-// UTF-8 as Python reads it: what is invalid, how far an invalid part reaches, which characters are white space.
+// UTF-8 as Python reads it: which bytes are invalid, how long an invalid part is, which characters are white space.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +19,15 @@ struct Utf8Character {
     bool valid;  // if not, `length` bytes become one U+FFFD
 };
 
-// The character at p < end. An invalid one is the longest beginning of a well-formed sequence, or else one byte
-// (Unicode, section 3.9, "maximal subparts"), which is what bytes.decode("utf-8", "replace") replaces.
+// The character at p < end. An invalid one is the longest prefix of a well-formed sequence, or else one byte (Unicode,
+// section 3.9, "maximal subparts"), as in bytes.decode("utf-8", "replace").
 inline Utf8Character read_utf8(const char* p, const char* end) {
     const auto byte = [&](int i) { return static_cast<unsigned char>(p[i]); };
     const unsigned lead = byte(0);
     if (lead < 0x80) return {lead, 1, true};
     if (lead < 0xC2 || lead > 0xF4) return {0, 1, false};
     const int length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    // The second byte rules out overlong forms, surrogates and what lies beyond U+10FFFF.
+    // The second byte excludes overlong forms, surrogates and code points beyond U+10FFFF.
     unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
     unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
     std::uint32_t code = lead & (0x7Fu >> length);

@@ -67,7 +67,7 @@ void WordTable::grow(std::size_t n) {
 }
 
 void WordTable::absorb(WordTable& other, std::vector<std::int32_t>& ids) {
-    // All the room first: pouring in the order of the hashes would overfill the front of a table that still has to
+    // All room first: adding in the order of the hashes would overfill the front of a table that still has to
     // grow.
     reserve(other.size_);
     ids.resize(other.size_);

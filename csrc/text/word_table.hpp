@@ -11,8 +11,8 @@
 
 namespace firth {
 
-// A word ready to be looked up. Up to 16 bytes it is its own key, zeros behind, so that comparing touches no other
-// memory; a longer one has its hash for first and the address of its bytes for second.
+// A word prepared for look-up. A word of up to 16 bytes is its own key, padded with zeros, so that comparing reads no
+// other memory. For a longer word, first is the hash and second the address of its bytes.
 struct WordKey {
     std::uint64_t first;
     std::uint64_t second;
@@ -23,7 +23,7 @@ struct WordKey {
 constexpr std::uint32_t kInlineBytes = 16;
 
 inline std::uint64_t hash_pair(std::uint64_t first, std::uint64_t second, std::uint32_t length) {
-    // The constants are no UTF-8, so neither factor can be made zero by a word.
+    // The constants are not UTF-8, so no word makes a factor zero.
     const auto product = static_cast<unsigned __int128>(first ^ 0xFBD3C1A5F7E9FF8DULL) *
                          (second ^ 0xF5A1E3FF9BC7D3E1ULL ^ static_cast<std::uint64_t>(length) << 32);
     return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
@@ -33,7 +33,7 @@ inline WordKey inline_key(std::uint64_t first, std::uint64_t second, std::uint32
     return {first, second, hash_pair(first, second, length), length};
 }
 
-// The bytes must stay where they are until the word has been looked up.
+// The bytes must stay valid until the word has been looked up.
 WordKey word_key(std::string_view word);
 
 class WordTable {
@@ -55,7 +55,7 @@ class WordTable {
     }
     void prefetch(const WordKey& key) const { __builtin_prefetch(entries_ + (key.hash >> shift_), 1); }
 
-    // Adds `count` to a word, a new one if need be (reserve first), and returns its id.
+    // Adds `count` to a word, which may be new (reserve first), and returns its id.
     std::uint32_t add(const WordKey& key, std::int64_t count) {
         Entry& entry = entries_[slot_of(key)];
         if (entry.number == 0) insert(entry, key);
@@ -67,10 +67,10 @@ class WordTable {
         return entries_ ? static_cast<std::int64_t>(entries_[slot_of(key)].number) - 1 : -1;
     }
 
-    // Takes the words of another table, which is left empty; ids[its id] = id here.
+    // Moves the words of another table to this one; ids[its id] = id here.
     void absorb(WordTable& other, std::vector<std::int32_t>& ids);
 
-    // Calls visit(entry) for every word, in no particular order.
+    // Calls visit(entry) for every word, in any order.
     template <class Visit>
     void for_each(Visit&& visit) {
         for (Entry* entry = entries_; entry && entry != entries_ + slots(); ++entry) {
@@ -84,8 +84,8 @@ class WordTable {
     }
 
   private:
-    // Where a word is or belongs. A slot's place follows the high bits of the hash: one table is then poured into
-    // another from front to back in both.
+    // Where a word is or belongs. Slots are ordered by the high bits of the hash, so that copying one table to another
+    // goes from front to back in both.
     std::size_t slot_of(const WordKey& key) const {
         std::size_t slot = key.hash >> shift_;
         while (entries_[slot].number != 0 && !same(entries_[slot], key)) slot = (slot + 1) & mask_;
