@@ -235,6 +235,14 @@ def test_every_command_begins_with_the_summary_that_lists_show() -> None:
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--threads", "0"], ["--threads must be at least 1"]),
         (["train", "skipgram", "text.txt", "-o", "o.txt", "--resume"], ["--checkpoint"]),
         (["train", "skipgram", "text.txt", "-o", "o.xyz"], ["o.xyz", ".bin", ".safetensors"]),
+        (
+            ["train", "skipgram", "text.txt", "-o", "o.txt", "--save-model", "./o.txt"],
+            ["--output and --save-model name"],
+        ),
+        (
+            ["train", "skipgram", "text.txt", "-o", "s/checkpoint.safetensors", "--checkpoint", "s"],
+            ["--output and --checkpoint name the same file"],
+        ),
         (["count", "text.txt"], ["--output", "--glove"]),
         (["count", "text.txt", "--glove-vocab", "v.txt"], ["--output", "--glove"]),
         (["count", "text.txt", "-o", "o", "--glove-vocab", "v.txt"], ["--glove-vocab needs --glove"]),
@@ -323,25 +331,56 @@ def test_a_full_disk_is_one_line(compass: Path) -> None:
 # ---- train
 
 
-def test_train_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        (
+            "skipgram",
+            {"window": 3, "negative": 4, "sample": 0.01, "ns_exponent": 0.5, "epochs": 2, "seed": 7, "threads": 1}
+            | {"vector_size": 20, "learning_rate": 0.05, "min_learning_rate": 0.001},
+            "words/s",
+        ),
+        (
+            "glove",
+            {"window": 3, "side": "left", "weighting": "flat", "x_max": 5.0, "alpha": 0.5, "clip_value": 10.0}
+            | {"vector_size": 20, "learning_rate": 0.1, "output": "word", "epochs": 2, "seed": 7, "threads": 2},
+            "non-zeros/s",
+        ),
+        (
+            "ppmi",
+            {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "shift": 2.0, "positive": False},
+            "",
+        ),
+        (
+            "ppmi",
+            {"vector_size": 19, "context_smoothing": 1.0, "eigenvalue_weighting": 0.0, "seed": 3, "threads": 2},
+            "",
+        ),
+        ("lsa", {"vector_size": 18, "weighting": "tf-idf", "eigenvalue_weighting": 0.5, "seed": 3, "threads": 2}, ""),
+    ],
+)
+def test_train_gives_the_librarys_vectors_and_model(
+    text: Path, tmp_path: Path, name: str, options: dict[str, Any], said: str
+) -> None:
+    """`said` is the unit of the lines about epochs, where there are epochs."""
     output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
-    options = {"vector_size": 20, "window": 3, "negative": 4, "sample": 0.01, "ns_exponent": 0.5, "epochs": 2}
-    options |= {"learning_rate": 0.05, "min_learning_rate": 0.001, "seed": 7, "threads": 1}
-    flags = [item for name, value in options.items() for item in ("--" + name.replace("_", "-"), value)]
-    result = run("train", "skipgram", text, "-o", output, "--save-model", model, "--min-count", 3, *flags)
+    flags = [item for key, value in options.items() for item in (model_options.flag(key), value) if item is not False]
+    flags = ["--signed" if flag == "--positive" else flag for flag in flags]
+    result = run("train", name, text, "-o", output, "--save-model", model, "--min-count", 3, *flags)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    for said in (
-        "4,000 words of text, 20 different",
-        "epoch 2 of 2: loss",
-        f"Saved 20 vectors of 20 dimensions in {output}",
-    ):
-        assert said in result.stderr
-    expected = firth.Word2Vec(**options).fit(firth.Corpus.from_file(text, min_count=3))
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("4,000 words of text, 20 different")
+    assert lines[-1] == f"Saved 20 vectors of {options['vector_size']} dimensions in {output}"
+    assert [line.split(":")[0] for line in lines[1:-1]] == (["epoch 1 of 2", "epoch 2 of 2"] if said else [])
+    assert all(line.endswith(said) for line in lines[1:-1])
+    expected = MODELS[name](**options).fit(firth.Corpus.from_file(text, min_count=3))
     vectors = firth.load_vectors(output)
     assert vectors.words == expected.vectors.words
     np.testing.assert_array_equal(vectors.matrix, expected.vectors.matrix)
     assert firth.load(model).get_params() == expected.get_params()
+    if not said:
+        refused(run("train", name, text, "-o", output, "--checkpoint", tmp_path / "state"), 2, "--checkpoint")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -402,20 +441,6 @@ def test_train_refuses_vectors_as_text(text: Path, tmp_path: Path, name: str) ->
         refused(run("train", "skipgram", *inputs, "-o", tmp_path / "o.txt"), 1, f"{path} holds vectors", "not text")
 
 
-def test_train_glove_gives_the_librarys_vectors_and_model(text: Path, tmp_path: Path) -> None:
-    output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
-    options = {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "x_max": 5.0, "alpha": 0.5}
-    options |= {"learning_rate": 0.1, "clip_value": 10.0, "output": "word", "epochs": 3, "seed": 7, "threads": 2}
-    flags = [item for name, value in options.items() if name != "output" for item in (model_options.flag(name), value)]
-    result = run("train", "glove", text, "-o", output, "--save-model", model, "--vectors", "word", *flags)
-    assert result.exit_code == 0, result.output
-    for said in ("4,000 words of text", "epoch 3 of 3: loss", "non-zeros/s", "Saved 20 vectors of 20 dimensions"):
-        assert said in result.stderr
-    expected = firth.GloVe(**options).fit(firth.Corpus.from_file(text))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
-    assert firth.load(model).get_params() == expected.get_params()
-
-
 def test_counts_tell_the_model_how_they_were_made(text: Path, tmp_path: Path) -> None:
     corpus = firth.Corpus.from_file(text)
     counts, output, model = tmp_path / "counts", tmp_path / "o.safetensors", tmp_path / "o.model"
@@ -441,35 +466,6 @@ def test_train_on_counts_goes_on_from_a_checkpoint(text: Path, tmp_path: Path) -
     assert run(*common, "--resume").output == ""
     firth.count_cooccurrences(firth.Corpus.from_file(text), window=2).save(tmp_path / "counts")
     refused(run(*common, "--resume"), 1, "window was 10, is 2; the data differ")
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        (
-            "ppmi",
-            {"vector_size": 20, "window": 3, "side": "left", "weighting": "flat", "shift": 2.0, "positive": False},
-        ),
-        ("ppmi", {"vector_size": 19, "context_smoothing": 1.0, "eigenvalue_weighting": 0.0, "seed": 3, "threads": 2}),
-        ("lsa", {"vector_size": 18, "weighting": "tf-idf", "eigenvalue_weighting": 0.5, "seed": 3, "threads": 2}),
-    ],
-)
-def test_train_without_epochs_gives_the_librarys_vectors_and_model(
-    text: Path, tmp_path: Path, name: str, options: dict[str, Any]
-) -> None:
-    output, model = tmp_path / "o.safetensors", tmp_path / "o.model"
-    flags = [item for option, value in options.items() for item in (model_options.flag(option), value)]
-    if "positive" in options:
-        flags[-2:] = ["--signed"]
-    result = run("train", name, text, "-o", output, "--save-model", model, *flags)
-    assert result.exit_code == 0, result.output
-    assert result.stdout == ""
-    saved = f"Saved 20 vectors of {options['vector_size']} dimensions in {output}"
-    assert [line.split(" text")[0] for line in result.stderr.splitlines()] == ["4,000 words of", saved]
-    expected = MODELS[name](**options).fit(firth.Corpus.from_file(text))
-    np.testing.assert_array_equal(firth.load_vectors(output).matrix, expected.vectors.matrix)
-    assert firth.load(model).get_params() == expected.get_params()
-    refused(run("train", name, text, "-o", output, "--checkpoint", tmp_path / "state"), 2, "--checkpoint")
 
 
 def test_train_takes_saved_counts(text: Path, tmp_path: Path) -> None:
@@ -529,20 +525,38 @@ def test_quiet_says_nothing(text: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.output) == (0, "")
 
 
-@pytest.mark.parametrize("which", ["-o", "--save-model"])
-def test_an_output_that_cannot_be_is_found_before_training(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+@pytest.mark.parametrize(
+    ("command", "which"),
+    [
+        ("train skipgram", "-o"),
+        ("train skipgram -o o.txt", "--save-model"),
+        ("count", "-o"),
+        ("count", "--glove"),
+        ("count --glove records", "--glove-vocab"),
+        ("phrases", "-o"),
+        ("phrases -o o", "--save-phrases"),
+    ],
+)
+def test_an_output_that_cannot_be_is_found_before_reading(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, which: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
+    begin, missing, folder = command.split(), tmp_path / "missing" / "o.txt", tmp_path / "folder.txt"
+    refused(run(*begin, text, which, missing), 1, str(missing), "no folder")
+    refused(run(*begin, text, which, text), 2, f"{text} is an input of this command")
+    refused(run(*begin, text, tmp_path / "other", which, "p.txt"), 1, "other: No such file")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+    folder.mkdir()
+    refused(run(*begin, text, which, folder), 1, f"{folder} is a folder")
+
+
+def test_vectors_whose_format_cannot_be_are_found_before_training(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
-    more = [] if which == "-o" else ["-o", tmp_path / "o.txt"]
-    missing = tmp_path / "missing" / "o.txt"
-    refused(run("train", "skipgram", text, *more, which, missing), 1, str(missing), "no folder")
-    refused(run("train", "skipgram", text, *more, which, tmp_path), 1 if more else 2, str(tmp_path))
-    if which == "-o":
-        folder = tmp_path / "folder.txt"
-        folder.mkdir()
-        refused(run("train", "skipgram", text, "-o", folder), 1, "is a folder")
-        refused(run("train", "skipgram", text, "-o", tmp_path / "o.bin.xz"), 1, f"cannot write {tmp_path / 'o.bin.xz'}")
+    refused(run("train", "skipgram", text, "-o", tmp_path), 2, str(tmp_path))
+    refused(run("train", "skipgram", text, "-o", tmp_path / "o.bin.xz"), 1, f"cannot write {tmp_path / 'o.bin.xz'}")
 
 
 def test_a_folder_that_is_not_ours_is_found_before_training(
@@ -723,20 +737,6 @@ def test_count_takes_a_saved_corpus_and_neither_counts_nor_vectors(text: Path, t
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("which", ["-o", "--glove", "--glove-vocab"])
-def test_counts_that_cannot_be_written_are_found_before_counting(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
-) -> None:
-    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
-    more = ["--glove", tmp_path / "records"] if which == "--glove-vocab" else []
-    missing = tmp_path / "missing" / "o"
-    refused(run("count", text, *more, which, missing), 1, str(missing), "no folder")
-    refused(run("count", text, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
-    refused(run("count", text, *more, which, text), 2, f"{text} is an input of this command")
-    refused(run("count", text, tmp_path / "other", *more, which, tmp_path / "o"), 1, "other: No such file")
-    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
-
-
 def test_words_that_glove_cannot_read_are_found_before_counting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -860,20 +860,6 @@ def test_phrases_takes_a_saved_corpus_and_neither_counts_nor_vectors(places: Pat
     refused(run("phrases", some_vectors(tmp_path / "v.txt"), *more), 1, "holds vectors")
     refused(run("phrases", places, *more, "--min-count", 1000, "-q"), 1, "no word", "min_count=1000")
     assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize("which", ["-o", "--save-phrases"])
-def test_phrases_that_cannot_be_written_are_found_before_reading(
-    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
-) -> None:
-    monkeypatch.setattr(firth.Corpus, "from_file", lambda *_, **__: pytest.fail("read the text first"))
-    more = ["-o", tmp_path / "o"] if which == "--save-phrases" else []
-    missing = tmp_path / "missing" / "o"
-    refused(run("phrases", places, *more, which, missing), 1, str(missing), "no folder")
-    refused(run("phrases", places, *more, which, tmp_path), 1, f"{tmp_path} is a folder")
-    refused(run("phrases", places, *more, which, places), 2, f"{places} is an input of this command")
-    refused(run("phrases", tmp_path / "other", *more, which, tmp_path / "p"), 1, "other: No such file")
-    assert [path.name for path in tmp_path.iterdir()] == ["places.txt"]
 
 
 # ---- queries
@@ -1269,21 +1255,6 @@ def test_documentation_leaves_out_tests_and_broken_files(tmp_path: Path, monkeyp
     assert demo.python_documentation(False) == ["Text of kept/c.py.", "Inner kept/c.py.", "A bad escape: \\d."]
 
 
-def test_train_writes_no_two_things_to_one_place(tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("a b c\n" * 20)
-    out = tmp_path / "out.safetensors"
-    result = run("train", "skipgram", text, "-o", out, "--save-model", out)
-    assert result.exit_code == 2
-    assert "same file" in result.stderr
-    state = tmp_path / "checkpoint.safetensors"
-    result = run("train", "skipgram", text, "-o", state, "--checkpoint", tmp_path)
-    assert result.exit_code == 2
-    assert "checkpoint" in result.stderr
-    assert not out.exists()
-    assert not state.exists()
-
-
 @pytest.fixture
 def labeled(tmp_path: Path) -> Path:
     """Texts of two topics, each with its label."""
@@ -1426,7 +1397,7 @@ def test_generate_prints_the_prompt_and_what_follows(folders: dict[str, Path]) -
     refused(run("generate", folders["gpt"], "w3", "--top-p", 7), 2, "--top-p must be at most 1")
     refused(run("generate", folders["bert"], "w3"), 1, "holds a BERT: this takes a GPT")
     refused(run("generate", folders["text"], "w3"), 1, "is not a folder")
-    refused(run("generate", folders["gpt"], "w3", "--stop", ""), 2, "--stop must be")
+    refused(run("generate", folders["gpt"], "w3", "--stop", ""), 2, "--stop must hold non-empty strings")
     refused(run("generate", folders["gpt"], "w3", "--device", "abacus"), 2, "--device must be one of torch's")
 
 

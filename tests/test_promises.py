@@ -154,8 +154,7 @@ PROMISES = {
     "vector_size=None: sparse": ["spectral::sparse_ppmi"],
     "or glove; both take text as well, as lsa does": [
         "cli::train_takes_saved_counts",
-        "cli::train_without_epochs_gives_the_librarys_vectors_and_model",
-        "cli::train_glove_gives_the_librarys_vectors_and_model",
+        "cli::train_gives_the_librarys_vectors_and_model",
     ],
     "what GloVe's programs read": ["counts::save_open_and_glove_s_files", "counts::glove_s_vocabulary"],
     "its singular vectors": ["spectral::ppmi_is_the_decomposition_of_the_matrix"],
@@ -191,6 +190,11 @@ PROMISES = {
     "take one of `tokenizers` or `transformers`": ["contextual::a_tokenizer_of_another_library_trains_and_is_saved"],
     "maps.figure(layer=0, head=3), with the extra `plots`": ["contextual::figures_have_tokens_on_both_sides"],
     "--documents blank_lines": ["cli::documents_end_at_blank_lines"],
+    "the same command with `--resume` continues from it": [
+        "cli::ctrl_c_says_what_was_kept_and_how_to_go_on",
+        "cli::a_classifier_resumes_and_is_the_same",
+        "cli::contextual_training_starts_from_vectors_and_resumes",
+    ],
     "MiniLM has no head for that": ["promises::an_encoder_alone_fills_no_masks"],
     "any spelling has a state": ["promises::any_spelling_has_a_state"],
     "Classifiers of both open in both, with the trained head and its labels": [

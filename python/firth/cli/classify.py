@@ -102,17 +102,7 @@ def classifier(
     checked_sources(list(inputs))
     check_state(checkpoint, resume)
     line = functools.partial(epoch_line, unit="texts")
-    fit(
-        model,
-        list(inputs),
-        say,
-        bars,
-        checkpoint,
-        resume,
-        line=line,
-        lost="classifier was",
-        validation=validation,
-    )
+    fit(model, list(inputs), say, bars, checkpoint, resume, line=line, lost="classifier was", validation=validation)
     _write_classifier(model, path, fasttext, say)
 
 

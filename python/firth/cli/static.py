@@ -172,9 +172,9 @@ def _train(
     with as_flags([*options, *reading]):
         model = kind(**options)
         CorpusOptions(**reading)
-    check_output(path, inputs=inputs)
     state = None if checkpoint is None else checkpoint / CHECKPOINT
     check_distinct({"--output": path, "--save-model": save_model, "--checkpoint": state})
+    check_output(path, inputs=inputs)
     if save_model is not None:
         check_model_file(save_model, inputs, fasttext)
     elif fasttext:

@@ -41,10 +41,7 @@ from firth.text import checked_sources
         click.option("-o", "--output", type=OUTPUT, help="Counts, for firth train and firth.load."),
         click.option("--glove", type=OUTPUT, metavar="FILE", help="Counts in the format of GloVe's programs."),
         click.option(
-            "--glove-vocab",
-            type=STREAM,
-            metavar="FILE",
-            help="The vocabulary that goes with --glove; - for stdout.",
+            "--glove-vocab", type=STREAM, metavar="FILE", help="The vocabulary that goes with --glove; - for stdout."
         ),
         *READING,
         *model_options(CountsModel),

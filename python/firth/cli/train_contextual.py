@@ -13,17 +13,7 @@ from typing import Any
 import click
 
 from firth import files
-from firth.cli.common import (
-    CHECKPOINTS,
-    INPUTS,
-    OUTPUT,
-    QUIET,
-    VECTORS,
-    check_state,
-    check_writable,
-    fit,
-    voice,
-)
+from firth.cli.common import CHECKPOINTS, INPUTS, OUTPUT, QUIET, VECTORS, check_state, check_writable, fit, voice
 from firth.cli.contextual import check_device
 from firth.cli.options import Parameters, as_flags, model_options, taking
 from firth.contextual import BERT, GPT, ELMo, Tokenizer
