@@ -840,3 +840,15 @@ def test_estimate_memory(make_gradient, corpus):
         data, given = corpus, corpus.ids.nbytes + corpus.offsets.nbytes
     stored = sum(tensor.nbytes for tensor in model._tensors.values())
     assert stored <= model.estimate_memory(data)["total"] <= 3 * stored + given
+
+
+def test_repr_shows_options_and_size():
+    corpus = firth.Corpus.from_iterable([["a", "b", "c"]] * 40, min_count=1)
+    model = firth.Word2Vec(epochs=400, vector_size=8)
+    assert repr(model) == "<Word2Vec(epochs=400, vector_size=8): not fitted>"
+    assert repr(model.fit(corpus)) == "<Word2Vec(epochs=400, vector_size=8): 3 words, vector_size=8>"
+    assert repr(firth.PPMI(vector_size=None).fit(corpus)) == "<PPMI(vector_size=None): 3 words>"
+    classifier = firth.FastTextClassifier(epochs=2)
+    assert repr(classifier) == "<FastTextClassifier(epochs=2): not fitted>"
+    fitted = classifier.fit(["a b", "c d"] * 20, ["x", "y"] * 20)
+    assert repr(fitted) == "<FastTextClassifier(epochs=2): 5 words, 2 labels, vector_size=100>"

@@ -346,7 +346,7 @@ def test_a_file_without_a_pass(tmp_path):
     firth.Phrases().fit(corpus_of([["a"]])).save(path)
     tensors, metadata = files.read_tensors(path)
     files.write_tensors(path, tensors | {"pass_offsets": np.zeros(1, np.int64)}, metadata)
-    with pytest.raises(ValueError, match="there is no pass"):
+    with pytest.raises(ValueError, match="it lacks passes"):
         firth.load(path)
 
 

@@ -1,4 +1,4 @@
-"""Checks of what callers give, and of what training and files give."""
+"""Checks of arguments, of trained numbers and of the contents of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 def whole_number(name: str, value: object, *, low: int = 0, high: int | None = None) -> int:
-    """`value` as an int, Python's or NumPy's but no bool; TypeError or ValueError naming it if it is none in range."""
+    """`value` as an int (Python's or NumPy's, not bool); TypeError or ValueError if it is not one in this range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < low:
@@ -25,7 +25,7 @@ def whole_number(name: str, value: object, *, low: int = 0, high: int | None = N
 
 
 def real_number(name: str, value: object, *, low: float | None = None, above: float | None = None) -> float:
-    """`value` as a finite float, no bool; TypeError or ValueError naming it if it is none in range."""
+    """`value` as a finite float (not bool); TypeError or ValueError if it is not one in this range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, not {value!r}")
     number = as_float(value)
@@ -44,7 +44,7 @@ def as_float(value: Any) -> float:
 
 
 def refuse_masked(name: str, value: object) -> None:
-    """TypeError if `value` is a masked array of NumPy, because nothing here would obey its mask."""
+    """TypeError if `value` is a masked array of NumPy, because its mask would be ignored."""
     # Most arrays are of the plain type; only others load numpy.ma.
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
         raise TypeError(
@@ -62,14 +62,14 @@ def stacklevel_of_caller() -> int:
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    """ValueError naming the choices, if `value` is none of them."""
+    """ValueError with the choices, if `value` is not one of them."""
     if value not in choices:
         *most, last = map(repr, choices)
         raise ValueError(f"{name} must be {', '.join(most)} or {last}, not {value!r}")
 
 
 def finite(array: NDArray[Any]) -> bool:
-    """Whether no number of an array is NaN or infinite."""
+    """Whether all numbers of an array are finite."""
     # A finite sum has no NaN and no infinity in it. float64 takes three times as long, and is needed where float32 is
     # not wide enough.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -79,13 +79,7 @@ def finite(array: NDArray[Any]) -> bool:
 
 
 def expect(name: str, tensor: NDArray[Any], dtype: Any, shape: tuple[int | None, ...]) -> None:
-    """Refuse a tensor of a file that has another type or shape, None for a side of any length, or is not finite.
-
-    Raises
-    ------
-    TypeError
-        Naming the tensor.
-    """
+    """TypeError if a tensor has another type or shape (None: a side of any length), or is not finite."""
     fits = len(shape) == tensor.ndim and all(
         n is None or n == found for n, found in zip(shape, tensor.shape, strict=True)
     )
@@ -99,15 +93,15 @@ def expect(name: str, tensor: NDArray[Any], dtype: Any, shape: tuple[int | None,
 
 
 def column(name: str, given: Any, *, advice: str = "", rows: bool = False) -> Iterable[Any]:
-    """`given`, if iterating over it gives one item after another; TypeError with the remedy if it does not.
+    """`given`, if iterating over it yields one item after another; otherwise TypeError with the remedy.
 
-    Iterating over a string gives its characters, over a table or a mapping the names of its columns, over a matrix its
-    rows: without this check a model would be trained on these, and nobody would notice.
+    Iterating over a string yields its characters, over a table or a mapping the names of its columns, over a matrix its
+    rows: without this check a model would be trained on these.
 
     Parameters
     ----------
     name
-        What the error calls `given`, a plural: "texts".
+        The name of `given` in the error, a plural: "texts".
     given
         A list, an array with one dimension, a column of a table, an iterator, ...
     advice
@@ -142,7 +136,7 @@ def column(name: str, given: Any, *, advice: str = "", rows: bool = False) -> It
 
 
 def text_or_words(name: str, given: Any) -> str | list[str]:
-    """`given`, if it is a text or a list of words; TypeError naming it and the remedy if it is neither."""
+    """`given`, if it is a text or a list of words; otherwise TypeError with the remedy."""
     if isinstance(given, str):
         return given
     if isinstance(given, Mapping):
@@ -161,7 +155,7 @@ def text_or_words(name: str, given: Any) -> str | list[str]:
 
 
 def functions(name: str, given: Any) -> list[Callable[..., object]]:
-    """`given` as a list of functions; TypeError naming what is not a function, or a function that is not in a list."""
+    """`given` as a list of functions; TypeError if it is not a list, or an item is not a function."""
     if not isinstance(given, Iterable):
         example = getattr(given, "__name__", "")
         remedy = f": give [{example if example.isidentifier() else 'function'}]" if callable(given) else ""
@@ -174,7 +168,7 @@ def functions(name: str, given: Any) -> list[Callable[..., object]]:
 
 
 def _keys(keys: Iterable[Any], one: str) -> tuple[str, str]:
-    """The first keys as an error shows them, and the one that holds the texts or labels, to judge by its name."""
+    """The first keys as an error shows them, and the one whose name is that of texts or labels."""
     first = list(itertools.islice(keys, 5))
     likely = next((key for key in first if key in (one, f"{one}s")), first[0] if first else one)
     return ", ".join(map(repr, first[:4])) + (", ..." if len(first) > 4 else ""), repr(likely)

@@ -48,7 +48,7 @@ _LAST_CHARACTER = 0x34000
 
 
 class Vocabulary:
-    """The words of a corpus or a model, each with its id: its place in `words`.
+    """The words of a corpus or a model, each with its id: its position in `words`.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Vocabulary:
     TypeError
         If a word is not a string.
     ValueError
-        If a word comes twice, or counts and words differ in number, or a count is negative.
+        If a word is repeated, counts and words differ in number, or a count is negative.
     """
 
     def __init__(self, words: Iterable[str], counts: ArrayLike | None = None) -> None:
@@ -79,7 +79,7 @@ class Vocabulary:
             if not isinstance(word, str):
                 raise TypeError(f"words[{i}] is of type {type(word).__name__}, not a string")
         if len(self.index) != len(self.words):
-            # Of a word that comes twice, the dict holds the last place.
+            # For a repeated word, the dict has the last position.
             at = next(i for i, word in enumerate(self.words) if self.index[word] != i)
             raise ValueError(
                 f"words must differ: {self.words[at]!r} is words[{at}] and words[{self.index[self.words[at]]}]"
@@ -132,18 +132,18 @@ class Vocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class CorpusReport:
-    """What became of a text: `tokens_read` is always `tokens_kept` plus `tokens_out_of_vocabulary`.
+    """Counts of a text: `tokens_read` is always `tokens_kept` plus `tokens_out_of_vocabulary`.
 
     Attributes
     ----------
     documents
         Documents read, empty ones included.
     tokens_read, tokens_kept, tokens_out_of_vocabulary
-        Tokens of the text, those that have an id, and those left out because their word has none.
+        All tokens of the text, those in the vocabulary, and the others.
     distinct_words_read
         Different words of the text, before `min_count`, `max_size` or a given vocabulary.
     invalid_sequences
-        Parts of the text that were no valid UTF-8 (or lone surrogates) and became U+FFFD each.
+        Invalid parts of the text (in UTF-8, or lone surrogates), each of which became U+FFFD.
     """
 
     documents: int
@@ -155,7 +155,7 @@ class CorpusReport:
 
 
 def _integers(name: str, values: ArrayLike, dtype: type[np.int32] | type[np.int64]) -> NDArray[Any]:
-    """`values` as a contiguous array of this type, if all of them are whole numbers that it can hold."""
+    """`values` as a contiguous array of this integer type, if it can represent all of them."""
     refuse_masked(name, values)
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
@@ -168,7 +168,7 @@ def _integers(name: str, values: ArrayLike, dtype: type[np.int32] | type[np.int6
 class Corpus:
     """Documents as ids of the words of a vocabulary, end to end in one array.
 
-    Made by `from_file` or `from_iterable`, opened by `firth.load`, or made from ids at hand:
+    Made by `from_file` or `from_iterable`, opened by `firth.load`, or made from ids:
 
     Parameters
     ----------
@@ -181,16 +181,14 @@ class Corpus:
 
     Attributes
     ----------
-    vocabulary : Vocabulary
-        Its `counts` are those of this corpus, if it was made from text.
-    ids : int32 array, (n_tokens,)
-    offsets : int64 array, (documents + 1,)
+    vocabulary, ids, offsets
+        The parameters. The `counts` of the vocabulary are those of this corpus, if it was made from text.
     report : CorpusReport
 
     Raises
     ------
     ValueError
-        If an id has no word, or offsets do not run from 0 to the number of ids.
+        If an id is not in the vocabulary, or offsets do not run from 0 to the number of ids.
     """
 
     def __init__(self, vocabulary: Vocabulary, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
@@ -251,7 +249,7 @@ class Corpus:
             # Unsigned, so that a negative id is beyond all words instead of counting from their end.
             return [words[i] for i in self.ids[begin:end].view(np.uint32).tolist()]
         except IndexError:
-            raise ValueError(f"the corpus is damaged: document {document} holds an id that has no word") from None
+            raise ValueError(f"the corpus is damaged: document {document} contains an id without a word") from None
 
     def __iter__(self) -> Iterator[list[str]]:
         return map(self.__getitem__, range(len(self)))
@@ -283,27 +281,26 @@ class Corpus:
         Parameters
         ----------
         source
-            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. What is
-            compressed (gzip, bzip2, xz, Zstandard), whatever its name, is decompressed as it is read. Only ``\n`` ends
-            a line; blank lines are empty documents, so that document i is line i.
+            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. Compressed
+            files (gzip, bzip2, xz, Zstandard), whatever their names, are decompressed while they are read. Only ``\n``
+            ends a line; blank lines are empty documents, so that document i is line i.
         min_count
             Words that occur less often are left out.
         max_size
-            How many words are kept at most, the most frequent ones; None: all.
+            At most this many words, the most frequent ones; None: all.
         vocabulary
-            Take these words and no others, under the ids they have; `min_count` then means nothing. The text may hold
-            none of them: its documents are then empty, and the corpus, which can be saved and opened, is nothing that
-            a model can learn from.
+            Use exactly these words, with their ids; `min_count` then has no effect. If none of them occurs in the text,
+            all documents are empty, and models cannot train on the corpus.
         tokenizer
             "whitespace" splits as `str.split` does. "words" takes the lower-cased runs of letters, digits and
-            underscores, as ``re.findall(r"\w+", text.lower())`` does but character by character: the capital sigma
-            becomes σ at the end of a word too, İ becomes i. A function from a text to a list of str is called for
-            each line; so is a ``tokenizers.Tokenizer``, a tokenizer of Hugging Face's transformers or a
-            `firth.contextual.Tokenizer`: their tokens as strings, without special tokens, truncation or padding.
-            None of these sees a carriage return at a line's end.
+            underscores, as ``re.findall(r"\w+", text.lower())`` does, but character by character: the capital sigma
+            becomes σ also at the end of a word, İ becomes i. Or a function from a text to a list of str, called for
+            each line; or a ``tokenizers.Tokenizer``, a tokenizer of Hugging Face's transformers or a
+            `firth.contextual.Tokenizer`, whose tokens are strings, without special tokens, truncation or padding. A
+            carriage return at the end of a line is removed.
         errors
-            What becomes of invalid UTF-8: "replace" puts U+FFFD for each invalid part, as ``bytes.decode`` does, and
-            warns; "strict" raises.
+            Invalid UTF-8: "replace" puts U+FFFD for each invalid part, as ``bytes.decode`` does, and warns; "strict"
+            raises.
         threads
             Processors to use; None: all that this process may use. The corpus does not depend on it.
         progress
@@ -319,15 +316,15 @@ class Corpus:
         OSError
             If a file is missing, is a directory, or cannot be read.
         ValueError
-            If there is no text, no word is left, a file is not text in UTF-8, or (``errors="strict"``) text is invalid:
-            naming the file, the line and the byte.
+            If the text is empty, no word is left, a file is not text in UTF-8, or (``errors="strict"``) text is
+            invalid, with file, line and byte.
 
         Notes
         -----
         A file is not text in UTF-8 if it has the byte order mark of UTF-16 or UTF-32, is of a known kind (safetensors,
         zip, tar, PDF, Parquet, pickle, NumPy), or if in its first 64 KiB more than one byte in a thousand is NUL, more
-        than one in a hundred a control character, or more than three characters in ten are invalid. The error names the
-        remedy. Latin-1 and the like stay far below that: their invalid characters become U+FFFD, with a warning.
+        than one in a hundred a control character, or more than three characters in ten are invalid. Latin-1 and similar
+        encodings have fewer: their invalid characters become U+FFFD, with a warning.
         """
         options = CorpusOptions(
             min_count=min_count,
@@ -359,22 +356,16 @@ class Corpus:
         Parameters
         ----------
         documents
-            One item is one document, whatever line ends it holds. Strings are tokenized; the tokens of sequences are
-            taken as they are.
+            One item is one document, with any line ends in it. Strings are tokenized; sequences contain the tokens.
         min_count, max_size, vocabulary, tokenizer, errors, threads, progress
             As for `from_file`. Here `errors` is about lone surrogates, which are not valid text.
-
-        Returns
-        -------
-        Corpus
-            As from `from_file`.
 
         Raises
         ------
         TypeError
-            If the documents are not what they should be, naming the document and the position of the token.
+            If a document or a token has another type, with its position.
         ValueError
-            If there is no document, no word is left, or (``errors="strict"``) a string holds a lone surrogate.
+            If there are no documents, no word is left, or (``errors="strict"``) a string contains a lone surrogate.
         """
         options = CorpusOptions(
             min_count=min_count,
@@ -395,14 +386,9 @@ class Corpus:
     def save(self, path: PathLike) -> None:
         """Write the corpus as one safetensors file; it appears whole or not at all.
 
-        `firth.load` opens it: ids and offsets stay in the file and are mapped. So that opening takes no longer for more
-        text, single ids and offsets are not checked then. Damage among them raises ValueError where it is met: a
-        document when it is asked for, the whole corpus before a model's `fit` begins.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
+        `firth.load` opens it: ids and offsets stay in the file and are mapped. Opening does not check single ids and
+        offsets, so that it takes the same time for any text. Damage raises ValueError when a document is read, or when
+        a model's `fit` begins. OSError if it cannot be written.
         """
         tensors: dict[str, NDArray[Any]] = {
             **pack_words(self.vocabulary.words),
@@ -414,7 +400,7 @@ class Corpus:
 
     @staticmethod
     def estimate_memory(path: PathLike, *, tokenizer: str = "whitespace", threads: int | None = None) -> dict[str, int]:
-        """Tell what memory `from_file` will take, from samples of a file that is not compressed.
+        """Estimate the memory of `from_file`, from samples of a file that is not compressed.
 
         Parameters
         ----------
@@ -430,13 +416,6 @@ class Corpus:
         dict
             Bytes at the ``peak`` of reading and of the ``result``, if no word is left out. Words beyond the samples are
             extrapolated by Heaps' law, V = K N^b.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If the file is empty or compressed, or the tokenizer is another one.
         """
         options = CorpusOptions(min_count=1, tokenizer=tokenizer, threads=threads)
         return _estimate_memory(path, options)
@@ -483,7 +462,7 @@ class CorpusOptions(Threaded, Options):
         if self.vocabulary is not None and not isinstance(self.vocabulary, Vocabulary):
             raise TypeError(f"vocabulary must be a Vocabulary, not a {type(self.vocabulary).__name__}")
         if self.vocabulary is not None and self.max_size is not None:
-            raise ValueError("give max_size or vocabulary, not both")
+            raise ValueError("max_size and vocabulary exclude each other")
         if isinstance(self.tokenizer, str):
             if self.tokenizer not in ("whitespace", "words"):
                 raise ValueError(
@@ -514,7 +493,7 @@ class CorpusOptions(Threaded, Options):
 
 @functools.cache
 def lower_table() -> NDArray[np.uint32]:
-    """By code point, its lower case if it is a word character, else 0."""
+    """For each code point its lower case if it is a word character, else 0."""
     codes = np.arange(_LAST_CHARACTER, dtype="<u4")
     codes[0xD800:0xE000] = 0  # surrogates
     codes[[0x130, 0x3A3]] = [ord("i"), 0x3C3]  # the two whose lower case is two characters, or depends on others
@@ -536,24 +515,17 @@ def _feed_tokens(
 
 
 def as_corpus(data: Any, *, progress: bool = False, **reading: Any) -> Corpus:
-    """Make a corpus of whatever `fit` takes.
+    """Make a corpus of the data of `fit`.
 
     Parameters
     ----------
     data
-        A `Corpus`, which is returned as it is. Or files of text: a path, "-" for standard input, an open file, or a
-        list of `Path` objects. Or texts: an iterable of strings or of lists of words.
+        A `Corpus`, which is returned. Or files of text: a path, "-" for standard input, an open file, or a list of
+        `Path` objects. Or texts: an iterable of strings or of lists of words.
     progress
         Show a bar.
     **reading
-        Options of `Corpus.from_file`. Lists of words are taken as they are, whatever the tokenizer.
-
-    Raises
-    ------
-    TypeError
-        If `data` is something else, or an item is neither a text nor a list of words.
-    OSError, ValueError
-        As `Corpus.from_file`.
+        Options of `Corpus.from_file`. Lists of words ignore the tokenizer.
     """
     if isinstance(data, Corpus):
         return data
@@ -575,7 +547,7 @@ def as_corpus(data: Any, *, progress: bool = False, **reading: Any) -> Corpus:
 def count_files(
     source: Source | Sequence[Source], options: CorpusOptions, *, progress: bool = False
 ) -> tuple[_core.TextCounter, TextFiles]:
-    """Count the words of files; also returns the files, which know of invalid text."""
+    """Count the words of files; also returns the files, which count invalid text."""
     files = TextFiles(source, strict=options.strict, block=options.block_bytes, progress=progress)
     counter = options.counter()
     if isinstance(options.tokenizer, str):
@@ -591,7 +563,7 @@ def count_documents(
 ) -> tuple[_core.TextCounter, int]:
     """Count the words of texts or lists of words; also returns how many lone surrogates were replaced.
 
-    `name` is what errors call the documents, and `advice` is for whoever passes one string instead of a list.
+    `name` is the name of the documents in errors, and `advice` is added to the error about a single string.
     """
     documents = column(name, documents, advice=advice)
     counter = options.counter()
@@ -611,7 +583,7 @@ def count_documents(
             return counter, _feed_tokens(counter, iterator, options, name)
         if not isinstance(options.tokenizer, str):
             clean = CleanTexts(iterator, strict=options.strict, name=name)
-            # Functions of callers take texts as they are.
+            # Functions get texts unchanged.
             texts = iter(clean) if fast_tokenizer(options.tokenizer) is not None else clean.unchanged()
             n = _feed_tokens(counter, tokenized(texts, options.tokenizer, name), options, name)
             return counter, n + clean.invalid
@@ -625,7 +597,7 @@ def count_documents(
 
 
 def _finish(counter: _core.TextCounter, options: CorpusOptions, name: str, invalid: int) -> Corpus:
-    """Choose the words, and number the text by them."""
+    """Choose the words, and encode the text."""
     if counter.documents == 0:
         raise ValueError(f"there is no text: {name} is empty")
     distinct = counter.merge()
@@ -654,7 +626,7 @@ def _finish(counter: _core.TextCounter, options: CorpusOptions, name: str, inval
 
 def _no_word(counter: _core.TextCounter, distinct: int, min_count: int, name: str) -> str:
     if distinct == 0:
-        return f"there is no word in the {counter.documents} documents of {name}"
+        return f"the {counter.documents} documents of {name} have no word"
     largest = counter.largest_count
     return (
         f"no word of {name} occurs min_count={min_count} times: of {distinct} different words the most frequent occurs "
@@ -664,9 +636,9 @@ def _no_word(counter: _core.TextCounter, distinct: int, min_count: int, name: st
 
 def _estimate_memory(path: PathLike, options: CorpusOptions) -> dict[str, int]:
     if is_compressed(path):
-        raise ValueError(f"{path} is compressed, so its text's size is not known; unpack it, or read it")
+        raise ValueError(f"{path} is compressed, so the size of its text is not known: decompress it")
     if not isinstance(options.tokenizer, str):
-        raise ValueError("estimate_memory knows the tokenizers 'whitespace' and 'words' only")
+        raise ValueError("estimate_memory needs tokenizer='whitespace' or 'words'")
     places, sample = 8, 1 << 20
     with open_binary(path) as file:
         size = file.seek(0, io.SEEK_END)

@@ -125,7 +125,7 @@ class Cooccurrences:
             if len(filled):
                 row_sums[filled] = np.add.reduceat(values, indptr[filled] - indptr[first], dtype=np.float64)
 
-        # A word that never occurs has no entry: its logarithm may be anything.
+        # A word that never occurs has no entry: its logarithm is not used.
         row_logs = np.log(row_sums, out=np.zeros(n_rows), where=row_sums > 0)
         met = column_sums > 0
         column_logs = alpha * np.log(column_sums, out=np.zeros(n_columns), where=met)
@@ -150,12 +150,7 @@ class Cooccurrences:
     def save(self, path: files.PathLike) -> None:
         """Write the matrix and the vocabulary as one safetensors file; it appears whole or not at all.
 
-        `firth.load` opens it; the numbers stay in the file and are mapped.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
+        `firth.load` opens it; the numbers stay in the file and are mapped. OSError if it cannot be written.
         """
         tensors = {
             **files.pack_words(self.vocabulary.words),
@@ -170,20 +165,10 @@ class Cooccurrences:
     def to_glove(self, path: files.PathLike, vocabulary: files.PathLike | None = None) -> None:
         """Write the matrix in the format of GloVe's programs: records of two int32, counted from 1, and a float64.
 
-        Parameters
-        ----------
-        path
-            File for the records. They are in order; GloVe's ``shuffle`` mixes them, as its ``glove`` expects.
-        vocabulary
-            File for the words, as of ``vocab_count``: a word and its count per line, in the order of the rows.
-
-        Raises
-        ------
-        ValueError
-            If GloVe's programs cannot read a word: one with white space, one of more than 1,000 bytes, or ``<unk>``,
-            at which ``glove`` stops without writing vectors. Then nothing is written.
-        OSError
-            If a file cannot be written.
+        The records are in order; GloVe's ``shuffle`` mixes them, as its ``glove`` expects. `vocabulary` is a file for
+        the words, as of ``vocab_count``: a word and its count per line, in the order of the rows. ValueError if GloVe's
+        programs cannot read a word: one with white space, one of more than 1,000 bytes, or ``<unk>``, at which
+        ``glove`` stops. Then nothing is written.
         """
         if vocabulary is not None:
             check_glove_words(self.vocabulary.words)
@@ -204,19 +189,10 @@ class Cooccurrences:
 
     @staticmethod
     def from_glove(path: files.PathLike, vocabulary: Vocabulary) -> Cooccurrences:
-        """Read the records of GloVe's ``cooccur`` or ``shuffle``, in any order.
+        """Read the records of GloVe's ``cooccur`` or ``shuffle``, in any order, plain or compressed.
 
-        Parameters
-        ----------
-        path
-            The file of records, plain or compressed.
-        vocabulary
-            The words, in the order of the file of GloVe's ``vocab_count``.
-
-        Raises
-        ------
-        ValueError
-            If the file does not consist of whole records, or one of them names a word outside of the vocabulary.
+        `vocabulary` has the words in the order of the file of ``vocab_count``. ValueError if the file does not consist
+        of whole records, or a record names a word outside of the vocabulary.
         """
         raw = np.frombuffer(files.contents(path), np.uint8)
         path = files.name_of(path)
@@ -254,7 +230,7 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Coocc
 
 
 def check_glove_words(words: list[str]) -> None:
-    """Raise ValueError if GloVe's programs cannot read a word.
+    """ValueError if GloVe's programs cannot read a word.
 
     They end a word at white space or after 1,000 bytes, and ``glove`` stops at ``<unk>``, which it writes itself.
     """
@@ -342,7 +318,7 @@ def count_cooccurrences(
     fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 40 * len(counts)
     least = fixed + int(places.max() + 2 * rows.max())
     if memory is not None and memory < least:
-        raise MemoryError(f"memory={memory} is too little: one row takes up to {least} bytes")
+        raise MemoryError(f"memory={memory} is too little: one row needs up to {least} bytes")
     in_memory = memory is None or fixed + int(places.sum() + 2 * rows.sum()) <= memory
     step = rows.sum() / _STEPS
     if in_memory or memory is None:

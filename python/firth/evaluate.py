@@ -227,7 +227,7 @@ def analogies(
 def _answers(
     vectors: Vectors, triples: NDArray[np.int64], known: int, method: Method, same: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Best row for each question (q, 3) except its own words by `same` (known,), -1 if there is none."""
+    """The best row for each question (q, 3) except those of its words by `same` (known,); -1 without one."""
     # Of the four best, at most three are the question's own words; of other spellings there may be more.
     most = 4 if (same == np.arange(known)).all() else 8
     answers = np.full(len(triples), -1, np.int64)

@@ -34,15 +34,7 @@ _WORDS = 8192  # whose vectors are computed at once
 
 @dataclass(frozen=True, eq=False)
 class RowBlocks:
-    """A matrix to write, of which only one block need be in memory.
-
-    Parameters
-    ----------
-    shape
-        Rows and columns.
-    blocks
-        float32 arrays (any number of rows, columns), iterated once.
-    """
+    """A matrix to write, block by block: its shape, and float32 arrays (any number of rows, columns), iterated once."""
 
     shape: tuple[int, int]
     blocks: Iterable[Matrix]
@@ -60,7 +52,7 @@ class FastTextFile:
     Parameters
     ----------
     model, loss
-        What was trained, and how.
+        The architecture and the loss.
     vector_size, window, epochs, min_count, negative, word_ngrams, bucket, min_n, max_n, update_rate, sample
         fastText's dim, ws, epoch, minCount, neg, wordNgrams, bucket, minn, maxn, lrUpdateRate, t, with fastText's
         defaults. max_n = 0: no character n-grams.
@@ -155,19 +147,9 @@ class FastTextFile:
         return {word: row for row, word in enumerate(self.words)}
 
     def vectors_of(self, words: list[bytes], *, threads: int | None = None) -> Matrix:
-        """Vectors of any words: means of the rows of the word and of its n-grams.
+        """Vectors of words in UTF-8, float32 (words, vector_size): means of the rows of the word and of its n-grams.
 
-        Parameters
-        ----------
-        words
-            UTF-8.
-        threads
-            None: all processors that this process may use.
-
-        Returns
-        -------
-        ndarray
-            float32 (words, vector_size): 0 for an out-of-vocabulary word without n-grams that have a row.
+        The vector is 0 for an out-of-vocabulary word whose n-grams have no row.
         """
         known = np.array([self._places.get(word, -1) for word in words], np.int64)
         return self._means(words, known, threads)
@@ -181,7 +163,7 @@ class FastTextFile:
 
     def _means(self, words: list[bytes], known: NDArray[np.int64], threads: int | None) -> Matrix:
         if isinstance(self.input, RowBlocks):
-            raise TypeError("blocks of rows can only be written; read the file for vectors")
+            raise TypeError("RowBlocks can only be written: read the file to get vectors")
         threads = thread_count(threads)
         means = np.empty((len(words), self.vector_size), np.float32)
         for begin in range(0, len(words), _WORDS):
@@ -193,7 +175,7 @@ class FastTextFile:
             ones = np.ones(len(rows), np.float32)
             sums = sparse.csr_array((ones, places.ravel(), offsets), shape=(len(offsets) - 1, len(used)))
             lengths = np.maximum(np.diff(offsets), 1).astype(np.float32)
-            with np.errstate(invalid="ignore"):  # keeps what is not finite
+            with np.errstate(invalid="ignore"):  # infinite rows give infinite means
                 means[some] = (sums @ table) * (np.float32(1) / lengths)[:, None]
         return means
 
@@ -268,35 +250,21 @@ class _Source:
 
 
 def read(path: files.PathLike) -> FastTextFile:
-    """Read a fastText model.
+    """Read a fastText model: a .bin or .ftz file of version 11 or 12, compressed or not.
 
-    Parameters
-    ----------
-    path
-        A .bin or .ftz file, of version 11 or 12. A compressed one is decompressed into memory.
-
-    Returns
-    -------
-    FastTextFile
-        Its matrices of float32 are mapped, read-only: rows are read from disk when they are used.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        Naming the file and the byte, if it is not a fastText model, or is cut short or damaged.
+    Matrices of float32 are mapped, read-only. ValueError naming the file and the byte, if it is damaged, cut short, or
+    not a fastText model.
     """
     return parse(files.contents(path), files.name_of(path))
 
 
 def parse(data: bytes | mmap.mmap, name: str) -> FastTextFile:
-    """`read` for the bytes of a file; `name` stands for it in messages."""
+    """`read` for the bytes of a file; `name` is its name in errors."""
     return _read(_Source(name, data))
 
 
 def is_classifier(path: files.PathLike) -> bool:
-    """Whether a file that begins with fastText's magic number says that it holds a classifier."""
+    """Whether a file with fastText's magic number contains a classifier."""
     with files.open_binary(path) as file:
         head = file.read(8 + _ARGUMENTS.size)
     number = head[8 + 4 * _FIELDS.index("model") :][:4]
@@ -304,7 +272,7 @@ def is_classifier(path: files.PathLike) -> bool:
 
 
 def decoded(path: files.PathLike, model: FastTextFile, *, stacklevel: int) -> tuple[list[str], list[str]]:
-    """A file's words and labels as text. Bytes that are not UTF-8 are written out as escapes, with a warning."""
+    """The words and labels of a file as text. Bytes that are not UTF-8 are written as escapes, with a warning."""
     raw = model.words + model.labels
     words = [word.decode(errors="backslashreplace") for word in raw]
     if broken := [word for word, its in zip(words, raw, strict=True) if word.encode() != its]:
@@ -431,28 +399,16 @@ def _read_quantizer(source: _Source, what: str, columns: int, n_parts: int) -> P
 
 
 def write(path: files.PathLike, model: FastTextFile) -> None:
-    """Write a fastText model, of version 12; the file appears whole or not at all.
+    """Write a fastText model of version 12; the file appears whole or not at all.
 
-    Parameters
-    ----------
-    path
-        By convention a .bin, or a .ftz if matrices are quantized.
-    model
-        Its matrices may be `RowBlocks`.
-
-    Raises
-    ------
-    ValueError
-        If a word contains a NUL, or the blocks do not have the rows of their matrix.
-    OSError
-        If the file cannot be written.
+    ValueError if a word contains a NUL, or the blocks do not have the rows of their matrix.
     """
     with files.replacing(path) as file:
         write_to(file, model, str(path))
 
 
 def write_to(file: IO[bytes], model: FastTextFile, name: str) -> None:
-    """Write a fastText model to an open file; `name` stands for it in messages."""
+    """Write a fastText model to an open file; `name` is its name in errors."""
     values = {
         "model": get_args(Kind).index(model.model) + 1,
         "loss": get_args(Loss).index(model.loss) + 1,

@@ -47,20 +47,14 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def name_of(source: PathLike | IO[Any]) -> str:
-    """What messages call a file: its path, "standard input" for "-", or the name of an open file."""
+    """The name of a file in errors: its path, "standard input" for "-", or the name of an open file."""
     if isinstance(source, str | os.PathLike):
         return "standard input" if source == "-" else os.fspath(source)
     return str(getattr(source, "name", "the file object"))
 
 
 def standard_input() -> BinaryIO:
-    """The bytes of standard input.
-
-    Raises
-    ------
-    OSError
-        If it is closed.
-    """
+    """The bytes of standard input; OSError if it is closed."""
     if sys.stdin is None:
         raise OSError(errno.EBADF, "it is closed", "standard input")
     return cast(BinaryIO, sys.stdin.buffer)
@@ -72,19 +66,18 @@ def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
     Parameters
     ----------
     source
-        A path; "-", the string, for standard input; or an open binary file, which is read from where it stands and
-        stays open.
+        A path; "-" for standard input; or an open binary file, which is read from its position and stays open.
 
     Raises
     ------
     OSError
-        If it cannot be opened, or its name ends in .gz, .bz2, .xz or .zst and its contents are not compressed. While
-        it is read: if it is damaged or cut short. The error names the file.
+        Naming the file: if it cannot be opened, is damaged or cut short, or if its name ends in .gz, .bz2, .xz or .zst
+        and it is not compressed.
 
     Notes
     -----
     The first bytes identify gzip, bzip2, xz and Zstandard, whatever the name. Bytes are read ahead only while they may
-    still be the start of a compressed file, so that a line that somebody types is available at once.
+    still be the start of a compressed file, so that a typed line is available at once.
     """
     name = name_of(source)
     owned = False
@@ -116,7 +109,7 @@ def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
 
 
 def contents(source: PathLike | IO[bytes]) -> bytes | memory_map.mmap:
-    """All bytes of a file: mapped if they lie on disk as they are, else read into memory, decompressed."""
+    """All bytes of a file: mapped if it is uncompressed on disk, otherwise read into memory and decompressed."""
     with open_binary(source) as file:
         if isinstance(source, str | os.PathLike) and isinstance(getattr(file, "raw", None), io.FileIO):
             size = os.fstat(file.fileno()).st_size
@@ -138,7 +131,7 @@ _ZSTD_STEP = 1 << 13  # compressed bytes taken at once: they may stand for at mo
 
 
 def compression_of(head: bytes) -> str | None:
-    """How a file that begins with these bytes is compressed; None if it is not."""
+    """The compression of a file with these first bytes; None if it is not compressed."""
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -154,7 +147,7 @@ def _read_head(file: BinaryIO) -> bytes:
 
 
 def is_compressed(path: PathLike) -> bool:
-    """Whether this is an ordinary file whose contents are compressed."""
+    """Whether this is an ordinary file with compressed contents."""
     if not Path(path).is_file():  # a pipe would lose the bytes that are looked at
         return False
     with Path(path).open("rb") as file:
@@ -162,7 +155,7 @@ def is_compressed(path: PathLike) -> bool:
 
 
 def named_compressed(path: PathLike) -> bool:
-    """Whether a file's name promises that its contents are compressed."""
+    """Whether the name of a file is that of a compressed one."""
     return Path(path).suffix.lower() in (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -196,7 +189,7 @@ class _Rest(io.RawIOBase):
 
 
 class _Decompressed(io.RawIOBase):
-    """What a compressed file holds; each error of a decompressor becomes an OSError with the file's name."""
+    """A compressed file, decompressed; each error of a decompressor becomes an OSError with the name of the file."""
 
     def __init__(self, kind: str, file: BinaryIO, name: str) -> None:
         openers: dict[str, Callable[[BinaryIO, str], Any]] = {
@@ -216,7 +209,7 @@ class _Decompressed(io.RawIOBase):
             data: bytes = self._stream.read(len(buffer))
         except Exception as error:
             known = isinstance(error, EOFError | zlib.error | lzma.LZMAError)
-            # bz2's own is an OSError that no system call gave; zstd's library need not be there to be named here.
+            # bz2's own is an OSError without a number. That of zstd is known by name: its library is optional.
             bare = isinstance(error, OSError) and error.errno is None and not isinstance(error, BlockingIOError)
             if not (known or bare or type(error).__name__ == "ZstdError"):
                 raise
@@ -243,11 +236,11 @@ def _open_zstd(file: BinaryIO, name: str) -> Any:
 
 
 class _ZstdFrames(io.RawIOBase):
-    """All frames of a Zstandard file, whose end must be the end of one: zstandard's own reader does not look."""
+    """All frames of a Zstandard file, whose end must be the end of a frame: zstandard's reader does not check it."""
 
     def __init__(self, file: BinaryIO, decompressor: Any) -> None:
         self._file, self._decompressor = file, decompressor
-        self._frame: Any = None  # which is being read
+        self._frame: Any = None  # the one that is being read
         self._rest = b""  # compressed bytes behind the last frame
         self._ready = memoryview(b"")
 
@@ -277,11 +270,11 @@ class _ZstdFrames(io.RawIOBase):
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[IO[bytes]]:
-    """Write a file beside its place and rename it there at the end, so that a crash leaves the old one or the new.
+    """Write a file beside its place and rename it at the end, so that the old or the new one is always complete.
 
-    On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays as it was. A file
-    that is replaced keeps its mode; a symbolic link keeps pointing to the file. Anything else, such as a
-    pipe or a terminal, is written to as it is; so is "-", the string: standard output.
+    On any error, a full disk or Ctrl-C included, the unfinished file is removed and the old one stays. A replaced file
+    keeps its mode; a symbolic link keeps pointing to the file. Anything else, such as a pipe or a terminal, is written
+    directly; "-" is standard output.
     """
     if path == "-":
         if sys.stdout is None:
@@ -339,21 +332,8 @@ def write_tensors(
 ) -> None:
     """Write arrays and metadata as one safetensors file, row by row, without a second copy in memory.
 
-    Parameters
-    ----------
-    path
-        Where to write; the file appears whole or not at all.
-    tensors
-        Arrays of the types in `_DTYPES`, of any strides.
-    metadata
-        Anything JSON can hold; each value is stored as a JSON string under its key.
-    plain
-        More metadata, stored as they are, for other readers.
-
-    Notes
-    -----
-    The safetensors library wants every array as one more `bytes` object; here they go out as they lie. The file is
-    an ordinary safetensors file: an 8-byte length, a JSON header padded to 8 bytes, then the arrays.
+    Arrays have the types in `_DTYPES` and any strides. Each value of `metadata` is stored as a JSON string under its
+    key; `plain` is stored unchanged, for other readers.
     """
     names = {dtype: name for name, dtype in _DTYPES.items()}
     described = {key: json.dumps(value) for key, value in metadata.items()}
@@ -384,29 +364,13 @@ def write_tensors(
 def read_tensors(
     path: PathLike, *, mmap: bool = False, data: bytes | None = None
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read what `write_tensors`, or any writer of safetensors, wrote.
+    """Read a safetensors file: arrays by name (bf16 as float32), and metadata, decoded where they are JSON.
 
-    Parameters
-    ----------
-    path
-        A safetensors file.
-    data
-        The file's bytes, if they were read from a pipe: `path` then only names it in errors.
-    mmap
-        Map the arrays read-only instead of reading them: nothing is loaded until it is looked at.
-
-    Returns
-    -------
-    tensors, metadata
-        Arrays by name, bf16 as float32, and the metadata with values decoded from JSON where they are JSON.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a whole safetensors file of types that firth knows.
+    With `mmap`, arrays are mapped read-only. `data` are the file's bytes if they were read from a pipe; `path` then
+    only names it. ValueError if the file is damaged, cut short, or has types that firth does not know.
     """
     shown = name_of(path)
-    # From here on the file itself: under its name another one may appear meanwhile.
+    # From here on the open file, because another one may appear under its name.
     with Path(path).open("rb") if data is None else io.BytesIO(data) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -418,7 +382,7 @@ def read_tensors(
             if data is None:
                 refuse_pointer(path)
             raise ValueError(f"{shown} is not a safetensors file, or it is cut short")
-        malformed = ValueError(f"{shown} is not a safetensors file: its header is not the JSON it should be")
+        malformed = ValueError(f"{shown} is not a safetensors file: its header is not the expected JSON")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or brackets thousands deep
@@ -431,14 +395,14 @@ def read_tensors(
                 name: _read_tensor(shown, file, 8 + length, size, name, entry, mmap) for name, entry in header.items()
             }
         except KeyError as error:
-            raise ValueError(f"{shown} holds something that firth does not read: {error}") from None
+            raise ValueError(f"{shown} contains something that firth does not read: {error}") from None
         except (AttributeError, TypeError, OverflowError):
             raise malformed from None
     return tensors, {key: _decoded(value) for key, value in raw.items()}
 
 
 def refuse_pointer(path: PathLike) -> None:
-    """ValueError with the remedy, if a file is what Git LFS leaves in place of one that it has not fetched."""
+    """ValueError with the remedy, if a file is a pointer of Git LFS to a file that was not downloaded."""
     with Path(path).open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise ValueError(
@@ -452,18 +416,12 @@ _POINTER = b"version https://git-lfs"
 def write_own(
     path: PathLike, kind: str, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write one of firth's own files: `kind` is what it holds, such as "corpus", "counts" or "model"."""
+    """Write one of firth's own files: `kind` is its content, such as "corpus", "counts" or "model"."""
     write_tensors(path, tensors, {"format": f"firth {kind}", "version": VERSION, **(metadata or {})})
 
 
 def read_own(path: PathLike, kind: str, *, mmap: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read what `write_own` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, is of another kind, or was written by a newer firth.
-    """
+    """Read what `write_own` wrote; ValueError if the file is damaged, of another kind or of another version."""
     tensors, metadata = read_tensors(path, mmap=mmap)
     found = own_kind(metadata)
     if found != kind:
@@ -478,7 +436,7 @@ def read_own(path: PathLike, kind: str, *, mmap: bool = False) -> tuple[dict[str
 
 
 def own_kind(metadata: Mapping[str, Any]) -> str:
-    """What kind of file of firth's has these metadata; empty if firth did not write it."""
+    """The kind of one of firth's own files with these metadata; empty if firth did not write it."""
     found = metadata.get("format")
     return found.removeprefix("firth ") if isinstance(found, str) and found.startswith("firth ") else ""
 
@@ -488,7 +446,7 @@ _READERS: dict[str, Callable[[dict[str, NDArray[Any]], dict[str, Any]], Any]] = 
 
 
 def reader(kind: str) -> Callable[[F], F]:
-    """Declare the function that makes what `write_own` has written under this kind; `load_own` calls it."""
+    """Declare the function that makes an object from a file of this kind; `load_own` calls it."""
 
     def register(function: F) -> F:
         _READERS[kind] = function
@@ -498,13 +456,7 @@ def reader(kind: str) -> Callable[[F], F]:
 
 
 def load_own(path: PathLike) -> Any:
-    """Open one of firth's own files as the object that was saved.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, holds nothing that can be opened alone, or was written by a newer firth.
-    """
+    """Open one of firth's own files as the object that was saved; ValueError as from `read_own`."""
     kind = own_kind(read_tensors(path, mmap=True)[1])
     if kind not in _READERS:
         raise ValueError(f"{path} is a firth {kind}, which cannot be opened by itself")
@@ -531,7 +483,7 @@ def reading(path: PathLike, what: str, *, own: bool = True) -> Iterator[None]:
 def _read_tensor(
     path: str, file: IO[bytes], start: int, size: int, name: str, entry: dict[str, Any], mmap: bool
 ) -> NDArray[Any]:
-    """One tensor, whose header is `entry`, of a file of `size` bytes with the tensors from byte `start` on."""
+    """One tensor of a file of `size` bytes, whose tensors begin at byte `start`; `entry` is its header."""
     if entry["dtype"] == "BF16":  # the upper half of a float32, which NumPy has no name for
         halves = _read_tensor(path, file, start, size, name, {**entry, "dtype": "U16"}, mmap)
         return (halves.astype("<u4") << 16).view("<f4")
@@ -568,13 +520,7 @@ PACKED_WORDS = ("words", "word_offsets")  # the tensors of `pack_words`
 
 
 def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
-    """Words as two arrays for `write_tensors`: their UTF-8 bytes end to end, and where each begins.
-
-    Raises
-    ------
-    ValueError
-        Naming a word that UTF-8 cannot hold.
-    """
+    """Words as two arrays for `write_tensors`: their UTF-8 bytes end to end, and where each word begins."""
     try:
         encoded = [word.encode() for word in words]
     except UnicodeEncodeError as error:
@@ -587,13 +533,7 @@ def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
 
 
 def unpack_words(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
-    """The words that `pack_words` packed.
-
-    Raises
-    ------
-    KeyError, TypeError, UnicodeDecodeError
-        If the tensors are not what it packed.
-    """
+    """The words that `pack_words` packed; KeyError, TypeError or UnicodeDecodeError for other tensors."""
     packed, ends = tensors["words"], tensors["word_offsets"]
     if packed.dtype != np.uint8 or ends.dtype != np.int64 or ends.ndim != 1 or packed.ndim != 1:
         raise TypeError("words are not packed as bytes and offsets")

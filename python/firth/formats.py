@@ -52,18 +52,8 @@ class Request:
 class Format:
     """One way of storing words and their vectors in a file.
 
-    Attributes
-    ----------
-    name
-        As in ``load_vectors(path, format=...)``.
-    text
-        Whether it is text, which may go to standard output.
-    suffixes
-        Suffixes of file names that choose it for writing, before any ".gz".
-    sniff
-        Whether a file that begins with these bytes has this format.
-    read, write
-        From a request to words and matrix; and from those to a file.
+    `name` is that of ``load_vectors(path, format=...)``; `text` is whether it may go to standard output; `suffixes` of
+    file names choose it for writing, before any ".gz"; `sniff` recognizes the first bytes.
     """
 
     name: str
@@ -90,7 +80,7 @@ def read(
     wanted = None if format is None else named(format)
     data = files.contents(path)
     shown = files.name_of(path)
-    chosen = _tell(data[:_HEAD]) if wanted is None else wanted
+    chosen = _recognized(data[:_HEAD]) if wanted is None else wanted
     if chosen is None:
         raise ValueError(f"{shown} is in none of the formats that firth knows: {_names()}{_guess(data[:_HEAD])}")
     if mmap and (chosen.name != "safetensors" or path == "-"):
@@ -132,13 +122,13 @@ def by_suffix(path: files.PathLike) -> Format:
     return chosen
 
 
-def tell(path: files.PathLike) -> Format | None:
-    """Format of a file by its first bytes; None if it has none of them."""
+def recognized(path: files.PathLike) -> Format | None:
+    """The format of a file by its first bytes; None if it has none of them."""
     with files.open_binary(path) as file:
-        return _tell(file.read(_HEAD))
+        return _recognized(file.read(_HEAD))
 
 
-def _tell(head: bytes) -> Format | None:
+def _recognized(head: bytes) -> Format | None:
     return next((one for one in FORMATS if one.sniff(head)), None)
 
 
@@ -183,10 +173,7 @@ def _is_number(text: bytes) -> bool:
 
 
 def _looks_like_rows(body: bytes, least: int) -> bool:
-    """Whether most of the first lines have at least `least` fields after the first, the last of them a number.
-
-    Most, because some lines of a binary file end with bytes that look like a number.
-    """
+    """Whether most of the first lines have at least `least` fields after the first, the last of them a number."""
     lines = [line for line in body.split(b"\n", 20)[:20] if line.strip()]
     rows = 0
     for line in lines:
@@ -264,9 +251,8 @@ def _read_glove(request: Request) -> Table:
 
 @dataclass
 class _Rows:
-    """The rows of a file, before their words are decoded.
-
-    spans: (n, 2), the place of each word in the data; problems: of single rows; wrong: a problem of the whole file.
+    """The rows of a file, with the places of their words (n, 2) in the data, problems of rows, and one of the whole
+    file.
     """
 
     matrix: Matrix

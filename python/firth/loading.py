@@ -1,4 +1,4 @@
-"""Opening files and folders by what they hold."""
+"""Opens files and folders by their contents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(path: files.PathLike, *, format: str | None = None) -> Any:
     OSError
         If it does not exist or cannot be read.
     ValueError
-        If it is nothing that firth opens, saying what it looks like; if it is damaged, or of a newer version of firth.
+        If firth does not open such files, saying what it looks like; if it is damaged, or of a newer version of firth.
     ImportError
         For a contextual model, a tokenizer or token ids if torch is not installed.
 
@@ -48,9 +48,9 @@ def load(path: files.PathLike, *, format: str | None = None) -> Any:
     """
     if Path(path).is_dir():
         return _load_folder(Path(path))
-    if format is not None or not Path(path).is_file():  # what comes through a pipe can be looked at once
+    if format is not None or not Path(path).is_file():  # a pipe can be read only once
         return load_vectors(path, format=format)
-    found = formats.tell(path)
+    found = formats.recognized(path)
     name = "" if found is None else found.name
     if name == "fasttext":
         return (FastTextClassifier if fasttext_format.is_classifier(path) else FastText).from_fasttext(path)
@@ -106,8 +106,8 @@ def load_vectors(
     OSError
         If the file cannot be read.
     ValueError
-        Naming the file and the first bad lines: a wrong number of fields, something that is not a number, a repeated
-        word, a header with other sizes, a binary file that is cut short.
+        With the first bad lines: a wrong number of fields, something that is not a number, a repeated word, a header
+        with other sizes, a binary file that is cut short.
 
     Warns
     -----

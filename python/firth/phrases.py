@@ -85,7 +85,7 @@ class Phrases(Options):
     Raises
     ------
     TypeError, ValueError
-        If an option is not what it should be.
+        If an option is out of range.
 
     Notes
     -----
@@ -171,7 +171,7 @@ class Phrases(Options):
         corpus
             Best made with ``min_count=1``: see the notes of the class.
         memory
-            Bytes that counting pairs may take, as for `count_cooccurrences`; None: no bound.
+            Bytes for counting pairs, as for `count_cooccurrences`; None: no bound.
         threads
             None: all processors that this process may use. The result is the same for any number.
         progress
@@ -180,25 +180,25 @@ class Phrases(Options):
         Returns
         -------
         Self
-            Which may hold no phrase at all, if none scores above the threshold.
+            Possibly without phrases, if none scores above the threshold.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not what it should be, or the corpus has no token or is damaged.
+            If an argument is out of range, or the corpus has no token or is damaged.
         MemoryError, OSError
             As `count_cooccurrences`.
 
         Notes
         -----
-        Counts of pairs are float32, exact up to 2^24; beyond that they err by 2^-24 of themselves at most.
+        Counts of pairs are float32: exact up to 2^24, beyond that with a relative error of at most 2^-24.
         """
         workers = _check(corpus, threads)
         if corpus.n_tokens == 0:
-            raise ValueError("the corpus holds no token: none of its text is in its vocabulary")
+            raise ValueError("the corpus has no token: none of its text is in its vocabulary")
 
         def count(n_words: int, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> sparse.csr_array:
-            # Of the words nothing but their number counts.
+            # Only the number of words matters.
             words = Vocabulary.unchecked([""] * n_words, np.zeros(n_words, np.int64))
             text = Corpus.unchecked(words, ids, offsets, corpus.report)
             return count_cooccurrences(
@@ -270,11 +270,11 @@ class Phrases(Options):
         Parameters
         ----------
         corpus
-            Any corpus; phrases of words that it lacks do not occur in it.
+            Any corpus.
         min_count
             Words and phrases that occur less often afterwards are left out.
         max_size
-            How many words are kept at most, the most frequent ones; None: all.
+            At most this many words, the most frequent ones; None: all.
         threads
             None: all processors that this process may use. The result is the same for any number.
 
@@ -282,14 +282,14 @@ class Phrases(Options):
         -------
         Corpus
             A new one, in memory, as if read from a text with the phrases written into it: words counted again, ordered
-            by count, and words that only occur in phrases gone. Its `report` counts a phrase as one token.
+            by count, without words that only occur in phrases. Its `report` counts a phrase as one token.
 
         Raises
         ------
         AttributeError
             Before `fit`.
         TypeError, ValueError
-            If an argument is not what it should be, the corpus is damaged, or no word is left.
+            If an argument is out of range, the corpus is damaged, or no word is left.
         """
         workers = _check(corpus, threads)
         whole_number("min_count", min_count, low=1, high=2**62)
@@ -330,23 +330,9 @@ class Phrases(Options):
         return Corpus.unchecked(vocabulary, ids, offsets, report)
 
     def merge(self, tokens: Sequence[str]) -> list[str]:
-        """Make the phrases of one document single tokens: what `apply` does, for texts to come.
+        """Make the phrases of one document, a list of strings, single tokens, as `apply` does.
 
-        Parameters
-        ----------
-        tokens
-            A list of strings. Connectors and words that the phrases do not know stay as they are.
-
-        Returns
-        -------
-        list of str
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        TypeError
-            If the tokens are one string.
+        Connectors and unknown words are not changed. AttributeError before `fit`.
 
         Examples
         --------
@@ -366,12 +352,7 @@ class Phrases(Options):
     def save(self, path: files.PathLike) -> None:
         """Write the phrases as one safetensors file, which `firth.load` opens; it appears whole or not at all.
 
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        OSError
-            If it cannot be written.
+        AttributeError before `fit`; OSError if it cannot be written.
         """
         found = list(self)
         tensors = {
@@ -397,13 +378,13 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Phras
     found = []
     for (a, b), score, count in zip(itertools.pairwise(ends), scores, counts, strict=True):
         parts = tuple(words[a:b])
-        # Else a phrase might begin with another one, and the shorter one hide it.
+        # Otherwise a phrase might begin with another one, which would hide it.
         if [word in phrases.connectors for word in parts] != [False, *[True] * (len(parts) - 2), False]:
             raise ValueError(f"{parts} is not a phrase with these connectors")
         found.append(Phrase(phrases.delimiter.join(parts), parts, score, count))
     by_pass = [found[a:b] for a, b in itertools.pairwise(pass_ends)]
     if not by_pass:
-        raise ValueError("it holds no pass")
+        raise ValueError("it lacks passes")
     phrases._found, phrases._tables = by_pass, list(map(_table, by_pass))
     return phrases
 
@@ -416,7 +397,7 @@ def _check(corpus: Corpus, threads: int | None) -> int:
 
 @dataclasses.dataclass
 class _Text:
-    """A corpus on its way through the passes: phrases become words behind those there are, in no order."""
+    """A corpus during the passes; phrases become words after the others, in any order."""
 
     words: list[str]
     known: dict[str, int]
@@ -460,7 +441,7 @@ def _merged(
     n_words: int,
     threads: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The text with what the transitions lead to in the place of what they start from."""
+    """The text in which transitions are replaced by their targets."""
     out, out_offsets = np.empty(len(ids), np.int32), np.empty(len(offsets), np.int64)
     n = _core.merge_phrases(
         ids,
@@ -506,7 +487,7 @@ def _frequent(
 
 
 def _table(found: list[Phrase]) -> dict[tuple[str, ...], str | None]:
-    """The phrase for the words of each, and None for those that only begin one."""
+    """The phrase for the words of each, and None for the beginnings of phrases."""
     table: dict[tuple[str, ...], str | None] = {}
     for one in found:
         table[one.words] = one.phrase

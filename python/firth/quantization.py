@@ -24,7 +24,7 @@ _BLOCK = 1 << 22  # numbers encoded or decoded at once
 
 @dataclass(frozen=True, eq=False)
 class ProductQuantizer:
-    """Vectors cut into sub-vectors, with 256 centroids for each: the number of the nearest one is stored, in a byte.
+    """Vectors cut into sub-vectors, with 256 centroids for each; the number of the nearest one is stored, in a byte.
 
     Parameters
     ----------
@@ -33,12 +33,7 @@ class ProductQuantizer:
     part_size
         Dimensions of a sub-vector; the last one has the remaining ones.
     centroids
-        float32 (256 * vector_size,): part by part, each centroid's numbers together, as in fastText's files.
-
-    Raises
-    ------
-    ValueError
-        If the sizes do not fit.
+        float32 (256 * vector_size,): part by part, the numbers of each centroid together, as in fastText's files.
 
     References
     ----------
@@ -72,33 +67,12 @@ class ProductQuantizer:
 
     @classmethod
     def fit(cls, matrix: Matrix, part_size: int = 2, *, seed: int = 1, threads: int | None = None) -> ProductQuantizer:
-        """Train centroids by k-means, part by part.
+        """Train centroids by k-means, part by part, on a matrix of float32 (rows, vector_size).
 
-        Parameters
-        ----------
-        matrix
-            float32 (rows, vector_size), at least one row. Of more than 65,536 rows, so many are drawn for each part.
-        part_size
-            Dimensions of a sub-vector.
-        seed
-            Of the drawn rows and the first centroids.
-        threads
-            None: all processors that this process may use. The result does not depend on it.
-
-        Returns
-        -------
-        ProductQuantizer
-
-        Raises
-        ------
-        ValueError
-            If there is no row, or one that is not finite.
-
-        Notes
-        -----
-        25 rounds of Lloyd's algorithm from distinct rows, as in fastText. A centroid without points takes half of
-        another cluster, drawn in proportion to its size. With fewer than 256 rows, which fastText refuses, each is a
-        centroid.
+        At most 65,536 rows are drawn for each part. 25 rounds of Lloyd's algorithm start from distinct rows, as in
+        fastText. A centroid without points takes half of another cluster, drawn in proportion to its size. With fewer
+        than 256 rows, which fastText refuses, each is a centroid. The result does not depend on `threads`. ValueError
+        if a row is not finite.
         """
         size = whole_number("part_size", part_size, low=1)
         refuse_masked("matrix", matrix)
@@ -124,25 +98,7 @@ class ProductQuantizer:
         return self
 
     def encode(self, matrix: Matrix, *, threads: int | None = None) -> Codes:
-        """Codes of vectors: the numbers of the nearest centroids.
-
-        Parameters
-        ----------
-        matrix
-            float32 (rows, vector_size).
-        threads
-            None: all processors that this process may use.
-
-        Returns
-        -------
-        ndarray
-            uint8 (rows, n_parts).
-
-        Raises
-        ------
-        ValueError
-            If the matrix has another number of columns, or a row that is not finite.
-        """
+        """Codes of vectors (rows, vector_size): the numbers of the nearest centroids, uint8 (rows, n_parts)."""
         refuse_masked("matrix", matrix)
         if matrix.ndim != 2 or matrix.dtype != np.float32 or matrix.shape[1] != self.vector_size:
             raise ValueError(f"matrix must be float32 of {self.vector_size} columns, not {matrix.dtype} {matrix.shape}")
@@ -161,23 +117,7 @@ class ProductQuantizer:
         return codes
 
     def decode(self, codes: Codes) -> Matrix:
-        """Vectors composed of the centroids of codes.
-
-        Parameters
-        ----------
-        codes
-            uint8 (rows, n_parts).
-
-        Returns
-        -------
-        ndarray
-            float32 (rows, vector_size).
-
-        Raises
-        ------
-        ValueError
-            If the codes have another number of columns.
-        """
+        """Vectors composed of the centroids of codes (rows, n_parts): float32 (rows, vector_size)."""
         refuse_masked("codes", codes)
         if codes.ndim != 2 or codes.dtype != np.uint8 or codes.shape[1] != self.n_parts:
             raise ValueError(f"codes must be uint8 of {self.n_parts} columns, not {codes.dtype} {codes.shape}")
@@ -191,7 +131,7 @@ class ProductQuantizer:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedMatrix:
-    """A matrix stored as codes: of its rows, or of their directions and lengths separately.
+    """A matrix stored as codes: of its rows, or of their directions and norms separately.
 
     Parameters
     ----------
@@ -200,14 +140,9 @@ class QuantizedMatrix:
     quantizer
         Decodes them.
     norm_codes
-        uint8 (rows,): codes of the lengths by which decoded rows are multiplied; None if lengths are not separate.
+        uint8 (rows,): codes of the norms by which decoded rows are multiplied; None if norms are not separate.
     norm_quantizer
-        Decodes the lengths, as vectors of one dimension; None exactly if norm_codes is.
-
-    Raises
-    ------
-    ValueError
-        If the sizes do not fit.
+        Decodes the norms, as vectors of one dimension.
     """
 
     codes: Codes
@@ -220,10 +155,10 @@ class QuantizedMatrix:
         if self.codes.dtype != np.uint8 or self.codes.ndim != 2 or self.codes.shape[1] != parts:
             raise ValueError(f"codes must be uint8 of {parts} columns, not {self.codes.dtype} {self.codes.shape}")
         if (self.norm_codes is None) != (self.norm_quantizer is None):
-            raise ValueError("norm_codes and norm_quantizer go together: give both or neither")
+            raise ValueError("norm_codes need norm_quantizer, and the reverse: give both or neither")
         if self.norm_codes is not None and self.norm_quantizer is not None:
             if self.norm_quantizer.vector_size != 1:
-                raise ValueError(f"lengths are single numbers, not vectors of {self.norm_quantizer.vector_size}")
+                raise ValueError(f"norms have one dimension, not {self.norm_quantizer.vector_size}")
             if self.norm_codes.dtype != np.uint8 or self.norm_codes.shape != self.codes.shape[:1]:
                 raise ValueError(
                     f"norm_codes must be {len(self.codes)} uint8, not {self.norm_codes.dtype} {self.norm_codes.shape}"
@@ -239,27 +174,9 @@ class QuantizedMatrix:
         seed: int = 1,
         threads: int | None = None,
     ) -> QuantizedMatrix:
-        """Quantize a matrix.
+        """Quantize a matrix of float32 (rows, vector_size), `part_size` dimensions in each byte.
 
-        Parameters
-        ----------
-        matrix
-            float32 (rows, vector_size), at least one row.
-        part_size
-            Dimensions that one byte stores.
-        norms
-            Store lengths separately, in one more byte for each row.
-        seed, threads
-            See `ProductQuantizer.fit`.
-
-        Returns
-        -------
-        QuantizedMatrix
-
-        Raises
-        ------
-        ValueError
-            If there is no row, or one that is not finite.
+        With `norms`, norms are stored separately, in one more byte for each row. See `ProductQuantizer.fit`.
         """
         if not norms:
             quantizer = ProductQuantizer.fit(matrix, part_size, seed=seed, threads=threads)

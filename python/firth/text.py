@@ -164,14 +164,8 @@ def rereadable(sources: Sequence[PathLike]) -> Iterator[list[Path]]:
 def paths_of(source: Any) -> list[Any] | None:
     """The files that a source names: a path, an open file, or a list of `Path` objects or open files; else None.
 
-    A string in a list is a text.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a string by itself names no file.
-    ValueError
-        If all strings of a list name files, because they were probably meant as paths.
+    A string in a list is a text. FileNotFoundError if a string by itself names no file; ValueError if all strings of a
+    list name files, because they were probably meant as paths.
     """
     if is_file(source):
         if isinstance(source, str) and source != "-" and not os.path.exists(source):
@@ -219,13 +213,7 @@ def warn_of_replaced(name: str, n: int, what: str = "invalid UTF-8 sequence", li
 
 
 def open_text(source: PathLike | IO[bytes]) -> BinaryIO:
-    """`open_binary` for text in UTF-8, behind its byte order mark.
-
-    Raises
-    ------
-    ValueError
-        If the file is not text, as `text_start` has it.
-    """
+    """`open_binary` for text in UTF-8, after its byte order mark; ValueError as from `text_start`."""
     file = cast(io.BufferedReader, open_binary(source))
     try:
         file.read(text_start(file.peek(), name_of(source)))
@@ -236,27 +224,13 @@ def open_text(source: PathLike | IO[bytes]) -> BinaryIO:
 
 
 def text_start(head: bytes, name: str) -> int:
-    """How many bytes of a text that begins so are a byte order mark.
+    """The length of the byte order mark of a text with these first bytes; ValueError if it is not text in UTF-8.
 
-    Parameters
-    ----------
-    head
-        The first 64 KiB of the file, or all of it if it is shorter.
-    name
-        What the error calls the file.
-
-    Raises
-    ------
-    ValueError
-        If it is not text in UTF-8, with what it seems to be and the remedy.
-
-    Notes
-    -----
-    Real texts have flaws, which are replaced and counted elsewhere: a line in another encoding, Latin-1 throughout, a
-    stray NUL. A file is not text if more than one byte in a thousand is NUL, more than one in a hundred a control
-    character, or more than three characters in ten are invalid. Text in Latin-1 and its like has fewer than two such
-    characters in ten in every language with Latin letters. Cyrillic, Greek or Chinese text in encodings of their own
-    has far more, and would give words of nothing but U+FFFD.
+    `head` is the first 64 KiB of the file, or all of a shorter one. Real texts have flaws, which are replaced and
+    counted elsewhere: a line in another encoding, Latin-1 throughout, a stray NUL. A file is not text if more than one
+    byte in a thousand is NUL, more than one in a hundred a control character, or more than three characters in ten are
+    invalid. Latin-1 text has fewer than two such characters in ten in every language with Latin letters. Cyrillic,
+    Greek or Chinese text in their own encodings has far more, and its words would consist of U+FFFD.
     """
     problem = not_text(head)
     if problem:
@@ -265,7 +239,7 @@ def text_start(head: bytes, name: str) -> int:
 
 
 def not_text(head: bytes) -> str:
-    """What a file that begins so is instead of text in UTF-8, and the remedy; empty if it is text."""
+    """Why a file with these first bytes is not text in UTF-8, and the remedy; empty if it is text."""
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
             return f"{encoding}; convert it: iconv -f {encoding} -t UTF-8"
@@ -295,7 +269,7 @@ def not_text(head: bytes) -> str:
 
 
 def _wide_encoding(head: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, if a file with many control characters and NULs is text in one of them."""
+    """The encoding of UTF-16 or UTF-32 text without a mark; empty if it is not such text."""
     head = head[: len(head) // 4 * 4] or head[: len(head) // 2 * 2]
     for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
         text = head.decode(encoding, errors="replace")
@@ -310,21 +284,9 @@ def _wide_encoding(head: bytes) -> str:
 class TextFiles:
     """Text files in UTF-8, read one after another, either into a counter (`feed`) or line by line (`lines`).
 
-    Parameters
-    ----------
-    source
-        A path, an open file, "-", or a list of them.
-    strict
-        Whether invalid UTF-8 raises ValueError. Otherwise each invalid part becomes U+FFFD, and `warn` reports it.
-    block
-        Bytes read at a time.
-    progress
-        Show a bar on stderr.
-
-    Attributes
-    ----------
-    invalid : dict
-        For each file with invalid UTF-8: how many parts, and the first line, counted from 1, or None if not known.
+    With `strict`, invalid UTF-8 raises ValueError. Otherwise each invalid part becomes U+FFFD, and `warn` reports it.
+    `block` bytes are read at a time. `invalid` has for each file with invalid UTF-8 the number of parts, and the first
+    line, counted from 1, or None if it is not known.
     """
 
     def __init__(
@@ -434,7 +396,7 @@ class TextFiles:
                 data = text.encode()
             except UnicodeEncodeError:
                 if self._strict:
-                    data = text.encode(errors="surrogatepass")  # which is invalid, and is reported with its line
+                    data = text.encode(errors="surrogatepass")  # invalid, so that it is reported with its line
                 else:
                     text, n = _tokens.replace_surrogates(text)
                     self.note_invalid(name, n)
@@ -465,7 +427,7 @@ def _invalid_text(name: str, line: int, byte: int) -> ValueError:
 
 
 def fast_tokenizer(tokenizer: Any) -> Any:
-    """The ``tokenizers.Tokenizer`` that this is or that does the work in it; None if there is none."""
+    """The ``tokenizers.Tokenizer`` that this is or uses; None if it does not use one."""
     inner = getattr(tokenizer, "backend_tokenizer", tokenizer)  # of firth.contextual's and transformers' tokenizers
     return inner if hasattr(inner, "encode_batch") and hasattr(inner, "to_str") else None
 
@@ -482,12 +444,12 @@ def tokenized(texts: Iterator[str], tokenizer: Any, name: str = "documents") -> 
             for encoding in whole.encode_batch(batch, add_special_tokens=False):
                 yield encoding.tokens
         return
-    # Those tokenizers of transformers that are written in Python return numbers when they are called.
+    # Tokenizers of transformers that are written in Python return numbers when called.
     tokenize = tokenizer.tokenize if hasattr(tokenizer, "convert_tokens_to_ids") else tokenizer
     for i, text in enumerate(texts):
         tokens = tokenize(text)
         if not isinstance(tokens, list | tuple):
-            raise TypeError(f"the tokenizer gave a {type(tokens).__name__} for {name}[{i}], not a list of str")
+            raise TypeError(f"the tokenizer must return lists of str, not {type(tokens).__name__}, as for {name}[{i}]")
         yield tokens
 
 
@@ -498,7 +460,7 @@ class CleanTexts:
         self.texts, self.strict, self.name, self.invalid = texts, strict, name, 0
 
     def unchanged(self) -> Iterator[str]:
-        """The strings as they are; TypeError naming an item that is none."""
+        """The strings as they are; TypeError for an item that is not a string."""
         for i, text in enumerate(self.texts):
             if not isinstance(text, str):
                 raise TypeError(f"{self.name}[{i}] is of type {type(text).__name__}, not a string as {self.name}[0] is")

@@ -138,24 +138,9 @@ class Vectors:
             return default
 
     def similarity(self, a: WordOrVector, b: WordOrVector) -> float:
-        """Cosine of two words or vectors.
+        """Cosine of two words or vectors (vector_size,), between -1 and 1; 0 if either vector has length 0.
 
-        Parameters
-        ----------
-        a, b
-            Each a word, or a vector (vector_size,).
-
-        Returns
-        -------
-        float
-            Between -1 and 1; 0 if either vector has length 0.
-
-        Raises
-        ------
-        KeyError
-            For an unknown word.
-        ValueError
-            For a vector of another shape, or one that is not finite.
+        KeyError for an unknown word; ValueError for a vector of another shape, or one that is not finite.
         """
         return float(np.clip(self._unit(a) @ self._unit(b), -1, 1))
 
@@ -171,7 +156,7 @@ class Vectors:
         Parameters
         ----------
         queries
-            Shape (q, vector_size).
+            Shape (q, vector_size), finite.
         topn
             Rows for each query, at most the number of words.
         restrict_vocab
@@ -182,13 +167,6 @@ class Vectors:
         rows, scores
             Each (q, topn), the nearest first, the lower row first among equals. The bits of a score depend neither on
             the other queries nor on the number of threads. If fewer than topn rows are finite, the rest is -1 and NaN.
-
-        Raises
-        ------
-        TypeError
-            If topn or restrict_vocab is not a whole number.
-        ValueError
-            If either is negative, or queries have another shape, or one is not finite.
         """
         refuse_masked("queries", queries)
         vectors = np.ascontiguousarray(queries, np.float32)
@@ -366,46 +344,15 @@ class Vectors:
     ) -> list[tuple[str, float]]:
         """Answer "a is to b as c is to ...": ``analogy("man", "king", "woman")``.
 
-        Parameters
-        ----------
-        a, b, c
-            The question's words, which are never an answer.
-        topn, restrict_vocab, method
-            See `most_similar`.
-
-        Returns
-        -------
-        list
-            (word, score) pairs, the best first.
-
-        Raises
-        ------
-        KeyError
-            For an unknown word.
-        TypeError, ValueError
-            As from `most_similar`.
+        The words of the question are never an answer. Other parameters, the result and errors are those of
+        `most_similar`.
         """
         return self.most_similar([b, c], [a], topn, restrict_vocab=restrict_vocab, method=method)
 
     def doesnt_match(self, words: Sequence[str]) -> str:
-        """Word least similar to the mean of the words' unit vectors.
+        """The word least similar to the mean of the unit vectors of three or more words.
 
-        Parameters
-        ----------
-        words
-            Three or more.
-
-        Returns
-        -------
-        str
-            One of them.
-
-        Raises
-        ------
-        KeyError
-            For an unknown word.
-        ValueError
-            For fewer than three, or a word whose vector is not finite.
+        KeyError for an unknown word; ValueError for fewer than three, or a word whose vector is not finite.
         """
         if isinstance(words, str) or len(words) < 3:
             raise ValueError("doesnt_match needs three words or more, as a list")
@@ -415,17 +362,12 @@ class Vectors:
     def rank(self, a: str, b: str) -> int:
         """Rank of b among the neighbors of a, two different words: 1 if b is the nearest.
 
-        Raises
-        ------
-        KeyError
-            For an unknown word.
-        ValueError
-            If both are the same word, or a's vector is not finite.
+        KeyError for an unknown word; ValueError if both are the same word, or a's vector is not finite.
         """
         row_b = self._row(b)
         if a == b:
             raise ValueError(f"rank needs two different words, not {a!r} twice")
-        with np.errstate(invalid="ignore"):  # rows that are not finite are not neighbors
+        with np.errstate(invalid="ignore"):  # infinite rows are not neighbors
             cosines = self._cosines(self._unit(a)[None], len(self))[0]
             nearer = cosines > cosines[row_b]
         if a in self.index:
@@ -435,22 +377,8 @@ class Vectors:
     def direction(self, pairs: Iterable[tuple[str, str]]) -> Direction:
         """Direction from the first to the second words of pairs: the mean difference of their unit vectors.
 
-        Parameters
-        ----------
-        pairs
-            (word, word), at least one.
-
-        Returns
-        -------
-        Direction
-            A unit vector (vector_size,), on which other words can be projected.
-
-        Raises
-        ------
-        KeyError
-            For an unknown word.
-        ValueError
-            If there is no pair, the differences cancel, or a word's vector is not finite.
+        The result has a unit vector (vector_size,), on which other words can be projected. KeyError for an unknown
+        word; ValueError if there are no pairs, the differences cancel, or a word's vector is not finite.
 
         Examples
         --------
@@ -498,18 +426,10 @@ class Vectors:
         formats.write(path, self.words, self.matrix, format=format)
 
     def to_gensim(self) -> Any:
-        """Copy to gensim.
+        """Copy to a ``gensim.models.KeyedVectors``: the same words in the same order, float32 (words, vector_size).
 
-        Returns
-        -------
-        gensim.models.KeyedVectors
-            The same words in the same order; vectors float32, (words, vector_size). If `counts` are known,
-            ``keyed.get_vecattr(word, "count")`` returns them.
-
-        Raises
-        ------
-        ImportError
-            If gensim is not installed.
+        If `counts` are known, ``keyed.get_vecattr(word, "count")`` returns them. ImportError if gensim is not
+        installed.
         """
         keyed = _keyed_vectors()(self.vector_size, dtype=np.float32)
         keyed.add_vectors(self.words, self.matrix)
@@ -520,25 +440,10 @@ class Vectors:
 
     @classmethod
     def from_gensim(cls, keyed: Any) -> Vectors:
-        """Words and vectors of gensim.
+        """Words and vectors of gensim's ``KeyedVectors``: a model's ``.wv``.
 
-        Parameters
-        ----------
-        keyed
-            gensim's ``KeyedVectors``: a model's ``.wv``.
-
-        Returns
-        -------
-        Vectors
-            Shares the matrix (words, vector_size) if that is float32; gensim must not change it any more. With gensim's
-            counts, if it has any. (For files without counts, gensim invents counts that descend by 1.)
-
-        Raises
-        ------
-        ImportError
-            If gensim is not installed.
-        TypeError
-            If `keyed` is something else.
+        The matrix (words, vector_size) is shared if it is float32; gensim must not change it any more. Counts are
+        gensim's, if it has any. (For files without counts, gensim invents counts that descend by 1.)
         """
         if not isinstance(keyed, _keyed_vectors()):
             raise TypeError(f"from_gensim needs KeyedVectors (a model's .wv), not {type(keyed).__name__}")
@@ -621,26 +526,9 @@ class Direction:
     _vectors: Vectors = field(repr=False)
 
     def project(self, words: Sequence[str]) -> NDArray[np.float32]:
-        """How far each word's unit vector points this way.
+        """How far the unit vectors of n words point this way: dot products between -1 and 1, float32 (n,).
 
-        Parameters
-        ----------
-        words
-            A list of n words.
-
-        Returns
-        -------
-        ndarray
-            float32 (n,): dot products, between -1 and 1.
-
-        Raises
-        ------
-        KeyError
-            For an unknown word.
-        TypeError
-            For one string instead of a list.
-        ValueError
-            For a word whose vector is not finite.
+        KeyError for an unknown word; ValueError for a word whose vector is not finite.
         """
         if isinstance(words, str):
             raise TypeError(f"project takes a list of words; write [{words!r}]")

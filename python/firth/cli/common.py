@@ -199,7 +199,7 @@ def saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Seque
 def _saved_kind(path: str) -> type[Corpus] | type[Cooccurrences] | None:
     if path == "-" or not Path(path).is_file():  # a pipe would lose what is looked at
         return None
-    format = formats.tell(path)
+    format = formats.recognized(path)
     if format is None:
         return None
     ours = format.name == "safetensors"

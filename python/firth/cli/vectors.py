@@ -120,7 +120,7 @@ def analogy(path: files.PathLike, a: str, b: str, c: str, topn: int, limit: int 
 def _queried(path: files.PathLike, limit: int | None) -> Vectors:
     """A file's vectors; if it is a whole model of words and their pieces, with those of unseen words."""
     whole = limit is None and path != "-" and Path(path).is_file()  # a pipe would lose what is looked at
-    format = formats.tell(path) if whole else None
+    format = formats.recognized(path) if whole else None
     if format is not None and format.name == "safetensors":
         if files.read_tensors(path, mmap=True)[1].get("model") == FastText.__name__:
             return cast("Vectors", firth.load(path).vectors)

@@ -1,4 +1,4 @@
-"""Ways of learning static vectors, one file for each."""
+"""Ways of training static vectors, one file for each."""
 
 from firth.models.baselines import OneHot, RandomVectors
 from firth.models.classifier import FastTextClassifier

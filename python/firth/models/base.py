@@ -1,4 +1,4 @@
-"""The contract that every model keeps: options fixed and checked, `fit`, `history`, `vectors`, `save` and `load`."""
+"""The contract of every model: options, `fit`, `history`, `vectors`, `save` and `load`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ R = TypeVar("R")
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Learner(Options, abc.ABC):
-    """What is learnt from data under options, and can be saved.
+    """A class that is trained on data under options, and can be saved.
 
-    A subclass is a dataclass whose fields are its options: keyword-only, checked when set, fixed from then on;
-    ``dataclasses.replace(model, window=8)`` makes an unfitted model with other ones.
+    A subclass is a dataclass whose fields are its options: keyword-only, checked when set, and fixed from then on.
+    ``dataclasses.replace(model, window=8)`` makes an unfitted model with other options.
     """
 
     registry: ClassVar[dict[str, type[Learner]]] = {}
@@ -48,9 +48,22 @@ class Learner(Options, abc.ABC):
         super().__post_init__()
         self.history = History()
 
+    def __repr__(self) -> str:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        options = (
+            f"{name}={value!r:.60}"
+            for name, value in self.get_params().items()
+            if value is not defaults[name] and value != defaults[name]
+        )
+        return f"<{type(self).__name__}({', '.join(options)}): {self._size() or 'not fitted'}>"
+
+    @abc.abstractmethod
+    def _size(self) -> str:
+        """The size of what was trained; empty before `fit`."""
+
     @abc.abstractmethod
     def save(self, path: files.PathLike) -> None:
-        """Write what was learnt as one safetensors file, which `firth.load` reads; it appears whole or not at all."""
+        """Write what was trained as one safetensors file, which `firth.load` reads; it appears whole or not at all."""
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -61,26 +74,26 @@ class Learner(Options, abc.ABC):
 
     @classmethod
     def _from_options(cls, options: dict[str, Any]) -> Learner:
-        """One that is not fitted, of options as `_description` gave them."""
+        """An unfitted one, of the options in a `_description`."""
         return cls(**options)
 
     @abc.abstractmethod
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
-        """Take on what a file holds."""
+        """Set the trained state from a file."""
 
 
-_training: dict[int, object] = {}  # the learners that are being trained now, by their id
+_training: dict[int, object] = {}  # the learners that are being trained, by id
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_training.clear)  # the thread that trains is not there in the child
+    os.register_at_fork(after_in_child=_training.clear)  # the child does not have the thread that trains
 
 
 def one_at_a_time(fit: Fit) -> Fit:
-    """Make a method that trains refuse to start while another call of it, or of its like, trains the same model."""
+    """Make a method that trains refuse to start while the same model is being trained."""
 
     @functools.wraps(fit)
     def alone(self: Learner, *arguments: Any, **options: Any) -> Any:
         mine = object()
-        # One operation, which no other thread can come between.
+        # A single operation: no other thread runs in between.
         if _training.setdefault(id(self), mine) is not mine:
             raise RuntimeError(
                 f"this {type(self).__name__} is being fitted already, by another thread or by the fit that called "
@@ -94,9 +107,9 @@ def one_at_a_time(fit: Fit) -> Fit:
     return typing.cast(Fit, alone)
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Model(Learner):
-    """A way of learning vectors."""
+    """A way of training vectors."""
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus,)
 
@@ -109,23 +122,25 @@ class Model(Learner):
 
     @property
     def vectors(self) -> Vectors:
-        """The words' vectors; also in a callback (a copy of the moment), and after an interruption.
+        """The words' vectors; AttributeError before `fit`.
 
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
+        In a callback they are a copy. After an interruption they are those of the last update.
         """
         matrix = self._fitted_tensor("vectors")
         if self._training:
-            # The rows go on changing; what `Vectors` remembers of them, their lengths, would not fit them any more.
+            # Training continues to change the rows, and `Vectors` computes their norms only once.
             return self._vectors_of(np.array(matrix))
         if self._view is None:
             self._view = self._vectors_of(matrix)
         return self._view
 
+    def _size(self) -> str:
+        if "vectors" not in self._tensors:
+            return f"{len(self._words)} words" if self._tensors else ""
+        return f"{len(self._words)} words, vector_size={self._tensors['vectors'].shape[1]}"
+
     def _fitted_tensor(self, name: str) -> NDArray[Any]:
-        """What `fit` has left under this name; AttributeError before."""
+        """The tensor of this name; AttributeError before `fit`."""
         if name not in self._tensors:
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(corpus) first")
         return self._tensors[name]
@@ -135,24 +150,24 @@ class Model(Learner):
 
     @abc.abstractmethod
     def fit(self, data: Any, *, progress: bool = False) -> Self:
-        """Learn vectors from a corpus, or from what else `learns_from` names, and return self.
+        """Train vectors on a corpus, or on other data of `learns_from`, and return self.
 
-        `progress` shows a bar on stderr, where there is anything to wait for.
+        `progress` shows a bar on stderr, if there is anything to wait for.
         """
 
     def _training_data(self, data: Any, *, progress: bool) -> Any:
-        """The corpus or counts that `fit` trains on: a corpus is made of files and of texts."""
+        """The corpus or counts that `fit` trains on; a corpus is made of files and of texts."""
         if not isinstance(data, self.learns_from):
             if isinstance(data, Cooccurrences):
                 raise TypeError(f"{type(self).__name__} trains on text, not on Cooccurrences: give fit the corpus")
             data = as_corpus(data, progress=progress)
         if isinstance(data, Corpus) and data.n_tokens == 0:
             raise ValueError(
-                "the corpus holds no token: all its words are rarer than min_count, or missing from the vocabulary "
-                "that it was given; min_count=1 keeps every word"
+                "the corpus has no token: all its words are rarer than min_count, or missing from the given "
+                "vocabulary; min_count=1 keeps every word"
             )
         if isinstance(data, Cooccurrences) and data.csr.nnz == 0:
-            raise ValueError("the counts hold no pair of words")
+            raise ValueError("the counts have no pair of words")
         return data
 
     def save(self, path: files.PathLike) -> None:
@@ -175,11 +190,11 @@ class Model(Learner):
     def _write(self, path: files.PathLike) -> None:
         for name, tensor in self._tensors.items():
             if not finite(tensor):
-                raise ValueError(f"cannot save this {type(self).__name__}: {name} holds a number that is not finite")
+                raise ValueError(f"cannot save this {type(self).__name__}: {name} contains a number that is not finite")
         files.write_own(path, "model", {**self._tensors, **files.pack_words(self._words)}, self._description())
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
-        """Type and shape of each tensor that a file may hold, None for a side of any length."""
+        """Type and shape of each tensor that a file may contain, None for a side of any length."""
         return {
             "vectors": (np.float32, (n_words, getattr(self, "vector_size", None))),
             "counts": (np.int64, (n_words,)),
@@ -189,10 +204,10 @@ class Model(Learner):
         self._words = Vocabulary(files.unpack_words(tensors)).words
         layout = self._layout(len(self._words))
         if "vectors" in layout and "vectors" not in tensors:
-            raise TypeError("it holds no vectors")
+            raise TypeError("it lacks vectors")
         for name in tensors.keys() - set(files.PACKED_WORDS):
             if name not in layout:
-                raise TypeError(f"it holds {name!r}, which is not part of a {type(self).__name__}")
+                raise TypeError(f"it contains {name!r}, which is not part of a {type(self).__name__}")
             stored = tensors[name]
             expect(name, stored, *layout[name])
             matrix = stored.ndim == 2 and stored.dtype == np.float32
@@ -200,14 +215,14 @@ class Model(Learner):
             kept[...] = stored
             self._tensors[name] = kept
         self.history = records(metadata["history"])
-        self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error is one about the file
+        self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error names the file
 
 
 @files.reader("model")
 def _loaded(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Learner:
     name = metadata["model"]
     if name not in Learner.registry:
-        raise ValueError(f"it holds a {name}, which this version of firth does not know")
+        raise ValueError(f"it contains a {name}, which this version of firth does not know")
     model = Learner.registry[name]._from_options(metadata["options"])
     model._restore(tensors, metadata)
     return model
@@ -216,15 +231,14 @@ def _loaded(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Learn
 Callback = Callable[["GradientModel"], object]
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class GradientModel(Threaded, Model):
     """A model trained in epochs over units of data, tokens or pairs, by stochastic gradient descent.
 
-    A subclass allocates its matrices and trains a stretch of units; here are the epochs, the history, the progress bar,
-    callbacks, interruption, checkpoints and divergence.
+    A subclass allocates its matrices and trains a range of units.
     """
 
-    unit: ClassVar[str] = "words"  # what data is counted in
+    unit: ClassVar[str] = "words"
     scratch: ClassVar[tuple[str, ...]] = ()  # tensors that only training needs: part of checkpoints alone
 
     epochs: int = option(5, low=1, high=1_000_000, help="Passes over the text.")
@@ -233,21 +247,18 @@ class GradientModel(Threaded, Model):
 
     @abc.abstractmethod
     def _begin(self, data: Any, *, progress: bool) -> tuple[int, Train]:
-        """Allocate and initialize `_tensors`; return the units in an epoch and what trains on a stretch of them."""
+        """Allocate and initialize `_tensors`; return the units of an epoch, and what trains on a range of them."""
 
     def _settle(self) -> None:
-        """Bring `_tensors["vectors"]` up to date, where it is not what is trained itself.
-
-        Called when somebody may look: after every epoch and when training stops.
-        """
+        """Bring `_tensors["vectors"]` up to date, after every epoch and when training stops."""
 
     @abc.abstractmethod
     def _learning_rate(self, progress: float) -> float:
-        """The learning rate when this share of all epochs is done."""
+        """The learning rate after this share of all epochs."""
 
     @abc.abstractmethod
     def _no_example(self, data: Any) -> str:
-        """Why these data gave no example to learn from in an epoch, and what to do about it."""
+        """Why the data has no training example in an epoch, and the remedy."""
 
     @one_at_a_time
     def fit(
@@ -259,24 +270,24 @@ class GradientModel(Threaded, Model):
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
     ) -> Self:
-        """Learn vectors.
+        """Train vectors.
 
         Parameters
         ----------
         data
             A `Corpus`, a file of text or texts (strings, or lists of words); for models of counts also `Cooccurrences`.
-            A corpus is made of files and texts with the default options of `Corpus.from_file`, min_count=5 among them.
-            Every unit, a token or a non-zero, is used once in each epoch.
+            Files and texts become a corpus with the default options of `Corpus.from_file`, such as min_count=5. Every
+            unit, a token or a non-zero, is used once in each epoch.
         progress
             Show a progress bar on stderr.
         callbacks
-            Functions called with the model after every epoch; one that returns True ends the training there.
+            Functions called with the model after every epoch. One that returns True ends the training.
         checkpoint
-            A folder for the state of the training, made if it is not there. Written after every epoch, every ten
-            minutes, and at Ctrl-C.
+            A folder for the saved training state, which is made if it does not exist. It is written after every epoch,
+            every ten minutes, and at Ctrl-C.
         resume
-            Continue from the checkpoint where there is one. The result is the same, to the byte, as that of an
-            uninterrupted run, wherever the same seed gives the same bytes at all.
+            Continue from the checkpoint, if there is one. Wherever the same seed gives the same bytes, the result has
+            the bytes of an uninterrupted run.
 
         Returns
         -------
@@ -286,14 +297,14 @@ class GradientModel(Threaded, Model):
         Raises
         ------
         KeyboardInterrupt
-            At Ctrl-C; `vectors` and `history` are then as far as the training had come.
+            At Ctrl-C; `vectors` and `history` are those of the last update.
         FloatingPointError
             If a number stops being finite, naming epoch and place; `vectors` are those of the last whole epoch.
         RuntimeError
             If another `fit` of this model is running.
         ValueError
-            If the checkpoint is damaged, belongs to other options or other data, or is there and `resume` was not asked
-            for; or if an epoch has no example to learn from. Then nothing is changed.
+            If the checkpoint is damaged, belongs to other options or other data, or exists without `resume`; or if an
+            epoch has no training example. Then nothing is changed.
         MemoryError
             If the matrices do not fit, naming the bytes.
         """
@@ -329,7 +340,7 @@ class GradientModel(Threaded, Model):
             try:
                 run.finish(called, progress=progress)
             except FloatingPointError:
-                # The other matrices have no copy: without them the model cannot be taken for one to train on.
+                # The other matrices have no copy.
                 self._tensors = {"vectors": self._tensors["vectors"]}
                 raise
             finally:

@@ -18,7 +18,7 @@ from firth.options import option, seed_option, threads_option
 from firth.runtime import Threaded, padded_rows, padded_size
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class OneHot(DirectModel):
     """One dimension for each word: the vectors are the identity matrix.
 
@@ -50,7 +50,7 @@ class OneHot(DirectModel):
         self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error names the file
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class RandomVectors(Threaded, DirectModel):
     r"""Random vectors: every number drawn uniformly from :math:`\pm\sqrt{3/D}`.
 

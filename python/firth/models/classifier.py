@@ -45,56 +45,55 @@ _PROBABILITIES = 1 << 22  # computed at once where not all are asked for
 _NEGATIVES_EXPONENT = 0.5  # fastText's
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class FastTextClassifier(Threaded, Classifier):
-    """Tell the labels of texts: a linear classifier over trained vectors of words and n-grams.
+    """Predict labels for texts: a linear classifier over trained vectors of words and n-grams.
 
-    A text's vector is the mean of the vectors of its words, of their n-grams of characters and of the n-grams of words
-    (Joulin, Grave, Bojanowski & Mikolov 2017, "Bag of tricks for efficient text classification"); its product with
-    each label's vector is that label's score. What it learns from is what fastText's ``supervised`` learns from, with
-    the same arithmetic, in another order: each epoch goes through the texts in a random order of its own, where
-    fastText keeps that of the file. It is an estimator of scikit-learn's: `cross_val_score`, `GridSearchCV` and a
-    `Pipeline` take it.
+    A text's vector is the mean of the vectors of its words, of their character n-grams and of its word n-grams (Joulin,
+    Grave, Bojanowski & Mikolov 2017, "Bag of tricks for efficient text classification"). Its product with each label's
+    vector is that label's score. It trains as fastText's ``supervised`` does, with the same arithmetic, but each epoch
+    has its own random order of texts, where fastText keeps that of the file. This is an estimator of scikit-learn:
+    `cross_val_score`, `GridSearchCV` and a `Pipeline` take it.
 
     Parameters
     ----------
     loss
-        "softmax": over all labels; of a text's several labels, one is drawn each time. "ova": every label is a
-        question of its own, answered by a sigmoid; for texts with any number of labels. "hs": along a Huffman tree, for
-        thousands of labels. "ns": the label against `negative` random ones, drawn by the roots of their counts.
+        "softmax": over all labels; one of several labels of a text is drawn each time. "ova": a sigmoid for each label,
+        for texts with any number of labels. "hs": hierarchical softmax over a Huffman tree, for thousands of labels.
+        "ns": negative sampling with `negative` labels, drawn in proportion to the square roots of their counts.
     vector_size
-        Numbers in a vector.
+        Dimensions of a vector.
     learning_rate
         At the first text; it falls linearly to 0 at the last.
     epochs
         Passes over the texts.
     word_ngrams
-        Words in the longest n-gram of words; 1 for words alone.
+        Words in the longest word n-gram; 1 for words alone.
     min_count, min_count_label
         Words and labels that occur less often are left out.
     min_n, max_n
         Characters in a word's n-grams, ``<`` and ``>`` at its ends included. max_n = 0: none.
     bucket
-        Numbers that n-grams are hashed to. Only those that the training texts reach take memory.
+        Numbers to which n-grams are hashed. Only those of the training texts take memory.
     negative
-        Random labels for each text, with the loss "ns".
+        Negative samples for each text, with the loss "ns".
     label_prefix
-        What marks a label in a file.
+        The prefix of labels in a file.
     tokenizer
-        As for `Corpus.from_file`; labels of files are set apart first.
+        As for `Corpus.from_file`; labels of files are removed first.
     class_weight
-        None; "balanced", which weighs a label by the inverse of its share; or a dict from labels to weights, 1 for
-        those that it lacks. A weight of 3 is as if the text were there three times.
-    vectors
-        `Vectors` of words to begin with, of `vector_size` numbers. Words that no training text has keep theirs.
+        None; "balanced", which weights a label by the inverse of its share; or a dict from labels to weights, 1 for
+        missing labels. A weight of 3 is as if the text were there three times.
+    pretrained_vectors
+        `Vectors` with the initial vectors of words. Words that do not occur in the training texts keep theirs.
     validation
-        Share of the texts that `fit` sets apart, to see after each epoch how well it does on them.
+        The share of the texts in the validation split, on which `fit` computes the accuracy after each epoch.
     patience
-        Stop when so many epochs in a row have not raised the validation score, and keep the best one's. None: never.
+        Stop when so many epochs in a row have not raised the validation score, and keep the best epoch. None: never.
     seed
-        Of the vectors' beginnings, the order of texts, the texts set apart.
+        Of the initial vectors, the order of texts and the validation split.
     threads
-        None: all processors. With one thread, the same seed gives the same bits.
+        None: all processors that this process may use. With one thread, the same seed gives the same bits.
 
     Attributes
     ----------
@@ -105,9 +104,9 @@ class FastTextClassifier(Threaded, Classifier):
 
     Notes
     -----
-    N-grams that no training text has count in a text's mean as zeros, and so in fastText with a file of
-    `to_fasttext`'s. (fastText itself leaves there what it began with, small random numbers.) Scores are proportional
-    to what they would be if such n-grams were left out, so that the order of labels is the same.
+    N-grams that do not occur in the training texts count in a text's mean as zeros, also in fastText with a file that
+    `to_fasttext` wrote. (fastText itself keeps their small random initial vectors.) Scores are proportional to those
+    without such n-grams, so that the order of labels is the same.
 
     Examples
     --------
@@ -167,7 +166,7 @@ class FastTextClassifier(Threaded, Classifier):
                 )
             if not finite(vectors.matrix):
                 row = int(np.flatnonzero(~np.isfinite(vectors.matrix).all(axis=1))[0])
-                raise ValueError(f"pretrained_vectors: a number of {vectors.words[row]!r} is not finite")
+                raise ValueError(f"pretrained_vectors: the vector of {vectors.words[row]!r} is not finite")
         self._forget()
 
     def _forget(self) -> None:
@@ -176,13 +175,7 @@ class FastTextClassifier(Threaded, Classifier):
 
     @property
     def classes_(self) -> NDArray[Any]:
-        """The labels, sorted.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
+        """The labels, sorted; AttributeError before `fit`."""
         trained = self._fitted()
         return trained.label_array[trained.order]
 
@@ -191,10 +184,13 @@ class FastTextClassifier(Threaded, Classifier):
         """Words that have a vector, the most frequent first; ``</s>`` is the end of a text."""
         return self._fitted().words
 
+    def _size(self) -> str:
+        return f"{len(self.words)} words, {super()._size()}, vector_size={self.vector_size}" if self._trained else ""
+
     def _is_fitted(self) -> bool:
         return self._trained is not None
 
-    # ---- learning
+    # ---- training
 
     @one_at_a_time
     def fit(
@@ -215,14 +211,14 @@ class FastTextClassifier(Threaded, Classifier):
         ----------
         texts
             Strings, or lists of tokens (then `tokenizer` must be "whitespace"): a list, an array, a column. Or, without
-            `labels`, the path of a file (or several) in which every line is a text with its labels, each the word that
-            follows `label_prefix`.
+            `labels`, the path of a file (or several) in which every line is a text with its labels, each with the
+            prefix `label_prefix`.
         labels
             One for each text (strings, whole numbers, booleans), or a list of them for each.
         sample_weight
-            What each text counts, (texts,): of weight 3, it is trained from three times in a row.
+            The weight of each text, (texts,): with weight 3, it is used three times in a row.
         validation
-            In place of the option: a share; or texts and labels of their own, ``(texts, labels)``; or a file's path.
+            Overrides the option: a share, ``(texts, labels)``, or the path of a file.
         progress
             Show a progress bar on stderr.
         callbacks
@@ -240,13 +236,13 @@ class FastTextClassifier(Threaded, Classifier):
         Raises
         ------
         TypeError, ValueError
-            If texts and labels are not what they should be, or do not go together.
+            If texts and labels are of other types, or differ in number.
         FloatingPointError
             If a number stops being finite. Then nothing is changed.
         RuntimeError
             If another `fit` of this object is running.
         KeyboardInterrupt
-            At Ctrl-C; what had been trained by then is kept.
+            At Ctrl-C; the classifier keeps the last update.
         """
         model = type(self)(**self.get_params())
         numbered, gold = model._reader.labeled(texts, labels, progress=progress)
@@ -263,14 +259,14 @@ class FastTextClassifier(Threaded, Classifier):
             pair = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
             other = model._reader.labeled(*pair)
             if len(other[0]) == 0:
-                raise ValueError("validation holds no text: give some with their labels, or a share such as 0.1")
+                raise ValueError("validation must contain texts with labels, or be a share such as 0.1")
         bags, gold = model._build(numbered, gold)
         labels = model._fitted().labels
         apart = None if other is None else (model._bags_of(other[0]), other[1].known(labels))
         if self.patience is not None and apart is None:
-            raise ValueError("patience needs validation: a share of the texts, or texts of their own")
+            raise ValueError("patience needs validation: a share of the texts, or other texts")
         called = [functools.partial(callback, self) for callback in functions("callbacks", callbacks)]
-        # The number of threads does not decide what is trained; the data show what the other two have done.
+        # The result does not depend on the number of threads; the data depend on the other two.
         options = model._description()["options"]
         identity = {name: options[name] for name in options.keys() - {"threads", "tokenizer", "pretrained_vectors"}}
         run = EpochRun(
@@ -284,7 +280,7 @@ class FastTextClassifier(Threaded, Classifier):
         )
         run.start(model._epochs(bags, gold, weights, apart))
         before = self.__dict__.copy()
-        self.__dict__.update(model.__dict__)  # callbacks and interruptions see what is trained
+        self.__dict__.update(model.__dict__)  # callbacks and interruptions see the new one
         try:
             run.finish(called, progress=progress)
             run.restore_best()
@@ -300,30 +296,10 @@ class FastTextClassifier(Threaded, Classifier):
         return Reader(self.tokenizer, self.label_prefix, self.threads, of_fasttext)
 
     def _build(self, numbered: Texts, gold: Labels) -> tuple[Bags, Labels]:
-        """Choose words, labels and rows, and allocate all; the texts as bags of rows, and their labels."""
+        """Choose words, labels and rows, and allocate them; return the texts as bags of rows, and their labels."""
         self._forget()
-        label_counts = np.bincount(gold.numbers, minlength=len(gold.names))
-        order = np.argsort(-label_counts, kind="stable")
-        order = order[label_counts[order] >= max(self.min_count_label, 1)]
-        if len(order) == 0:
-            raise ValueError(
-                f"no label occurs min_count_label={self.min_count_label} times"
-                if len(gold.numbers)
-                else "there are no texts with labels to learn from"
-            )
-        to = np.full(len(gold.names), -1, np.int32)
-        to[order] = np.arange(len(order), dtype=np.int32)
-        labels = [gold.names[i] for i in order.tolist()]
-        gold = gold.renumbered(to, labels)
-
-        different = numbered.words
-        counts = np.append(np.bincount(numbered.ids, minlength=len(different)), 0)
-        end = different.index(_END) if _END in different else len(different)
-        counts[end] += len(numbered)
-        chosen = np.flatnonzero(counts >= self.min_count)
-        chosen = chosen[np.argsort(-counts[chosen], kind="stable")]
-        words = [different[i] if i < len(different) else _END for i in chosen.tolist()]
-        word_counts = counts[chosen]
+        gold, label_counts = gold.frequent(self.min_count_label)
+        words, word_counts = numbered.frequent(self.min_count, _END)
         if self.pretrained_vectors is not None:
             known = set(words)
             others = [word for word in self.pretrained_vectors.words if word not in known]
@@ -339,20 +315,20 @@ class FastTextClassifier(Threaded, Classifier):
         used = times > 0
         used[:n_words] = True
         features = np.flatnonzero(used)
-        # Rows that are often needed stand together: they share the caches.
+        # Frequent rows are neighbors, and share the caches.
         features = features[np.argsort(-times[features], kind="stable")]
         self._trained = trained = Trained(
             words=words,
-            labels=labels,
-            counts=np.append(word_counts, label_counts[order]).astype(np.int64),
+            labels=gold.names,
+            counts=np.append(word_counts, label_counts).astype(np.int64),
             n_tokens=int(len(numbered.ids) + len(numbered) + len(gold.numbers)),
             buckets=self._buckets,
             features=features,
             rows=padded_rows(len(features), self.vector_size),
-            outputs=padded_rows(len(labels), self.vector_size),
+            outputs=padded_rows(len(gold.names), self.vector_size),
         )
-        # Words begin with small random numbers; n-grams of words with 0, as all those that no text has. With n-grams of
-        # characters, which are most of a text then, that scores worse.
+        # Words begin with small random vectors, word n-grams with 0. With character n-grams, which are then most of the
+        # features, zeros score worse.
         random = np.arange(len(features)) if self.max_n else trained.row_of[:n_words]
         begun = padded_rows(len(random), self.vector_size)
         numbers = features[random]
@@ -405,7 +381,7 @@ class FastTextClassifier(Threaded, Classifier):
             good=(),
             learning_rate=lambda done: self.learning_rate * (1 - done),
             no_example=lambda: (
-                "no text has both a label and a word or n-gram to learn from: min_count="
+                "no text has both a label and a word or n-gram: min_count="
                 f"{self.min_count} and min_count_label={self.min_count_label} leave out the rarer ones"
             ),
             score=lambda: None if validation is None else float(self._right(*validation).mean()),
@@ -415,7 +391,7 @@ class FastTextClassifier(Threaded, Classifier):
     def _fingerprint(
         self, bags: Bags, gold: Labels, weights: Matrix | None, apart: tuple[Bags, Labels] | None
     ) -> list[int]:
-        """Sizes and checksums of all that decides the training, initial vectors included."""
+        """Sizes and checksums of all data of the training, initial vectors included."""
         trained = self._fitted()
         arrays: list[NDArray[Any]] = [*bags, gold.begins, gold.numbers, trained.rows]
         if weights is not None:
@@ -428,11 +404,11 @@ class FastTextClassifier(Threaded, Classifier):
 
     @property
     def _buckets(self) -> int:
-        """Buckets there are: none without n-grams, as in fastText."""
+        """The number of buckets: 0 without n-grams, as in fastText."""
         return self.bucket if self.word_ngrams > 1 or self.max_n > 0 else 0
 
     def _features_of(self, numbered: Texts, index: dict[str, int], rows: NDArray[np.int32] | None) -> Bags:
-        """Features of texts in words at these places, or what `rows` has for each."""
+        """Features of texts, given the positions of words; or the entries of `rows` for them."""
         features = np.fromiter((index.get(word, -1) for word in numbered.words), np.int32, len(numbered.counts))
         pieces = None
         if self.max_n:
@@ -503,14 +479,14 @@ class FastTextClassifier(Threaded, Classifier):
             yield begin, self._probabilities(bags, begin, min(n, begin + step))
 
     def _first(self, bags: Bags) -> NDArray[np.int64]:
-        """The likeliest label of each text, in the order of counts."""
+        """The most likely label of each text, in the order of counts."""
         found = np.empty(len(bags[0]) - 1, np.int64)
         for begin, block in self._blocks(bags):
             found[begin : begin + len(block)] = block.argmax(axis=1)
         return found
 
     def _best(self, bags: Bags, k: int, threshold: float) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
-        """Of each text up to k labels, likeliest first, of a probability of at least `threshold`."""
+        """For each text up to k labels with a probability of at least `threshold`, the most likely first."""
         for _, block in self._blocks(bags):
             yield from likeliest(block, k, threshold)
 
@@ -581,7 +557,7 @@ class FastTextClassifier(Threaded, Classifier):
         return float(np.average(right, weights=weights))
 
     def _right(self, bags: Bags, gold: Labels) -> NDArray[np.bool_]:
-        """Whether each text's likeliest label is one of its own."""
+        """Whether each text's most likely label is one of its labels."""
         owners = np.repeat(np.arange(len(gold.begins) - 1), np.diff(gold.begins))
         hit = gold.numbers == self._first(bags)[owners]
         return np.bincount(owners[hit], minlength=len(gold.begins) - 1) > 0
@@ -619,18 +595,14 @@ class FastTextClassifier(Threaded, Classifier):
     def save(self, path: files.PathLike) -> None:
         """Write the whole classifier as one safetensors file, which `firth.load` reads.
 
-        The file appears whole or not at all. `vectors` are not in it: what became of them is.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        ValueError
-            If the tokenizer is a function, which no file can hold.
+        The file appears whole or not at all. It does not contain `pretrained_vectors`. AttributeError before `fit`;
+        ValueError if the tokenizer is a function, which a file cannot store.
         """
         trained = self._fitted()
         if not isinstance(self.tokenizer, str):
-            raise ValueError("a classifier whose tokenizer is a function cannot be saved: a file cannot hold it")
+            raise ValueError(
+                "a classifier whose tokenizer is a function cannot be saved: a file cannot store a function"
+            )
         tensors, metadata = classifier_files.to_tensors(trained)
         files.write_own(path, "model", tensors, {**self._description(), **metadata})
 
@@ -645,33 +617,26 @@ class FastTextClassifier(Threaded, Classifier):
         self.history = records(metadata["history"])
 
     def to_fasttext(self, path: files.PathLike) -> None:
-        """Write a model that fastText's programs read: .bin, every bucket in full, or, if quantized, .ftz.
+        """Write a model for fastText's programs: .bin, with every bucket, or, if quantized, .ftz.
 
-        fastText gives such a model's predictions (with the losses "ova" and "ns" from a table of sigmoids, three digits
-        exact), of texts whose tokens are parted by white space of ASCII and that do not hold ``</s>``, which ends them
-        there: the file has no place for another `tokenizer`, and there is a warning if the model has one. Labels that
-        are numbers are strings in the file and come back as such.
-
-        Parameters
-        ----------
-        path
-            Where to; the file appears whole or not at all. Not quantized, it takes 4 * (words + bucket) * vector_size
-            bytes and more.
+        fastText then makes the same predictions (with the losses "ova" and "ns" from a table of sigmoids, exact to
+        three digits) for texts whose tokens are separated by ASCII white space and that do not contain ``</s>``, which
+        ends them in fastText. The format cannot store another `tokenizer`, which causes a warning. Labels that are
+        numbers become strings. A model that is not quantized takes more than 4 * (words + bucket) * vector_size bytes.
 
         Raises
         ------
         AttributeError
             Before `fit`.
         ValueError
-            If a word or a label holds a NUL.
+            If a word or a label contains a NUL.
         OSError
             If it cannot be written.
         """
         trained = self._fitted()
         if self.tokenizer != "whitespace":
             warnings.warn(
-                f"{path} cannot say how texts are tokenized: give it texts as the model's tokenizer leaves them, or "
-                "save() the model",
+                f"{path} cannot store the tokenizer: fastText needs tokenized texts. save() stores all of the model",
                 stacklevel=2,
             )
         classifier_files.write_fasttext(path, trained, self.get_params())
@@ -681,28 +646,15 @@ class FastTextClassifier(Threaded, Classifier):
         """Read a classifier that fastText's programs wrote, .bin or .ftz.
 
         It reads texts as fastText does: ``</s>`` ends a text, NUL is white space, and white space beyond ASCII (a
-        no-break space, U+3000) is part of a word. Its labels are strings, as in every file, and those given to `score`
-        and `test` must be strings too.
-
-        Parameters
-        ----------
-        path
-            The file.
-        label_prefix
-            What its labels begin with, which `classes_` leaves out.
-
-        Returns
-        -------
-        FastTextClassifier
-            Fitted, with the file's options. Quantized matrices are decoded once, for speed, and kept as they are for
-            `save` and `to_fasttext`.
+        no-break space, U+3000) is part of a word. Its labels are strings, also in `score` and `test`; `label_prefix` is
+        removed from them. Quantized matrices are decoded once, for speed, and kept for `save` and `to_fasttext`.
 
         Raises
         ------
         OSError
             If it cannot be read.
         ValueError
-            If it is no classifier, or damaged.
+            If it is not a classifier, or damaged.
         """
         options, trained = classifier_files.read_fasttext(path, label_prefix)
         with files.reading(path, "fastText model", own=False):

@@ -1,4 +1,4 @@
-"""What a classifier has trained, and its files: firth's own, and fastText's .bin and .ftz."""
+"""The trained state of a classifier, and its files: firth's own, and fastText's .bin and .ftz."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from firth.runtime import padded_rows
 
 Matrix = NDArray[np.float32]
 
-ZERO, ABSENT = -1, -2  # in place of a row: one of zeros, which counts in the mean; none
-_BLOCK = 1 << 16  # rows looked at or written at once
+ZERO, ABSENT = -1, -2  # instead of a row number: a row of zeros, which counts in the mean; no row
+_BLOCK = 1 << 16  # rows read or written at once
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Trained:
-    """What a classifier has trained.
+    """The result of training a classifier.
 
-    A feature is the place of a word, or len(words) + the bucket of an n-gram.
+    A feature is the position of a word, or len(words) + the bucket of an n-gram.
 
     Attributes
     ----------
@@ -37,19 +37,19 @@ class Trained:
     n_tokens
         Tokens of the training text, labels and rare words included.
     buckets
-        How many there are.
+        The number of buckets.
     features
         int64, the feature of each row. Every word has a row.
     rows
         float32 (features, vector_size), padded.
     outputs
-        float32 (labels, vector_size), padded: a row for each label; along a tree, the last one is not used.
+        float32 (labels, vector_size), padded: a row for each label; with a tree, the last one is not used.
     missing
-        What stands for an n-gram that has no row.
+        The row number of n-grams without a row: `ZERO` or `ABSENT`.
     of_fasttext
-        Whether a file of fastText's held it, so that texts are to be read as fastText does.
+        Whether it comes from a file of fastText's, so that texts are read as fastText does.
     quantized
-        The matrices in codes, of which `rows` and `outputs` are then decoded; the second is None if it is as it was.
+        The quantized matrices, of which `rows` and `outputs` are decoded; the second is None if it is not quantized.
     """
 
     words: list[str]
@@ -66,7 +66,7 @@ class Trained:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """The place of each word."""
+        """The position of each word."""
         return {word: i for i, word in enumerate(self.words)}
 
     @cached_property
@@ -83,7 +83,7 @@ class Trained:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """The places of the labels, sorted."""
+        """The positions of the labels, sorted."""
         return np.argsort(self.label_array, kind="stable")
 
     @property
@@ -93,20 +93,20 @@ class Trained:
 
     @cached_property
     def paths(self) -> Any:
-        """The way to each label along a tree."""
+        """The path to each label in a Huffman tree."""
         return _core.huffman(self.label_counts)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is derived is derived again.
+        # Without cached properties.
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Arrays come back without what pads their rows.
+        # Pickled arrays lose the padding of their rows.
         self.__dict__.update({**state, "rows": padded(state["rows"]), "outputs": padded(state["outputs"])})
 
 
 def padded(matrix: Matrix) -> Matrix:
-    """The matrix with rows as the kernels want them."""
+    """The matrix with rows padded for the kernels."""
     if matrix.dtype != np.float32 or matrix.ndim != 2:
         raise TypeError(f"a matrix must be float32 of two dimensions, not {matrix.dtype} {matrix.shape}")
     copy = padded_rows(*matrix.shape)
@@ -174,13 +174,7 @@ def to_tensors(trained: Trained) -> tuple[dict[str, NDArray[Any]], dict[str, Any
 def from_tensors(
     tensors: dict[str, NDArray[Any]], metadata: dict[str, Any], *, loss: str, buckets: int, vector_size: int
 ) -> Trained:
-    """What `to_tensors` took apart.
-
-    Raises
-    ------
-    KeyError, TypeError, UnicodeDecodeError
-        If it is damaged.
-    """
+    """The inverse of `to_tensors`; errors are those of `files.reading`."""
     quantized = None
     if "rows" in tensors:
         rows: Matrix = tensors["rows"]
@@ -208,16 +202,16 @@ def from_tensors(
 
 
 def _check(trained: Trained, loss: str) -> None:
-    """Raise ValueError if no training can have left this."""
+    """Raise ValueError if training cannot give this result."""
     n_words, features = len(trained.words), trained.features
     if not trained.labels:
-        raise ValueError("there is no label")
+        raise ValueError("it lacks labels")
     kinds = {type(label) for label in trained.labels}
     if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
         raise ValueError("its labels are neither all strings nor all numbers")
     for what, names in (("word", trained.words), ("label", trained.labels)):
         if len(set(names)) < len(names):
-            raise ValueError(f"the {what} {Counter(names).most_common(1)[0][0]!r} stands there twice")
+            raise ValueError(f"the {what} {Counter(names).most_common(1)[0][0]!r} occurs twice")
     if (
         features.dtype != np.int64
         or features.shape != (len(trained.rows),)
@@ -228,16 +222,16 @@ def _check(trained: Trained, loss: str) -> None:
     ):
         raise ValueError("its arrays do not fit together")
     if trained.counts.min() < 0:
-        raise ValueError("words or labels are counted less than 0 times")
+        raise ValueError("a count of a word or label is negative")
     if loss == "hs" and (np.diff(trained.label_counts) > 0).any():
-        raise ValueError("its labels do not stand in the order of their counts, from which their tree is made")
+        raise ValueError("its labels are not in the order of their counts, which their tree needs")
     ordered = np.sort(features)
     if (
         (ordered[:n_words] != np.arange(n_words)).any()
         or (np.diff(ordered) == 0).any()
         or (len(ordered) and ordered[-1] >= n_words + trained.buckets)
     ):
-        raise ValueError(f"its rows are not one for each of {n_words} words and some of {trained.buckets} buckets")
+        raise ValueError(f"its rows must be one for each of {n_words} words and for some of {trained.buckets} buckets")
     for what, matrix in (("words and n-grams", trained.rows), ("labels", trained.outputs)):
         if not finite(matrix):
             raise ValueError(f"the vectors of {what} contain a number that is not finite")
@@ -255,7 +249,7 @@ def _codes(name: str, matrix: QuantizedMatrix) -> dict[str, NDArray[Any]]:
 
 
 def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
-    """The matrix that `_codes` took apart."""
+    """The inverse of `_codes`."""
     codes, centroids = np.array(tensors[f"{name}.codes"]), np.array(tensors[f"{name}.centroids"])
     part_size = int(tensors[f"{name}.part_size"].item())
     quantizer = ProductQuantizer(len(centroids) // CENTROIDS, part_size, centroids)
@@ -269,7 +263,7 @@ def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
 
 
 def write_fasttext(path: files.PathLike, trained: Trained, options: Mapping[str, Any]) -> None:
-    """Write a .bin or, if the matrices are in codes, a .ftz; see `FastTextClassifier.to_fasttext`."""
+    """Write a .bin or, if the matrices are quantized, a .ftz; see `FastTextClassifier.to_fasttext`."""
     n_words, size = len(trained.words), options["vector_size"]
     try:
         labels = [f"{options['label_prefix']}{label}".encode() for label in trained.labels]
@@ -286,7 +280,7 @@ def write_fasttext(path: files.PathLike, trained: Trained, options: Mapping[str,
             pruned = np.stack([trained.features[n_words:] - n_words, places], axis=1).astype(np.int32)
     else:
         if trained.missing == ABSENT:
-            raise ValueError("n-grams were pruned, which fastText reads in quantized models alone: quantize() it")
+            raise ValueError("fastText reads pruned n-grams only in quantized models: quantize() it")
         matrix = fasttext_format.RowBlocks((n_words + trained.buckets, size), _full_blocks(trained))
     fasttext_format.write(
         path,
@@ -323,7 +317,7 @@ def _full_blocks(trained: Trained) -> Iterator[Matrix]:
 
 
 def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, Any], Trained]:
-    """A file's options, and what was trained; see `FastTextClassifier.from_fasttext`."""
+    """The options and the result of training in a file; see `FastTextClassifier.from_fasttext`."""
     stored = fasttext_format.read(path)
     if stored.model != "supervised":
         raise ValueError(f"{path} holds word vectors, not a classifier: firth.load opens it")
@@ -341,7 +335,7 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
     }
     words, labels = fasttext_format.decoded(path, stored, stacklevel=4)
     n_words = len(words)
-    # Old files have rows for n-grams that no text has.
+    # Old files have rows for n-grams even if the model does not use them.
     n_buckets = stored.bucket if options["word_ngrams"] > 1 or options["max_n"] else 0
     missing, quantized = ZERO, None
     if isinstance(stored.input, QuantizedMatrix):
@@ -356,7 +350,7 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
             features[n_words:] = n_words + buckets
     else:
         assert isinstance(stored.input, np.ndarray)
-        # A row of zeros among the buckets is one that was never trained: write_fasttext's.
+        # write_fasttext writes zeros for buckets that were never trained.
         filled = [
             begin + np.flatnonzero(stored.input[begin : begin + _BLOCK].any(axis=1))
             for begin in range(n_words, n_words + n_buckets, _BLOCK)

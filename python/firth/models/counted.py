@@ -1,4 +1,4 @@
-"""Models of co-occurrence counts: what PPMI and GloVe have in common."""
+"""Models of co-occurrence counts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from firth.models.base import Model
 from firth.options import option, threads_option
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class CountsModel(Model):
-    """A model of counts, which `fit` counts in a corpus or is given."""
+    """A model of counts, given to `fit` or counted in a corpus."""
 
     learns_from: ClassVar[tuple[type, ...]] = (Corpus, Cooccurrences)
 

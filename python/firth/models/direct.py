@@ -1,4 +1,4 @@
-"""Models that are computed at once, without epochs: what their `fit` has in common."""
+"""Models that are computed at once, without epochs."""
 
 from __future__ import annotations
 
@@ -17,25 +17,17 @@ if typing.TYPE_CHECKING:
 Tensors = dict[str, NDArray[Any]]
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class DirectModel(Model):
-    """A model that is computed at once. A subclass computes the tensors; here they become those of the model."""
+    """A model that is computed at once. A subclass computes the tensors."""
 
     @abc.abstractmethod
     def _compute(self, data: Any, *, progress: bool) -> Tensors:
-        """All that `fit` keeps, "vectors" among it."""
+        """All tensors that `fit` keeps, "vectors" included."""
 
     @one_at_a_time
     def fit(self, data: Any, *, progress: bool = False) -> Self:
-        """Compute the vectors.
-
-        Parameters
-        ----------
-        data
-            A `Corpus`, a file of text or texts (strings, or lists of words); for models of counts also `Cooccurrences`.
-            A corpus is made of files and texts with the default options of `Corpus.from_file`, min_count=5 among them.
-        progress
-            Show a progress bar on stderr, if there is anything to wait for.
+        """Compute the vectors; see `GradientModel.fit` for the data.
 
         Returns
         -------
@@ -46,8 +38,6 @@ class DirectModel(Model):
         ------
         KeyboardInterrupt
             At Ctrl-C; the model stays as it was.
-        TypeError
-            If the data are something else.
         ValueError
             If the data do not determine vectors: `vector_size` exceeds a side of the matrix, or the matrix is 0.
         MemoryError

@@ -1,7 +1,8 @@
-"""What all classifiers share: scikit-learn's contract, weights of labels and texts, the choice of likely labels."""
+"""Shared by all classifiers: scikit-learn's contract, scores, weights, the validation split, likely labels."""
 
 from __future__ import annotations
 
+import abc
 import collections
 import dataclasses
 import math
@@ -75,11 +76,11 @@ def ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Classifier(Learner):
-    """A learner of labels, and an estimator of scikit-learn's, which need not be installed."""
+    """A learner of labels, and an estimator of scikit-learn, which need not be installed."""
 
-    # What scikit-learn takes it for. A "classifier" has one label or a set of labels for each text.
+    # The type for scikit-learn. A "classifier" has one label or a set of labels for each text.
     estimator_type: ClassVar[str | None] = "classifier"
 
     class_weight: Weights = option(
@@ -88,7 +89,7 @@ class Classifier(Learner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weight: Any = self.class_weight  # of any type, as callers give it
+        weight: Any = self.class_weight
         if isinstance(weight, Mapping):
             for label, value in weight.items():
                 if real_number(f"class_weight[{label!r}]", value, low=0) > _MOST_WEIGHT:
@@ -96,6 +97,14 @@ class Classifier(Learner):
         elif weight is not None and weight != "balanced":
             kind = ValueError if isinstance(weight, str) else TypeError
             raise kind(f"class_weight must be None, 'balanced' or a dict from labels to numbers, not {weight!r}")
+
+    @property
+    @abc.abstractmethod
+    def classes_(self) -> NDArray[Any]:
+        """The labels, sorted; AttributeError before `fit`."""
+
+    def _size(self) -> str:
+        return f"{len(self.classes_)} labels" if self._is_fitted() else ""
 
     def _is_fitted(self) -> bool:
         raise NotImplementedError
@@ -114,20 +123,20 @@ class Classifier(Learner):
         )
 
     def _label_weights(self, labels: Sequence[Any], counts: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """The weight of each label under `class_weight`, given how often it occurs; None if all are 1."""
+        """The weight of each label under `class_weight`, given the counts of labels; None if all are 1."""
         if self.class_weight is None:
             return None
         if isinstance(self.class_weight, Mapping):
             known = set(labels)
             if unknown := [label for label in self.class_weight if label not in known]:
-                raise ValueError(f"class_weight names {unknown[0]!r}, which is no label of the texts")
+                raise ValueError(f"class_weight names {unknown[0]!r}, which is not a label of the texts")
             return np.array([self.class_weight.get(label, 1.0) for label in labels], np.float32)
         balanced: NDArray[np.float32] = (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
         return balanced
 
     def _description(self) -> dict[str, Any]:
         described = super()._description()
-        if isinstance(self.class_weight, Mapping):  # JSON has no keys but strings
+        if isinstance(self.class_weight, Mapping):  # keys of JSON are strings
             weight = {"labels": list(self.class_weight), "weights": list(self.class_weight.values())}
             described["options"] = {**described["options"], "class_weight": weight}
         return described
@@ -141,7 +150,7 @@ class Classifier(Learner):
 
 
 def text_weights(name: str, values: Any, n: int) -> NDArray[np.float32] | None:
-    """`values` as one weight for each of `n` texts; None if there are none."""
+    """`values` as one weight for each of `n` texts; None if no values are given."""
     if values is None:
         return None
     refuse_masked(name, values)
@@ -166,15 +175,11 @@ def split(
     required: bool = False,
     both: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split `n` texts at random into those for training and a share for validation: the numbers of both, ascending.
+    """Split `n` texts at random into a training and a validation split: their numbers, ascending.
 
-    With `labels`, those of each text, the only text that has a label is never taken for validation. With `both`, of two
-    or more texts at least one is on either side.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the share is not in [0, 1); if it is `required`, and leaves no text on either side.
+    With `labels`, those of each text, the only text with a label is never part of the validation split. With `both`, each
+    split of two or more texts has at least one. TypeError or ValueError if the share is not in [0, 1), or if it is
+    `required` and one of the splits is empty.
     """
     share = real_number("validation", share, low=0)
     if share >= 1:
@@ -212,7 +217,7 @@ def likeliest(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]:
     """For each row the columns of its up to `k` highest values of at least `threshold`, and these, the highest first.
 
-    Of equal values the one in the earlier column comes first; a `k` of -1 stands for all columns.
+    Among equal values the earlier column comes first; a `k` of -1 stands for all columns.
     """
     columns = chances.shape[1]
     most = columns if k == -1 else min(k, columns)

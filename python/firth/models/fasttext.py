@@ -25,15 +25,9 @@ class Subwords:
     """Character n-grams of words, and their rows.
 
     The n-grams of min_n to max_n characters of the word between ``<`` and ``>`` are hashed to `bucket` numbers as in
-    fastText (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only trained buckets have a row; the row of any
-    other is its initial one, a function of the seed and the bucket.
-
-    Attributes
-    ----------
-    rows
-        float32 (n_words + len(buckets), vector_size): words' own rows, then those of the buckets.
-    buckets
-        int64, ascending: the buckets that have a row.
+    fastText (Bojanowski, Grave, Joulin & Mikolov 2017, section 3.2). Only trained buckets have a row; that of any other
+    is its initial one, a function of the seed and the bucket. `rows`, float32 (n_words + len(buckets), vector_size),
+    has the rows of words, then those of `buckets`, int64, ascending.
     """
 
     min_n: int
@@ -68,7 +62,7 @@ class Subwords:
         return self.hashed([word], self.min_n, self.max_n, self.bucket, 1)[1]
 
     def compose(self, word: str) -> NDArray[np.float32] | None:
-        """Vector of a word that has no row of its own: the mean of its n-grams' rows. None if it has no n-gram."""
+        """Vector of an out-of-vocabulary word: the mean of the rows of its n-grams; None if it has no n-gram."""
         buckets = self.buckets_of(word)
         if len(buckets) == 0:
             return None
@@ -112,7 +106,7 @@ class SubwordVectors(Vectors):
             return vector
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class FastText(Word2Vec):
     """Word2vec with subword vectors, so that rare and out-of-vocabulary words have vectors too.
 
@@ -161,36 +155,18 @@ class FastText(Word2Vec):
         self._bags: Bags | None = None
 
     def subwords(self, word: str) -> list[str]:
-        """The subwords of which a word's vector is the mean.
+        """The subwords of any word, of which its vector is the mean.
 
-        Parameters
-        ----------
-        word
-            Any word.
-
-        Returns
-        -------
-        list of str
-            The word itself if it is in the vocabulary, then its n-grams, with ``<`` and ``>`` at its ends.
+        These are the word itself, if it is in the vocabulary, and its n-grams, with ``<`` and ``>`` at its ends.
         """
         known = [word] if word in self.vectors.index else []
         return known + (_core.split_subwords(word, min_n=self.min_n, max_n=self.max_n) if self.max_n else [])
 
     def to_fasttext(self, path: files.PathLike) -> None:
-        """Write a model in fastText's own format (version 12), with a row for every bucket.
+        """Write a model in fastText's own format (version 12), by convention a .bin, with a row for every bucket.
 
-        Parameters
-        ----------
-        path
-            The file, by convention a .bin, which appears whole or not at all. It has more than
-            4 * (words + bucket) * vector_size bytes.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        OSError
-            If it cannot be written.
+        The file has more than 4 * (words + bucket) * vector_size bytes, and appears whole or not at all. AttributeError
+        before `fit`; OSError if it cannot be written.
         """
         words, subwords = self.vectors.words, self._subwords()
         context = self._fitted_tensor("context")
@@ -225,22 +201,8 @@ class FastText(Word2Vec):
     def from_fasttext(cls, path: files.PathLike) -> FastText:
         """Read a model in fastText's own format (.bin, skip-gram or CBOW), as `firth.load` does.
 
-        Parameters
-        ----------
-        path
-            The file. Its matrices stay there and are mapped.
-
-        Returns
-        -------
-        FastText
-            Fitted, with the file's options.
-
-        Raises
-        ------
-        OSError
-            If it cannot be read.
-        ValueError
-            If it is a classifier, quantized or damaged.
+        The model has the options of the file. Its matrices stay in the file and are mapped. ValueError if the file is a
+        classifier, quantized or damaged.
         """
         stored = fasttext_format.read(path)
         if stored.model == "supervised":

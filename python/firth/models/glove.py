@@ -18,7 +18,7 @@ from firth.run import Tally, Train, loss_units
 from firth.runtime import padded_rows, padded_size
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class GloVe(CountsModel, GradientModel):
     r"""Global vectors: a weighted least-squares fit of the logarithms of co-occurrence counts.
 
@@ -53,11 +53,6 @@ class GloVe(CountsModel, GradientModel):
     threads
         None: all processors that this process may use.
 
-    Attributes
-    ----------
-    context
-        The vectors c of context words (words, D).
-
     Examples
     --------
     >>> corpus = firth.Corpus.from_file("enwiki.txt", tokenizer="words")
@@ -90,22 +85,11 @@ class GloVe(CountsModel, GradientModel):
 
     @property
     def context(self) -> NDArray[np.float32]:
-        """The vectors c of context words (words, D).
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
+        """The vectors c of context words (words, D); AttributeError before `fit`."""
         return self._fitted_tensor("context")
 
     def estimate_memory(self, data: Corpus | Cooccurrences) -> dict[str, int]:
-        """Estimate the bytes that `fit` needs.
-
-        Parameters
-        ----------
-        data
-            The data of `fit`. For a corpus this is an upper bound: the number of non-zeros is known after counting.
+        """Estimate the bytes that `fit` needs for these data; an upper bound if they are a corpus.
 
         Returns
         -------
@@ -190,7 +174,7 @@ class GloVe(CountsModel, GradientModel):
         return self.learning_rate
 
     def _no_example(self, data: Corpus | Cooccurrences) -> str:
-        return "the counts hold no pair of words"
+        return "the counts have no pair of words"
 
     def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
         matrix, vector = (n_words, self.vector_size), (n_words,)

@@ -25,7 +25,7 @@ _TEXTS_PER_THREAD = 256  # below which another thread costs more than it helps
 
 
 def threads_for(texts: int, threads: int | None) -> int:
-    """How many threads so many texts are worth, of those that may be used."""
+    """At most `threads`, and few enough for this number of texts."""
     return max(1, min(thread_count(threads), texts // _TEXTS_PER_THREAD))
 
 
@@ -41,7 +41,7 @@ class Texts:
 
     @classmethod
     def of(cls, counter: _core.TextCounter) -> Texts:
-        """All that a counter was fed."""
+        """The texts in a counter."""
         counter.merge()
         packed, word_offsets, counts = counter.select(1, -1)
         ids = np.empty(counter.kept_tokens, np.int32)
@@ -64,8 +64,17 @@ class Texts:
         before = np.concatenate([[0], np.cumsum(kept)])
         return dataclasses.replace(self, ids=self.ids[kept], offsets=before[self.offsets])
 
+    def frequent(self, min_count: int, end: str) -> tuple[list[str], NDArray[np.int64]]:
+        """The words with this count, the most frequent first, and their counts; every text also has the word `end`."""
+        words = self.words
+        counts = np.append(np.bincount(self.ids, minlength=len(words)), 0)
+        counts[words.index(end) if end in words else len(words)] += len(self)
+        chosen = np.flatnonzero(counts >= min_count)
+        chosen = chosen[np.argsort(-counts[chosen], kind="stable")]
+        return [words[i] if i < len(words) else end for i in chosen.tolist()], counts[chosen]
+
     def until(self, word: str) -> Texts:
-        """Each text up to where this word first stands."""
+        """Each text up to the first occurrence of this word."""
         if word not in self.words:
             return self
         seen = np.concatenate([[0], np.cumsum(self.ids == self.words.index(word))])
@@ -77,7 +86,7 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels of texts, end to end, as numbers of those in a list."""
+    """Labels of texts, end to end, as numbers of the labels in a list."""
 
     begins: NDArray[np.int64]
     numbers: NDArray[np.int32]
@@ -86,11 +95,24 @@ class Labels:
     several: bool = False  # whether each text was given a list of labels
 
     def renumbered(self, to: NDArray[np.int32], names: list[Any]) -> Labels:
-        """Under new numbers; those that become negative are left out."""
+        """Under new numbers; those with negative numbers are left out."""
         numbers = to[self.numbers] if len(to) else self.numbers
         kept = numbers >= 0
         before = np.concatenate([[0], np.cumsum(kept)])
         return dataclasses.replace(self, begins=before[self.begins], numbers=numbers[kept], names=names)
+
+    def frequent(self, min_count: int) -> tuple[Labels, NDArray[np.int64]]:
+        """With only the labels of this count, renumbered from the most frequent one on, and their counts."""
+        counts = np.bincount(self.numbers, minlength=len(self.names))
+        order = np.argsort(-counts, kind="stable")
+        order = order[counts[order] >= max(min_count, 1)]
+        if len(order) == 0:
+            raise ValueError(
+                f"no label occurs min_count_label={min_count} times" if len(self.numbers) else "no text has a label"
+            )
+        to = np.full(len(self.names), -1, np.int32)
+        to[order] = np.arange(len(order), dtype=np.int32)
+        return self.renumbered(to, [self.names[i] for i in order.tolist()]), counts[order]
 
     def some(self, chosen: NDArray[np.int64]) -> Labels:
         """Those of some of the texts."""
@@ -98,14 +120,10 @@ class Labels:
         return dataclasses.replace(self, begins=begins, numbers=numbers)
 
     def known(self, names: list[Any]) -> Labels:
-        """As numbers of these names, without others.
+        """As numbers of these names; other labels are left out.
 
         A file's labels are strings, whatever they were before they were written: there "1" stands for 1 as well.
-
-        Raises
-        ------
-        TypeError
-            If none can be among these names, since the ones are strings and the others are not.
+        TypeError if only the names or only the labels are strings.
         """
         if not self.of_file:
             check_comparable(self.names, names)
@@ -120,7 +138,7 @@ class Reader:
     tokenizer: str | Callable[[str], Sequence[str]] | Any
     label_prefix: str
     threads: int | None
-    as_fasttext: bool = False  # part words as fastText does, where the tokenizer is "whitespace"
+    as_fasttext: bool = False  # split at white space as fastText does
 
     def texts(self, texts: Any, *, progress: bool = False) -> Texts:
         """Texts in memory."""
@@ -157,7 +175,7 @@ class Reader:
             )
         for one in sources:
             if isinstance(one, str) and one != "-" and not os.path.exists(one):
-                hint = "; to learn from texts in memory, give labels" if " " in one or len(sources) > 1 else ""
+                hint = "; for texts in memory, give labels" if " " in one or len(sources) > 1 else ""
                 raise FileNotFoundError(2, f"there is no such file{hint}", one[:200])
         if self.tokenizer != "whitespace" or self.as_fasttext:
             split = _split_as_fasttext if self.as_fasttext else str.split
@@ -241,7 +259,7 @@ def labels_of(labels: Any) -> Labels:
 
 
 def checked_label(label: Any, where: Callable[[], str]) -> Any:
-    """A label as Python's own type; TypeError naming where it stands if it is neither a string nor a number."""
+    """A label as a Python value; TypeError with its place if it is neither a string nor a number."""
     if isinstance(label, np.generic):
         label = label.item()
     if type(label) not in (str, int, bool, float) or label != label:
@@ -258,17 +276,17 @@ def check_one_type(kinds: Iterable[type]) -> None:
 
 
 def check_comparable(given: Sequence[Any], classes: Sequence[Any]) -> None:
-    """TypeError if none of the labels given can be one of the classes, since only the ones are strings."""
+    """TypeError if only the given labels or only the classes are strings, so that none can be equal."""
     if len(given) and len(classes) and isinstance(given[0], str) != isinstance(classes[0], str):
         theirs, own = (type(some[0]).__name__ for some in (given, classes))
         raise TypeError(
             f"labels are of type {theirs}, such as {given[0]!r}, and this classifier's classes_ of type {own}, "
-            f"such as {classes[0]!r}: none would ever be right. Give them as {own}"
+            f"such as {classes[0]!r}: no prediction could be right. Give them as {own}"
         )
 
 
 def _lists(begins: NDArray[np.int64], items: NDArray[Any], chosen: NDArray[np.int64]) -> tuple[Any, Any]:
-    """Some of the lists that stand end to end."""
+    """Some of the lists that lie end to end."""
     lengths = np.diff(begins)[chosen]
     ends = np.concatenate([[0], np.cumsum(lengths)])
     places = np.arange(ends[-1]) - np.repeat(ends[:-1] - begins[:-1][chosen], lengths)

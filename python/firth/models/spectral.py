@@ -36,7 +36,7 @@ def truncated_svd(
     Parameters
     ----------
     matrix
-        A, (rows, columns); worked on in float32.
+        A, (rows, columns); used in float32.
     k
         How many, from 1 to the smaller side of A.
     seed
@@ -53,19 +53,14 @@ def truncated_svd(
         (rows, k) float32, orthonormal columns; (k,) float64, descending; (columns, k) float32, orthonormal columns. In
         each column of U the component of greatest magnitude is positive.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If k is out of range or A is not finite.
-
     Notes
     -----
     Randomized block Krylov iteration (Musco & Musco 2015, algorithm 2): the singular vectors are approximated in the
     space of :math:`\Omega, A^T A \Omega, (A^T A)^2 \Omega, \dots`, of 2 k + 128 dimensions in steps of 32. Block
     Golub-Kahan bidiagonalization computes its basis; every new block is orthogonalized against all earlier ones. On a
     PPMI matrix of sixty thousand words this explains more of the variance than five power iterations (Halko, Martinsson
-    & Tropp 2011, algorithm 4.4) with half the products. Needs 4 (rows + columns) (2 k + 128) bytes besides A. A matrix
-    with a side of at most so many dimensions is made dense and decomposed exactly.
+    & Tropp 2011, algorithm 4.4) with half the products. It needs 4 (rows + columns) (2 k + 128) bytes besides A. A
+    matrix with a side of at most so many dimensions is made dense and decomposed exactly.
     """
     matrix = sparse.csr_array(matrix).astype(np.float32, copy=False)
     rows, columns = matrix.shape
@@ -159,7 +154,7 @@ def _orthonormal(
     return block
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class _Spectral(Threaded, DirectModel):
     """PPMI and LSA: vectors are singular vectors times a power of the singular values."""
 
@@ -168,13 +163,7 @@ class _Spectral(Threaded, DirectModel):
 
     @property
     def singular_values(self) -> NDArray[np.float64]:
-        """The singular values of the matrix, (vector_size,), descending.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`, or without a decomposition.
-        """
+        """The singular values of the matrix, (vector_size,), descending; AttributeError without a decomposition."""
         if "singular_values" not in self._tensors:
             raise AttributeError(f"this {type(self).__name__} has no singular values: it has not been fitted with them")
         return self._tensors["singular_values"]
@@ -210,7 +199,7 @@ class _Spectral(Threaded, DirectModel):
             raise TypeError(f"it holds no {', '.join(sorted(missing))}")
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class PPMI(CountsModel, _Spectral):
     r"""Positive pointwise mutual information of words and their contexts, made dense by its singular values.
 
@@ -279,13 +268,7 @@ class PPMI(CountsModel, _Spectral):
 
     @property
     def matrix(self) -> sparse.csr_array[np.float32]:
-        """The sparse PPMI matrix (words, words), if it was not decomposed.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`, or with a `vector_size`: then `Cooccurrences.pmi` computes the matrix.
-        """
+        """The sparse PPMI matrix (words, words); AttributeError with a `vector_size`, or before `fit`."""
         if self.vector_size is not None:
             raise AttributeError("only PPMI(vector_size=None) keeps its matrix; Cooccurrences.pmi() computes it")
         data, indices, indptr = (self._fitted_tensor(name) for name in ("data", "indices", "indptr"))
@@ -294,13 +277,7 @@ class PPMI(CountsModel, _Spectral):
 
     @property
     def vectors(self) -> Vectors:
-        """The words' vectors.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`, or with ``vector_size=None``.
-        """
+        """The words' vectors; AttributeError before `fit`, or with ``vector_size=None``."""
         if self.vector_size is None and "data" in self._tensors:
             raise AttributeError("PPMI(vector_size=None) has no dense vectors; the rows of `matrix` are sparse ones")
         return super().vectors
@@ -328,7 +305,7 @@ class PPMI(CountsModel, _Spectral):
         self.history = records(metadata["history"])
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class LSA(_Spectral):
     r"""Latent semantic analysis: words by the documents in which they occur (Deerwester et al. 1990).
 
@@ -379,13 +356,7 @@ class LSA(_Spectral):
 
     @property
     def document_vectors(self) -> NDArray[np.float32]:
-        """The vectors of the corpus' documents, (documents, vector_size).
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        """
+        """The vectors of the corpus' documents, (documents, vector_size); AttributeError before `fit`."""
         return self._fitted_tensor("documents")
 
 

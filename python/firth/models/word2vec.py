@@ -28,7 +28,7 @@ _ROUNDS_FROM = 1 << 20
 Bags = tuple[NDArray[np.int64], NDArray[Any]]  # where each word's begin, and what they hold
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Word2Vec(GradientModel):
     r"""Word vectors that predict context words from the center word (skip-gram), or the reverse (CBOW).
 
@@ -193,8 +193,8 @@ class Word2Vec(GradientModel):
         tokens, words = corpus.n_tokens, int(np.count_nonzero(counts))
         enough = min(_STEPS_PER_WORD * words, _ENOUGH_STEPS)
         # More epochs do not help if none has an example; `_no_example` says what does.
-        learns = np.diff(corpus.offsets).max() > 1 and (words > 1 or self.loss == "ns")
-        if tokens * self.epochs < enough and learns:
+        trains = np.diff(corpus.offsets).max() > 1 and (words > 1 or self.loss == "ns")
+        if tokens * self.epochs < enough and trains:
             warnings.warn(
                 f"the text is short: {tokens} tokens, {words} of them different. With epochs={self.epochs} training "
                 f"hardly moves the vectors from their random start. Set epochs={-(-enough // tokens)} or more, or give "
