@@ -493,7 +493,7 @@ def test_empty_text(tmp_path):
     with pytest.raises(ValueError, match="documents is empty"):
         Corpus.from_iterable(iter([]))
     path.write_bytes(b"\n \n")
-    with pytest.raises(ValueError, match=r"no word in the 2 documents of .*empty\.txt"):
+    with pytest.raises(ValueError, match=r"the 2 documents of .*empty\.txt have no word"):
         Corpus.from_file(path)
     with pytest.raises(ValueError, match="list of files is empty"):
         Corpus.from_file([])
@@ -604,7 +604,7 @@ def test_documents_that_are_none(documents, message):
 
 
 def test_tokenizers_that_are_none():
-    with pytest.raises(TypeError, match=r"gave a str for documents\[0\]"):
+    with pytest.raises(TypeError, match=r"must return lists of str, not str, as for documents\[0\]"):
         Corpus.from_iterable(["a"], tokenizer=str.upper)
     with pytest.raises(TypeError, match=r"documents\[0\]\[0\] is of type int"):
         Corpus.from_iterable(["a"], tokenizer=lambda text: [len(text)])
@@ -633,7 +633,7 @@ def test_tokenizers_that_are_none():
         # Such as tiktoken's, which give numbers.
         ({"tokenizer": SimpleNamespace(encode_batch=len)}, TypeError, "tokenizer must be a function"),
         ({"vocabulary": ["a"]}, TypeError, "must be a Vocabulary"),
-        ({"vocabulary": Vocabulary(["a"]), "max_size": 3}, ValueError, "not both"),
+        ({"vocabulary": Vocabulary(["a"]), "max_size": 3}, ValueError, "exclude each other"),
     ],
 )
 def test_options_that_are_none(options, error, message):
@@ -772,8 +772,8 @@ def test_a_damaged_file_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("ids", [0, 1, -1], "document 1 holds an id that has no word"),
-        ("ids", [0, 2, 1], "document 0 holds an id that has no word"),
+        ("ids", [0, 1, -1], "document 1 contains an id without a word"),
+        ("ids", [0, 2, 1], "document 0 contains an id without a word"),
         ("offsets", [0, 3, 2, 3], "document 1 lies at 3:2"),
         ("offsets", [0, -1, 2, 3], "document 0 lies at 0:-1"),
         ("offsets", [0, 4, 4, 3], "document 0 lies at 0:4"),

@@ -83,7 +83,7 @@ def test_same_bits_for_any_threads_and_memory(side, threads):
     whole = firth.count_cooccurrences(corpus, side=side, threads=1)
     assert same(firth.count_cooccurrences(corpus, side=side, threads=threads), whole)
     need = 8 * whole.csr.nnz
-    with pytest.raises(MemoryError, match="takes up to"):
+    with pytest.raises(MemoryError, match="needs up to"):
         firth.count_cooccurrences(corpus, memory=100)
     bounded = firth.count_cooccurrences(corpus, side=side, threads=threads, memory=need // 2)
     assert isinstance(bounded.csr.data, np.memmap)

@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: quantizer.decode(np.zeros((3, 3), np.uint8)), "must be uint8 of 2 columns"),
         (lambda: ProductQuantizer(4, 2, np.zeros(10, np.float32)), "centroids must be 1024 float32"),
         (lambda: QuantizedMatrix(np.zeros((3, 3), np.uint8), quantizer), "codes must be uint8 of 2 columns"),
-        (lambda: QuantizedMatrix(np.zeros((3, 2), np.uint8), quantizer, np.zeros(3, np.uint8)), "go together"),
+        (lambda: QuantizedMatrix(np.zeros((3, 2), np.uint8), quantizer, np.zeros(3, np.uint8)), "need norm_quantizer"),
         (
             lambda: QuantizedMatrix(np.zeros((3, 2), np.uint8), quantizer, np.zeros(3, np.uint8), quantizer),
             "lengths are single numbers, not vectors of 4",

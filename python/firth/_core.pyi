@@ -7,6 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Buffer = bytes | bytearray | memoryview
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
+Bytes = NDArray[np.int8]
+Words = NDArray[np.uint32]
+Codes = NDArray[np.uint8]
+Paths = tuple[Longs, Ints, Bytes]  # begins, nodes, turns
+Bags = tuple[Longs, Ints]  # begins, and what they contain
 
 OPENMP: bool
 COMPILER: str
@@ -28,31 +37,21 @@ def current_isa() -> str: ...
 def built_isas() -> list[str]: ...
 def available_isas() -> list[str]: ...
 def use_isa(name: str) -> None: ...
-def alias_table(weights: NDArray[np.float64]) -> NDArray[np.uint32]: ...
-def count_words(ids: NDArray[np.int32], offsets: NDArray[np.int64], n_words: int) -> NDArray[np.int64]: ...
-def fill_uniform(
-    out: NDArray[np.float32], *, scale: float, seed: int, threads: int, numbers: NDArray[np.int64] | None = None
-) -> None: ...
+def alias_table(weights: Doubles) -> Words: ...
+def count_words(ids: Ints, offsets: Longs, n_words: int) -> Longs: ...
+def fill_uniform(out: Floats, *, scale: float, seed: int, threads: int, numbers: Longs | None = None) -> None: ...
 
 # text
 class TextCounter:
-    def __init__(self, *, lower: NDArray[np.uint32] | None = None, threads: int, min_share: int) -> None: ...
+    def __init__(self, *, lower: Words | None = None, threads: int, min_share: int) -> None: ...
     def begin_file(self, offset: int) -> None: ...
     def feed(self, data: Buffer) -> None: ...
     def end_file(self) -> None: ...
-    def feed_tokens(
-        self,
-        words: NDArray[np.uint8],
-        word_offsets: NDArray[np.int64],
-        ids: NDArray[np.int32],
-        ends: NDArray[np.int64],
-    ) -> None: ...
+    def feed_tokens(self, words: Codes, word_offsets: Longs, ids: Ints, ends: Longs) -> None: ...
     def merge(self) -> int: ...
-    def select(self, min_count: int, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]: ...
-    def select_given(
-        self, words: NDArray[np.uint8], word_offsets: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]: ...
-    def write(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None: ...
+    def select(self, min_count: int, most: int) -> tuple[Codes, Longs, Longs]: ...
+    def select_given(self, words: Codes, word_offsets: Longs) -> tuple[Codes, Longs, Longs]: ...
+    def write(self, ids: Ints, offsets: Longs) -> None: ...
     @property
     def documents(self) -> int: ...
     @property
@@ -68,52 +67,38 @@ class TextCounter:
 
 # subwords
 def subword_buckets(
-    words: NDArray[np.uint8],
-    word_offsets: NDArray[np.int64],
-    *,
-    min_n: int,
-    max_n: int,
-    buckets: int,
-    threads: int,
-) -> tuple[NDArray[np.int64], NDArray[np.uint32]]: ...
+    words: Codes, word_offsets: Longs, *, min_n: int, max_n: int, buckets: int, threads: int
+) -> tuple[Longs, Words]: ...
 def split_subwords(word: str, *, min_n: int, max_n: int) -> list[str]: ...
-def hash_words(words: NDArray[np.uint8], word_offsets: NDArray[np.int64]) -> NDArray[np.uint32]: ...
+def hash_words(words: Codes, word_offsets: Longs) -> Words: ...
 
 # phrases
 def merge_phrases(
-    ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    out: NDArray[np.int32],
-    out_offsets: NDArray[np.int64],
+    ids: Ints,
+    offsets: Longs,
+    out: Ints,
+    out_offsets: Longs,
     *,
-    states: NDArray[np.int32],
-    words: NDArray[np.int32],
-    targets: NDArray[np.int32],
+    states: Ints,
+    words: Ints,
+    targets: Ints,
     n_words: int,
     threads: int,
 ) -> int: ...
-def renumber(
-    ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    out: NDArray[np.int32],
-    out_offsets: NDArray[np.int64],
-    *,
-    new_ids: NDArray[np.int32],
-    threads: int,
-) -> int: ...
+def renumber(ids: Ints, offsets: Longs, out: Ints, out_offsets: Longs, *, new_ids: Ints, threads: int) -> int: ...
 
 # word2vec
-def huffman(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]: ...
+def huffman(counts: Longs) -> Paths: ...
 def train_word2vec(
-    vectors: NDArray[np.float32],
-    context: NDArray[np.float32],
+    vectors: Floats,
+    context: Floats,
     *,
-    ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    keep: NDArray[np.uint32],
-    noise: NDArray[np.uint32] | None,
-    bags: tuple[NDArray[np.int64], NDArray[np.int32]] | None,
-    paths: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None,
+    ids: Ints,
+    offsets: Longs,
+    keep: Words,
+    noise: Words | None,
+    bags: Bags | None,
+    paths: Paths | None,
     cbow: bool,
     cbow_mean: bool,
     begin: int,
@@ -131,30 +116,30 @@ def train_word2vec(
 
 # classifier
 def bags_of_features(
-    ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
+    ids: Ints,
+    offsets: Longs,
     *,
-    hashes: NDArray[np.uint32],
-    features: NDArray[np.int32],
-    pieces: tuple[NDArray[np.int64], NDArray[np.uint32]] | None,
+    hashes: Words,
+    features: Ints,
+    pieces: tuple[Longs, Words] | None,
     end_hash: int,
     end_feature: int,
     n_words: int,
     buckets: int,
     word_ngrams: int,
-    rows: NDArray[np.int32] | None,
+    rows: Ints | None,
     threads: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]: ...
+) -> Bags: ...
 def train_classifier(
-    rows: NDArray[np.float32],
-    outputs: NDArray[np.float32],
+    rows: Floats,
+    outputs: Floats,
     *,
-    bags: tuple[NDArray[np.int64], NDArray[np.int32]],
-    labels: tuple[NDArray[np.int64], NDArray[np.int32]],
-    weights: NDArray[np.float32] | None,
-    label_weights: NDArray[np.float32] | None,
-    noise: NDArray[np.uint32] | None,
-    paths: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None,
+    bags: Bags,
+    labels: Bags,
+    weights: Floats | None,
+    label_weights: Floats | None,
+    noise: Words | None,
+    paths: Paths | None,
     loss: str,
     begin: int,
     end: int,
@@ -166,98 +151,55 @@ def train_classifier(
     threads: int,
 ) -> tuple[float, int, int]: ...
 def predict_classifier(
-    probabilities: NDArray[np.float32],
-    rows: NDArray[np.float32],
-    outputs: NDArray[np.float32],
-    *,
-    bags: tuple[NDArray[np.int64], NDArray[np.int32]],
-    paths: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None,
-    loss: str,
-    threads: int,
+    probabilities: Floats, rows: Floats, outputs: Floats, *, bags: Bags, paths: Paths | None, loss: str, threads: int
 ) -> None: ...
 
 # sparse
 def sparse_times_dense(
-    out: NDArray[np.float32],
-    *,
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    dense: NDArray[np.float32],
-    threads: int,
+    out: Floats, *, indptr: Longs, indices: Ints, data: Floats, dense: Floats, threads: int
 ) -> None: ...
 def sparse_transposed_times_dense(
-    out: NDArray[np.float32],
-    *,
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    dense: NDArray[np.float32],
-    threads: int,
+    out: Floats, *, indptr: Longs, indices: Ints, data: Floats, dense: Floats, threads: int
 ) -> None: ...
 
 # topk
-def inverse_norms(matrix: NDArray[np.float32], *, threads: int) -> NDArray[np.float32]: ...
-def topk(
-    matrix: NDArray[np.float32],
-    *,
-    inverse_norms: NDArray[np.float32],
-    queries: NDArray[np.float32],
-    k: int,
-    threads: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def inverse_norms(matrix: Floats, *, threads: int) -> Floats: ...
+def topk(matrix: Floats, *, inverse_norms: Floats, queries: Floats, k: int, threads: int) -> tuple[Longs, Floats]: ...
 
 # rows
 def parse_text(
     data: bytes | mmap.mmap, *, start: int, vector_size: int, limit: int, threads: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint8]]: ...
-def parse_binary(
-    data: bytes | mmap.mmap, *, start: int, vector_size: int, count: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], int]: ...
-def decode_words(data: bytes | mmap.mmap, spans: NDArray[np.int64]) -> tuple[list[str], list[int]]: ...
-def format_text(words: bytes, offsets: NDArray[np.int64], matrix: NDArray[np.float32], *, threads: int) -> bytes: ...
+) -> tuple[Floats, Longs, Codes]: ...
+def parse_binary(data: bytes | mmap.mmap, *, start: int, vector_size: int, count: int) -> tuple[Floats, Longs, int]: ...
+def decode_words(data: bytes | mmap.mmap, spans: Longs) -> tuple[list[str], list[int]]: ...
+def format_text(words: bytes, offsets: Longs, matrix: Floats, *, threads: int) -> bytes: ...
 
 # quantization
-def nearest_centroids(points: NDArray[np.float32], *, centroids: NDArray[np.float32]) -> NDArray[np.uint8]: ...
+def nearest_centroids(points: Floats, *, centroids: Floats) -> Codes: ...
 
 # counts
 class CooccurrenceRows:
     def __init__(self, most: int) -> None: ...
     @property
-    def columns(self) -> NDArray[np.int32]: ...
+    def columns(self) -> Ints: ...
     @property
-    def values(self) -> NDArray[np.float32]: ...
+    def values(self) -> Floats: ...
     def trim(self) -> None: ...
 
 class CooccurrenceCounter:
     def __init__(
-        self,
-        ids: NDArray[np.int32],
-        offsets: NDArray[np.int64],
-        counts: NDArray[np.int64],
-        *,
-        window: int,
-        left: NDArray[np.float64] | None,
-        right: NDArray[np.float64] | None,
+        self, ids: Ints, offsets: Longs, counts: Longs, *, window: int, left: Doubles | None, right: Doubles | None
     ) -> None: ...
     def find_places(self, first: int, n: int, *, threads: int) -> None: ...
-    def rows(self, first: int, n: int, *, out: CooccurrenceRows, threads: int) -> NDArray[np.int64]: ...
+    def rows(self, first: int, n: int, *, out: CooccurrenceRows, threads: int) -> Longs: ...
 
 # glove
 class GloveTiles:
-    def __init__(
-        self,
-        indptr: NDArray[np.int64],
-        indices: NDArray[np.int32] | NDArray[np.int64],
-        data: NDArray[np.float32],
-        *,
-        seed: int,
-        threads: int,
-    ) -> None: ...
+    def __init__(self, indptr: Longs, indices: Ints | Longs, data: Floats, *, seed: int, threads: int) -> None: ...
     def train(
         self,
-        words: NDArray[np.float32],
-        contexts: NDArray[np.float32],
+        words: Floats,
+        contexts: Floats,
         *,
         vector_size: int,
         x_max: float,
@@ -272,14 +214,7 @@ class GloveTiles:
 
 # attention: arrays of NumPy's, uint16 for bf16, or DLPack capsules; options as firth.attention makes them
 def attend(
-    q: object,
-    k: object,
-    v: object,
-    out: object,
-    lse: NDArray[np.float32],
-    *,
-    options: dict[str, Any],
-    threads: int,
+    q: object, k: object, v: object, out: object, lse: Floats, *, options: dict[str, Any], threads: int
 ) -> None: ...
 def attend_plain(q: object, k: object, v: object, *, causal: bool, threads: int) -> object: ...
 def attend_backward(
@@ -288,32 +223,18 @@ def attend_backward(
     k: object,
     v: object,
     out: object,
-    lse: NDArray[np.float32],
+    lse: Floats,
     q_gradient: object,
     k_gradient: object,
     v_gradient: object,
-    bias_gradient: NDArray[np.float32] | None,
+    bias_gradient: Floats | None,
     *,
     options: dict[str, Any],
     threads: int,
 ) -> None: ...
 def attention_weights(
-    q: object,
-    k: object,
-    lse: NDArray[np.float32],
-    heads: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    out: NDArray[np.float32],
-    *,
-    options: dict[str, Any],
-    threads: int,
+    q: object, k: object, lse: Floats, heads: Longs, rows: Longs, out: Floats, *, options: dict[str, Any], threads: int
 ) -> None: ...
 def attention_entropies(
-    q: object,
-    k: object,
-    lse: NDArray[np.float32],
-    out: NDArray[np.float32],
-    *,
-    options: dict[str, Any],
-    threads: int,
+    q: object, k: object, lse: Floats, out: Floats, *, options: dict[str, Any], threads: int
 ) -> None: ...
