@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: QuantizedMatrix(np.zeros((3, 2), np.uint8), quantizer, np.zeros(3, np.uint8)), "need norm_quantizer"),
         (
             lambda: QuantizedMatrix(np.zeros((3, 2), np.uint8), quantizer, np.zeros(3, np.uint8), quantizer),
-            "lengths are single numbers, not vectors of 4",
+            "norms have one dimension, not 4",
         ),
         (
             lambda: QuantizedMatrix(

@@ -57,9 +57,9 @@ class Learner(Options, abc.ABC):
         )
         return f"<{type(self).__name__}({', '.join(options)}): {self._size() or 'not fitted'}>"
 
-    @abc.abstractmethod
     def _size(self) -> str:
         """The size of what was trained; empty before `fit`."""
+        return ""
 
     @abc.abstractmethod
     def save(self, path: files.PathLike) -> None:
