@@ -250,7 +250,8 @@ class FastTextClassifier(Threaded, Classifier):
         weights = text_weights("sample_weight", sample_weight, n)
         other: tuple[Texts, Labels] | None = None
         if validation is None or isinstance(validation, int | float | np.number):
-            here, there = split(n, self.validation if validation is None else validation, self.seed)
+            share = self.validation if validation is None else validation
+            here, there = split(n, share, self.seed, required=True)
             if len(there):
                 other = numbered.some(there), gold.some(there)
                 numbered, gold = numbered.some(here), gold.some(here)

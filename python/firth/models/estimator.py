@@ -177,9 +177,9 @@ def split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split `n` texts at random into a training and a validation split: their numbers, ascending.
 
-    With `labels`, those of each text, the only text with a label is never part of the validation split. With `both`, each
-    split of two or more texts has at least one. TypeError or ValueError if the share is not in [0, 1), or if it is
-    `required` and one of the splits is empty.
+    With `labels`, those of each text, the only text with a label is never part of the validation split. With `both`,
+    each split of two or more texts has at least one. TypeError or ValueError if the share is not in [0, 1), or if it
+    is `required` and one of the splits is empty.
     """
     share = real_number("validation", share, low=0)
     if share >= 1:
