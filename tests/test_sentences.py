@@ -240,7 +240,7 @@ def test_other_poolings_leave_the_modules_out(bert: Path, tmp_path: Path) -> Non
     assert plain.sentence_modules is None
     for options in ({"pooling": "mean"}, {"pooling": "cls", "layer": 0}):
         np.testing.assert_array_equal(model.encode(["a1 b2"], **options), plain.encode(["a1 b2"], **options))
-    for options in ({"words": "mean"}, {"pooling": "tokens"}):
+    for options in ({"word_pooling": "mean"}, {"pooling": "tokens"}):
         (ours,), (wanted,) = model.encode(["a1 b2"], **options), plain.encode(["a1 b2"], **options)
         np.testing.assert_array_equal(ours, wanted)
     np.testing.assert_array_equal(plain.encode(["a1"], pooling="tokens")[0], plain.encode(["a1"])[0])

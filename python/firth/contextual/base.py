@@ -28,6 +28,7 @@ if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
 FEW_STEPS = 10  # fewer train nothing useful: without `steps` they are hardly intended
+_FORMAT = "firth contextual"
 FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
 
 
@@ -255,6 +256,9 @@ class TrainedModel(Learner):
                         "again, with a lower learning_rate"
                     )
 
+    def _description(self) -> dict[str, Any]:
+        return {"format": _FORMAT, "version": files.VERSION, **super()._description()}
+
     @contextlib.contextmanager
     def _saving(self, path: files.PathLike, *, stale: Sequence[str] = ()) -> Iterator[Path]:
         """A new folder, whose files replace those in `path` when all of them are written.
@@ -289,7 +293,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def read_description(place: Path, kind: str) -> dict[str, Any]:
     """The description that `save` of a model of this kind wrote; ValueError if it is of another kind."""
     described = huggingface.read_json(place)
-    if described.get("format") != "firth contextual" or described.get("model") != kind:
+    if described.get("format") != _FORMAT or described.get("model") != kind:
         other = described.get("model") or described.get("model_type")
         raise ValueError(f"{place} describes a model {other!r}, not the {kind} of firth")
     if described.get("version") != files.VERSION:

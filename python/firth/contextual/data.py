@@ -8,6 +8,8 @@ with twice the batch, and a resumed run on the same ones as an uninterrupted run
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -32,6 +34,7 @@ _TEXTS = 1024  # for one call of the tokenizer, or fewer if they are long
 _CHARACTERS = 1 << 22
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class TokenIds:
     """The token ids of many texts in one mapped array, with a validation split.
 
@@ -52,20 +55,11 @@ class TokenIds:
         Of the tokenizer.
     """
 
-    def __init__(
-        self,
-        ids: NDArray[Any],
-        offsets: NDArray[np.int64],
-        n_train: int,
-        vocabulary_size: int,
-        n_bytes: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.ids = ids
-        self.offsets = offsets
-        self.n_train = n_train
-        self.vocabulary_size = vocabulary_size
-        self.n_bytes = n_bytes
-        self._fingerprint: list[int] | None = None
+    ids: NDArray[Any]
+    offsets: NDArray[np.int64]
+    n_train: int
+    vocabulary_size: int
+    n_bytes: tuple[int, int] = (0, 0)
 
     @classmethod
     def build(
@@ -184,15 +178,13 @@ class TokenIds:
         stream = self.train
         return any(not special[stream[start : start + (1 << 20)]].all() for start in range(0, len(stream), 1 << 20))
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> list[int]:
         """Sizes and a checksum of all ids, which are read once."""
-        if self._fingerprint is None:
-            total = 0
-            for start in range(0, len(self.ids), 1 << 24):
-                total = zlib.crc32(np.ascontiguousarray(self.ids[start : start + (1 << 24)]).data, total)
-            self._fingerprint = [self.vocabulary_size, len(self), self.n_train, len(self.ids), total]
-        return self._fingerprint
+        total = 0
+        for start in range(0, len(self.ids), 1 << 24):
+            total = zlib.crc32(np.ascontiguousarray(self.ids[start : start + (1 << 24)]).data, total)
+        return [self.vocabulary_size, len(self), self.n_train, len(self.ids), total]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -221,13 +221,10 @@ class ELMo(TrainedModel):
         return TextBatches(corpus, speller, targets, train, validation, **sizes, seed=seed)
 
     def _read(self, data: Any, *, progress: bool = False) -> Corpus:
-        corpus = self._corpus(data, progress=progress)
+        corpus = as_corpus(data, progress=progress, min_count=1, tokenizer=self.split, threads=self.threads)
         if corpus.n_tokens == 0:
             raise ValueError("there is no word in these texts")
         return corpus
-
-    def _corpus(self, data: Any, *, progress: bool) -> Corpus:
-        return as_corpus(data, progress=progress, min_count=1, tokenizer=self.split, threads=self.threads)
 
     def _targets(self, corpus: Corpus) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
         """Words that are predicted by themselves, counts of all targets, and the target of each word."""
@@ -464,8 +461,6 @@ class ELMo(TrainedModel):
 
     def _description(self) -> dict[str, Any]:
         return {
-            "format": "firth contextual",
-            "version": files.VERSION,
             **super()._description(),
             "labels": self.labels,
             "validation_score": self.validation_score,

@@ -91,24 +91,18 @@ class Batch(NamedTuple):
         return pooled(states, self.units, len(self.targets), "first" if pooling == "pooler" else pooling)
 
 
+@dataclasses.dataclass(eq=False)
 class Batches:
     """Examples in a random order, another one in each epoch; each step's examples are divided over the processes."""
 
-    def __init__(
-        self,
-        examples: list[Example],
-        padding: int,
-        seed: int,
-        processes: int = 1,
-        classes: int | None = None,
-        validation: Sequence[Example] = (),
-    ) -> None:
-        self.examples = examples
-        self.processes = processes
-        self.padding = padding
-        self.seed = seed
-        self.classes = classes
-        self.set_apart = validation
+    examples: list[Example]
+    padding: int
+    seed: int
+    processes: int = 1
+    classes: int | None = None
+    set_apart: Sequence[Example] = ()
+
+    def __post_init__(self) -> None:
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     @property

@@ -255,7 +255,7 @@ class FineTuned(Classifier):
         return self
 
     def _new_head(self, classes: int) -> Head:
-        # The head of a GPT has no bias where it takes the last state, as in `transformers`.
+        # The head of a GPT has no bias on the last hidden state, as in `transformers`.
         pooler = self._pooling == "pooler"
         bias = not (self.encoder.causal and self._pooling == "last" and self.task == "SentenceClassifier")
         head = Head(self.encoder.dim, classes, dense=pooler, bias=bias)
@@ -347,9 +347,7 @@ class FineTuned(Classifier):
         resume: bool,
     ) -> None:
         processes = process_count()
-        batches = Batches(
-            examples, self.encoder.padding, self.seed, processes, self._classes_in_batch(), validation=apart
-        )
+        batches = Batches(examples, self.encoder.padding, self.seed, processes, self._classes_in_batch(), apart)
         each = -(-len(examples) // (self.batch_size * processes))
         steps = each * self.epochs
         if steps < FEW_STEPS:
@@ -500,7 +498,11 @@ class FineTuned(Classifier):
         holder = copy.copy(self.encoder)
         holder.__dict__["_transformer"] = self.transformer
         theirs = None
-        if self._is_in_transformers():
+        # Whether `transformers` has such a head.
+        if self.task == "TokenClassifier" or self._pooling == ("last" if self.encoder.causal else "pooler"):
+            tokenizer = self.encoder.tokenizer_
+            # A GPT without a token for padding uses its end-of-text token.
+            padding = (self.transformer.architecture.padding, tokenizer.padding, tokenizer.end)
             theirs = heads.in_transformers(
                 head,
                 self.task,
@@ -508,21 +510,11 @@ class FineTuned(Classifier):
                 causal=self.encoder.causal,
                 several=self._several,
                 dropout=self.dropout,
-                padding=self._padding(),
+                padding=next((token for token in padding if token is not None), None),
             )
         description = {**self._description(), "classes": self._classes, "several": self._several}
         tensors = head.arrays() if theirs is None else {}
         holder.save_with_head(path, lambda place: files.write_own(place, "head", tensors, description), theirs)
-
-    def _padding(self) -> int | None:
-        """The token that `transformers` pads short texts with: a GPT without one uses its end-of-text token."""
-        tokenizer = self.encoder.tokenizer_
-        own = (self.transformer.architecture.padding, tokenizer.padding, tokenizer.end)
-        return next((token for token in own if token is not None), None)
-
-    def _is_in_transformers(self) -> bool:
-        """Whether `transformers` has such a head."""
-        return self.task == "TokenClassifier" or self._pooling == ("last" if self.encoder.causal else "pooler")
 
     def _description(self) -> dict[str, Any]:
         described = super()._description()

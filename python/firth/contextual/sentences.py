@@ -128,13 +128,13 @@ class SentenceModules:
 
     def write(self, folder: Path) -> None:
         """Write the modules' files beside a transformer's, for `sentence_modules` and for sentence-transformers."""
-        for name, held in self.written.items():
+        for name, content in self.written.items():
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.suffix == ".json":
-                place.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
+                place.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             else:
-                files.write_tensors(place, held, {}, plain={"format": "pt"})
+                files.write_tensors(place, content, {}, plain={"format": "pt"})
 
 
 def transformer_folder(folder: Path) -> Path:

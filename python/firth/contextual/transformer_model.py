@@ -350,7 +350,7 @@ class ContextualModel(TrainedModel):
             for name, value in self.get_params().items()
             if name not in ("tokenizer", "pretrained_vectors", "embedding_mode")
         }
-        return {"format": "firth contextual", "version": files.VERSION, **super()._description(), "options": options}
+        return {**super()._description(), "options": options}
 
     @classmethod
     def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any) -> Self:
