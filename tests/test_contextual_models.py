@@ -298,7 +298,7 @@ def test_a_resumed_training_is_an_uninterrupted_one(name: str, tmp_path: Path) -
         (lambda: fit(name, resumed, resume=True), "checkpoint="),
         (
             lambda: fit(name, resumed, sentences(29), checkpoint=folder, resume=True),
-            "the data are other ones|vocabulary",
+            "the data differ|vocabulary",
         ),
     ):
         with pytest.raises(ValueError, match=said):

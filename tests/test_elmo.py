@@ -32,7 +32,7 @@ def one_thread():
 def untrained(texts, **options):
     """A model of these texts that has its weights and no training."""
     model = ELMo(**{**SMALL, "min_count": 1, **options})
-    corpus = model._corpus(texts, progress=False)
+    corpus = model._read(texts, progress=False)
     model._words, model._counts, _ = model._targets(corpus)
     torch.manual_seed(3)
     model._network = model._new_network(model._counts).eval()
@@ -240,7 +240,7 @@ def test_the_layers_are_what_the_paper_says():
 
 
 def all_batches(model, texts):
-    corpus = model._corpus(texts, progress=False)
+    corpus = model._read(texts, progress=False)
     _, _, targets = model._targets(corpus)
     speller = network.Speller(corpus.vocabulary.words, model.max_characters)
     return network.TextBatches(
@@ -412,7 +412,7 @@ def test_texts_lists_files_and_corpora_are_the_same_data(tmp_path):
 
 def test_one_text_is_enough():
     model = ELMo(**{**QUICK, "steps": 2}).fit([["a", "b", "a"]])
-    assert math.isnan(model.history[-1].validation_loss)
+    assert model.history[-1].validation_loss is None
     assert math.isfinite(model.perplexity(["a b"]))
 
 
@@ -466,7 +466,7 @@ def test_batches_have_little_padding():
 
 def test_rare_words_are_spelt_and_predicted_as_one():
     model = ELMo(min_count=2, vocabulary_size=2)
-    corpus = model._corpus(["a a a a b b b c c d"], progress=False)
+    corpus = model._read(["a a a a b b b c c d"], progress=False)
     words, counts, targets = model._targets(corpus)
     assert words == ["a", "b"]
     assert counts.tolist() == [1, 1, 3, 4, 3]
@@ -681,11 +681,11 @@ def test_strings_are_split_as_the_option_says():
     assert ELMo()._split_all(["The cat's tail."]) == [["The", "cat's", "tail."]]
     assert ELMo(split="words")._split_all(["The cat's tail."]) == [["the", "cat", "s", "tail"]]
     strange = "İstanbul ΌΣΟΣ Straẞe ǅ_9 \U0003abcd \ud800x"  # lower cases of two characters, or that depend on others
-    fitted = ELMo(split="words")._corpus([strange.replace("\ud800", " ")], progress=False).vocabulary.words
+    fitted = ELMo(split="words")._read([strange.replace("\ud800", " ")], progress=False).vocabulary.words
     assert sorted(ELMo(split="words")._split_all([strange])[0]) == sorted(fitted)
     strings, lists = ["The cat's", "A cat"], [["The", "cat's"], ["A", "cat"]]
-    assert ELMo(split="words")._corpus(strings, progress=False).vocabulary.words == ["cat", "a", "s", "the"]
-    assert set(ELMo(split="words")._corpus(lists, progress=False).vocabulary.words) == {"The", "cat's", "A", "cat"}
+    assert ELMo(split="words")._read(strings, progress=False).vocabulary.words == ["cat", "a", "s", "the"]
+    assert set(ELMo(split="words")._read(lists, progress=False).vocabulary.words) == {"The", "cat's", "A", "cat"}
 
 
 def test_vectors_are_layer_0():

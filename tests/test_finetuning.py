@@ -98,7 +98,7 @@ def test_poolings_are_those_of_encode(bert: BERT, gpt: GPT, spelling: GPT) -> No
     words, of_words = [["Zürich", "bank"], ["in", "née"]], [["name", "noun"], ["other", "other"]]
     for pooling in ("mean", "max", "first", "last"):
         model = TokenClassifier(encoder=spelling, head_only=True, pooling=pooling).fit(words, of_words)
-        states = np.concatenate(spelling.encode(words, words=pooling))
+        states = np.concatenate(spelling.encode(words, word_pooling=pooling))
         best = model.head(torch.from_numpy(states)).argmax(1)
         assert model.classes_[best.numpy()].tolist() == [label for row in model.predict(words) for label in row]
     with pytest.raises(ValueError, match="'first' takes a word's first token"):
@@ -148,7 +148,7 @@ def test_validation_may_be_given(gpt: GPT) -> None:
     model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last", penalty=0.01)
     assert model.fit(given, labels, validation=(others, ["a", "b"])).validation_score == 1
     assert model.fit(given, labels, validation=(others, ["a", "a"])).validation_score == 0.5
-    assert math.isnan(model.fit(given, labels, validation=0).validation_score)
+    assert model.fit(given, labels, validation=0).validation_score is None
     # Every prediction for a label that training has not seen is wrong.
     assert model.fit(given, labels, validation=(others, ["a", "c"])).validation_score == 0.5
 
@@ -214,7 +214,7 @@ def test_the_score_of_what_is_set_apart_is_score_s(spelling: GPT, gpt: GPT) -> N
     unknown = [["money"]], [["name"]]
     words.fit(given, labels, validation=unknown)
     assert words.validation_score == words.score(*unknown) == 0
-    assert math.isnan(words.history[-1].validation_loss)
+    assert words.history[-1].validation_loss is None
     sentences = SentenceClassifier(encoder=gpt, head_only=True, pooling="last")
     other = ["k1", "k2", "k3"], ["a", "c", "d"]
     sentences.fit(["k1", "k2"] * 5, ["a", "b"] * 5, validation=other)
@@ -227,7 +227,7 @@ def test_a_few_sentences_are_all_learnt_from(gpt: GPT) -> None:
     model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last", penalty=0.01)
     model.fit(["k1 v1", "k2 v2"], ["a", "b"])
     assert model.predict(["k1 v1", "k2 v2"]).tolist() == ["a", "b"]
-    assert math.isnan(model.validation_score)
+    assert model.validation_score is None
     given, labels = ["k1 v1"] * 9 + ["k2 v2"], ["a"] * 9 + ["b"]
     for seed in range(10):
         model = SentenceClassifier(encoder=gpt, head_only=True, pooling="last", seed=seed, penalty=0.01)
@@ -514,7 +514,7 @@ def bits(model: Any) -> list[bytes]:
 
 
 def timeless(history: list[Any]) -> list[Any]:
-    return [dataclasses.replace(one, seconds=0) for one in history]
+    return [dataclasses.replace(one, seconds=0, units_per_second=0) for one in history]
 
 
 @pytest.mark.parametrize("where", ["callback", "after an epoch", "within an epoch"])
@@ -556,7 +556,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     resumed.fit(texts, labels, checkpoint=tmp_path, resume=True, callbacks=[lambda of: noted.append(len(of.history))])
     assert noted == [3, 4]
     assert timeless(resumed.history) == timeless(whole.history)
-    assert not math.isnan(whole.validation_score)
+    assert whole.validation_score is not None
     assert bits(resumed) == bits(whole)
     again = dataclasses.replace(model).fit(texts, labels, checkpoint=tmp_path, resume=True)  # which had ended
     assert again.history == resumed.history
@@ -571,15 +571,19 @@ def test_a_checkpoint_of_another_training_is_refused(bert: BERT, gpt: GPT, tmp_p
     for model, given, said in (
         (SentenceClassifier(encoder=bert, pooling="first", **options), (texts, labels), "pooling was 'pooler'"),
         (SentenceClassifier(encoder=bert, dropout=0.2, **options), (texts, labels), "dropout of the head was 0.1"),
-        (SentenceClassifier(encoder=bert, class_weight={"x": 2}, **options), (texts, labels), "the data are other"),
+        (SentenceClassifier(encoder=bert, class_weight={"x": 2}, **options), (texts, labels), "the data differ"),
         (SentenceClassifier(encoder=bert, **options), (texts, ["z", "y"] * 10), "classes was"),
-        (SentenceClassifier(encoder=bert, **options), (texts, labels[::-1]), "the data are other"),
+        (SentenceClassifier(encoder=bert, **options), (texts, labels[::-1]), "the data differ"),
         (SentenceClassifier(encoder=bert, **options), (texts, [[one] for one in labels]), "several labels was False"),
         (SentenceClassifier(encoder=other, **options), (texts, labels), "checksum of the encoder was"),
         (SentenceClassifier(encoder=bert, epochs=2), (texts, labels), "steps was 2, is 4"),
-        (TokenClassifier(encoder=bert, **options), ([[one] for one in texts], [[one] for one in labels]), "model was"),
+        (
+            TokenClassifier(encoder=bert, **options),
+            ([[one] for one in texts], [[one] for one in labels]),
+            "is a checkpoint of a",
+        ),
     ):
-        with pytest.raises(ValueError, match=f"does not belong to this training.*{said}"):
+        with pytest.raises(ValueError, match=said):
             model.fit(*given, checkpoint=tmp_path, resume=True)
         assert model.history == []
     with pytest.raises(ValueError, match="trains in one go"):
@@ -616,7 +620,7 @@ def test_thirty_sentences_have_a_finite_loss(bert: BERT) -> None:
             TokenClassifier(encoder=bert, **options).fit(words, [[one] * 7 for one in labels]),
         ):
             for epoch in model.history:
-                assert all(math.isfinite(value) for value in dataclasses.astuple(epoch))
+                assert all(math.isfinite(value) for value in dataclasses.astuple(epoch) if value is not None)
 
 
 @pytest.mark.parametrize("share", [0, 0.2])
@@ -642,7 +646,7 @@ def test_what_diverges_is_neither_kept_nor_saved(bert: BERT, tmp_path: Path, sha
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", spoil)
-        with pytest.raises(FloatingPointError, match=r"update of step 1 is not finite"):
+        with pytest.raises(FloatingPointError, match=r"diverged in step 1: a number in the weights"):
             SentenceClassifier(encoder=bert, epochs=1, validation=0, batch_size=20).fit(
                 texts, labels, checkpoint=tmp_path / "other"
             )
