@@ -16,17 +16,7 @@ from firth.checks import finite, functions, real_number
 from firth.models import classifier_files
 from firth.models.base import one_at_a_time
 from firth.models.classifier_files import Trained
-from firth.models.estimator import (
-    Classifier,
-    ClassifierTest,
-    LabelScore,
-    label_limit,
-    likeliest,
-    ratio,
-    split,
-    text_weights,
-    top_labels,
-)
+from firth.models.estimator import Classifier, ClassifierTest, label_limit, likeliest, split, text_weights, top_labels
 from firth.models.labeled_texts import Labels, Reader, Texts, threads_for
 from firth.options import option, seed_option, threads_option
 from firth.run import EpochRun, Epochs, History, Tally, fingerprint, loss_units, records
@@ -394,11 +384,9 @@ class FastTextClassifier(Threaded, Classifier):
     ) -> list[int]:
         """Sizes and checksums of all data of the training, initial vectors included."""
         trained = self._fitted()
-        arrays: list[NDArray[Any]] = [*bags, gold.begins, gold.numbers, trained.rows]
-        if weights is not None:
-            arrays.append(weights)
-        if apart is not None:
-            arrays += [*apart[0], apart[1].begins, apart[1].numbers]
+        others = () if apart is None else (*apart[0], apart[1].begins, apart[1].numbers)
+        given = () if weights is None else (weights,)
+        arrays = [*bags, gold.begins, gold.numbers, trained.rows, *given, *others]
         return fingerprint(arrays, [*trained.words, *map(repr, trained.labels)])
 
     # ---- texts to bags
@@ -453,8 +441,6 @@ class FastTextClassifier(Threaded, Classifier):
         if self._trained is None:
             raise AttributeError(f"this {type(self).__name__} has not been fitted: call fit(texts, labels) first")
         return self._trained
-
-    # ---- prediction
 
     def _probabilities(self, bags: Bags, begin: int, end: int) -> Matrix:
         """(end - begin, labels) of texts [begin, end), labels by their counts."""
@@ -571,25 +557,8 @@ class FastTextClassifier(Threaded, Classifier):
         k, threshold = label_limit(k), real_number("threshold", threshold)
         trained = self._fitted()
         numbered, gold = self._reader.labeled(texts, labels)
-        known = gold.known(trained.labels)
-        n_labels = len(trained.labels)
-        n_gold = np.diff(gold.begins)
-        predicted, right = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-        for text, (found, _) in enumerate(self._best(self._bags_of(numbered), k, threshold)):
-            if n_gold[text]:
-                predicted[found] += 1
-                own = known.numbers[known.begins[text] : known.begins[text + 1]]
-                right[np.intersect1d(found, own)] += 1
-        have = np.bincount(known.numbers, minlength=n_labels)
-        return ClassifierTest(
-            texts=int((n_gold > 0).sum()),
-            precision=ratio(int(right.sum()), int(predicted.sum())),
-            recall=ratio(int(right.sum()), len(gold.numbers)),
-            labels=[
-                LabelScore(label, int(have[i]), int(predicted[i]), int(right[i]))
-                for label, i in zip(self.classes_.tolist(), trained.order.tolist(), strict=True)
-            ],
-        )
+        found = (labels for labels, _ in self._best(self._bags_of(numbered), k, threshold))
+        return ClassifierTest.of(found, gold, trained.labels, trained.order.tolist())
 
     # ---- files
 

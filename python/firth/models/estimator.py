@@ -19,6 +19,8 @@ from firth.options import option
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from firth.models.labeled_texts import Labels
+
 Weights = str | Mapping[Any, float] | None
 
 _MOST_WEIGHT = 1_000_000
@@ -69,6 +71,24 @@ class ClassifierTest:
     precision: float
     recall: float
     labels: list[LabelScore]
+
+    @classmethod
+    def of(cls, found: Iterable[NDArray[np.int64]], gold: Labels, names: list[Any], order: list[int]) -> ClassifierTest:
+        """From the predicted labels of each text, numbers of `names`, and its own labels; `order` sorts the names."""
+        known, n_gold = gold.known(names), np.diff(gold.begins)
+        predicted, right = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
+        for text, labels in enumerate(found):
+            if n_gold[text]:
+                predicted[labels] += 1
+                own = known.numbers[known.begins[text] : known.begins[text + 1]]
+                right[np.intersect1d(labels, own)] += 1
+        have = np.bincount(known.numbers, minlength=len(names))
+        return cls(
+            texts=int((n_gold > 0).sum()),
+            precision=ratio(int(right.sum()), int(predicted.sum())),
+            recall=ratio(int(right.sum()), len(gold.numbers)),
+            labels=[LabelScore(names[i], int(have[i]), int(predicted[i]), int(right[i])) for i in order],
+        )
 
 
 def ratio(part: int, whole: int) -> float:
