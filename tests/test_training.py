@@ -753,7 +753,7 @@ def test_checkpoints_are_not_mixed_up(ids, tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"damaged.*'mean\.out\.weight'"):
         again()
     files.write_tensors(path, tensors, {k: v for k, v in metadata.items() if k != "history"})
-    with pytest.raises(ValueError, match="damaged checkpoint: it lacks history"):
+    with pytest.raises(ValueError, match=r"damaged checkpoint.*it lacks history"):
         again()
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match="cut short"):
