@@ -528,7 +528,7 @@ def test_untrained_vectors_do_not_separate():
 def test_divergence_keeps_the_last_good_vectors():
     corpus = firth.Corpus.from_iterable(topics(), min_count=1)
     model = firth.Word2Vec(vector_size=8, learning_rate=1e30, threads=1)
-    with pytest.raises(FloatingPointError, match=r"epoch 1, at token \d+, the word '\w+'"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1: at token \d+, the word '\w+'"):
         model.fit(corpus)
     assert np.abs(model.vectors.matrix).max() <= 0.5 / 8
 
