@@ -76,7 +76,7 @@ def plant_files(folder: Path) -> None:
     (folder / "EN-WS-353-ALL.txt").write_text("king queen 8.5\nguitar bass 7.4\nsong river 1.2\ndog horse 6.0\n")
     (folder / "questions-words.txt").write_text(": capitals\nparis france berlin germany\nrome italy madrid spain\n")
     texts, labels = reviews()
-    for name in ("train.txt", "held-out.txt"):
+    for name in ("train.txt", "test.txt"):
         lines = (f"__label__{label} {text}" for text, label in zip(texts, labels, strict=True))
         (folder / name).write_text("\n".join(lines) + "\n")
     (folder / "texts.txt").write_text("\n".join(texts[:8]) + "\n")

@@ -250,7 +250,7 @@ def test_any_number_of_buckets(bucket):
         np.array([0, 300]),
         hashes=hashes,
         features=np.full(300, -1, np.int32),
-        pieces=None,
+        subwords=None,
         end_hash=5,
         end_feature=-1,
         n_words=3,

@@ -14,7 +14,7 @@ namespace firth {
 namespace {
 
 using Bags = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>>;
-using Pieces = std::tuple<py::array_t<std::int64_t>, py::array_t<std::uint32_t>>;
+using Subwords = std::tuple<py::array_t<std::int64_t>, py::array_t<std::uint32_t>>;
 using Paths = std::tuple<py::array_t<std::int64_t>, py::array_t<std::int32_t>, py::array_t<std::int8_t>>;
 
 ClassifierLoss loss_of(const std::string& name) {
@@ -127,7 +127,7 @@ void predict(py::array_t<float>& probabilities, const py::array_t<float>& rows, 
 
 py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
                   const py::array_t<std::uint32_t>& hashes, const py::array_t<std::int32_t>& features,
-                  const std::optional<Pieces>& pieces, std::uint32_t end_hash, std::int32_t end_feature,
+                  const std::optional<Subwords>& subwords, std::uint32_t end_hash, std::int32_t end_feature,
                   std::int32_t n_words, std::int64_t buckets, int word_ngrams,
                   const std::optional<py::array_t<std::int32_t>>& rows, int threads) {
     Texts texts{};
@@ -146,13 +146,13 @@ py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
             "words and buckets together must be fewer than 2^31");
     require(word_ngrams >= 1 && (word_ngrams == 1 || buckets > 0),
             "word_ngrams must be at least 1, and 1 if buckets is 0");
-    if (pieces) {
-        const auto& [begins, found] = *pieces;
-        texts.piece_begins = vector_of(begins, "piece begins", n_different + 1);
-        check_begins(texts.piece_begins, n_different, found.size(), "pieces");
-        texts.piece_buckets = vector_of(found, "piece buckets");
+    if (subwords) {
+        const auto& [begins, found] = *subwords;
+        texts.subword_begins = vector_of(begins, "subword begins", n_different + 1);
+        check_begins(texts.subword_begins, n_different, found.size(), "subwords");
+        texts.subword_buckets = vector_of(found, "subword buckets");
         for (py::ssize_t i = 0; i < found.size(); ++i) {
-            require(texts.piece_buckets[i] < buckets, "piece buckets must lie in 0 .. buckets - 1");
+            require(texts.subword_buckets[i] < buckets, "subword buckets must lie in 0 .. buckets - 1");
         }
     }
     texts.end_hash = end_hash;
@@ -181,7 +181,7 @@ py::tuple bags_of(const py::array_t<std::int32_t>& ids, const py::array_t<std::i
 void bind_classifier(py::module_& m) {
     m.attr("CLASSIFIER_CELL") = kCell;
     m.def("bags_of_features", &bags_of, py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::kw_only(),
-          py::arg("hashes").noconvert(), py::arg("features").noconvert(), py::arg("pieces").noconvert(),
+          py::arg("hashes").noconvert(), py::arg("features").noconvert(), py::arg("subwords").noconvert(),
           py::arg("end_hash"), py::arg("end_feature"), py::arg("n_words"), py::arg("buckets"), py::arg("word_ngrams"),
           py::arg("rows").noconvert(), py::arg("threads"));
     m.def("train_classifier", &train, py::arg("rows").noconvert(), py::arg("outputs").noconvert(), py::kw_only(),

@@ -2,8 +2,9 @@
 //
 // Rows: plain skip-gram takes for hidden rows the whole window of a center, which shares its targets (Ji et al. 2016);
 // the work is then small dense blocks instead of single dot products. Everything else has one hidden vector made of a
-// bag of rows: CBOW of its window's, a word of pieces of its own. Every row of the bag is moved by the whole gradient,
-// so the bag's mean moves by exactly that: it is gathered once and scattered once, whatever it predicts in between.
+// bag of rows: CBOW of its window's, a word of its character n-grams. Every row of the bag is moved by the whole
+// gradient, so the bag's mean moves by exactly that: it is gathered once and scattered once, whatever it predicts in
+// between.
 //
 // Objective: a word is distinguished from random ones, or found along its path in a Huffman tree. Either way it is a
 // list of target rows with a sign for each.
@@ -215,13 +216,13 @@ class Steps {
             if (inside && at_ < to_) ++at_;
             step.to = at_;
             step.m = step.to - step.from - inside;
-            ++piece_;
+            ++part_;
         }
         const Word2Vec& task = sampler_.task;
         const auto draw = static_cast<std::uint64_t>(kept_.positions[step.center]) +
-                          static_cast<std::uint64_t>(piece_ - 1) * static_cast<std::uint64_t>(task.n_tokens);
+                          static_cast<std::uint64_t>(part_ - 1) * static_cast<std::uint64_t>(task.n_tokens);
         step.n_targets = objective_.choose(step.center, kept_.words[step.center], draw, step.targets, step.signs);
-        // The widest reach brings this neighbor in first, or the end of the piece does.
+        // The widest reach brings this neighbor in first, or the end of the stretch does.
         const int reach = step.center + task.window;
         const int newest = reach < kept_.last[step.center] ? reach : step.to - 1;
         step.targets[step.n_targets] = objective_.access.kept_in(newest, kept_.words[newest]);
@@ -236,7 +237,7 @@ class Steps {
         const Window window = window_of(sampler_, kept_, center_);
         at_ = window.from;
         to_ = window.to;
-        piece_ = 0;
+        part_ = 0;
         return true;
     }
 
@@ -244,8 +245,8 @@ class Steps {
     const KeptTokens& kept_;
     const Objective& objective_;
     int center_;
-    int at_ = 0, to_ = 0;  // what is left of the center's window
-    int piece_ = 0;        // pieces of it given so far
+    int at_ = 0, to_ = 0;  // the rest of the center's window
+    int part_ = 0;         // parts of it returned so far
 };
 
 template <class Objective>
@@ -307,7 +308,7 @@ struct RowsOfTheirOwn {
     }
 };
 
-// --- A bag of rows: CBOW, and words made of pieces ------------------------------------------------------------------
+// --- A bag of rows: CBOW, and words made of character n-grams -------------------------------------------------------
 
 // A center to come: the rows of its bag, then the targets of each word that the bag predicts.
 struct Center {

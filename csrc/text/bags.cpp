@@ -28,8 +28,8 @@ class Remainder {
     std::uint64_t n_, inverse_;
 };
 
-std::int64_t pieces_of(const Texts& texts, std::int32_t id) {
-    return texts.piece_begins ? texts.piece_begins[id + 1] - texts.piece_begins[id] : 0;
+std::int64_t subwords_of(const Texts& texts, std::int32_t id) {
+    return texts.subword_begins ? texts.subword_begins[id + 1] - texts.subword_begins[id] : 0;
 }
 
 std::int64_t ngrams_of(std::int64_t words, int longest) {
@@ -48,7 +48,7 @@ void count_bags(const Texts& texts, const BagOptions& options, int n_threads, st
             std::int64_t features = texts.end_feature >= 0;
             for (std::int64_t t = texts.offsets[d]; t < texts.offsets[d + 1]; ++t) {
                 const std::int32_t id = texts.ids[t];
-                features += (texts.features[id] >= 0) + pieces_of(texts, id);
+                features += (texts.features[id] >= 0) + subwords_of(texts, id);
             }
             const std::int64_t words = texts.offsets[d + 1] - texts.offsets[d] + 1;
             begins[d + 1] = features + ngrams_of(words, options.word_ngrams);
@@ -73,9 +73,9 @@ void fill_bags(const Texts& texts, const BagOptions& options, const std::int64_t
                 const std::int32_t id = texts.ids[t];
                 hashes.push_back(extended(texts.hashes[id]));
                 if (texts.features[id] >= 0) put(at, texts.features[id]);
-                if (texts.piece_begins == nullptr) continue;
-                for (std::int64_t i = texts.piece_begins[id]; i < texts.piece_begins[id + 1]; ++i) {
-                    put(at, options.n_words + static_cast<std::int64_t>(texts.piece_buckets[i]));
+                if (texts.subword_begins == nullptr) continue;
+                for (std::int64_t i = texts.subword_begins[id]; i < texts.subword_begins[id + 1]; ++i) {
+                    put(at, options.n_words + static_cast<std::int64_t>(texts.subword_buckets[i]));
                 }
             }
             hashes.push_back(extended(texts.end_hash));

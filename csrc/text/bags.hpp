@@ -9,12 +9,12 @@ namespace firth {
 // T tokens in documents: ids of W different words. A feature is a number: a word of the vocabulary, in
 // 0 .. n_words - 1, or n_words + bucket.
 struct Texts {
-    const std::int32_t* ids;           // (T)
-    const std::int64_t* offsets;       // (n_documents + 1)
-    const std::uint32_t* hashes;       // (W)
-    const std::int32_t* features;      // (W) of the word, or kUnknown
-    const std::int64_t* piece_begins;  // (W + 1) where its character n-grams begin; null: there are none
-    const std::uint32_t* piece_buckets;
+    const std::int32_t* ids;             // (T)
+    const std::int64_t* offsets;         // (n_documents + 1)
+    const std::uint32_t* hashes;         // (W)
+    const std::int32_t* features;        // (W) of the word, or kUnknown
+    const std::int64_t* subword_begins;  // (W + 1) where its character n-grams begin; null: there are none
+    const std::uint32_t* subword_buckets;
     std::int64_t n_documents;
     std::int32_t n_different;  // W
     // Hash and feature of the word that ends every document, fastText's end of a line.

@@ -56,13 +56,13 @@ std::uint32_t* find_subwords(std::string_view word, const Subwords& subwords, st
 }  // namespace
 
 std::vector<std::string> split_subwords(std::string_view word, const Subwords& subwords) {
-    std::vector<std::string> pieces;
-    if (word == kEndOfSentence) return pieces;
+    std::vector<std::string> found;
+    if (word == kEndOfSentence) return found;
     const std::string wrapped = wrap(word);
     visit(wrapped, subwords, [&](std::size_t begin, std::size_t end, std::uint32_t) {
-        pieces.push_back(wrapped.substr(begin, end - begin));
+        found.push_back(wrapped.substr(begin, end - begin));
     });
-    return pieces;
+    return found;
 }
 
 void count_subwords(const std::vector<std::string_view>& words, const Subwords& subwords, int n_threads,

@@ -121,7 +121,7 @@ def bags_of_features(
     *,
     hashes: Words,
     features: Ints,
-    pieces: tuple[Longs, Words] | None,
+    subwords: tuple[Longs, Words] | None,
     end_hash: int,
     end_feature: int,
     n_words: int,

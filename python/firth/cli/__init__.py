@@ -105,7 +105,7 @@ class _Group(click.Group):
             if error.ctx is None and name is not None and name in self.commands:
                 error.ctx = click.Context(self.commands[name], parent=ctx, info_name=name)
             raise
-        except BrokenPipeError:  # whoever read our output has seen enough: click leaves without a word
+        except BrokenPipeError:  # the reader of our output has seen enough: click ends without a message
             raise
         except _ERRORS as error:
             raise click.ClickException(describe(error)) from error

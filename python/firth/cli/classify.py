@@ -177,7 +177,7 @@ def test(path: Path, inputs: tuple[str, ...], k: int, threshold: float, by_label
 
     \b
     Example:
-      firth test reviews.model held-out.txt --by-label
+      firth test reviews.model test.txt --by-label
     """
     if k == 0:
         raise click.UsageError("-k must be at least 1, or -1 for all labels")

@@ -118,14 +118,14 @@ def analogy(path: files.PathLike, a: str, b: str, c: str, topn: int, limit: int 
 
 
 def _queried(path: files.PathLike, limit: int | None) -> Vectors:
-    """A file's vectors; if it is a whole model of words and their pieces, with those of unseen words."""
+    """A file's vectors; those of a whole subword model compose vectors for out-of-vocabulary words."""
     whole = limit is None and path != "-" and Path(path).is_file()  # a pipe would lose what is looked at
     format = formats.recognized(path) if whole else None
     if format is not None and format.name == "safetensors":
         if files.read_tensors(path, mmap=True)[1].get("model") == FastText.__name__:
             return cast("Vectors", firth.load(path).vectors)
     elif format is not None and format.name == "fasttext":
-        with contextlib.suppress(ValueError):  # one without pieces, or a quantized one
+        with contextlib.suppress(ValueError):  # one without character n-grams, or a quantized one
             return FastText.from_fasttext(path).vectors
     return load_vectors(path, limit=limit)
 

@@ -168,7 +168,7 @@ def train(
     options
         What else a run that is resumed must share with the one it continues, such as JSON can hold.
     measure
-        Called at each evaluation in place of `Batches.validation`. Returns the summed loss of the held-out targets in
+        Called at each evaluation in place of `Batches.validation`. Returns the summed loss of the validation targets in
         nats, their number, and a score of any kind, such as the accuracy.
     name
         What the bar and checkpoints call the training; None: the module's class.

@@ -399,9 +399,9 @@ class FastTextClassifier(Threaded, Classifier):
     def _features_of(self, numbered: Texts, index: dict[str, int], rows: NDArray[np.int32] | None) -> Bags:
         """Features of texts, given the positions of words; or the entries of `rows` for them."""
         features = np.fromiter((index.get(word, -1) for word in numbered.words), np.int32, len(numbered.counts))
-        pieces = None
+        subwords = None
         if self.max_n:
-            pieces = _core.subword_buckets(
+            subwords = _core.subword_buckets(
                 numbered.packed,
                 numbered.word_offsets,
                 min_n=self.min_n,
@@ -415,7 +415,7 @@ class FastTextClassifier(Threaded, Classifier):
             numbered.offsets,
             hashes=_core.hash_words(numbered.packed, numbered.word_offsets),
             features=features,
-            pieces=pieces,
+            subwords=subwords,
             end_hash=int(_core.hash_words(end["words"], end["word_offsets"])[0]),
             end_feature=index.get(_END, -1),
             n_words=len(index),
