@@ -16,18 +16,20 @@ inline std::int64_t check_begins(const std::int64_t* begins, std::int64_t n, std
                                  const std::string& name) {
     require(n >= 0 && begins[0] == 0 && begins[n] == n_items,
             name + " must run from 0 to the number of items, " + std::to_string(n_items));
-    std::int64_t longest = 0, shortest = 0;
+    // Numbers that do not rise may be anything: their differences could overflow, unless unsigned.
+    std::uint64_t longest = 0;
+    bool rises = true;
     for (std::int64_t i = 0; i < n; ++i) {
-        longest = std::max(longest, begins[i + 1] - begins[i]);
-        shortest = std::min(shortest, begins[i + 1] - begins[i]);
+        rises &= begins[i] <= begins[i + 1];
+        longest = std::max(longest, static_cast<std::uint64_t>(begins[i + 1]) - static_cast<std::uint64_t>(begins[i]));
     }
-    for (std::int64_t i = 1; shortest < 0; ++i) {
+    for (std::int64_t i = 1; !rises; ++i) {
         if (begins[i - 1] > begins[i]) {
             throw std::invalid_argument(name + "[" + std::to_string(i) + "] is below the one before it");
         }
     }
-    require(longest < (std::int64_t{1} << 31), name + ": a list must have fewer than 2^31 items");
-    return longest;
+    require(longest < (std::uint64_t{1} << 31), name + ": a list must have fewer than 2^31 items");
+    return static_cast<std::int64_t>(longest);
 }
 
 // Checks that all n items lie in low .. limit - 1. Ends early on Ctrl-C if the GIL is released.

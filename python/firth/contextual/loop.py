@@ -74,20 +74,24 @@ class Schedule(Options):
         Of dropout.
     """
 
-    steps: int = option(low=1)
-    batch_size: int = option(16, low=1)
-    length: int = option(256, low=1)
-    accumulate: int = option(1, low=1)
-    learning_rate: float = option(1e-3, above=0, high=3e38)
-    min_learning_rate: float | None = option(None, low=0)
-    warmup: float = option(0.05, low=0, high=1)
-    weight_decay: float = option(0.1, low=0, high=3e38)
-    betas: tuple[float, float] = option((0.9, 0.95), checked=False)
-    clip: float | None = option(1.0, above=0, high=3e38)
-    bf16: bool | None = None
-    evaluate_every: int | None = option(None, low=1)
-    evaluate_batches: int = option(16, low=0)
-    seed: int = option(1, low=0, high=2**63 - 1)
+    steps: int = option(low=1, help="Updates of the weights.")
+    batch_size: int = option(16, low=1, help="Examples that a process holds at a time.")
+    length: int = option(256, low=1, help="Tokens in an example.")
+    accumulate: int = option(1, low=1, help="Batches whose gradients are summed for a step.")
+    learning_rate: float = option(1e-3, above=0, high=3e38, help="Learning rate at the end of the warm-up.")
+    min_learning_rate: float | None = option(
+        None, low=0, help="Learning rate at the last step.", unset="a tenth of `learning_rate`"
+    )
+    warmup: float = option(0.05, low=0, high=1, help="Share of the steps over which the learning rate rises from 0.")
+    weight_decay: float = option(0.1, low=0, high=3e38, help="AdamW's, applied to matrices.")
+    betas: tuple[float, float] = option((0.9, 0.95), checked=False, help="Decay rates of AdamW's moments.")
+    clip: float | None = option(1.0, above=0, high=3e38, help="Largest norm of the gradient.", unset="any")
+    bf16: bool | None = option(None, help="Multiply matrices in bf16.", unset="where the hardware has units for it")
+    evaluate_every: int | None = option(
+        None, low=1, help="Steps between two evaluations.", unset="a twentieth of the steps"
+    )
+    evaluate_batches: int = option(16, low=0, help="Batches of the validation split for an evaluation, at most.")
+    seed: int = option(1, low=0, high=2**63 - 1, help="Start of the random numbers of dropout.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
