@@ -220,12 +220,14 @@ def test_after_an_interruption_all_is_as_before():
 
 
 def test_ctrl_c_is_keyboard_interrupt():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     call = long_top_k()
     timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGINT])
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         call()
     timer.join()
+    signal.signal(signal.SIGINT, before)
 
 
 # ---- one object, two threads -----------------------------------------------------------------------------------------
