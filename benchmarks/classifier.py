@@ -137,7 +137,7 @@ def train_firth(folder: str, threads: int, seed: int, options: dict[str, Any]) -
     clock.stage("prediction")
     return {
         "seconds": {name: clock.seconds[name] for name in ("training", "prediction")},
-        "epoch_seconds": [epoch.seconds for epoch in model.history],
+        "epoch_seconds": common.epoch_seconds(model.history),
         "accuracy": float(right),
         "training_mb": peak,
     }

@@ -6,6 +6,7 @@ import argparse
 import datetime
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -232,3 +233,8 @@ def finish(tables: str, path: Path) -> None:
     """Print the tables, and where the figures are."""
     print(tables)
     print(f"\nEvery figure: {path}", file=sys.stderr)
+
+
+def epoch_seconds(history: Any) -> list[float]:
+    """The seconds of each epoch of a history, whose records count from the beginning."""
+    return [after - before for before, after in itertools.pairwise([0.0, *(one.seconds for one in history)])]

@@ -172,15 +172,15 @@ def train_firth(text: str, threads: int, seed: int, epochs: int, out: str) -> Ru
     clock.stage("fit")
     model.vectors.save(out)
     clock.stage("saving")
-    epoch_seconds = [epoch.seconds for epoch in model.history]
+    each = common.epoch_seconds(model.history)
     fit = clock.seconds.pop("fit")
     return {
         "seconds": {
             **clock.seconds,
-            "counting and ordering": fit - sum(epoch_seconds),
-            "training": sum(epoch_seconds),
+            "counting and ordering": fit - sum(each),
+            "training": sum(each),
         },
-        "epoch_seconds": epoch_seconds,
+        "epoch_seconds": each,
         "costs": [epoch.loss for epoch in model.history],
         **imports,
         "vocabulary": len(corpus.vocabulary),
@@ -217,7 +217,7 @@ def epochs_firth(text: str, threads: int, seed: int) -> Run:
     # The row and its bias and padding in float32, the sums of its squared gradients, and all that of the other word.
     row = 4 * -(-(OPTIONS["vector_size"] + 2) // 16) * 16
     return {
-        "epoch_seconds": [epoch.seconds for epoch in model.history],
+        "epoch_seconds": common.epoch_seconds(model.history),
         "non_zeros": int(counts.csr.nnz),
         "bytes_each": 4 * row * 2,
         "bandwidth": [before, bandwidth(threads)],

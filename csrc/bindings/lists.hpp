@@ -23,10 +23,10 @@ inline std::int64_t check_begins(const std::int64_t* begins, std::int64_t n, std
         rises &= begins[i] <= begins[i + 1];
         longest = std::max(longest, static_cast<std::uint64_t>(begins[i + 1]) - static_cast<std::uint64_t>(begins[i]));
     }
-    for (std::int64_t i = 1; !rises; ++i) {
-        if (begins[i - 1] > begins[i]) {
-            throw std::invalid_argument(name + "[" + std::to_string(i) + "] is below the one before it");
-        }
+    if (!rises) {
+        std::int64_t i = 1;
+        while (begins[i - 1] <= begins[i]) ++i;
+        throw std::invalid_argument(name + "[" + std::to_string(i) + "] is below the one before it");
     }
     require(longest < (std::uint64_t{1} << 31), name + ": a list must have fewer than 2^31 items");
     return static_cast<std::int64_t>(longest);
