@@ -525,6 +525,33 @@ def test_sigterm_writes_the_checkpoint(long_corpus, tmp_path):
     assert same(resumed, MODELS["Word2Vec"](epochs=2000).fit(long_corpus, callbacks=stop))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="raises a POSIX signal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_handler_that_returns_lets_training_continue(number, make_gradient, corpus, monkeypatch):
+    """Such as one that sets a flag for a callback."""
+    received = []
+    begin = type(make_gradient())._begin
+
+    def begin_and_raise(model, *arguments, **options):
+        units, train = begin(model, *arguments, **options)
+
+        def raising(first, end, epoch):
+            if (first, epoch) == (0, 1):
+                signal.raise_signal(number)
+            return train(first, end, epoch)
+
+        return units, raising
+
+    monkeypatch.setattr(type(make_gradient()), "_begin", begin_and_raise)
+    before = signal.signal(number, lambda *_: received.append(number))
+    try:
+        model = make_gradient().fit(corpus)
+    finally:
+        signal.signal(number, before)
+    assert received == [number]
+    assert len(model.history) == 3
+
+
 def test_callbacks_see_copies(make_gradient, corpus):
     held = []
     model = make_gradient().fit(corpus, callbacks=[lambda model: held.append(model.vectors)])

@@ -154,12 +154,18 @@ class Interrupt:
             self.answer()
 
     def answer(self) -> None:
-        """Do what the signal would have done here, or has done in another process of the same training."""
+        """Do what the signal would have done here, or has done in another process of the same training.
+
+        Returns only if a handler of the caller's own has returned: training then continues.
+        """
         received, self.signal, self.answered = self.signal, None, True
         if received is not None:
             number, frame = received
             if callable(self.previous[number]):
                 self.previous[number](number, frame)
+                if not self.hold:
+                    self.answered = False
+                    return
             elif number == signal.SIGTERM:
                 raise SystemExit(128 + number)
         raise KeyboardInterrupt

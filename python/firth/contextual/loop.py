@@ -164,7 +164,7 @@ def train(
         Called with the number of each step before it, from 0: a place to freeze parameters, or set them free.
     checkpoint
         A folder for the state of the training, made if it is not there. Written after each evaluation, every ten
-        minutes, and at Ctrl-C.
+        minutes, at Ctrl-C and at SIGTERM, which then ends the process with status 143.
     resume
         Continue from the checkpoint where there is one.
     history

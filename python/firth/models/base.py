@@ -284,7 +284,7 @@ class GradientModel(Threaded, Model):
             Functions called with the model after every epoch. One that returns True ends the training.
         checkpoint
             A folder for the saved training state, which is made if it does not exist. It is written after every epoch,
-            every ten minutes, and at Ctrl-C.
+            every ten minutes, at Ctrl-C and at SIGTERM, which then ends the process with status 143.
         resume
             Continue from the checkpoint, if there is one. Wherever the same seed gives the same bytes, the result has
             the bytes of an uninterrupted run.

@@ -259,7 +259,8 @@ class FastTextClassifier(Threaded, Classifier):
         called = [functools.partial(callback, self) for callback in functions("callbacks", callbacks)]
         # The result does not depend on the number of threads; the data depend on the other two.
         options = model._description()["options"]
-        identity = {name: options[name] for name in options.keys() - {"threads", "tokenizer", "pretrained_vectors"}}
+        apart_from = ("threads", "tokenizer", "pretrained_vectors")
+        identity = {name: value for name, value in options.items() if name not in apart_from}
         run = EpochRun(
             type(self).__name__,
             "texts",
