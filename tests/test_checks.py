@@ -109,6 +109,7 @@ def test_every_entry_refuses_what_is_no_column_of_texts(entries):
 
 
 def test_rows_of_a_table_are_refused_from_iterators_too():
+    pytest.importorskip("torch")
     pytest.importorskip("tokenizers")
     from firth.contextual.tokenizer import Tokenizer
 

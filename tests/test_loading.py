@@ -114,7 +114,10 @@ def test_what_is_not_there_and_what_cannot_be_opened_alone(tmp_path: Path) -> No
 
 
 def test_what_contextual_models_need(tmp_path: Path) -> None:
-    contextual = pytest.importorskip("firth.contextual")
+    pytest.importorskip("torch")
+    pytest.importorskip("tokenizers")
+    from firth import contextual
+
     tokenizer = contextual.Tokenizer.train(TEXTS, tokenizer="bpe", vocabulary_size=300)
     tokenizer.save(tmp_path / "t.json")
     tokenizer.save(tmp_path / "folder")
