@@ -666,6 +666,25 @@ def test_options_are_checked(options, error, said):
         make(**options)
 
 
+@pytest.mark.parametrize("callbacks", [[], [lambda _: None]])
+def test_what_the_last_step_leaves_is_checked(texts, monkeypatch, callbacks):
+    """No later product has looked at it."""
+    train = _core.train_classifier
+
+    def broken(rows, *arguments, **options):
+        found = train(rows, *arguments, **options)
+        if options["epoch"] == options["epochs"] - 1:
+            rows[0, 0] = np.nan
+        return found
+
+    model = make(epochs=2).fit(*texts)
+    before = model.predict_proba(texts[0])
+    monkeypatch.setattr(_core, "train_classifier", broken)
+    with pytest.raises(FloatingPointError, match="in epoch 2: a number in rows is not finite. The model is as it was"):
+        model.fit(*texts, callbacks=callbacks)
+    np.testing.assert_array_equal(model.predict_proba(texts[0]), before)
+
+
 def test_divergence_is_told_and_changes_nothing(texts):
     model = make(epochs=1).fit(*texts)
     before = model.predict_proba(texts[0])

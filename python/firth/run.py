@@ -213,6 +213,7 @@ class Run(abc.ABC):
     grid = 1  # chunks begin at multiples of so many units, counted from the last record
     largest_chunk = 2**40
     first = True  # whether this is the process that writes checkpoints and shows the bar
+    reverts = True  # whether a training that diverges goes back to an earlier record
 
     def __init__(
         self,
@@ -325,6 +326,8 @@ class Run(abc.ABC):
 
     def _train(self, callbacks: Sequence[Callable[[], object]], bar: tqdm[Any]) -> None:
         chunk = min(12 * self.grid, self.largest_chunk)
+        # Whether a record is used before the end. Each check reads all tensors.
+        used = self.reverts or self.path is not None or bool(callbacks)
         self.keep()
         while (due := self.next_record()) is not None:
             begin, start = self.position, time.perf_counter()
@@ -342,7 +345,8 @@ class Run(abc.ABC):
                 if time.monotonic() - self.last_checkpoint > _CHECKPOINT_SECONDS:
                     self.write_checkpoint()
                 continue
-            self.check_finite()
+            if used:
+                self.check_finite()
             record = self.record()
             self.history.append(record)
             shown = {"loss": record.loss, "validation_loss": record.validation_loss, "score": record.score}
@@ -356,6 +360,8 @@ class Run(abc.ABC):
                 break
             self.keep()
             self.since = f"after {self.where_record()}"
+        if not used:
+            self.check_finite()
 
     def where_record(self) -> str:
         """The place of the last record."""
@@ -515,6 +521,7 @@ class EpochRun(Run):
         self.loss, self.examples = 0, 0  # since the last record
         self.seconds = 0.0
         self.good = {name: np.empty_like(work.tensors[name]) for name in work.good}
+        self.reverts = bool(work.good)
         self.best: tuple[int, Tensors] | None = None  # the record with the best score, and its tensors
         self.resume()
 
@@ -587,7 +594,7 @@ class EpochRun(Run):
 
     def where(self) -> str:
         """The epoch that is trained."""
-        return f"epoch {len(self.history) + 1}"
+        return f"epoch {min(len(self.history) + 1, self.work.epochs)}"
 
     def remains(self) -> str:
         """What a training that diverged leaves."""
