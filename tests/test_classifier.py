@@ -680,7 +680,7 @@ def test_what_the_last_step_leaves_is_checked(texts, monkeypatch, callbacks):
     model = make(epochs=2).fit(*texts)
     before = model.predict_proba(texts[0])
     monkeypatch.setattr(_core, "train_classifier", broken)
-    with pytest.raises(FloatingPointError, match="in epoch 2: a number in rows is not finite. The model is as it was"):
+    with pytest.raises(FloatingPointError, match="in epoch 2: a number in rows is not finite"):
         model.fit(*texts, callbacks=callbacks)
     np.testing.assert_array_equal(model.predict_proba(texts[0]), before)
 
