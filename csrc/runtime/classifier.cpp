@@ -2,20 +2,14 @@
 
 #include "kernels/arena.hpp"
 #include "kernels/classifier.hpp"
-#include "runtime/scratch.hpp"
-#include "runtime/threads.hpp"
+#include "runtime/racing.hpp"
 
 namespace firth {
 namespace {
 
-struct TrainingSpace {
-    ThreadScratch scratch;
-    ClassifierTally* tallies;  // (threads)
-
-    TrainingSpace(Arena& arena, const ClassifierTraining& task, int n_threads)
-        : scratch(arena, classifier_kernels().scratch_bytes(task.model, task.negative), n_threads),
-          tallies(arena.take<ClassifierTally>(n_threads)) {}
-};
+std::int64_t training_scratch_bytes(const ClassifierTraining& task) {
+    return classifier_kernels().scratch_bytes(task.model, task.negative);
+}
 
 ThreadScratch prediction_space(Arena& arena, const Classifier& model, int n_threads) {
     return {arena, classifier_kernels().scratch_bytes(model, 0), n_threads};
@@ -24,29 +18,22 @@ ThreadScratch prediction_space(Arena& arena, const Classifier& model, int n_thre
 }  // namespace
 
 std::int64_t train_classifier_bytes(const ClassifierTraining& task, int n_threads) {
-    Arena arena{nullptr};
-    TrainingSpace(arena, task, n_threads);
-    return arena.used;
+    return racing_bytes<ClassifierTally>(training_scratch_bytes(task), n_threads);
 }
 
 ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t begin, std::int64_t end, int n_threads,
                                  void* workspace) {
-    Arena arena{static_cast<char*>(workspace)};
-    const TrainingSpace space(arena, task, n_threads);
     const ClassifierKernels& kernels = classifier_kernels();
-    parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
-        ClassifierTally tally;  // on the thread's stack: in the workspace, threads would share cache lines
-        kernels.range(task, begin + from, begin + to, &tally, space.scratch.of(thread));
-        space.tallies[thread] = tally;
-    });
-    ClassifierTally all;
-    for (int thread = 0; thread < n_threads; ++thread) {
-        const ClassifierTally& tally = space.tallies[thread];
-        all.loss += tally.loss;
-        all.examples += tally.examples;
-        if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
-    }
-    return all;
+    return train_racing<ClassifierTally>(
+        begin, end, training_scratch_bytes(task), n_threads, workspace,
+        [&](std::int64_t from, std::int64_t to, ClassifierTally* tally, void* scratch) {
+            kernels.range(task, from, to, tally, scratch);
+        },
+        [](const ClassifierTally& tally, ClassifierTally& all) {
+            all.loss += tally.loss;
+            all.examples += tally.examples;
+            if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
+        });
 }
 
 std::int64_t predict_classifier_bytes(const Classifier& model, int n_threads) {

@@ -6,8 +6,7 @@
 
 #include "kernels/word2vec.hpp"
 #include "runtime/phases.hpp"
-#include "runtime/scratch.hpp"
-#include "runtime/threads.hpp"
+#include "runtime/racing.hpp"
 
 namespace firth {
 namespace {
@@ -349,36 +348,21 @@ class Rounds {
     Word2VecTally all_;
 };
 
-struct RacingSpace {
-    ThreadScratch scratch;
-    Word2VecTally* tallies;  // (threads)
-
-    RacingSpace(Arena& arena, const Word2Vec& task, int n_threads)
-        : scratch(arena, word2vec_kernels().scratch_bytes(task), n_threads),
-          tallies(arena.take<Word2VecTally>(n_threads)) {}
-};
-
 }  // namespace
 
 std::int64_t train_word2vec_bytes(const Word2Vec& task, int n_threads) {
-    Arena arena{nullptr};
-    RacingSpace(arena, task, n_threads);
-    return arena.used;
+    return racing_bytes<Word2VecTally>(word2vec_kernels().scratch_bytes(task), n_threads);
 }
 
 Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads,
                              void* workspace) {
-    Arena arena{static_cast<char*>(workspace)};
-    const RacingSpace space(arena, task, n_threads);
     const Word2VecKernels& kernels = word2vec_kernels();
-    parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
-        Word2VecTally tally;  // on the thread's stack: in the workspace, threads would share cache lines
-        kernels.range(task, begin + from, begin + to, &tally, space.scratch.of(thread));
-        space.tallies[thread] = tally;
-    });
-    Word2VecTally all;
-    for (int thread = 0; thread < n_threads; ++thread) add(space.tallies[thread], all);
-    return all;
+    return train_racing<Word2VecTally>(
+        begin, end, kernels.scratch_bytes(task), n_threads, workspace,
+        [&](std::int64_t from, std::int64_t to, Word2VecTally* tally, void* scratch) {
+            kernels.range(task, from, to, tally, scratch);
+        },
+        add);
 }
 
 std::int64_t train_word2vec_rounds_bytes(Word2Vec task, int n_threads) {
