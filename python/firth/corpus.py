@@ -8,7 +8,7 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,7 @@ from firth.text import (
 
 if TYPE_CHECKING:
     import tokenizers
+    from typing_extensions import Unpack
 
 # Also transformers' tokenizers and firth.contextual.Tokenizer, whose modules need not be installed.
 Tokenizer: TypeAlias = "str | Callable[[str], Sequence[str]] | tokenizers.Tokenizer | Any"
@@ -55,19 +56,12 @@ class Vocabulary:
     words
         Distinct strings; their order is kept.
     counts
-        How often each occurs, (len(words),); zeros if not known.
-
-    Attributes
-    ----------
-    words : list of str
-    counts : int64 array, (len(words),)
+        How often each occurs, int64 (words,); zeros if not known.
 
     Raises
     ------
-    TypeError
-        If a word is not a string.
-    ValueError
-        If a word is repeated, counts and words differ in number, or a count is negative.
+    TypeError, ValueError
+        If a word is not a string or is repeated, counts and words differ in number, or a count is negative.
     """
 
     def __init__(self, words: Iterable[str], counts: ArrayLike | None = None) -> None:
@@ -134,16 +128,8 @@ class Vocabulary:
 class CorpusReport:
     """Counts of a text: `tokens_read` is always `tokens_kept` plus `tokens_out_of_vocabulary`.
 
-    Attributes
-    ----------
-    documents
-        Documents read, empty ones included.
-    tokens_read, tokens_kept, tokens_out_of_vocabulary
-        All tokens of the text, those in the vocabulary, and the others.
-    distinct_words_read
-        Different words of the text, before `min_count`, `max_size` or a given vocabulary.
-    invalid_sequences
-        Invalid parts of the text (in UTF-8, or lone surrogates), each of which became U+FFFD.
+    Empty `documents` count too. `distinct_words_read` are the different words before `min_count`, `max_size` or a given
+    vocabulary. Each of the `invalid_sequences` (invalid UTF-8, or lone surrogates) became U+FFFD.
     """
 
     documents: int
@@ -166,24 +152,18 @@ def _integers(name: str, values: ArrayLike, dtype: type[np.int32] | type[np.int6
 
 
 class Corpus:
-    """Documents as ids of the words of a vocabulary, end to end in one array.
+    """Documents as ids of the words of a vocabulary, end to end in one array; `report` counts what was read.
 
     Made by `from_file` or `from_iterable`, opened by `firth.load`, or made from ids:
 
     Parameters
     ----------
     vocabulary
-        The words.
+        The words. Their `counts` are those of this corpus, if it was made from text.
     ids
         Rows of the vocabulary, int32, (n_tokens,).
     offsets
         Document i is ``ids[offsets[i]:offsets[i + 1]]``; int64, (documents + 1,).
-
-    Attributes
-    ----------
-    vocabulary, ids, offsets
-        The parameters. The `counts` of the vocabulary are those of this corpus, if it was made from text.
-    report : CorpusReport
 
     Raises
     ------
@@ -224,14 +204,7 @@ class Corpus:
     def __getitem__(self, document: int | slice) -> list[str] | list[list[str]]:
         """The words of one document, or of each document of a slice; those out of vocabulary are not among them.
 
-        Raises
-        ------
-        IndexError
-            If there is no such document.
-        TypeError
-            If it is neither a document's number nor a slice.
-        ValueError
-            If the file of an opened corpus is damaged there.
+        IndexError if there is no such document; ValueError if the file of an opened corpus is damaged there.
         """
         n = len(self)
         if isinstance(document, slice):
@@ -281,13 +254,11 @@ class Corpus:
         Parameters
         ----------
         source
-            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn. Compressed
-            files (gzip, bzip2, xz, Zstandard), whatever their names, are decompressed while they are read. Only ``\n``
-            ends a line; blank lines are empty documents, so that document i is line i.
-        min_count
-            Words that occur less often are left out.
-        max_size
-            At most this many words, the most frequent ones; None: all.
+            A path, an open file (binary or text), "-" for standard input, or a list of them, read in turn; compressed
+            (gzip, bzip2, xz, Zstandard) or not. Only ``\n`` ends a line; blank lines are empty documents, so that
+            document i is line i.
+        min_count, max_size
+            Leave out words that occur less often, and all but the `max_size` most frequent ones.
         vocabulary
             Use exactly these words, with their ids; `min_count` then has no effect. If none of them occurs in the text,
             all documents are empty, and models cannot train on the corpus.
@@ -302,7 +273,7 @@ class Corpus:
             Invalid UTF-8: "replace" puts U+FFFD for each invalid part, as ``bytes.decode`` does, and warns; "strict"
             raises.
         threads
-            Processors to use; None: all that this process may use. The corpus does not depend on it.
+            None: all processors that this process may use. The corpus does not depend on it.
         progress
             Show a bar.
 
@@ -341,15 +312,7 @@ class Corpus:
 
     @staticmethod
     def from_iterable(
-        documents: Iterable[str] | Iterable[Sequence[str]],
-        *,
-        min_count: int = 5,
-        max_size: int | None = None,
-        vocabulary: Vocabulary | None = None,
-        tokenizer: Tokenizer = "whitespace",
-        errors: Errors = "replace",
-        threads: int | None = None,
-        progress: bool = False,
+        documents: Iterable[str] | Iterable[Sequence[str]], *, progress: bool = False, **reading: Unpack[Reading]
     ) -> Corpus:
         """Read documents from a list, a generator, a column of a table: all strings, or all sequences of tokens.
 
@@ -357,8 +320,11 @@ class Corpus:
         ----------
         documents
             One item is one document, with any line ends in it. Strings are tokenized; sequences contain the tokens.
-        min_count, max_size, vocabulary, tokenizer, errors, threads, progress
-            As for `from_file`. Here `errors` is about lone surrogates, which are not valid text.
+        progress
+            Show a bar.
+        **reading
+            Options of `from_file`, with the same defaults: `min_count`, `max_size`, `vocabulary`, `tokenizer`,
+            `errors` and `threads`. Here `errors` is about lone surrogates, which are not valid text.
 
         Raises
         ------
@@ -367,14 +333,7 @@ class Corpus:
         ValueError
             If there are no documents, no word is left, or (``errors="strict"``) a string contains a lone surrogate.
         """
-        options = CorpusOptions(
-            min_count=min_count,
-            max_size=max_size,
-            vocabulary=vocabulary,
-            tokenizer=tokenizer,
-            errors=errors,
-            threads=threads,
-        )
+        options = CorpusOptions(**reading)
         if isinstance(documents, os.PathLike):
             raise TypeError("documents is a path; give it to from_file")
         counter, n = count_documents(documents, options, advice=", or its path to from_file", progress=progress)
@@ -384,11 +343,10 @@ class Corpus:
         return corpus
 
     def save(self, path: PathLike) -> None:
-        """Write the corpus as one safetensors file; it appears whole or not at all.
+        """Write the corpus as one safetensors file, which `firth.load` opens; it appears whole or not at all.
 
-        `firth.load` opens it: ids and offsets stay in the file and are mapped. Opening does not check single ids and
-        offsets, so that it takes the same time for any text. Damage raises ValueError when a document is read, or when
-        a model's `fit` begins. OSError if it cannot be written.
+        Ids and offsets stay in the file and are mapped. Opening does not check each of them, so that it takes the same
+        time for any text. Damage raises ValueError when a document is read, or when a model's `fit` begins.
         """
         tensors: dict[str, NDArray[Any]] = {
             **pack_words(self.vocabulary.words),
@@ -400,16 +358,7 @@ class Corpus:
 
     @staticmethod
     def estimate_memory(path: PathLike, *, tokenizer: str = "whitespace", threads: int | None = None) -> dict[str, int]:
-        """Estimate the memory of `from_file`, from samples of a file that is not compressed.
-
-        Parameters
-        ----------
-        path
-            The text; up to 8 MB of it are read, in eight places.
-        tokenizer
-            "whitespace" or "words".
-        threads
-            As for `from_file`: each has a table of words.
+        """Estimate the memory of `from_file`, from up to 8 MB of a file that is not compressed, in eight places.
 
         Returns
         -------
@@ -417,8 +366,7 @@ class Corpus:
             Bytes at the ``peak`` of reading and of the ``result``, if no word is left out. Words beyond the samples are
             extrapolated by Heaps' law, V = K N^b.
         """
-        options = CorpusOptions(min_count=1, tokenizer=tokenizer, threads=threads)
-        return _estimate_memory(path, options)
+        return _estimate_memory(path, CorpusOptions(min_count=1, tokenizer=tokenizer, threads=threads))
 
 
 @reader("corpus")
@@ -435,6 +383,17 @@ def _opened(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Corpu
     ):
         raise ValueError("its arrays do not fit together")
     return Corpus.unchecked(vocabulary, ids, offsets, report)
+
+
+class Reading(TypedDict, total=False):
+    """The options of `Corpus.from_file`, as keywords."""
+
+    min_count: int
+    max_size: int | None
+    vocabulary: Vocabulary | None
+    tokenizer: Tokenizer
+    errors: Errors
+    threads: int | None
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -514,18 +473,10 @@ def _feed_tokens(
     return tokens.invalid
 
 
-def as_corpus(data: Any, *, progress: bool = False, **reading: Any) -> Corpus:
-    """Make a corpus of the data of `fit`.
+def as_corpus(data: Any, *, progress: bool = False, **reading: Unpack[Reading]) -> Corpus:
+    """The corpus of the data of `fit`: itself, or read from files (see `paths_of`) or from an iterable of texts.
 
-    Parameters
-    ----------
-    data
-        A `Corpus`, which is returned. Or files of text: a path, "-" for standard input, an open file, or a list of
-        `Path` objects. Or texts: an iterable of strings or of lists of words.
-    progress
-        Show a bar.
-    **reading
-        Options of `Corpus.from_file`. Lists of words ignore the tokenizer.
+    `reading` are options of `Corpus.from_file`. Lists of words ignore the tokenizer.
     """
     if isinstance(data, Corpus):
         return data
@@ -540,7 +491,7 @@ def as_corpus(data: Any, *, progress: bool = False, **reading: Any) -> Corpus:
     texts = iter(column("texts", data, advice=", or its path"))
     first = list(itertools.islice(texts, 1))
     if first and not isinstance(first[0], str):
-        reading = {**reading, "tokenizer": "whitespace"}
+        reading["tokenizer"] = "whitespace"
     return Corpus.from_iterable(itertools.chain(first, texts), progress=progress, **reading)
 
 
@@ -563,7 +514,7 @@ def count_documents(
 ) -> tuple[_core.TextCounter, int]:
     """Count the words of texts or lists of words; also returns how many lone surrogates were replaced.
 
-    `name` is the name of the documents in errors, and `advice` is added to the error about a single string.
+    Errors call the documents `name`; `advice` is added to the one about a single string.
     """
     documents = column(name, documents, advice=advice)
     counter = options.counter()
@@ -612,14 +563,8 @@ def _finish(counter: _core.TextCounter, options: CorpusOptions, name: str, inval
         words = options.vocabulary.words
     ids = np.empty(counter.kept_tokens, np.int32)
     document_offsets = np.empty(counter.documents + 1, np.int64)
-    report = CorpusReport(
-        counter.documents,
-        counter.tokens,
-        counter.kept_tokens,
-        counter.tokens - counter.kept_tokens,
-        distinct,
-        invalid,
-    )
+    read, kept = counter.tokens, counter.kept_tokens
+    report = CorpusReport(counter.documents, read, kept, read - kept, distinct, invalid)
     counter.write(ids, document_offsets)
     return Corpus.unchecked(Vocabulary.unchecked(words, counts), ids, document_offsets, report)
 

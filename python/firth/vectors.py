@@ -27,37 +27,27 @@ _SHOWN = 10  # rows, and numbers of a row, in a notebook
 class Vectors:
     """Words, and a vector for each.
 
-    Vectors are looked up by word, as in a dict: ``vectors["king"]`` is the word's vector, ``vectors[["king", "man"]]``
-    are two, ``"king" in vectors`` is whether the word has one, and ``for word in vectors`` iterates over the words. Row
-    numbers are for `matrix`, `words` and `index` only.
+    Vectors are looked up by word, as in a dict: ``vectors["king"]``, ``vectors[["king", "man"]]``, ``"king" in
+    vectors``, ``for word in vectors``. Row numbers are for `words`, `matrix` and `index`, which has the row of each
+    word.
 
     Parameters
     ----------
     words
-        The words, all different, usually the most frequent first.
+        Strings, all different, usually the most frequent first.
     matrix
-        Shape (words, vector_size). Not copied if it is float32 with contiguous rows (which may be padded).
-    counts
-        How often each word occurs, (words,), if known.
-
-    Attributes
-    ----------
-    words : list of str
-    counts : ndarray or None
-        int64 (words,): how often each word occurs in the training text; None if not known. Files of vectors do not
-        store them; saved models do.
-    matrix : ndarray
-        float32, (words, vector_size), read-only, because lengths are computed once. To change vectors, make new ones:
+        float32 (words, vector_size), read-only because lengths are computed once. Not copied if it is float32 with
+        contiguous rows (which may be padded). To change vectors, make new ones:
         ``Vectors(v.words, v.matrix - v.matrix.mean(0))``.
-    index : dict
-        Row of each word.
+    counts
+        How often each word occurs in the training text, int64 (words,); None if not known. Saved models store them,
+        files of vectors do not.
 
     Raises
     ------
-    TypeError
-        If a word is not a str, the matrix does not hold real numbers, or the counts are not whole numbers.
-    ValueError
-        If a word occurs twice, the shapes do not fit, or a count is negative.
+    TypeError, ValueError
+        If a word is not a str or occurs twice, the matrix does not hold real numbers, the shapes do not fit, or a count
+        is negative or not a whole number.
 
     Notes
     -----
@@ -110,7 +100,7 @@ class Vectors:
         return int(self.matrix.shape[1])
 
     def __getitem__(self, words: str | Sequence[str]) -> NDArray[np.float32]:
-        """Vector of a word (vector_size,), or of several (n, vector_size). KeyError for an unknown word."""
+        """Vector of a word, or vectors (n, vector_size) of several. KeyError for an unknown word."""
         if isinstance(words, str):
             return self._vector(words)
         if not isinstance(words, Iterable):
@@ -131,7 +121,7 @@ class Vectors:
     @overload
     def get(self, word: str, default: NDArray[np.float32]) -> NDArray[np.float32]: ...
     def get(self, word: str, default: NDArray[np.float32] | None = None) -> NDArray[np.float32] | None:
-        """Vector of a word, float32 (vector_size,), or `default` for an unknown word."""
+        """Vector of a word, or `default` for an unknown word."""
         try:
             return self._vector(word)
         except KeyError:
@@ -189,26 +179,9 @@ class Vectors:
     def neighbors(
         self, queries: Sequence[str] | NDArray[Any], topn: int = 10, *, restrict_vocab: int | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Nearest words, with cosines, of many words or vectors at once.
+        """Nearest (word, cosine) pairs of many words, or of vectors (q, vector_size): a list for each query.
 
-        Parameters
-        ----------
-        queries
-            Words, or an array (q, vector_size). A word is not its own neighbor.
-        topn, restrict_vocab
-            See `search`.
-
-        Returns
-        -------
-        list
-            For each query its (word, cosine) pairs, the nearest first.
-
-        Raises
-        ------
-        KeyError
-            For an unknown word.
-        TypeError, ValueError
-            As from `search`; a TypeError for one string instead of a list of words.
+        A word is not its own neighbor. KeyError for an unknown word; other parameters and errors as for `search`.
         """
         topn = whole_number("topn", topn)
         if isinstance(queries, str):
@@ -280,11 +253,9 @@ class Vectors:
         ------
         KeyError
             For an unknown word.
-        TypeError
-            If topn or restrict_vocab is not a whole number, or a weight is not a number.
-        ValueError
-            If no word is given, topn or restrict_vocab is negative, the method is unknown, a vector has another shape
-            or is not finite, or there are weights with "3cosmul".
+        TypeError, ValueError
+            If no word is given, a vector has another shape or is not finite, an argument is out of range, or there are
+            weights with "3cosmul".
         """
         if topn is not None:
             topn = whole_number("topn", topn)
@@ -333,20 +304,9 @@ class Vectors:
         return product
 
     def analogy(
-        self,
-        a: str,
-        b: str,
-        c: str,
-        topn: int = 10,
-        *,
-        restrict_vocab: int | None = None,
-        method: Method = "3cosadd",
+        self, a: str, b: str, c: str, topn: int = 10, *, restrict_vocab: int | None = None, method: Method = "3cosadd"
     ) -> list[tuple[str, float]]:
-        """Answer "a is to b as c is to ...": ``analogy("man", "king", "woman")``.
-
-        The words of the question are never an answer. Other parameters, the result and errors are those of
-        `most_similar`.
-        """
+        """Answer "a is to b as c is to ...", such as ``analogy("man", "king", "woman")``; see `most_similar`."""
         return self.most_similar([b, c], [a], topn, restrict_vocab=restrict_vocab, method=method)
 
     def doesnt_match(self, words: Sequence[str]) -> str:
@@ -377,8 +337,8 @@ class Vectors:
     def direction(self, pairs: Iterable[tuple[str, str]]) -> Direction:
         """Direction from the first to the second words of pairs: the mean difference of their unit vectors.
 
-        The result has a unit vector (vector_size,), on which other words can be projected. KeyError for an unknown
-        word; ValueError if there are no pairs, the differences cancel, or a word's vector is not finite.
+        KeyError for an unknown word; ValueError if there are no pairs, the differences cancel, or a word's vector is
+        not finite.
 
         Examples
         --------
@@ -408,11 +368,10 @@ class Vectors:
         Parameters
         ----------
         path
-            The suffix decides the format: .safetensors, .bin (word2vec's binary), .txt or .vec (word2vec's text),
+            Its suffix decides the format: .safetensors, .bin (word2vec's binary), .txt or .vec (word2vec's text),
             .glove; a further .gz compresses. "-" is standard output, as text.
         format
-            "safetensors", "word2vec-binary", "word2vec-text", "glove" or "fasttext" (a fastText model without subwords,
-            which its programs open); None: the suffix decides.
+            One of `load_vectors`; "fasttext" is a fastText model without subwords, which its programs open.
 
         Raises
         ------
@@ -426,10 +385,9 @@ class Vectors:
         formats.write(path, self.words, self.matrix, format=format)
 
     def to_gensim(self) -> Any:
-        """Copy to a ``gensim.models.KeyedVectors``: the same words in the same order, float32 (words, vector_size).
+        """Copy to a ``gensim.models.KeyedVectors``, with the counts if they are known.
 
-        If `counts` are known, ``keyed.get_vecattr(word, "count")`` returns them. ImportError if gensim is not
-        installed.
+        ImportError if gensim is not installed.
         """
         keyed = _keyed_vectors()(self.vector_size, dtype=np.float32)
         keyed.add_vectors(self.words, self.matrix)
@@ -440,17 +398,17 @@ class Vectors:
 
     @classmethod
     def from_gensim(cls, keyed: Any) -> Vectors:
-        """Words and vectors of gensim's ``KeyedVectors``: a model's ``.wv``.
+        """Words, vectors and counts of gensim's ``KeyedVectors``: a model's ``.wv``.
 
-        The matrix (words, vector_size) is shared if it is float32; gensim must not change it any more. Counts are
-        gensim's, if it has any. (For files without counts, gensim invents counts that descend by 1.)
+        The matrix is shared if it is float32; gensim must not change it any more. (For files without counts, gensim
+        invents counts that descend by 1.)
         """
         if not isinstance(keyed, _keyed_vectors()):
             raise TypeError(f"from_gensim needs KeyedVectors (a model's .wv), not {type(keyed).__name__}")
         return cls(keyed.index_to_key, keyed.vectors, keyed.expandos.get("count"))
 
     def _vector(self, word: str) -> NDArray[np.float32]:
-        """Vector of a word (vector_size,); KeyError for an unknown one. Every method that takes a word calls this."""
+        """Vector of a word; KeyError for an unknown one. Every method that takes a word calls this."""
         return cast("NDArray[np.float32]", self.matrix[self._row(word)])
 
     def _row(self, word: str) -> int:
@@ -514,15 +472,9 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction among vectors, such as singular to plural; `Vectors.direction` computes one.
+    """A direction among vectors, such as singular to plural; `Vectors.direction` computes one."""
 
-    Attributes
-    ----------
-    vector
-        float32 (vector_size,), of length 1.
-    """
-
-    vector: NDArray[np.float32]
+    vector: NDArray[np.float32]  # (vector_size,), of length 1
     _vectors: Vectors = field(repr=False)
 
     def project(self, words: Sequence[str]) -> NDArray[np.float32]:
