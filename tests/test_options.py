@@ -1,6 +1,7 @@
 """Options of classes: what they say of themselves."""
 
 import importlib.util
+import inspect
 import re
 
 import pytest
@@ -34,6 +35,17 @@ def test_every_option_says_what_it_means(kind):
             assert name in options, (one.name, name)
         if one.default is None and one.type in (int, float, bool):
             assert one.unset, one.name
+
+
+def test_a_docstring_lists_the_options_with_their_help():
+    sections = inspect.getdoc(firth.models.LSA).split("\n\n")
+    listed = next(one for one in sections if one.startswith("Parameters\n----------\n"))
+    for one in declared_options(firth.models.LSA):
+        assert f"\n{one.name}\n    {one.help}" in listed
+    assert "\nthreads\n    Threads to use. None: all processors." in listed
+    assert [one.split("\n")[0] for one in sections[2:]] == ["Parameters", "Notes", "Examples"]
+    overridden = next(one for one in declared_options(firth.models.FastText) if one.name == "sample")
+    assert f"\nsample\n    {overridden.help}" in inspect.getdoc(firth.models.FastText)
 
 
 def test_an_option_that_overrides_another_means_the_same_unless_it_says_otherwise():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import numbers
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -102,6 +104,21 @@ class Options:
     `sklearn.base.clone` copies such an object, without what it was fitted to. scikit-learn need not be installed.
     """
 
+    def __init_subclass__(cls) -> None:
+        """Add the options and their help to a docstring without a section "Parameters"."""
+        super().__init_subclass__()
+        if cls.__doc__ is None or "Parameters\n" in cls.__doc__:
+            return
+        said: dict[str, str] = {}
+        for kind in reversed(cls.__mro__):
+            for name, field in {**vars(kind), **vars(kind).get("__dataclass_fields__", {})}.items():
+                if isinstance(field, dataclasses.Field) and field.metadata:
+                    unset = f" None: {field.metadata['unset']}." if field.metadata["unset"] else ""
+                    said[name] = field.metadata["help"] + unset or said.get(name, "")
+        text, *sections = re.split(r"\n(?=\w+\n-+\n)", inspect.cleandoc(cls.__doc__), maxsplit=1)
+        listed = "".join(f"\n{name}\n    {help}" for name, help in said.items())
+        cls.__doc__ = "\n\n".join([text.rstrip(), f"Parameters\n----------{listed}", *sections])
+
     def __post_init__(self) -> None:
         declared = _type_hints(type(self))
         for field in dataclasses.fields(self):
@@ -111,6 +128,10 @@ class Options:
                 if value is not None:
                     _check_range(field.name, value, field.metadata)
             self.__dict__[field.name] = value
+
+    def _some(self, *names: str) -> dict[str, Any]:
+        """Options by name, to call what has parameters of the same names."""
+        return {name: getattr(self, name) for name in names}
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self.__dict__ and name in _names(type(self)):

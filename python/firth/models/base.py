@@ -174,15 +174,7 @@ class Model(Learner):
         """Write the whole model (options, words, all matrices, history) as one safetensors file.
 
         The file appears whole or not at all. `firth.load` reads it; `firth.load_vectors` reads its vectors alone.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        OSError
-            If it cannot be written.
-        ValueError
-            If a number is not finite: such a model is never saved.
+        AttributeError before `fit`; ValueError if a number is not finite.
         """
         self._fitted_tensor("vectors")
         self._write(path)
@@ -288,11 +280,6 @@ class GradientModel(Threaded, Model):
         resume
             Continue from the checkpoint, if there is one. Wherever the same seed gives the same bytes, the result has
             the bytes of an uninterrupted run.
-
-        Returns
-        -------
-        Self
-            The model, fitted.
 
         Raises
         ------

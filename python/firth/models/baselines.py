@@ -52,20 +52,11 @@ class OneHot(DirectModel):
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class RandomVectors(Threaded, DirectModel):
-    r"""Random vectors: every number drawn uniformly from :math:`\pm\sqrt{3/D}`.
+    r"""Random vectors: D dimensions, every number drawn uniformly from :math:`\pm\sqrt{3/D}`.
 
     A baseline for trained vectors of the same size: the expected squared length is 1, the expected cosine of two words
     0, and its standard deviation :math:`1/\sqrt{D}`. Random projections of this kind preserve distances (Achlioptas
-    2003). `fit` reads only the vocabulary of its data.
-
-    Parameters
-    ----------
-    vector_size
-        D, dimensions.
-    seed
-        Same seed: the same vectors to the bit, at any number of threads.
-    threads
-        None: every processor this process may use.
+    2003). `fit` reads only the vocabulary of its data. The number of threads does not change the vectors.
 
     Examples
     --------

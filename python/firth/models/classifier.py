@@ -45,46 +45,6 @@ class FastTextClassifier(Threaded, Classifier):
     has its own random order of texts, where fastText keeps that of the file. This is an estimator of scikit-learn:
     `cross_val_score`, `GridSearchCV` and a `Pipeline` take it.
 
-    Parameters
-    ----------
-    loss
-        "softmax": over all labels; one of several labels of a text is drawn each time. "ova": a sigmoid for each label,
-        for texts with any number of labels. "hs": hierarchical softmax over a Huffman tree, for thousands of labels.
-        "ns": negative sampling with `negative` labels, drawn in proportion to the square roots of their counts.
-    vector_size
-        Dimensions of a vector.
-    learning_rate
-        At the first text; it falls linearly to 0 at the last.
-    epochs
-        Passes over the texts.
-    word_ngrams
-        Words in the longest word n-gram; 1 for words alone.
-    min_count, min_count_label
-        Words and labels that occur less often are left out.
-    min_n, max_n
-        Characters in a word's n-grams, ``<`` and ``>`` at its ends included. max_n = 0: none.
-    bucket
-        Numbers to which n-grams are hashed. Only those of the training texts take memory.
-    negative
-        Negative samples for each text, with the loss "ns".
-    label_prefix
-        The prefix of labels in a file.
-    tokenizer
-        As for `Corpus.from_file`; labels of files are removed first.
-    class_weight
-        None; "balanced", which weights a label by the inverse of its share; or a dict from labels to weights, 1 for
-        missing labels. A weight of 3 is as if the text were there three times.
-    pretrained_vectors
-        `Vectors` with the initial vectors of words. Words that do not occur in the training texts keep theirs.
-    validation
-        The share of the texts in the validation split, on which `fit` computes the accuracy after each epoch.
-    patience
-        Stop when so many epochs in a row have not raised the validation score, and keep the best epoch. None: never.
-    seed
-        Of the initial vectors, the order of texts and the validation split.
-    threads
-        None: all processors that this process may use. With one thread, the same seed gives the same bits.
-
     Attributes
     ----------
     classes_ : ndarray
@@ -94,9 +54,15 @@ class FastTextClassifier(Threaded, Classifier):
 
     Notes
     -----
-    N-grams that do not occur in the training texts count in a text's mean as zeros, also in fastText with a file that
-    `to_fasttext` wrote. (fastText itself keeps their small random initial vectors.) Scores are proportional to those
-    without such n-grams, so that the order of labels is the same.
+    Of several labels of a text, the losses draw one each time, except "ova": a sigmoid for each label, for texts with
+    any number of labels. "hs" has a Huffman tree; the samples of "ns" are drawn in proportion to the square roots of
+    the labels' counts. `class_weight` "balanced" weights a label by the inverse of its share. A dict has weights by
+    label, 1 for missing labels: 3 is as if the text were there three times. Words of `pretrained_vectors` that do not
+    occur in the training texts keep theirs. Stopped by `patience`, the model is that of the best epoch.
+
+    N-grams that do not occur in the training texts take no memory. They count in a text's mean as zeros, also in
+    fastText with a file that `to_fasttext` wrote. (fastText itself keeps their small random initial vectors.) Scores
+    are proportional to those without such n-grams, so that the order of labels is the same.
 
     Examples
     --------
@@ -209,30 +175,14 @@ class FastTextClassifier(Threaded, Classifier):
             The weight of each text, (texts,): with weight 3, it is used three times in a row.
         validation
             Overrides the option: a share, ``(texts, labels)``, or the path of a file.
-        progress
-            Show a progress bar on stderr.
-        callbacks
-            Functions called with the classifier after every epoch. One that returns True ends the training.
-        checkpoint
-            A folder for the saved training state. Written after every epoch, every ten minutes, at Ctrl-C and SIGTERM.
-        resume
-            Continue from the checkpoint, if there is one. The texts and options must be the same.
-
-        Returns
-        -------
-        Self
-            The classifier, fitted.
+        progress, callbacks, checkpoint, resume
+            As for `Word2Vec.fit`.
 
         Raises
         ------
         TypeError, ValueError
-            If texts and labels are of other types, or differ in number.
-        FloatingPointError
-            If a number stops being finite. Then nothing is changed.
-        RuntimeError
-            If another `fit` of this object is running.
-        KeyboardInterrupt
-            At Ctrl-C; the classifier keeps the last update.
+            If texts and labels are of other types, or differ in number. Otherwise as for `Word2Vec.fit`, but nothing is
+            changed by a FloatingPointError.
         """
         model = type(self)(**self.get_params())
         numbered, gold = model._reader.labeled(texts, labels, progress=progress)
@@ -483,40 +433,18 @@ class FastTextClassifier(Threaded, Classifier):
         return self._bags_of(self._reader.texts(texts))
 
     def predict(self, texts: Any) -> NDArray[Any]:
-        """The most likely label of each text, (texts,).
+        """The most likely label of each text, (texts,); AttributeError before `fit`.
 
-        Parameters
-        ----------
-        texts
-            A list of strings, or of lists of tokens. A line end is white space. Words that begin with `label_prefix`
-            are labels, not part of the text, unless `fit` had them among its words.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        TypeError
-            If `texts` is not a list of texts.
+        `texts` is a list of strings, or of lists of tokens. A line end is white space. Words that begin with
+        `label_prefix` are labels, not part of the text, unless `fit` had them among its words.
         """
         bags = self._texts(texts)
         return self._fitted().label_array[self._first(bags)]
 
     def predict_top(self, texts: Any, k: int = 1, threshold: float = 0.0) -> tuple[list[list[Any]], list[list[float]]]:
-        """The most likely labels of each text, and their probabilities.
+        """For each text a list of at most `k` labels, the most likely first, and a list of their probabilities.
 
-        Parameters
-        ----------
-        texts
-            As for `predict`.
-        k
-            At most this many labels for each text; -1: all.
-        threshold
-            Leave out labels less likely than this.
-
-        Returns
-        -------
-        labels, probabilities
-            For each text a list, the most likely label first.
+        A `k` of -1 stands for all labels. Those less likely than `threshold` are left out.
         """
         k, threshold = label_limit(k), real_number("threshold", threshold)
         bags = self._texts(texts)
@@ -525,17 +453,13 @@ class FastTextClassifier(Threaded, Classifier):
     def predict_proba(self, texts: Any) -> Matrix:
         """The probability of each label, float32 (texts, labels), in the order of `classes_`.
 
-        A row's sum is 1 with the losses "softmax" and "hs". With "ova" and "ns" each label has a probability of its
-        own.
+        A row's sum is 1 with the losses "softmax" and "hs"; with the others each label has a probability of its own.
         """
         bags = self._texts(texts)
         return self._probabilities(bags, 0, len(bags[0]) - 1)[:, self._fitted().order]
 
     def score(self, texts: Any, labels: Any = None, sample_weight: Any = None) -> float:
-        """Accuracy: the share of texts whose most likely label is one of their labels.
-
-        `texts` and `labels` are those of `fit`; `sample_weight`, (texts,), is the weight of each text.
-        """
+        """Accuracy: the share of texts, weighted, whose most likely label is one of their labels, given as to `fit`."""
         self._fitted()
         numbered, gold = self._reader.labeled(texts, labels)
         if len(numbered) == 0:
@@ -551,10 +475,7 @@ class FastTextClassifier(Threaded, Classifier):
         return np.bincount(owners[hit], minlength=len(gold.begins) - 1) > 0
 
     def test(self, texts: Any, labels: Any = None, *, k: int = 1, threshold: float = 0.0) -> ClassifierTest:
-        """Compare the labels that `predict_top` with this `k` and `threshold` returns with known labels.
-
-        `texts` and `labels` are those of `fit`: texts and labels, or files.
-        """
+        """Compare what `predict_top` returns with the known labels of texts, given as to `fit`."""
         k, threshold = label_limit(k), real_number("threshold", threshold)
         trained = self._fitted()
         numbered, gold = self._reader.labeled(texts, labels)
@@ -564,10 +485,9 @@ class FastTextClassifier(Threaded, Classifier):
     # ---- files
 
     def save(self, path: files.PathLike) -> None:
-        """Write the whole classifier as one safetensors file, which `firth.load` reads.
+        """Write the whole classifier, without `pretrained_vectors`, as one safetensors file for `firth.load`.
 
-        The file appears whole or not at all. It does not contain `pretrained_vectors`. AttributeError before `fit`;
-        ValueError if the tokenizer is a function, which a file cannot store.
+        AttributeError before `fit`; ValueError if the tokenizer is a function, which a file cannot store.
         """
         trained = self._fitted()
         if not isinstance(self.tokenizer, str):
@@ -595,14 +515,7 @@ class FastTextClassifier(Threaded, Classifier):
         ends them in fastText. The format cannot store another `tokenizer`, which causes a warning. Labels that are
         numbers become strings. A model that is not quantized takes more than 4 * (words + bucket) * vector_size bytes.
 
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        ValueError
-            If a word or a label contains a NUL.
-        OSError
-            If it cannot be written.
+        AttributeError before `fit`; ValueError if a word or a label contains a NUL.
         """
         trained = self._fitted()
         if self.tokenizer != "whitespace":
@@ -619,13 +532,7 @@ class FastTextClassifier(Threaded, Classifier):
         It reads texts as fastText does: ``</s>`` ends a text, NUL is white space, and white space beyond ASCII (a
         no-break space, U+3000) is part of a word. Its labels are strings, also in `score` and `test`; `label_prefix` is
         removed from them. Quantized matrices are decoded once, for speed, and kept for `save` and `to_fasttext`.
-
-        Raises
-        ------
-        OSError
-            If it cannot be read.
-        ValueError
-            If it is not a classifier, or damaged.
+        ValueError if the file is not a classifier, or damaged.
         """
         options, trained = classifier_files.read_fasttext(path, label_prefix)
         with files.reading(path, "fastText model", own=False):
@@ -644,7 +551,10 @@ class FastTextClassifier(Threaded, Classifier):
         output: bool = False,
         progress: bool = False,
     ) -> FastTextClassifier:
-        """Make a smaller classifier: rows are pruned, and each sub-vector is stored as one byte (product quantization).
+        """Make a smaller classifier by pruning and product quantization (Joulin et al. 2016, "FastText.zip").
+
+        `save` and, by convention to a .ftz, `to_fasttext` write the small form. AttributeError before `fit`; ValueError
+        if it is quantized already, or `cutoff` leaves nothing.
 
         Parameters
         ----------
@@ -653,29 +563,13 @@ class FastTextClassifier(Threaded, Classifier):
         cutoff
             Rows to keep, words and n-grams together: those with the largest norm. None: all.
         part_size
-            Dimensions of a sub-vector.
+            Dimensions of a sub-vector, which is stored as one byte.
         norms
             Store the norms of rows separately, in one more byte for each.
         output
             Quantize the vectors of the labels, too.
         progress
             Show a bar.
-
-        Returns
-        -------
-        FastTextClassifier
-            Another one. Its `save` and `to_fasttext` (by convention to a .ftz) write the small form.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`.
-        ValueError
-            If it is quantized already, or `cutoff` leaves nothing.
-
-        References
-        ----------
-        Joulin et al. (2016): "FastText.zip: compressing text classification models".
         """
         trained = self._fitted()
         if trained.quantized is not None:

@@ -27,21 +27,10 @@ class DirectModel(Model):
 
     @one_at_a_time
     def fit(self, data: Any, *, progress: bool = False) -> Self:
-        """Compute the vectors; see `GradientModel.fit` for the data.
+        """Compute the vectors and return self; see `Word2Vec.fit` for the data.
 
-        Returns
-        -------
-        Self
-            The model, fitted.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            At Ctrl-C; the model stays as it was.
-        ValueError
-            If the data do not determine vectors: `vector_size` exceeds a side of the matrix, or the matrix is 0.
-        MemoryError
-            If the matrices do not fit, naming the bytes.
+        ValueError if the data do not determine vectors: `vector_size` exceeds a side of the matrix, or the matrix is 0.
+        At an error and at Ctrl-C the model stays as it was.
         """
         data = self._training_data(data, progress=progress)
         self._tensors = self._compute(data, progress=progress)

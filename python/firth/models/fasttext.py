@@ -115,18 +115,10 @@ class FastText(Word2Vec):
     of `Word2Vec`; here the input vector is such a mean, and every target word has K negative samples of its own.
     Defaults are fastText's.
 
-    Parameters
-    ----------
-    min_n, max_n
-        Characters (Unicode code points) of an n-gram, with ``<`` and ``>`` at a word's ends. max_n = 0: no n-grams.
-    bucket
-        Numbers to which n-grams are hashed. Only those of the vocabulary's n-grams take memory.
-    architecture, loss, vector_size, window, negative, sample, ns_exponent, learning_rate, min_learning_rate, epochs
-        See `Word2Vec`.
-    cbow_mean
-        See `Word2Vec`; the mean or sum is over all rows of all words of the window.
-    deterministic, seed, threads
-        See `Word2Vec`.
+    Notes
+    -----
+    N-grams are of code points, with ``<`` and ``>`` at a word's ends. Only those of the vocabulary take memory. With
+    CBOW the mean or sum is over all rows of all words of the window. Otherwise `Word2Vec` explains the options.
 
     Examples
     --------

@@ -31,27 +31,14 @@ class GloVe(CountsModel, GradientModel):
     (Pennington, Socher & Manning 2014, equations 8 and 9). The loss in `history` is its mean over the non-zeros, as in
     the published program.
 
-    Parameters
-    ----------
-    vector_size
-        D, dimensions.
-    window, side, weighting
-        How a corpus is counted: see `firth.count_cooccurrences`. Ignored for counts, which have their own.
-    x_max, alpha
-        Of the weight f. The paper uses x_max = 100 for billions of words; with a few million, 10 is better.
-    learning_rate
-        Of AdaGrad, as in the published program: the step is multiplied by the rate before its square is added to
-        AdaGrad's sums, so that these grow slower and steps stay larger than in AdaGrad's usual form.
-    clip_value
-        Largest absolute value of each component of the gradient, before the learning rate.
-    output
-        "sum": a word's vector is w + c, which the paper recommends (section 4.2); "word": w alone.
-    epochs
-        Passes over the non-zeros.
-    seed
-        Same seed: the same vectors, to the bit, for any number of threads.
-    threads
-        None: all processors that this process may use.
+    Notes
+    -----
+    `window`, `side` and `weighting` say how a corpus is counted (`firth.count_cooccurrences`); counts have their own.
+    The paper uses `x_max` = 100 for billions of words; with a few million, 10 is better. `output` "sum", w + c, is what
+    the paper recommends (section 4.2). The components of the gradient are clipped before the learning rate. AdaGrad
+    multiplies the step by the rate before its square is added to the sums, as in the published program: they grow
+    slower, and steps stay larger, than in its usual form. The vectors are the same, to the bit, for any number of
+    threads.
 
     Examples
     --------

@@ -206,26 +206,15 @@ class PPMI(CountsModel, _Spectral):
     The matrix is that of `Cooccurrences.pmi`; of its decomposition :math:`U \Sigma V^T`, cut to `vector_size`, the
     words' vectors are :math:`U \Sigma^p` (Levy, Goldberg & Dagan 2015, sections 2.3 and 3.3).
 
-    Parameters
-    ----------
-    vector_size
-        Dimensions. None: no decomposition; `matrix` is the sparse PPMI matrix, and there are no `vectors`.
-    window, side, weighting
-        How a corpus is counted: see `firth.count_cooccurrences`. Ignored for counts, which have their own.
-    shift
-        s: log s is subtracted from every entry, as s negative samples do in word2vec (Levy & Goldberg 2014).
-    context_smoothing
-        Exponent of the contexts' counts; 1: no smoothing.
-    positive
-        Whether negative entries become 0.
-    eigenvalue_weighting
-        p. 0 drops the singular values, which is best for similarity (nine million words of Wikipedia, 100 dimensions:
-        WordSim-353 62.0 with 0, 58.7 with 0.5, 50.0 with 1), 1 keeps them unchanged.
-    seed
-        Of the decomposition's random start.
-    threads
-        None: all processors that this process may use. The bits of the vectors do not depend on it, as long as the
-        number of NumPy's own threads (``OPENBLAS_NUM_THREADS``) stays the same.
+    Notes
+    -----
+    With `vector_size` None there is no decomposition: `matrix` is the sparse PPMI matrix, and there are no `vectors`.
+    `window`, `side` and `weighting` say how a corpus is counted (`firth.count_cooccurrences`); counts have their own.
+    log `shift` is subtracted from every entry, as `shift` negative samples do in word2vec (Levy & Goldberg 2014). p is
+    `eigenvalue_weighting`. 0 drops the singular values, which is best for similarity (nine million words of Wikipedia,
+    100 dimensions: WordSim-353 62.0 with 0, 58.7 with 0.5, 50.0 with 1); 1 keeps them unchanged. The bits of the
+    vectors do not depend on `threads`, as long as the number of NumPy's own threads (``OPENBLAS_NUM_THREADS``) stays
+    the same.
 
     Examples
     --------
@@ -313,18 +302,12 @@ class LSA(_Spectral):
     are :math:`U \Sigma^p`, and the documents' :math:`V \Sigma^p`. The vectors depend on what a document is: a line, a
     paragraph or an article.
 
-    Parameters
-    ----------
-    vector_size
-        Dimensions; at most the number of words, and of documents.
-    weighting
-        Of a word that occurs :math:`f_{ij}` times in document j, of n documents. "log-entropy": :math:`\log(1 + f_{ij})
-        (1 + \sum_j p_{ij} \log p_{ij} / \log n)` with :math:`p_{ij} = f_{ij} / \sum_k f_{ik}` (Dumais 1991).
-        "tf-idf": :math:`f_{ij} \log(n / n_i)` with :math:`n_i` the number of documents that contain the word.
-    eigenvalue_weighting
-        p. 0 drops the singular values, 1 keeps them unchanged, as Deerwester et al. do.
-    seed, threads
-        See `PPMI`.
+    Notes
+    -----
+    The weight of a word that occurs :math:`f_{ij}` times in document j, of n documents, is with "log-entropy"
+    :math:`\log(1 + f_{ij}) (1 + \sum_j p_{ij} \log p_{ij} / \log n)`, where :math:`p_{ij} = f_{ij} / \sum_k f_{ik}`
+    (Dumais 1991); with "tf-idf" :math:`f_{ij} \log(n / n_i)`, where :math:`n_i` documents contain the word. p is
+    `eigenvalue_weighting`; Deerwester et al. keep the singular values unchanged, p = 1.
 
     Examples
     --------

@@ -45,43 +45,21 @@ class Word2Vec(GradientModel):
     over the inner nodes on the path to c in a Huffman tree, with the sign of the turn at each (section 2.1). The
     architectures are those of Mikolov, Chen, Corrado & Dean 2013. One prediction is one example in `history`.
 
-    Parameters
-    ----------
-    architecture
-        "skipgram" or "cbow".
-    loss
-        "ns", negative sampling, or "hs", hierarchical softmax.
-    cbow_mean
-        Of CBOW: whether the input is the mean of the vectors or their sum. Each vector moves so that the mean, or the
-        sum, moves by its gradient.
-    vector_size
-        D, dimensions.
-    window
-        The largest distance of context words. Each position draws its own distance, uniformly from 1 to this, so that
-        nearer words have a larger weight.
-    negative
-        K, negative samples for each position; in skip-gram its window shares them (Ji, Satish, Li & Dubey 2016).
-    sample
-        Frequent words are dropped at random: a token of a word with the share f of the text is kept with probability
-        sqrt(sample / f) + sample / f. 0 keeps every token. In a text of fewer than 1 / sample distinct words, `sample`
-        is replaced by 1 / (number of distinct words): words of average frequency are always kept, so short texts,
-        letters and graphs keep most of their tokens.
-    ns_exponent
-        Negative samples are drawn in proportion to count ** ns_exponent.
-    learning_rate, min_learning_rate
-        Step size at the first word and at the last, linear in between.
-    deterministic
-        The same seed gives the same bits at any number of threads. Blocks of 512 tokens are trained four at a time. If
-        several of them train the same row, each trains a copy of it. Then the row moves by the sum of their moves if
-        each moved it a few times, and by less, down to the mean of their moves, if they moved it often. Negative
-        samples come from a pool of 512 drawn for each block. One thread trains a text of fewer than 2^20 tokens.
-    epochs
-        Passes over the corpus.
-    seed
-        Same seed, one thread: the same bits. With more threads updates race on purpose (Recht, Ré, Wright & Niu 2011)
-        and runs differ by noise, unless they are `deterministic`.
-    threads
-        None: all processors that this process may use.
+    Notes
+    -----
+    Each position draws its own distance of context words, uniformly from 1 to `window`: nearer words have a larger
+    weight. In skip-gram the window shares its K = `negative` negative samples (Ji, Satish, Li & Dubey 2016). In CBOW
+    each vector moves so that the mean, or the sum, moves by its gradient. The learning rate falls linearly.
+
+    A token of a word with the share f of the text is kept with probability sqrt(`sample` / f) + `sample` / f. In a text
+    of fewer than 1 / `sample` distinct words, `sample` is replaced by 1 / (number of distinct words): words of average
+    frequency are always kept, so short texts, letters and graphs keep most of their tokens.
+
+    One thread gives the same bits with the same seed. With more threads updates race on purpose (Recht, Ré, Wright &
+    Niu 2011), and runs differ by noise. With `deterministic`, blocks of 512 tokens are trained four at a time. If
+    several of them train the same row, each trains a copy of it. Then the row moves by the sum of their moves if each
+    moved it a few times, and by less, down to the mean of their moves, if they moved it often. Negative samples come
+    from a pool of 512 drawn for each block. One thread trains a text of fewer than 2^20 tokens.
 
     Examples
     --------
