@@ -30,8 +30,6 @@ class SentenceClassifier(FineTuned):
 
     Parameters
     ----------
-    encoder
-        A fitted or pretrained GPT or BERT. It is not changed: a copy of it is tuned.
     head_only
         Train only the head, on the encoder's hidden states as they are: logistic regression, with `penalty`, solved by
         L-BFGS. The options of training from `epochs` to `dropout` then have no effect.
@@ -39,14 +37,9 @@ class SentenceClassifier(FineTuned):
         How to pool the hidden states of a text's tokens, special ones included, into one vector: "mean", "max", "cls",
         "first" or "last", as in `GPT.encode`, or BERT's "pooler", a layer with tanh on the first. None: "mean" with
         `head_only`, otherwise "pooler" for a BERT and "last" for a GPT, as `transformers` classifies with them.
-    epochs
-        Passes over the texts.
-    batch_size
-        Texts in a step; under ``torchrun`` in a step of each process.
-    learning_rate, warmup, weight_decay, clip, bf16
-        See `Schedule`; the learning rate falls to 0.
-    dropout
-        Dropout of the last layer's input.
+    epochs, batch_size, learning_rate, warmup, weight_decay, clip, bf16, dropout, seed
+        See `Schedule`; the learning rate falls to 0. An epoch is a pass over the texts, and `dropout` that of the last
+        layer's input.
     penalty
         Half of this times the squared norm of the head's matrix is added to the summed loss, with `head_only`.
     class_weight
@@ -54,19 +47,9 @@ class SentenceClassifier(FineTuned):
         missing labels. A text with several labels has the mean of their weights. Only ratios of weights matter if the
         transformer is trained; with `head_only`, a weight of 3 is as if the text were there three times.
     validation
-        The share of the texts in the validation split, on which `fit` computes the accuracy after each epoch. The only
-        text with a label stays in the training split. If the share is less than one text, there is no such split.
-    truncate
-        Truncate texts to at most this many tokens. None: a text longer than the encoder's positions is an error.
-    seed
-        Seed of the head's initial weights, the order of texts, the validation split, and dropout.
-
-    Attributes
-    ----------
-    classes_ : ndarray
-        The labels, sorted.
-    history : History
-        With the accuracy on the validation split after each epoch.
+        The share of the texts in the validation split, on which `fit` computes the accuracy after each epoch, `score`
+        of `history`. The only text with a label stays in the training split. If the share is less than one text, there
+        is no such split.
 
     Examples
     --------
@@ -107,24 +90,10 @@ class SentenceClassifier(FineTuned):
     def predict_top(
         self, texts: Sequence[TextOrPair], k: int = 1, threshold: float = 0.0, *, progress: bool = False
     ) -> tuple[list[list[Any]], list[list[float]]]:
-        """The most likely labels of each text, and their probabilities.
+        """The most likely labels of each text and their probabilities, as two lists of lists, the most likely first.
 
-        Parameters
-        ----------
-        texts
-            As for `fit`.
-        k
-            At most this many labels for each text; -1: all.
-        threshold
-            Leave out labels less likely than this. With several labels a text, ``k=-1, threshold=0.5`` predicts those
-            that are more likely than not.
-        progress
-            Show a bar.
-
-        Returns
-        -------
-        labels, probabilities
-            For each text a list, the most likely label first.
+        At most `k` labels for each text, -1: all; none less likely than `threshold`. With several labels a text,
+        ``k=-1, threshold=0.5`` predicts those that are more likely than not.
         """
         k, threshold = label_limit(k), real_number("threshold", threshold)
         chances = self.predict_proba(texts, progress=progress)

@@ -58,38 +58,18 @@ class ELMo(TrainedModel):
     backward; each direction predicts the next word in its order. A task uses the vectors and the layers' hidden states,
     mixed with weights trained for the task.
 
-    Parameters
-    ----------
-    vocabulary_size
-        At most this many words, the most frequent ones, are predicted by themselves. All others are predicted as one
-        rare word; their vectors still come from their characters.
-    min_count
-        Words with fewer occurrences are rare.
-    split
-        How to split strings into words: "whitespace", at white space; "words", lowercased runs of letters, digits and
-        underscores. Lists of words are taken as they are.
-    max_characters
-        Bytes of a word that are read, plus two for its begin and end.
-    character_dim, filters, highway
-        Dimensions of a character; pairs of a width in characters and the number of filters of this width; highway
-        layers. The paper's: 16, 2,048 filters, 2.
-    layers, hidden, projection
-        LSTM layers in each direction, size of the memory cell, and P, dimensions of a direction's hidden states. The
-        paper's: 2, 4,096, 512.
-    cell_clip, projection_clip
-        Bounds of the memory cells and of the hidden states.
-    dropout
-        Dropout before each LSTM and before the softmax.
-    softmax, negatives
-        "adaptive" (Grave et al. 2017), or "sampled" with this many negative samples for each batch. Of one or two
-        thousand words all are always compared.
-    batch_size, length
-        Texts in a step, and at most how many words of one: training splits longer texts (`encode` never does).
+    ``firth train elmo --help`` describes the options. The paper's sizes are ``character_dim=16``, 2,048 filters,
+    ``highway=2``, ``layers=2``, ``hidden=4096`` and ``projection=512``. Rare words are predicted as one word; their
+    vectors still come from their characters. On one device with the same number of threads, the same seed trains the
+    same model to the bit.
 
-    Notes
-    -----
-    All other options are those of `GPT`. On one device with the same number of threads, the same seed trains the same
-    model to the bit.
+    Attributes
+    ----------
+    mixture
+        The weights of the layers; equal ones before `fit_mixture`.
+    classifier, labels, validation_score
+        Of `fit_mixture`: the linear layer, the names of its classes, and the accuracy on the words of the validation
+        split, if there is one.
 
     Examples
     --------
@@ -148,10 +128,7 @@ class ELMo(TrainedModel):
 
     @property
     def network(self) -> BidirectionalLanguageModel:
-        """The torch module; AttributeError before `fit`.
-
-        ``elmo.network(elmo.batch(sentences))`` returns the hidden states of its layers, with gradients.
-        """
+        """The torch module: ``elmo.network(elmo.batch(sentences))`` are its layers' hidden states, with gradients."""
         if self._network is None:
             raise AttributeError("this ELMo has not been fitted: call fit(texts) first, or ELMo.load(folder)")
         return self._network
@@ -288,7 +265,7 @@ class ELMo(TrainedModel):
         normalize: bool = False,
         progress: bool = False,
     ) -> list[NDArray[np.float32]]:
-        """Hidden states of the words of sentences.
+        """Hidden states of the words of sentences: for each sentence float32 (words, 2 * projection).
 
         Parameters
         ----------
@@ -298,20 +275,11 @@ class ELMo(TrainedModel):
             0: the words' vectors, which do not depend on the sentence, twice. 1 to `layers`, or -1 for the last: an
             LSTM layer's hidden states, forward then backward. "mixture": all of them, mixed by the weights of
             `fit_mixture`, or their mean before it. A list of these, or "all" layers from 0 on, are computed in one
-            pass.
+            pass; each array is then (layers, words, 2 * projection).
         normalize
             Scale every vector to length 1.
         progress
             Show a bar.
-
-        Returns
-        -------
-        list of ndarray
-            For each sentence float32 (words, 2 * projection); with a list of layers (layers, words, 2 * projection).
-
-        Notes
-        -----
-        A batch holds sentences of similar length. Other sentences in it change a hidden state only by rounding.
         """
         layers, single = chosen_layers(layer, self.layers, ("mixture",))
         words = self._split_all(sentences)
@@ -339,15 +307,12 @@ class ELMo(TrainedModel):
     ) -> Self:
         """Train the weights of the layers for a task: labels of words, predicted by a linear layer on the mixture.
 
-        The language models stay as they are. `mixture` then holds the weights, `classifier` the linear layer, `labels`
-        the names of its classes, `validation_score` the accuracy on the words of the validation split.
+        The language models stay as they are.
 
         Parameters
         ----------
-        sentences
-            As for `encode`.
-        labels
-            For each sentence one label a word, None where a word has none.
+        sentences, labels
+            As for `encode`; for each sentence one label a word, None where a word has none.
         layer_norm
             Bring every layer to mean 0 and variance 1 before mixing.
         penalty
@@ -355,18 +320,13 @@ class ELMo(TrainedModel):
         steps
             Of Adam, on all words at once.
         validation
-            Share of the sentences in the validation split; 0: none, and no `validation_score`.
-
-        Returns
-        -------
-        Self
+            Share of the sentences in the validation split; 0: none.
 
         Raises
         ------
-        TypeError
-            If a label is neither a string nor None.
-        ValueError
-            If labels and words differ in number, naming the sentence, or there are fewer than two different labels.
+        TypeError, ValueError
+            If a label is neither a string nor None; if labels and words differ in number, naming the sentence, or there
+            are fewer than two different labels.
         """
         words = self._split_all(sentences)
         labels = [list(column(f"labels[{i}]", own)) for i, own in enumerate(column("labels", labels))]

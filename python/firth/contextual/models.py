@@ -47,16 +47,8 @@ class Sampling(TypedDict, total=False):
 class Score:
     """How well a model predicts texts.
 
-    Attributes
-    ----------
-    nats
-        Mean loss of a token, in nats.
-    tokens
-        How many tokens were predicted.
-    perplexity
-        exp(nats).
-    bits_per_byte
-        All bits divided by the bytes of the texts in UTF-8. Models with other tokenizers can be compared by it.
+    `nats` is the mean loss of a token and `perplexity` its exponential. `bits_per_byte`, all bits divided by the bytes
+    of the texts in UTF-8, compares models with different tokenizers.
     """
 
     nats: float
@@ -70,66 +62,28 @@ class GPT(ContextualModel):
     r"""An autoregressive language model: predicts the next token (Radford et al. 2019).
 
     The architecture is GPT-2's: norms before each part and at the end, trained positions, GELU by the hyperbolic
-    tangent.
+    tangent. ``firth train gpt --help`` describes the options, `Schedule` those of the optimizer in detail.
 
     Parameters
     ----------
-    layers, heads, dim
-        Blocks; attention heads in each; width of the hidden states, a multiple of `heads`.
     length
-        Positions: at most this many tokens are read at once, and a training sequence has this many.
-    mlp_dim
-        Width inside a block's MLP; None: 4 times `dim`.
-    dropout, attention_dropout
-        Dropout of hidden states and of attention weights.
-    attention
-        "firth": the fused kernels; "torch": torch's own attention, for comparison.
-    tied
-        Whether the unembedding is the embedding's matrix.
+        The longest text that the model reads; each training sequence has this many tokens.
     tokenizer
-        "bpe", "wordpiece" or "wordlevel": `fit` trains such a tokenizer on the texts (see `Tokenizer.train`). Or a
-        `Tokenizer`, a `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`. The one in use is `tokenizer_`; it
-        is saved with the model. `Tokenizer(...)` takes the names of special tokens where they are not the usual ones.
-    vocabulary_size, min_count, lowercase
-        Of the tokenizer that `fit` trains, see `Tokenizer.train`.
+        The name of a kind that `fit` trains on the texts, see `Tokenizer.train`; or a `Tokenizer`, a
+        `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`. It is saved with the model.
     pretrained_vectors
         `firth.Vectors` from which the rows of the embedding start, see `static_start.static_rows`. Other rows start at
-        random. `static_start` counts both.
-    embedding_mode
-        "tuned": these rows are trained like all other weights. "frozen": they stay fixed. "frozen_first": they stay
-        fixed for the first `embedding_steps` steps.
-    embedding_steps
-        See there.
-    embedding_project
-        Whether to map vectors of another size to `dim` linearly; if not, they are an error.
+        random.
     embedding_std
-        Scale the rows by one factor to this standard deviation, the initial one of the other weights. None: keep them
-        as they are. With word2vec's vectors and `tied` the first loss is then several nats above that of random rows.
-    epochs, steps
-        Passes over the texts; or, if given, steps.
-    batch_size, accumulate
-        Sequences in a batch, and batches whose gradients make one step.
-    learning_rate, min_learning_rate, warmup, weight_decay, clip, bf16, evaluate_every, evaluate_batches
-        See `Schedule`.
-    documents
-        Where texts of a file end: at the end of each "lines", or at "blank_lines".
-    validation
-        Share of the texts in the validation split.
-    device
-        "cpu", "cuda", ...
-    seed
-        The same seed with the same number of threads trains the same model.
-    threads
-        Of torch; None: as many as torch uses.
+        None: keep these rows as they are. With word2vec's vectors and `tied`, the first loss is then several nats
+        above that of random rows.
 
     Attributes
     ----------
     history : History
         With the validation loss and perplexity.
-    tokenizer_ : Tokenizer
     static_start : StaticStart or None
-    transformer : Transformer
-        The torch module.
+        How many rows started from `pretrained_vectors`.
 
     Examples
     --------
@@ -147,20 +101,11 @@ class GPT(ContextualModel):
         return data.NextTokenBatches(ids, length=self.length, seed=self.seed)
 
     def score(self, texts: Sequence[Sentence], *, stride: int | None = None) -> Score:
-        """Measure how well the model predicts texts, their ends included.
+        """Measure how well the model predicts texts, their ends included; ValueError if they have no token.
 
-        Parameters
-        ----------
-        texts
-            Strings, or lists of words, read as one stream with the end-of-text token after each.
-        stride
-            How many tokens the window of `length` tokens advances at a time. Each token is predicted once, from at
-            least `length - stride` tokens where so many precede it. None: half of `length`.
-
-        Raises
-        ------
-        ValueError
-            If there is no text.
+        The texts are one stream with the end-of-text token after each. A window of `length` tokens advances by `stride`
+        tokens, by default half of `length`: each token is predicted once, from at least `length - stride` tokens where
+        so many precede it.
         """
         tokenizer, length = self.tokenizer_, self.transformer.architecture.length
         stride = max(length // 2, 1) if stride is None else whole_number("stride", stride, low=1, high=length)
@@ -187,24 +132,10 @@ class GPT(ContextualModel):
         return Score(mean, len(stream) - 1, math.exp(min(mean, 700)), nats / math.log(2) / max(size, 1))
 
     def next_tokens(self, text: str, topn: int = 10) -> list[tuple[str, float]]:
-        """Predict the next token of a text.
+        """The `topn` most likely next tokens of a text and their probabilities, the most likely first.
 
-        Parameters
-        ----------
-        text
-            The text so far; "" asks for the first token of a text.
-        topn
-            How many tokens.
-
-        Returns
-        -------
-        list of (str, float)
-            Tokens, with the space before them where it is part of them, and their probabilities, the most likely first.
-
-        Raises
-        ------
-        ValueError
-            If the text has more tokens than the model has positions.
+        A token includes the space before it where that is part of it. "" asks for the first token of a text. ValueError
+        if the text has more tokens than the model has positions.
         """
         whole_number("topn", topn, low=1)
         ids = torch.tensor([self._prompt(text)], device=self.place())
@@ -231,21 +162,20 @@ class GPT(ContextualModel):
         seed: int | None = None,
         cache: bool = True,
     ) -> Iterator[str]:
-        """Continue a text, part by part: an iterator of strings.
+        """Continue a text, part by part, up to a stop string, the end-of-text token, or `max_new` tokens.
+
+        When all positions are taken, the latter half of the tokens becomes the context of what follows.
 
         Parameters
         ----------
         prompt
             The text; or a conversation, a list of dicts of "role" and "content", written in `template`, which the role
             "assistant" continues.
-        max_new
-            At most this many tokens.
         temperature
             Divides the scores: below 1, likely tokens become likelier. 0 takes the most likely token each time.
-        top_k
-            Sample from this many most likely tokens only.
-        top_p
-            Sample from the fewest tokens whose probabilities add up to at least this (Holtzman et al. 2020).
+        top_k, top_p
+            Sample from this many most likely tokens; from the fewest tokens whose probabilities add up to at least
+            `top_p` (Holtzman et al. 2020).
         stop
             Strings that end the text, and are not part of it. The beginning of another turn also ends an answer.
         template
@@ -255,19 +185,10 @@ class GPT(ContextualModel):
         cache
             Whether to keep keys and values of the tokens read. Without, the text is the same, and slower.
 
-        Returns
-        -------
-        Iterator of str
-            What follows the prompt, up to a stop string, the end-of-text token, or `max_new` tokens.
-
         Raises
         ------
         ValueError
             If the prompt has more tokens than the model has positions, or an option is out of range.
-
-        Notes
-        -----
-        When all positions are taken, the latter half of the tokens becomes the context of what follows.
         """
         whole_number("max_new", max_new)
         real_number("temperature", temperature, low=0)
@@ -330,21 +251,10 @@ class BERT(ContextualModel):
     """A bidirectional transformer: predicts masked tokens from all others (Devlin, Chang, Lee & Toutanova 2019).
 
     The architecture is BERT's: norms after each part and after the embeddings, trained positions, GELU, one more layer
-    before the unembedding. Of the selected tokens, 80 % are replaced by the mask token, 10 % by a random token, and 10
-    % are left unchanged. There is no next-sentence task.
+    before the unembedding. Of the selected tokens, 80 % are replaced by the mask token, 10 % by a random token,
+    and 10 % are left unchanged. There is no next-sentence task.
 
-    Parameters
-    ----------
-    masked
-        The masking probability of a token.
-    whole_word
-        Whether to mask all tokens of a word or none.
-    tokenizer
-        "wordpiece", "wordlevel", or a tokenizer with a mask token.
-
-    Notes
-    -----
-    All other options are those of `GPT`.
+    Options are those of `GPT`, `masked` and `whole_word`. The tokenizer needs a mask token, which "bpe" does not have.
 
     Examples
     --------
@@ -396,24 +306,10 @@ class BERT(ContextualModel):
         )
 
     def fill_mask(self, text: str, topn: int = 5) -> list[list[tuple[str, float]]]:
-        """Predict the masked tokens of a text.
+        """For each mask token of a text, the `topn` most likely tokens and their probabilities, the most likely first.
 
-        Parameters
-        ----------
-        text
-            With one or several [MASK], or whatever mask token the tokenizer has.
-        topn
-            How many tokens for each.
-
-        Returns
-        -------
-        list of list of (str, float)
-            For each mask, tokens and their probabilities, the most likely first.
-
-        Raises
-        ------
-        ValueError
-            If the text has no mask, or more tokens than the model has positions; if the model has no masked-token head.
+        ValueError if the text has no mask, or more tokens than the model has positions; if the model has no
+        masked-token head.
         """
         whole_number("topn", topn, low=1)
         if not isinstance(text, str):

@@ -179,9 +179,9 @@ class ContextualModel(TrainedModel):
             transformer = Transformer(self._architecture(tokenizer), self.attention)
             start = self._start_from_vectors(transformer, tokenizer)
         batches = self._batches(ids, tokenizer)
-        shared = {name: getattr(self, name) for name in ("embedding_mode", "embedding_steps")}
+        decisive = ["embedding_mode", "embedding_steps"]
         if isinstance(self.tokenizer, str) and not pretrained:
-            shared |= {name: getattr(self, name) for name in ("tokenizer", "vocabulary_size", "min_count", "lowercase")}
+            decisive += _OF_TOKENIZER
             # `resume` needs a tokenizer that is trained here; one that was given is at hand then, too.
             if folder is not None and not (folder / CHECKPOINT).exists():
                 if (folder / huggingface.CONFIG).exists():
@@ -200,7 +200,7 @@ class ContextualModel(TrainedModel):
                 "static_start": start,
                 "sentence_modules": self.sentence_modules if pretrained else None,
             },
-            shared=shared,
+            shared={name: getattr(self, name) for name in decisive},
             before_step=self._freezing(transformer, start),
         )
 
@@ -312,17 +312,7 @@ class ContextualModel(TrainedModel):
 
         It holds config.json, model.safetensors and tokenizer.json, and firth.json with the options and the history. An
         older model there is replaced when all files are written; an error leaves it as it was. `pretrained_vectors` are
-        not saved.
-
-        Parameters
-        ----------
-        path
-            The folder, created if missing.
-
-        Raises
-        ------
-        AttributeError, OSError
-            Before `fit`; if the folder cannot be written.
+        not saved. AttributeError before `fit`; OSError if the folder cannot be written.
         """
         self.save_with_head(path)
 
@@ -378,13 +368,10 @@ class ContextualModel(TrainedModel):
 
         Raises
         ------
-        OSError
-            If a file or a repository is missing, or cannot be reached.
-        TypeError
-            If an option does not exist, or cannot be changed.
-        ValueError
-            If the folder holds a model of another family, or a tensor is missing, naming it; if its tokenizer is not
-            the model's own.
+        OSError, TypeError, ValueError
+            If a file or a repository is missing, or cannot be reached; if an option does not exist, or cannot be
+            changed; if the folder holds a model of another family, a tensor is missing, or the tokenizer is not the
+            model's own.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         for name in options:
@@ -464,14 +451,13 @@ class ContextualModel(TrainedModel):
             "tokens": one vector for each token. None: if the model was read from a folder of sentence-transformers, the
             vectors that this library returns, with the folder's pooling, prompt and modules; otherwise "tokens".
         word_pooling
-            How to pool the hidden states of a word's tokens: their "mean", their "max", the "first" or the "last" one.
-            The tokenizer decides what the words of a string are.
+            Pool the hidden states of each word's tokens in one of these ways, except "cls". The tokenizer decides what
+            the words of a string are.
         normalize
             Scale every vector to length 1.
         truncate
-            Truncate sentences to at most this many tokens. None: a sentence with more tokens than the model has
-            positions is an error; with the pooling of a folder of sentence-transformers, its max_seq_length. With
-            `word_pooling` it is an error if a word loses a token.
+            Truncate sentences to at most this many tokens, but with `word_pooling` cut no word. None: all tokens; with
+            the pooling of a folder of sentence-transformers, its max_seq_length.
         bf16
             Multiply matrices in bf16, which is faster where the processor has instructions for it (AMX, AVX512-BF16).
         progress
@@ -487,12 +473,7 @@ class ContextualModel(TrainedModel):
         Raises
         ------
         ValueError
-            If a sentence has more tokens than the model has positions, or with `word_pooling` `truncate` cuts a word:
-            naming the sentence and the word.
-
-        Notes
-        -----
-        A batch holds sentences of similar length. Other sentences in it change a hidden state only by rounding.
+            If a sentence has more tokens than the model has positions, or `truncate` cuts a word, naming both.
         """
         layers, single = chosen_layers(layer, self.layers)
         if pooling is not None:
@@ -541,18 +522,9 @@ class ContextualModel(TrainedModel):
         return [one[:, 0] if single else np.ascontiguousarray(one.swapaxes(0, 1)) for one in found]
 
     def logits(self, texts: str | Sequence[Sentence], *, truncate: int | None = None) -> NDArray[np.float32]:
-        """Scores of every token at every position.
+        """Scores of every token at every position of one text or several, float32 (texts, time, vocabulary).
 
-        Parameters
-        ----------
-        texts, truncate
-            One text or several, and as for `encode`.
-
-        Returns
-        -------
-        ndarray
-            float32 (batch, time, vocabulary). At position t, GPT scores the token at t + 1 and BERT the one at t.
-            Beyond the end of a text they are NaN.
+        At position t, GPT scores the token at t + 1 and BERT the one at t. Beyond the end of a text they are NaN.
         """
         encodings = self.encoded([texts] if isinstance(texts, str) else texts, truncate)
         time = max((len(one.ids) for one in encodings), default=0)
@@ -568,24 +540,10 @@ class ContextualModel(TrainedModel):
     def attention_maps(
         self, sentence: Sentence, *, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> AttentionMaps:
-        """Attention weights of a sentence, recomputed from the log-sum-exp, only for the chosen layers and heads.
+        """Attention weights of a sentence, a string or a list of words, for the chosen layers and heads.
 
-        Parameters
-        ----------
-        sentence
-            A string or a list of words.
-        layers, heads
-            Which ones, counted from 0, or from the end if negative; None: all.
-
-        Returns
-        -------
-        AttentionMaps
-            Its tokens, its arrays, and `AttentionMaps.figure`.
-
-        Raises
-        ------
-        ValueError
-            If a layer or head does not exist, or the sentence has no token, or more than the model has positions.
+        `layers` and `heads` are numbers from 0, or from the end if negative; None: all. ValueError if one does not
+        exist, or the sentence has no token, or more than the model has positions.
         """
         (encoding,) = self.encoded([sentence], None)
         if not encoding.ids:
