@@ -55,39 +55,18 @@ class Setup:
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class TrainedModel(Learner):
+class TrainedModel(loop.Optimization, Learner):
     """A torch module that is trained on texts: the options of the training and of the device."""
 
     epochs: float = option(1.0, above=0, high=1_000_000, help="Passes over the text.")
     steps: int | None = option(None, low=1, high=2**62, help="Steps of training.", unset="as `epochs` say")
-    batch_size: int = option(32, low=1, high=1_000_000, help="Sequences in a batch.")
-    accumulate: int = option(1, low=1, high=1_000_000, help="Batches whose gradients are added up for one step.")
-    learning_rate: float = option(1e-3, above=0, high=1e3, help="Largest step size.")
-    min_learning_rate: float | None = option(
-        None, low=0, high=1e3, help="Step size at the end.", unset="a tenth of `learning_rate`"
-    )
-    warmup: float = option(0.05, low=0, high=1, help="Share of the steps over which the step size rises.")
-    weight_decay: float = option(0.1, low=0, high=1e3, help="Weight decay of matrices, times the step size.")
-    clip: float | None = option(1.0, above=0, high=3e38, help="Largest norm of the gradient.")
     validation: float = option(0.05, low=0, high=0.99, help="Share of the texts in the validation split.")
-    evaluate_every: int | None = option(
-        None,
-        low=1,
-        high=2**62,
-        help="Steps between two evaluations on the validation split.",
-        unset="a twentieth of the steps",
-    )
-    evaluate_batches: int = option(16, low=0, high=2**62, help="Batches in such an evaluation, at most.")
     device: str = option("cpu", help="Where to compute, as torch names it: cpu, cuda.")
     seed: int = seed_option(" with the same number of threads")
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
-            )
         self.place()
         self._from_folder = False  # whether the weights were read
 
@@ -136,19 +115,14 @@ class TrainedModel(Learner):
             Functions called with the model after each evaluation, which is then the last of `history`. Training stops
             if one returns True.
         checkpoint
-            Folder for the training state, created if missing. Written after each evaluation, every ten minutes, and at
-            Ctrl-C.
+            Folder for the training state, created if missing. Written after each evaluation, every ten minutes, at
+            Ctrl-C, and at SIGTERM, which then ends the process with status 143.
         resume
             Continue from the checkpoint, if there is one, along the same loss curve as an uninterrupted training.
         pretrained
             Start from the weights of a folder or of an earlier `fit`. The architecture and the tokenizer (of ELMo, the
-            predicted words) stay. ``load(folder, learning_rate=5e-5, epochs=1)`` replaces training options of the
-            folder.
-
-        Returns
-        -------
-        Self
-            The fitted model. The mixture of an ELMo is the mean of the layers again.
+            predicted words) stay; a mixture of ELMo is the mean of the layers again.
+            ``load(folder, learning_rate=5e-5, epochs=1)`` replaces training options of the folder.
 
         Raises
         ------

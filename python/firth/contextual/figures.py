@@ -24,15 +24,8 @@ _FAINTEST = 0.01  # weights below are not drawn as lines
 class AttentionMaps:
     """Attention weights of one sentence.
 
-    Attributes
-    ----------
-    tokens : list of str
-        The sentence's tokens.
-    weights : dict
-        For each layer, counted from 0, float32 (heads, tokens, tokens). Row i holds the weights that token i gives to
-        all tokens; their sum is one.
-    heads : list of int
-        Which heads these are, counted from 0.
+    `weights` has for each layer, counted from 0, float32 (heads, tokens, tokens): row i holds the weights that token i
+    gives to all tokens; their sum is one. `heads` are the numbers of these heads.
     """
 
     tokens: list[str]
@@ -65,7 +58,7 @@ class AttentionMaps:
         kind: Literal["grid", "lines"] = "grid",
         color: str = "Blues",
     ) -> Figure:
-        """Draw the weights, with the tokens on both sides.
+        """Draw the weights, with the tokens on both sides, as a figure for ``.savefig("map.png")`` or a notebook.
 
         Parameters
         ----------
@@ -77,17 +70,10 @@ class AttentionMaps:
         color
             A color map of matplotlib.
 
-        Returns
-        -------
-        matplotlib.figure.Figure
-            For ``.savefig("map.png")``, or a notebook.
-
         Raises
         ------
-        ImportError
-            Without matplotlib.
-        KeyError
-            If the maps do not hold the layer or head.
+        ImportError, KeyError
+            Without matplotlib; if the maps do not hold the layer or head.
         """
         try:
             from matplotlib import colormaps

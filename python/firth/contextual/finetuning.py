@@ -187,17 +187,11 @@ class FineTuned(Classifier):
         callbacks, progress, checkpoint, resume
             As for `GPT.fit`; an evaluation follows every epoch.
 
-        Returns
-        -------
-        Self
-            The classifier, fitted.
-
         Raises
         ------
-        TypeError, ValueError
-            If texts and labels have wrong types or do not go together; as `GPT.fit` for checkpoints.
-        FloatingPointError
-            If a number stops being finite; then nothing is changed.
+        TypeError, ValueError, FloatingPointError
+            If texts and labels have wrong types or do not go together; as `GPT.fit` for checkpoints; if a number stops
+            being finite. Then nothing is changed.
         RuntimeError
             If another `fit` of this object is running.
         KeyboardInterrupt
@@ -479,19 +473,14 @@ class FineTuned(Classifier):
     # ---- files
 
     def save(self, path: files.PathLike) -> None:
-        """Write a folder: the tuned transformer as `GPT.save` or `BERT.save` writes it, the head, and the options.
+        """Write a folder, which `firth.load` reads: the tuned transformer as `GPT.save` writes it, head and options.
 
-        `firth.load` reads the folder. `AutoModelForSequenceClassification` or `AutoModelForTokenClassification` of
-        `transformers` opens it with the trained head, if its head can be expressed there: that of a `TokenClassifier`
-        always (it gives scores for every token; `pooling` says which of them make a word's), that of a
-        `SentenceClassifier` with the pooling "pooler" of a BERT and "last" of a GPT, the defaults. With another
-        pooling, `transformers` opens the transformer without its head. A GPT reads a pair of texts with its end-of-text
-        token between them, and tokenizers of `transformers` join the two: there, put this token into the text.
-
-        Raises
-        ------
-        AttributeError, OSError
-            Before `fit`; if the folder cannot be written.
+        `AutoModelForSequenceClassification` or `AutoModelForTokenClassification` of `transformers` opens it with the
+        trained head, if its head can be expressed there: that of a `TokenClassifier` always (it gives scores for every
+        token; `pooling` says which of them make a word's), that of a `SentenceClassifier` with the pooling "pooler" of
+        a BERT and "last" of a GPT, the defaults. With another pooling, `transformers` opens the transformer without its
+        head. A GPT reads a pair of texts with its end-of-text token between them, and tokenizers of `transformers` join
+        the two: there, put this token into the text.
         """
         head = self._fitted()
         self.encoder.check_finite(head)
@@ -527,18 +516,8 @@ class FineTuned(Classifier):
         Such a classifier is of the family of BERT, RoBERTa, DistilBERT or GPT-2, and was saved with its tokenizer. Its
         labels are those in config.json; the options are the defaults, and a word's label is that of its first token.
 
-        Parameters
-        ----------
-        path, revision, device
-            As for `GPT.from_pretrained`.
-        options
-            Options instead of those that the folder was saved with, such as `truncate`, or those of another `fit`. Only
-            `encoder`, `head_only` and `pooling`, for which the head was trained, cannot be changed.
-
-        Raises
-        ------
-        OSError, TypeError, ValueError
-            As from `GPT.from_pretrained`.
+        `options` replace those of the folder, such as `truncate`, or those of another `fit`; all but `encoder`,
+        `head_only` and `pooling`, for which the head was trained. The rest is as for `GPT.from_pretrained`.
         """
         free = {field.name for field in dataclasses.fields(cls)} - {"encoder", "head_only", "pooling"}
         for name in options:

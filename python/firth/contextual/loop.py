@@ -16,7 +16,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,67 +31,30 @@ from firth.contextual.transformer import Architecture
 from firth.options import Options, option
 from firth.run import History, Record, Run, Tensors
 
-if TYPE_CHECKING:
-    pass
-
 _KEEP_EVERY = 8  # steps from one copy of good weights to the next: a copy each step took 4 % of a small model's time
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class Schedule(Options):
-    """How long to train, on how many examples at a time, and how fast.
+class Optimization(Options):
+    """The options of steps and evaluations, for `Schedule` and for the models that make one."""
 
-    Attributes
-    ----------
-    steps
-        Updates of the weights.
-    batch_size
-        Examples that a process holds at a time.
-    length
-        Tokens in an example. It decides only `units_per_second` of the history.
-    accumulate
-        Batches whose gradients are summed for a step.
-    learning_rate
-        At the end of the warm-up.
-    min_learning_rate
-        At the last step, reached along half a cosine (Loshchilov and Hutter 2017); None: a tenth of `learning_rate`.
-    warmup
-        Share of the steps, 0 to 1, over which the learning rate rises linearly from 0.
-    weight_decay
-        AdamW's (Loshchilov and Hutter 2019), applied to matrices, not to embeddings, biases and norms.
-    betas
-        AdamW's decay rates of the two moments.
-    clip
-        Largest norm of the gradient; None: any.
-    bf16
-        Whether autocast multiplies matrices in bf16. None: where the hardware has units for it, on a GPU and on a
-        processor with AMX or AVX512-BF16. A step then takes about half the time; weights and sums stay float32.
-    evaluate_every
-        Steps between two evaluations; None: a twentieth of the steps. The last step is always followed by one.
-    evaluate_batches
-        Batches of the validation split for an evaluation, at most; 0 for none.
-    seed
-        Of dropout.
-    """
-
-    steps: int = option(low=1, help="Updates of the weights.")
-    batch_size: int = option(16, low=1, help="Examples that a process holds at a time.")
-    length: int = option(256, low=1, help="Tokens in an example.")
-    accumulate: int = option(1, low=1, help="Batches whose gradients are summed for a step.")
-    learning_rate: float = option(1e-3, above=0, high=3e38, help="Learning rate at the end of the warm-up.")
+    batch_size: int = option(32, low=1, high=1_000_000, help="Sequences in a batch.")
+    accumulate: int = option(1, low=1, high=1_000_000, help="Batches whose gradients are added up for one step.")
+    learning_rate: float = option(1e-3, above=0, high=1e3, help="Largest step size.")
     min_learning_rate: float | None = option(
-        None, low=0, help="Learning rate at the last step.", unset="a tenth of `learning_rate`"
+        None, low=0, high=1e3, help="Step size at the end.", unset="a tenth of `learning_rate`"
     )
-    warmup: float = option(0.05, low=0, high=1, help="Share of the steps over which the learning rate rises from 0.")
-    weight_decay: float = option(0.1, low=0, high=3e38, help="AdamW's, applied to matrices.")
-    betas: tuple[float, float] = option((0.9, 0.95), checked=False, help="Decay rates of AdamW's moments.")
+    warmup: float = option(0.05, low=0, high=1, help="Share of the steps over which the step size rises.")
+    weight_decay: float = option(0.1, low=0, high=1e3, help="Weight decay of matrices, times the step size.")
     clip: float | None = option(1.0, above=0, high=3e38, help="Largest norm of the gradient.", unset="any")
-    bf16: bool | None = option(None, help="Multiply matrices in bf16.", unset="where the hardware has units for it")
     evaluate_every: int | None = option(
-        None, low=1, help="Steps between two evaluations.", unset="a twentieth of the steps"
+        None,
+        low=1,
+        high=2**62,
+        help="Steps between two evaluations on the validation split.",
+        unset="a twentieth of the steps",
     )
-    evaluate_batches: int = option(16, low=0, help="Batches of the validation split for an evaluation, at most.")
-    seed: int = option(1, low=0, high=2**63 - 1, help="Start of the random numbers of dropout.")
+    evaluate_batches: int = option(16, low=0, high=2**62, help="Batches in such an evaluation, at most.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,6 +62,27 @@ class Schedule(Options):
             raise ValueError(
                 f"min_learning_rate ({self.min_learning_rate}) must not be above learning_rate ({self.learning_rate})"
             )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Schedule(Optimization):
+    """How long to train, on how many examples at a time, and how fast.
+
+    After the warm-up the learning rate falls along half a cosine (Loshchilov and Hutter 2017). AdamW (Loshchilov and
+    Hutter 2019) decays matrices, not embeddings, biases and norms. bf16 takes about half the time; weights and sums
+    stay float32. An evaluation follows the last step. `length` decides only `units_per_second` of the history.
+    """
+
+    steps: int = option(low=1, help="Updates of the weights.")
+    batch_size: int = option(16, low=1, high=1_000_000, help="Examples that a process holds at a time.")
+    length: int = option(256, low=1, help="Tokens in an example.")
+    learning_rate: float = option(1e-3, above=0, high=3e38)
+    betas: tuple[float, float] = option((0.9, 0.95), checked=False, help="Decay rates of AdamW's moments.")
+    bf16: bool | None = option(None, help="Multiply matrices in bf16.", unset="where the hardware has units for it")
+    seed: int = option(1, low=0, high=2**63 - 1, help="Seed of dropout.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for i, beta in enumerate(self.betas):
             if real_number(f"betas[{i}]", beta, low=0.0) >= 1:
                 raise ValueError(f"betas must be below 1, not {self.betas}")
@@ -145,32 +129,27 @@ def train(
     Parameters
     ----------
     module
-        What to train; it is moved to `device` and stays there. Parameters that want no gradient stay as they are.
+        What to train; it is moved to `device` and stays there. Parameters that require no gradient stay as they are.
     batches
-        What to learn from, see `Batches`.
+        The training examples, see `Batches`.
     loss
-        Called with the module and a batch; gives the *sum* of the targets' losses in nats, and their number. A step
+        Called with the module and a batch; returns the *sum* of the targets' losses in nats, and their number. A step
         divides by the number of all its targets, however they are spread over batches and processes.
     schedule
         How long, and how.
     device
         "cpu", or a GPU of torch's; "cuda" under ``torchrun`` is the one of the process's LOCAL_RANK.
-    progress
-        Show a bar on stderr.
+    progress, checkpoint, resume
+        As for `GPT.fit`.
     callbacks
         Functions called with each `firth.Record`; one that returns True ends the training. Under ``torchrun`` they are
         called in all processes.
     before_step
-        Called with the number of each step before it, from 0: a place to freeze parameters, or set them free.
-    checkpoint
-        A folder for the state of the training, made if it is not there. Written after each evaluation, every ten
-        minutes, at Ctrl-C and at SIGTERM, which then ends the process with status 143.
-    resume
-        Continue from the checkpoint where there is one.
+        Called with the number of each step before it, from 0: a place to freeze parameters.
     history
         A list that is emptied and takes the evaluations as they are made, so that they are at hand after an error.
     options
-        What else a run that is resumed must share with the one it continues, such as JSON can hold.
+        What else a resumed run must share with the one it continues; JSON values.
     measure
         Called at each evaluation in place of `Batches.validation`. Returns the summed loss of the validation targets in
         nats, their number, and a score of any kind, such as the accuracy.
@@ -187,13 +166,12 @@ def train(
     Raises
     ------
     KeyboardInterrupt
-        At Ctrl-C, after the step at hand, when the checkpoint is written. A second Ctrl-C does not wait for that.
+        At Ctrl-C, after the current step, when the checkpoint is written. A second Ctrl-C does not wait for that.
     FloatingPointError
-        If the loss or its gradient stops being finite, naming the step; the weights are put back to ones that gave
-        a finite loss, at most eight steps before, and the checkpoint stays as it was.
+        If the loss or its gradient stops being finite, naming the step. The weights are then ones that gave a finite
+        loss, at most eight steps before, and the checkpoint stays as it was.
     ValueError
-        If the checkpoint is of another training, or is there and `resume` was not asked for; if nothing wants a
-        gradient.
+        If the checkpoint is of another training, or exists and `resume` is False; if no parameter requires a gradient.
     """
     called = functions("callbacks", callbacks)
     place = device_of(device)

@@ -14,18 +14,9 @@ from firth.vectors import Vectors
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StaticStart:
-    """Rows of the embedding made of static vectors.
+    """Rows of the embedding made of static vectors, float32 (tokens, dim); zeros where `found` (tokens,) is False.
 
-    Attributes
-    ----------
-    rows : ndarray
-        float32 (tokens, dim); zeros where there is none.
-    found : ndarray
-        bool (tokens,): which tokens have a row.
-    words : int
-        Tokens that are words of the vectors.
-    composed : int
-        Tokens whose rows were composed of character n-grams.
+    `words` tokens are words of the vectors; the rows of `composed` tokens were composed of character n-grams.
     """
 
     rows: NDArray[np.float32]

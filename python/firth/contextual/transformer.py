@@ -42,22 +42,16 @@ class Architecture:
 
     Parameters
     ----------
-    vocabulary_size, layers, heads, dim, length
-        Tokens of the vocabulary; blocks; heads of each block; width of the hidden states, a multiple of `heads`;
-        positions, the longest text.
-    mlp_dim
-        Width inside the feed-forward part; 0 is replaced by 4 `dim`.
-    causal
-        Whether a token sees only itself and the tokens before it.
+    dim, length, mlp_dim
+        Width of the hidden states, a multiple of `heads`; positions, the longest text; width inside the feed-forward
+        part, 0 for 4 `dim`.
     norm
         Where the norms are: "pre", before each part and once at the end (GPT-2); "post", after each part and after the
         embeddings (BERT).
     activation
         Of the feed-forward part: "gelu" by the error function, "gelu_tanh" by the hyperbolic tangent.
-    epsilon
-        Added to variances by the norms.
-    dropout, attention_dropout
-        Of the embeddings and of each part's result; of the attention weights.
+    dropout
+        Of the embeddings and of each part's result.
     token_types
         How many types of text an embedding distinguishes; 0: none.
     tied
@@ -316,19 +310,10 @@ class MaskedHead(nn.Module):
 class Transformer(nn.Module):
     """From tokens to hidden states, and from hidden states to scores of tokens.
 
-    Parameters
-    ----------
-    architecture
-        Its shape and arithmetic.
-    attention
-        "firth": the fused operator of `firth.contextual.attention`, with firth's loss and matrix products; "torch":
-        everything by torch, for comparison.
-
-    Notes
-    -----
-    Matrices begin normal with standard deviation 0.02, biases at zero. With norms before each part, the deviation of
-    the matrices whose result is added to the hidden states is divided by the root of their number (Radford et al.
-    2019).
+    `attention` "firth" computes attention, loss and matrix products by firth's operators, "torch" all by torch, for
+    comparison. Matrices begin normal with standard deviation 0.02, biases at zero. With norms before each part, the
+    deviation of the matrices whose result is added to the hidden states is divided by the root of their number (Radford
+    et al. 2019).
     """
 
     def __init__(self, architecture: Architecture, attention: Way = "firth") -> None:
@@ -369,7 +354,7 @@ class Transformer(nn.Module):
         memory: Tensor | None = None,
         memory_lengths: Tensor | None = None,
     ) -> Any:
-        """Hidden states of the tokens.
+        """Hidden states of the tokens, (B, T, dim); with `all_layers` a list of them, from the embeddings on.
 
         Parameters
         ----------
@@ -381,16 +366,8 @@ class Transformer(nn.Module):
             The type of text that each token belongs to, (B, T); None: type 0.
         cache
             The tokens before `ids`, which are added to it.
-        all_layers
-            Return the hidden states after every layer.
         memory, memory_lengths
             Hidden states that blocks with `Architecture.cross` attend to, (B, Tm, dim), and how many each text has.
-
-        Returns
-        -------
-        Tensor, or list of Tensor
-            (B, T, dim), the last hidden states; or ``layers + 1`` of them, from the embeddings on, the last after the
-            final norm.
 
         Raises
         ------
@@ -480,20 +457,10 @@ class Transformer(nn.Module):
         heads: Sequence[int] | None = None,
         rows: Sequence[int] | None = None,
     ) -> dict[int, NDArray[np.float32]]:
-        """Attention weights, without dropout, layer by layer: only the chosen heads and rows take memory.
+        """Attention weights, without dropout, by layer: float32 (B, heads, rows, T), from each row's token to all.
 
-        Parameters
-        ----------
-        ids, lengths, token_types
-            As for `forward`.
-        layers, heads, rows
-            Which ones, each counted from 0, or from the end if negative; None: all.
-
-        Returns
-        -------
-        dict
-            For each chosen layer, numbered from 0, float32 (B, heads, rows, T): the weight of each token for the row's
-            token.
+        `layers`, `heads` and `rows` are numbers from 0, or from the end if negative; None: all. Only the chosen ones
+        take memory. The other arguments are those of `forward`.
         """
         n_layers = self.architecture.layers
         chosen = range(n_layers) if layers is None else layers
