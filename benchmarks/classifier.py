@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import peers
 
 Run = dict[str, Any]
 
@@ -147,8 +148,7 @@ def train_fasttext(folder: str, threads: int, seed: int, options: dict[str, Any]
     import fasttext
 
     texts, labels, many = _held_out(folder)
-    names = {"vector_size": "dim", "word_ngrams": "wordNgrams", "learning_rate": "lr", "epochs": "epoch"}
-    given = {names[name]: value for name, value in options.items()}
+    given = peers.renamed(options, peers.FASTTEXT)
     clock = common.Clock()
     model = fasttext.train_supervised(str(Path(folder, "train.txt")), **given, thread=threads, seed=seed, verbose=0)
     clock.stage("training")

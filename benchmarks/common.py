@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import importlib
 import importlib.metadata
 import itertools
 import json
@@ -40,6 +41,14 @@ class Clock:
         now = time.perf_counter()
         self.seconds[name] = now - self.last
         self.last = now
+
+
+def import_cost(*modules: str) -> dict[str, float]:
+    """Import modules; the seconds that this took, and the peak memory of the process after it."""
+    start = time.perf_counter()
+    for module in modules:
+        importlib.import_module(module)
+    return {"import_seconds": time.perf_counter() - start, "import_mb": peak_so_far()}
 
 
 def megabytes(maxrss: int) -> float:

@@ -92,25 +92,6 @@ def quality(vectors: str, data: str) -> Run:
     }
 
 
-def fasttext_threads(threads: int) -> int:
-    """How many threads to ask of fastText for it to do the work of `threads`; from here on this process has no more.
-
-    fastText 0.9.3 cuts its matrix into ten parts and each thread initializes one: below ten threads the rest is what
-    the memory held before, zeros at best (which costs points), rubbish and a stop at a NaN at worst. So it gets ten
-    threads, on as many processors as the others' threads; its speed is the same.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    return max(10, threads)
-
-
-def write_vectors(path: str, words: Sequence[str], matrix: Any) -> None:
-    """Write float32 vectors in word2vec's binary format, for who has no function for it."""
-    with open(path, "wb") as file:
-        file.write(f"{len(words)} {matrix.shape[1]}\n".encode())
-        file.write(b"".join(word.encode() + b" " + row.tobytes() for word, row in zip(words, matrix, strict=True)))
-
-
 # --- Running ---------------------------------------------------------------------------------------------------------
 
 

@@ -161,10 +161,9 @@ def unless_given(bench: comparison.Bench) -> str | None:
 
 def train_firth(text: str, threads: int, seed: int, epochs: int, out: str) -> Run:
     """From a file to vectors on disk, in the programs' format."""
-    start = time.perf_counter()
+    imports = common.import_cost("firth")
     import firth
 
-    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
     clock = common.Clock()
     corpus = firth.Corpus.from_file(text, min_count=OPTIONS["min_count"], threads=threads)
     clock.stage("vocabulary")

@@ -11,12 +11,12 @@ the scripts would be imported in place of the package `fasttext`.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import common
 import comparison
 from comparison import Run, plural, rotated, spread_of, thousands, total, training
+from peers import train_fasttext, train_firth, train_gensim
 
 PACKAGES = ("gensim", "fasttext", "numpy", "scipy")
 SHARED = {"vector_size": 100, "window": 5, "epochs": 5, "min_count": comparison.MIN_COUNT}
@@ -50,105 +50,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 THREADS = (1, 2, 3, 8)  # of the section that compares bytes; --threads joins them
 
-# --- What runs in a process of its own -------------------------------------------------------------------------------
-
-
-def train_firth(text: str, threads: int, seed: int, options: dict[str, Any], out: str) -> Run:
-    """From a file to vectors on disk."""
-    start = time.perf_counter()
-    import firth
-
-    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
-    kind = firth.FastText if "bucket" in options else firth.Word2Vec
-    shared = {name: SHARED[name] for name in ("vector_size", "window", "epochs")}
-    model = kind(**shared, **options, seed=seed, threads=threads)
-    clock = common.Clock()
-    corpus = firth.Corpus.from_file(text, min_count=SHARED["min_count"], threads=threads)
-    clock.stage("counting")
-    model.fit(corpus)
-    clock.stage("training")
-    model.vectors.save(out)
-    clock.stage("saving")
-    return {
-        "seconds": clock.seconds,
-        **imports,
-        "vocabulary": len(corpus.vocabulary),
-        "loss": [epoch.loss for epoch in model.history],
-        "digest": common.sha256(out),
-    }
-
-
-def train_gensim(text: str, threads: int, seed: int, options: dict[str, Any], out: str) -> Run:
-    """From a file to vectors on disk, by `corpus_file`."""
-    start = time.perf_counter()
-    from gensim.models import FastText, Word2Vec
-
-    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
-    tree = options["loss"] == "hs"
-    given = {name: options[name] for name in ("ns_exponent", "min_n", "max_n", "bucket") if name in options}
-    given |= {"cbow_mean": int(options["cbow_mean"])} if options["architecture"] == "cbow" else {"sg": 1}
-    clock = common.Clock()
-    model = (FastText if "bucket" in options else Word2Vec)(
-        **given,
-        hs=int(tree),
-        negative=0 if tree else options["negative"],
-        vector_size=SHARED["vector_size"],
-        window=SHARED["window"],
-        min_count=SHARED["min_count"],
-        sample=options["sample"],
-        alpha=options["learning_rate"],
-        min_alpha=options["min_learning_rate"],
-        workers=threads,
-        seed=seed,
-    )
-    model.build_vocab(corpus_file=text)
-    clock.stage("counting")
-    model.train(
-        corpus_file=text,
-        total_examples=model.corpus_count,
-        total_words=model.corpus_total_words,
-        epochs=SHARED["epochs"],
-    )
-    clock.stage("training")
-    model.wv.save_word2vec_format(out, binary=True)
-    clock.stage("saving")
-    return {"seconds": clock.seconds, **imports, "vocabulary": len(model.wv)}
-
-
-def train_fasttext(text: str, threads: int, seed: int, options: dict[str, Any], out: str) -> Run:
-    """From a file to vectors on disk: those of words, composed of their pieces' where there are pieces."""
-    start = time.perf_counter()
-    import fasttext
-    import numpy as np
-
-    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
-    fasttext_threads = comparison.fasttext_threads(threads)
-    pieces = {"minn": 0, "maxn": 0}
-    if "bucket" in options:
-        pieces = {"minn": options["min_n"], "maxn": options["max_n"], "bucket": options["bucket"]}
-    clock = common.Clock()
-    model = fasttext.train_unsupervised(
-        text,
-        **pieces,
-        model=options["architecture"],
-        loss=options["loss"],
-        dim=SHARED["vector_size"],
-        ws=SHARED["window"],
-        neg=options["negative"],
-        t=options["sample"],
-        lr=options["learning_rate"],
-        minCount=SHARED["min_count"],
-        epoch=SHARED["epochs"],
-        thread=fasttext_threads,
-        verbose=0,  # and no seed: its Python module does not take one
-    )
-    clock.stage("counting and training")
-    words = model.get_words()
-    comparison.write_vectors(out, words, np.stack([model.get_word_vector(word) for word in words]))
-    clock.stage("saving")
-    return {"seconds": clock.seconds, **imports, "vocabulary": len(words) - ("</s>" in words)}
-
-
 WORK = (train_firth, train_gensim, train_fasttext)
 
 # --- The sections ----------------------------------------------------------------------------------------------------
@@ -167,9 +68,10 @@ def train(
     out.unlink(missing_ok=True)
     arguments = {
         "text": bench.path,
+        "source": "file",
         "threads": threads,
         "seed": seed,
-        "options": {**VARIANTS[section], **others},
+        "options": {**SHARED, **VARIANTS[section], **others},
         "out": str(out),
     }
     run = bench.run(section, contender, seed, work, arguments, comparison.unless_installed(package))

@@ -18,6 +18,7 @@ from typing import Any
 import common
 import comparison
 from comparison import Run, plural, rotated, spread_of, thousands, total, training
+from peers import firth_corpus, firth_model, train_fasttext, train_firth, train_gensim
 
 PACKAGES = ("gensim", "fasttext", "numpy", "scipy")
 OPTIONS = {
@@ -44,103 +45,6 @@ def cut_lines(text: str, length: int, out: str) -> Run:
             file.write(" ".join(words[start : start + length]) + "\n")
     part.replace(out)
     return {}
-
-
-def train_firth(text: str, source: str, threads: int, seed: int, epochs: int, out: str | None) -> Run:
-    """From `source` ("file", "lists", "strings") to vectors on disk."""
-    start = time.perf_counter()
-    import firth
-
-    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
-    model = firth.Word2Vec(**_firth_options(epochs, seed, threads))
-    given = _sentences(text, source)
-    clock = common.Clock()
-    corpus = _firth_corpus(text, given, threads)
-    clock.stage("counting")
-    model.fit(corpus)
-    clock.stage("training")
-    if out is not None:
-        model.vectors.save(out)
-        clock.stage("saving")
-    return {
-        "seconds": clock.seconds,
-        **imports,
-        "vocabulary": len(corpus.vocabulary),
-        "examples": _examples_in_an_epoch(corpus, seed, threads) if out is None else None,
-    }
-
-
-def train_gensim(text: str, source: str, threads: int, seed: int, epochs: int, out: str | None) -> Run:
-    """From `source` ("file": corpus_file, "stream": LineSentence, "lists") to vectors on disk."""
-    start = time.perf_counter()
-    from gensim.models.word2vec import LineSentence, Word2Vec
-
-    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
-    given = None if source == "file" else LineSentence(text) if source == "stream" else _sentences(text, source)
-    where = {"corpus_file": text} if given is None else {"corpus_iterable": given}
-    clock = common.Clock()
-    model = Word2Vec(
-        sg=1,
-        hs=0,
-        vector_size=OPTIONS["vector_size"],
-        window=OPTIONS["window"],
-        negative=OPTIONS["negative"],
-        sample=OPTIONS["sample"],
-        min_count=OPTIONS["min_count"],
-        alpha=OPTIONS["learning_rate"],
-        min_alpha=OPTIONS["min_learning_rate"],
-        workers=threads,
-        seed=seed,
-    )
-    model.build_vocab(**where)
-    clock.stage("counting")
-    model.train(**where, total_examples=model.corpus_count, total_words=model.corpus_total_words, epochs=epochs)
-    clock.stage("training")
-    if out is not None:
-        model.wv.save_word2vec_format(out, binary=True)
-        clock.stage("saving")
-    return {
-        "seconds": clock.seconds,
-        **imports,
-        "vocabulary": len(model.wv),
-    }
-
-
-def train_fasttext(text: str, source: str, threads: int, seed: int, epochs: int, out: str) -> Run:
-    """From a file to vectors on disk, without subwords."""
-    start = time.perf_counter()
-    import fasttext
-    import numpy as np
-
-    imports = {"import_seconds": time.perf_counter() - start, "import_mb": common.peak_so_far()}
-    fasttext_threads = comparison.fasttext_threads(threads)
-    clock = common.Clock()
-    model = fasttext.train_unsupervised(
-        text,
-        model="skipgram",
-        loss="ns",
-        minn=0,
-        maxn=0,
-        dim=OPTIONS["vector_size"],
-        ws=OPTIONS["window"],
-        neg=OPTIONS["negative"],
-        t=OPTIONS["sample"],
-        lr=OPTIONS["learning_rate"],
-        minCount=OPTIONS["min_count"],
-        epoch=epochs,
-        thread=fasttext_threads,
-        verbose=0,  # and no seed: its Python module does not take one
-    )
-    clock.stage("counting and training")
-    # save_model would write its own .bin, both matrices and all; what the others write is the words' vectors.
-    words, matrix = model.get_words(), np.ascontiguousarray(model.get_input_matrix(), np.float32)
-    comparison.write_vectors(out, words, matrix)
-    clock.stage("saving")
-    return {
-        "seconds": clock.seconds,
-        **imports,
-        "vocabulary": len(words) - ("</s>" in words),
-    }
 
 
 def count_firth(text: str, threads: int) -> Run:
@@ -175,11 +79,8 @@ def count_gensim(text: str, threads: int) -> Run:
 
 def kernel(text: str, threads: int, seed: int, epochs: int) -> Run:
     """The training kernel alone, over the whole corpus, between two measurements of a matrix product."""
-    import firth
-
-    corpus = _firth_corpus(text, None, threads)
-    model = firth.Word2Vec(**_firth_options(epochs, seed, threads))
-    tokens, train = model._begin(corpus, progress=False)
+    corpus = firth_corpus(text, None, OPTIONS, threads)
+    tokens, train = firth_model({**OPTIONS, "epochs": epochs}, threads, seed)._begin(corpus, progress=False)
     before = common.matmul_gflops()
     seconds, examples, losses = [], [], []
     for epoch in range(epochs):
@@ -202,34 +103,6 @@ def kernel(text: str, threads: int, seed: int, epochs: int) -> Run:
 
 
 WORK = (cut_lines, train_firth, train_gensim, train_fasttext, count_firth, count_gensim, kernel)
-
-
-def _firth_options(epochs: int, seed: int, threads: int) -> dict[str, Any]:
-    others = {name: value for name, value in OPTIONS.items() if name not in ("epochs", "min_count")}
-    return {**others, "epochs": epochs, "seed": seed, "threads": threads}
-
-
-def _firth_corpus(text: str, given: list[Any] | None, threads: int) -> Any:
-    import firth
-
-    if given is None:
-        return firth.Corpus.from_file(text, min_count=OPTIONS["min_count"], threads=threads)
-    return firth.Corpus.from_iterable(given, min_count=OPTIONS["min_count"], threads=threads)
-
-
-def _sentences(text: str, source: str) -> list[Any] | None:
-    """The text as Python objects, which are somebody else's to make: not timed."""
-    if source == "file":
-        return None
-    with open(text) as file:
-        return [line.split() for line in file] if source == "lists" else file.read().splitlines()
-
-
-def _examples_in_an_epoch(corpus: Any, seed: int, threads: int) -> int:
-    import firth
-
-    tokens, train = firth.Word2Vec(**_firth_options(1, seed, threads))._begin(corpus, progress=False)
-    return int(train(0, tokens, 0).examples)
 
 
 def _flops(examples: int) -> float:
@@ -267,7 +140,7 @@ def train(
         "source": source,
         "threads": threads,
         "seed": seed,
-        "epochs": OPTIONS["epochs"],
+        "options": OPTIONS,
         "out": str(out),
     }
     run = bench.run(section, contender, seed, work, arguments, comparison.unless_installed(package))
@@ -324,7 +197,7 @@ def run_lines(bench: comparison.Bench) -> None:
                     "source": source,
                     "threads": bench.settings.threads,
                     "seed": seed,
-                    "epochs": 1,
+                    "options": {**OPTIONS, "epochs": 1},
                     "out": None,
                 }
                 absent = comparison.unless_installed(package)
