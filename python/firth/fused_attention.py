@@ -10,6 +10,7 @@ square matrix is ever stored (Dao et al. 2022). Results are the same bits for an
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 NO_DROPOUT = 0.0  # the default, known by identity: it needs no check
-_KINDS = "float32, bf16 or float16"
 
 
 class ScoreOptions(TypedDict, total=False):
@@ -49,8 +49,23 @@ class AttentionOptions(ScoreOptions, total=False):
     seed: int
 
 
+class Options(NamedTuple):
+    """The options of `attention`, in its order, but for `return_lse`."""
+
+    causal: bool = False
+    window: int | None = None
+    lengths: Any = None
+    mask: Any = None
+    bias: Any = None
+    alibi: Any = None
+    scale: float | None = None
+    dropout: float = NO_DROPOUT
+    seed: Any = 0
+    threads: int | None = None
+
+
 class AttentionGradients(NamedTuple):
-    """What `attention_backward` returns: arrays like q, k, v and bias; the last is None without a bias."""
+    """Gradients like q, k, v and bias; the last is None without a bias."""
 
     q: Any
     k: Any
@@ -132,11 +147,10 @@ def attention(
     """
     plain = window is lengths is mask is bias is alibi is scale is None and dropout is NO_DROPOUT and seed == 0
     if plain and not return_lse and _free(q) and _free(k) and _free(v):
-        count = thread_count(threads)
-        result = _core.attend_plain(q, k, v, causal=bool(causal), threads=count)
+        result = _core.attend_plain(q, k, v, causal=bool(causal), threads=thread_count(threads))
         if result is not None:
             return result
-    call = Call(q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads)
+    call = Call(q, k, v, Options(causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads))
     out = call.q.empty_like((*call.q.shape[:3], call.v.shape[3]))
     lse = np.empty(call.q.shape[:3], np.float32)
     _core.attend(call.q.array, call.k.array, call.v.array, out, lse, options=call.options, threads=call.threads)
@@ -145,13 +159,7 @@ def attention(
 
 
 def attention_backward(
-    grad_out: Any,
-    q: Any,
-    k: Any,
-    v: Any,
-    out: Any,
-    lse: Any,
-    **options: Unpack[AttentionOptions],
+    grad_out: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, **options: Unpack[AttentionOptions]
 ) -> AttentionGradients:
     """Gradients of q, k, v and bias from that of the output (Dao et al. 2022, algorithm 4).
 
@@ -166,38 +174,27 @@ def attention_backward(
         What `attention` returned with ``return_lse=True``.
     q, k, v, options
         The arguments of `attention`.
-
-    Returns
-    -------
-    AttentionGradients
-        Of q, k, v, and of bias if there is one.
     """
-    call = Call(q, k, v, **options)
-    given = _Array("grad_out", grad_out), _Array("out", out)
-    expected = (*call.q.shape[:3], call.v.shape[3])
-    for array in given:
-        array.require_like(call.q, expected)
-    arrays = call.q, call.k, call.v
-    moved = [array.empty_like(array.shape) for array in arrays]
+    call = Call(q, k, v, Options(**options))
+    gradient, forward = _Array("grad_out", grad_out), _Array("out", out)
+    for one in (gradient, forward):
+        one.require_like(call.q, (*call.q.shape[:3], call.v.shape[3]))
+    dq, dk, dv = (one.empty_like(one.shape) for one in (call.q, call.k, call.v))
     bias_gradient = None if call.bias is None else np.zeros(call.bias.shape, np.float32)
+    # A bias that is the same for all keys of a row changes no weight: its gradient is zero.
+    varies = bias_gradient is not None and bias_gradient.shape[3] == call.k.shape[2]
     _core.attend_backward(
-        given[0].array,
-        call.q.array,
-        call.k.array,
-        call.v.array,
-        given[1].array,
+        gradient.array,
+        *(call.q.array, call.k.array, call.v.array),
+        forward.array,
         call.check_lse(lse),
-        moved[0],
-        moved[1],
-        moved[2],
-        # A bias that is the same for all keys of a row changes no weight: its gradient is zero.
-        None if bias_gradient is None or bias_gradient.shape[3] != call.k.shape[2] else bias_gradient,
+        *(dq, dk, dv),
+        bias_gradient if varies else None,
         options=call.options,
         threads=call.threads,
     )
     shaped = None if bias_gradient is None else call.q.give_back(bias_gradient.reshape(np.shape(options["bias"])))
-    dq, dk, dv = (array.as_given(one) for array, one in zip(arrays, moved, strict=True))
-    return AttentionGradients(dq, dk, dv, shaped)
+    return AttentionGradients(call.q.as_given(dq), call.k.as_given(dk), call.v.as_given(dv), shaped)
 
 
 def attention_weights(
@@ -226,7 +223,7 @@ def attention_weights(
         Float32 (batch, chosen heads, chosen rows, Tk), without dropout. The sum of a row is one, or zero if its query
         sees no key.
     """
-    call = Call(q, k, None, **options)
+    call = Call(q, k, None, Options(**options))
     chosen = _numbers("heads", heads, call.q.shape[1]), _numbers("rows", rows, call.q.shape[2])
     shape = (call.q.shape[0], len(chosen[0]), len(chosen[1]), call.k.shape[2])
     weights = np.empty(shape, np.float32)
@@ -242,7 +239,7 @@ def attention_entropies(q: Any, k: Any, lse: Any, **options: Unpack[ScoreOptions
     Parameters are those of `attention_weights`. The result is float32, (batch, heads, Tq): 0 where one key has all the
     weight, log(n) where n keys have equal weights.
     """
-    call = Call(q, k, None, **options)
+    call = Call(q, k, None, Options(**options))
     entropies = np.empty(call.q.shape[:3], np.float32)
     _core.attention_entropies(
         call.q.array, call.k.array, call.check_lse(lse), entropies, options=call.options, threads=call.threads
@@ -260,56 +257,28 @@ class _Array:
 
     def __init__(self, name: str, given: Any) -> None:
         refuse_masked(name, given)
+        torch = sys.modules.get("torch")
+        self.torch = torch if torch is not None and isinstance(given, torch.Tensor) else None
+        if self.torch is None and not hasattr(given, "__dlpack__"):
+            raise TypeError(f"{name} must be an array or a tensor, not {type(given).__name__}")
+        if self.torch is not None and given.requires_grad:
+            raise TypeError(
+                f"{name} is a tensor that requires a gradient: use firth.contextual.attention, or {name}.detach()"
+            )
         self.name = name
         self.given = given
-        self.torch = None  # the module, if the array is a tensor of PyTorch
-        torch = sys.modules.get("torch")
-        # Short sequences take a few microseconds: nothing is checked twice here.
+        self.kind = _kind(name, given.dtype)
+        self.shape = tuple(given.shape)
         if isinstance(given, np.ndarray):
-            self.array = given
-            if given.dtype == np.float32:
-                self.kind = "float32"
-            elif given.dtype.name == "bfloat16":  # of the package ml_dtypes
-                self.kind = "bf16"
-                self.array = given.view(np.uint16)
-            elif given.dtype == np.float16:
-                self.kind = "float16"
-                self.array = given.astype(np.float32)
-            else:
-                raise TypeError(f"{name} must be {_KINDS}, not {given.dtype}")
-            self.shape = given.shape
-        elif torch is not None and isinstance(given, torch.Tensor):
-            self.torch = torch
-            if given.requires_grad:
-                raise TypeError(
-                    f"{name} is a tensor that requires a gradient: use firth.contextual.attention, or {name}.detach()"
-                )
-            if given.dtype is torch.float32:
-                self.kind = "float32"
-            elif given.dtype is torch.bfloat16:
-                self.kind = "bf16"
-            elif given.dtype is torch.float16:
-                self.kind = "float16"
-            else:
-                raise TypeError(f"{name} must be {_KINDS}, not {str(given.dtype).removeprefix('torch.')}")
-            if not given.is_cpu:
-                raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
-            if self.kind == "bf16":
-                self.array = given.view(torch.uint16).numpy()
-            else:  # float() returns a tensor of float32 itself
-                self.array = given.float().numpy()
-            self.shape = self.array.shape
-        elif hasattr(given, "__dlpack__"):
-            if not _in_memory(given):
-                raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
-            kind = str(given.dtype).rpartition(".")[2]
-            if kind not in ("float32", "bfloat16", "float16"):
-                raise TypeError(f"{name} must be {_KINDS}, not {kind}")
-            self.kind = "bf16" if kind == "bfloat16" else kind
-            self.shape = tuple(given.shape)
-            self.array = np.from_dlpack(given).astype(np.float32) if kind == "float16" else given.__dlpack__()
+            self.array = given.view(np.uint16) if self.kind == "bf16" else given
+        elif not _in_memory(given):
+            raise ValueError(f"{name} lies on another device: move it to the processor's memory first")
+        elif self.torch is not None:
+            self.array = (given.view(self.torch.uint16) if self.kind == "bf16" else given.float()).numpy()
         else:
-            raise TypeError(f"{name} must be an array or a tensor, not {type(given).__name__}")
+            self.array = np.from_dlpack(given) if self.kind == "float16" else given.__dlpack__()
+        if self.kind == "float16":
+            self.array = self.array.astype(np.float32, copy=False)
         if len(self.shape) != 4:
             raise ValueError(f"{name} must have four axes (batch, heads, time, width), not shape {self.shape}")
 
@@ -345,30 +314,14 @@ class _Array:
         if isinstance(self.given, np.ndarray):
             return made.view(self.given.dtype) if bf16 else made
         namespace = self.given.__array_namespace__()
-        if bf16:
-            return namespace.asarray(made.view(namespace.bfloat16))
-        return namespace.from_dlpack(made)
+        return namespace.asarray(made.view(namespace.bfloat16)) if bf16 else namespace.from_dlpack(made)
 
 
 class Call:
     """The checked arguments of all functions."""
 
-    def __init__(
-        self,
-        q: Any,
-        k: Any,
-        v: Any,
-        causal: bool = False,
-        window: int | None = None,
-        lengths: ArrayLike | None = None,
-        mask: Any = None,
-        bias: Any = None,
-        alibi: ArrayLike | None = None,
-        scale: float | None = None,
-        dropout: float = NO_DROPOUT,
-        seed: int = 0,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, q: Any, k: Any, v: Any, given: Options) -> None:
+        causal, window, lengths, mask, bias, alibi, scale, dropout, seed, threads = given
         self.q, self.k = _Array("q", q), _Array("k", k)
         self.v = self.k if v is None else _Array("v", v)
         batch, heads, n_queries, width = self.q.shape
@@ -382,18 +335,18 @@ class Call:
         self.scores = (batch, heads, n_queries, n_keys)
         visible = added = None
         if mask is not None:
-            given = small_array("mask", mask)
-            if given.dtype == np.bool_:
-                visible = self._broadcast("mask", given).view(np.uint8)
-            elif given.dtype.kind == "f":
-                added = self._broadcast("mask", _float32("mask", given))
+            mask = small_array("mask", mask)
+            if mask.dtype == np.bool_:
+                visible = self._broadcast("mask", mask).view(np.uint8)
+            elif mask.dtype.kind == "f":
+                added = self._broadcast("mask", _float32("mask", mask))
             else:
-                raise TypeError(f"mask must be boolean (true: seen) or of floats, not {given.dtype}")
+                raise TypeError(f"mask must be boolean (true: seen) or of floats, not {mask.dtype}")
         self.bias = None
         if bias is not None:
-            given = _float32("bias", small_array("bias", bias))
-            self._broadcast("bias", given)
-            self.bias = given.reshape((1,) * (4 - given.ndim) + given.shape)
+            bias = _float32("bias", small_array("bias", bias))
+            self.bias = bias.reshape((1,) * (4 - bias.ndim) + bias.shape)
+            bias = self._broadcast("bias", bias)
         if scale is None:
             scale = 1 / math.sqrt(width)
         elif abs(scale := real_number("scale", scale)) > float(np.finfo(np.float32).max):
@@ -409,7 +362,7 @@ class Call:
             "lengths": None if lengths is None else self._lengths(lengths),
             "visible": visible,
             "added": added,
-            "bias": None if self.bias is None else np.broadcast_to(self.bias, self.scores),
+            "bias": bias,
             "slopes": None if alibi is None else self._slopes(alibi),
             "scale": scale,
             "dropout": dropout,
@@ -449,6 +402,14 @@ class Call:
         if given.shape != self.scores[:3]:
             raise ValueError(f"lse must have shape {self.scores[:3]}, not {given.shape}")
         return np.ascontiguousarray(given)
+
+
+@functools.cache
+def _kind(name: str, dtype: Any) -> str:
+    kind = str(dtype).rpartition(".")[2]
+    if kind not in ("float32", "bfloat16", "float16"):
+        raise TypeError(f"{name} must be float32, bf16 or float16, not {kind}")
+    return "bf16" if kind == "bfloat16" else kind
 
 
 def _in_memory(given: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 
 from firth import _core
 from firth.checks import real_number, whole_number
-from firth.fused_attention import NO_DROPOUT, Call, small_array
+from firth.fused_attention import NO_DROPOUT, Call, Options, small_array
 
 _FUSED_TYPES = (torch.float32, torch.bfloat16)
 
@@ -48,22 +48,10 @@ def attention(
 
     Parameters
     ----------
-    q
-        Queries, (batch, heads, Tq, D), with any strides.
-    k, v
-        Keys, (batch, key heads, Tk, D), and values, (batch, key heads, Tk, Dv).
-    causal, window, lengths, mask
-        Which keys are seen: `lengths` whole numbers, (batch,); `mask` of a shape that broadcasts to (batch, heads, Tq,
-        Tk), boolean (true: seen) or float32 (added to the scores).
-    bias
-        Float32, broadcast like `mask` and added to the scores; it has a gradient.
-    alibi
-        One slope for each head, (heads,). Neither it nor a mask has a gradient.
-    scale
-        Factor of the products of queries and keys; None: 1 / sqrt(D).
-    dropout, seed
-        The probability that a weight is dropped, and the seed: a number, or a tensor of one int64, which torch's
-        generator can draw inside a compiled graph.
+    q, k, v, causal, window, lengths, mask, bias, alibi, scale, dropout
+        As in `firth.attention`, with tensors for arrays; neither `mask` nor `alibi` has a gradient.
+    seed
+        A number, or a tensor of one int64, which torch's generator can draw inside a compiled graph.
 
     Returns
     -------
@@ -78,7 +66,7 @@ def attention(
     NotImplementedError
         For forward-mode and second derivatives.
     """
-    return _attend([q, k, v], causal, window, lengths, mask, bias, alibi, scale, dropout, seed)
+    return _attend([q, k, v], Options(causal, window, lengths, mask, bias, alibi, scale, dropout, seed))
 
 
 def self_attention(qkv: Tensor, **options: Any) -> Tensor:
@@ -88,25 +76,15 @@ def self_attention(qkv: Tensor, **options: Any) -> Tensor:
     """
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must have shape (batch, time, 3, heads, width), not {tuple(qkv.shape)}")
-    return _attend([qkv], **options)
+    return _attend([qkv], Options(**options))
 
 
-def _attend(
-    given: list[Tensor],
-    causal: bool = False,
-    window: int | None = None,
-    lengths: Tensor | None = None,
-    mask: Tensor | None = None,
-    bias: Tensor | None = None,
-    alibi: Tensor | None = None,
-    scale: float | None = None,
-    dropout: float = 0.0,
-    seed: int | Tensor = 0,
-) -> Tensor:
+def _attend(given: list[Tensor], options: Options) -> Tensor:
+    causal, window, *terms, scale, dropout, seed, _ = options
     for one in given:
         if not isinstance(one, Tensor):
             raise TypeError(f"q, k and v must be tensors, not {type(one).__name__}; firth.attention takes arrays")
-    for name, term in (("lengths", lengths), ("mask", mask), ("bias", bias), ("alibi", alibi)):
+    for name, term in zip(("lengths", "mask", "bias", "alibi"), terms, strict=True):
         if term is not None and not isinstance(term, Tensor):
             raise TypeError(f"{name} must be a tensor, not {type(term).__name__}")
         if term is not None and term.requires_grad and name != "bias":
@@ -128,30 +106,26 @@ def _attend(
         dropout = real_number("dropout", dropout, low=0)
     if not fused:
         if not torch.compiler.is_compiling():
-            terms = [None if one is None else _stand_in(one) for one in (lengths, mask, bias, alibi)]
-            shown: list[Any] = [*map(_stand_in, _parts(given)), causal, window, *terms, scale, dropout]
-            Call(*shown)
-        return torch_attention(*_parts(given), causal, window, lengths, mask, bias, alibi, scale, dropout)
+            q, k, v = map(_stand_in, _parts(given))
+            lengths, mask, bias, alibi = (None if one is None else _stand_in(one) for one in terms)
+            Call(q, k, v, Options(causal, window, lengths, mask, bias, alibi, scale, dropout))
+        return torch_attention(*_parts(given), causal, window, *terms, scale, dropout)
     chance = None
     if dropout:
         chance = seed if isinstance(seed, Tensor) else torch.tensor(_signed(seed), dtype=torch.int64)
-    rest = (causal, window, lengths, mask, bias, alibi, scale, dropout, chance)
+    rest = (causal, window, *terms, scale, dropout, chance)
     if plain:
         return _forward(given, *rest)[0]
     unpack: Any = forward_ad.unpack_dual
     if not torch.compiler.is_compiling() and any(unpack(one).tangent is not None for one in given):
         # torch would continue, with a derivative of zero.
         raise NotImplementedError("the fused attention has no forward-mode derivatives (jvp), only backward ones")
-    out: Tensor = torch.ops.firth.attention(given, *rest)[0]
-    return out
+    return cast(Tensor, torch.ops.firth.attention(given, *rest)[0])
 
 
 def _parts(given: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, (batch, heads, time, width), as views of three tensors or of one."""
-    if len(given) == 1:
-        q, k, v = given[0].permute(2, 0, 3, 1, 4).unbind(0)
-    else:
-        q, k, v = given
+    q, k, v = given[0].permute(2, 0, 3, 1, 4).unbind(0) if len(given) == 1 else given
     return q, k, v
 
 
@@ -166,24 +140,22 @@ def _like(q: Tensor, width: int) -> Tensor:
 def _array(tensor: Tensor) -> NDArray[Any]:
     """A tensor's memory as the kernels take it: bf16 as 16-bit integers."""
     tensor = tensor.detach()
-    array: NDArray[Any] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _call(given: list[Tensor], causal: bool, window: int | None, *rest: Any) -> Call:
     """The arguments of the kernels, checked as in `firth.attention`."""
     q, k, v = (part.detach() if part.requires_grad else part for part in _parts(given))
     *terms, scale, dropout, seed = rest
-    others: list[Any] = [None if one is None else _small(one) for one in terms]
-    others += [scale, dropout or NO_DROPOUT, 0 if seed is None else int(seed) % 2**64, torch.get_num_threads()]
-    return Call(q, k, v, causal, window, *others)
+    lengths, mask, bias, alibi = (None if one is None else _small(one) for one in terms)
+    chance, seed, threads = dropout or NO_DROPOUT, 0 if seed is None else int(seed) % 2**64, torch.get_num_threads()
+    return Call(q, k, v, Options(causal, window, lengths, mask, bias, alibi, scale, chance, seed, threads))
 
 
 def _small(tensor: Tensor) -> NDArray[Any]:
     """A small tensor as an array; floats as float32."""
     tensor = tensor.detach()
-    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return array
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _stand_in(tensor: Tensor) -> Tensor:
@@ -237,7 +209,7 @@ def _gradients(given: list[Tensor], bias: Tensor | None) -> list[Tensor]:
 def _backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, *rest: Any) -> list[Tensor]:
     call = _call(given, *rest)
     moved = _gradients(given, rest[4])
-    dq, dk, dv = _parts(moved[: len(given)])
+    dq, dk, dv = map(_array, _parts(moved[: len(given)]))
     bias_gradient = None
     if rest[4] is not None:
         gradient = moved[-1].zero_()
@@ -245,14 +217,10 @@ def _backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, *rest
             bias_gradient = gradient.view((1,) * (4 - gradient.dim()) + gradient.shape).numpy()
     _core.attend_backward(
         _array(grad),
-        call.q.array,
-        call.k.array,
-        call.v.array,
+        *(call.q.array, call.k.array, call.v.array),
         _array(out),
         lse.numpy(),
-        _array(dq),
-        _array(dk),
-        _array(dv),
+        *(dq, dk, dv),
         bias_gradient,
         options=call.options,
         threads=call.threads,
@@ -275,21 +243,20 @@ def _fake_backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, 
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    given, causal, window, lengths, mask, bias, alibi, scale, dropout, seed = inputs
-    ctx.save_for_backward(*given, *output, lengths, mask, bias, alibi, seed)
+    given, causal, window, *terms, scale, dropout, seed = inputs
+    ctx.save_for_backward(*given, *output, *terms, seed)
     ctx.given, ctx.numbers = len(given), (causal, window, scale, dropout)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     saved = ctx.saved_tensors  # read once: activation checkpointing allows no second time
-    given, (out, lse, lengths, mask, bias, alibi, seed) = list(saved[: ctx.given]), saved[ctx.given :]
+    given, (out, lse, *terms, seed) = list(saved[: ctx.given]), saved[ctx.given :]
     if grad is None:
         return (None,) * 10
     causal, window, scale, dropout = ctx.numbers
-    moved = torch.ops.firth.attention_backward(
-        grad, given, out, lse, causal, window, lengths, mask, bias, alibi, scale, dropout, seed
-    )
+    moved = torch.ops.firth.attention_backward(grad, given, out, lse, causal, window, *terms, scale, dropout, seed)
+    bias = terms[2]
     bias_gradient = None if bias is None else moved[-1].to(bias.dtype)
     return moved[: ctx.given], None, None, None, None, bias_gradient, None, None, None, None
 
@@ -304,20 +271,9 @@ def _second(*_: Any) -> Any:
 _attention_backward.register_autograd(_second)
 
 
-def torch_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    causal: bool = False,
-    window: int | None = None,
-    lengths: Tensor | None = None,
-    mask: Tensor | None = None,
-    bias: Tensor | None = None,
-    alibi: Tensor | None = None,
-    scale: float | None = None,
-    dropout: float = 0.0,
-) -> Tensor:
+def torch_attention(q: Tensor, k: Tensor, v: Tensor, *given: Any, **named: Any) -> Tensor:
     """`attention` by torch's own operator, with its generator for dropout: for other devices, types, and comparison."""
+    causal, window, lengths, mask, bias, alibi, scale, dropout, *_ = Options(*given, **named)
     n_queries, n_keys = q.shape[2], k.shape[2]
     rest: dict[str, Any] = {"dropout_p": dropout, "scale": scale, "enable_gqa": k.shape[1] != q.shape[1]}
     causal = causal and n_queries > 1  # the last query sees all keys
@@ -378,16 +334,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x W^T + b, outside autograd, with the library that is faster here; `weight` (out, in) of any strides."""
     if not _by_onednn(x):
         return F.linear(x, weight, bias)
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-    return made
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], ""))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`product` with gradients, as `torch.nn.functional.linear` computes it."""
     if torch.compiler.is_compiling() or not _by_onednn(x):  # compilers choose by themselves
         return F.linear(x, weight, bias)
-    made: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return made
+    return cast(Tensor, _Linear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
 
 
 class _Linear(torch.autograd.Function):
