@@ -25,7 +25,7 @@ FLOW = [
     ["formats", "models.classifier_files", "phrases"],
     ["vectors"],
     ["evaluate", "models.base"],
-    ["models.counted", "models.direct", "models.estimator", "models.word2vec"],
+    ["models.counted", "models.estimator", "models.word2vec"],
     ["models.baselines", "models.classifier", "models.fasttext", "models.glove", "models.spectral"],
     ["models"],
     ["contextual.figures", "contextual.hub", "contextual.operator", "contextual.processes"],

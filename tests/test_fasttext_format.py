@@ -393,10 +393,9 @@ def test_a_file_cut_short_is_refused_wherever_it_ends(name, tmp_path):
     data = bytes_of(small_model(**SMALL[name]), tmp_path)
     path = tmp_path / "cut.bin"
     for size in {*range(min(len(data), 400)), *range(400, len(data), 97), len(data) - 1}:
-        source = fasttext_format._Source(path, data[:size])
         message = r"cut\.bin is not a fastText model" if size < 4 else r"cut\.bin, byte \d+: .*cut short"
         with pytest.raises(ValueError, match=message):
-            fasttext_format._read(source)
+            fasttext_format.parse(data[:size], str(path))
     for size in (4, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:size])
         for read in (fasttext_format.read, load_vectors):
@@ -470,11 +469,9 @@ def test_any_damage_is_a_value_error_or_none(tmp_path_factory, name, at, bytes_t
     if key not in BYTES:
         BYTES[key] = bytes_of(small_model(**SMALL[name]), tmp_path_factory.mktemp("small"))
     data = BYTES[key]
-    source = fasttext_format._Source(
-        tmp_path_factory.getbasetemp(), data[:at] + bytes_there + data[at + len(bytes_there) :]
-    )
+    damaged = data[:at] + bytes_there + data[at + len(bytes_there) :]
     with contextlib.suppress(ValueError):
-        fasttext_format._read(source).word_vectors()
+        fasttext_format.parse(damaged, "damaged.bin").word_vectors()
 
 
 BYTES: dict[str, bytes] = {}

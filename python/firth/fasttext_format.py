@@ -142,6 +142,11 @@ class FastTextFile:
             if tuple(matrix.shape) != (rows, self.vector_size):
                 raise ValueError(f"{name} must have the shape {(rows, self.vector_size)}, not {tuple(matrix.shape)}")
 
+    def options(self, *names: str) -> dict[str, Any]:
+        """Options of firth's models by name. fastText's may be 0 where firth's must be at least 1."""
+        as_they_are = ("loss", "min_n", "max_n")
+        return {name: getattr(self, name) if name in as_they_are else max(getattr(self, name), 1) for name in names}
+
     @cached_property
     def _places(self) -> dict[bytes, int]:
         return {word: row for row, word in enumerate(self.words)}
@@ -184,8 +189,7 @@ class FastTextFile:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each word's rows of the input matrix begin, and these rows: its own if known, then its n-grams'."""
         packed = np.frombuffer(b"".join(words), np.uint8)
-        ends = np.zeros(len(words) + 1, np.int64)
-        np.cumsum([len(word) for word in words], out=ends[1:])
+        ends = np.cumsum([0, *map(len, words)], dtype=np.int64)
         offsets, buckets = _core.subword_buckets(
             packed, ends, min_n=self.min_n, max_n=self.max_n, buckets=self.bucket, threads=threads
         )
@@ -198,9 +202,7 @@ class FastTextFile:
         own = np.flatnonzero(known >= 0)
         owners, rows = np.concatenate([own, owners]), np.concatenate([known[own], rows + len(self.words)])
         order = np.argsort(owners, kind="stable")
-        offsets = np.zeros(len(words) + 1, np.int64)
-        np.cumsum(np.bincount(owners, minlength=len(words)), out=offsets[1:])
-        return offsets, rows[order]
+        return np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(words)))]), rows[order]
 
 
 # In the file's order.
@@ -260,7 +262,29 @@ def read(path: files.PathLike) -> FastTextFile:
 
 def parse(data: bytes | mmap.mmap, name: str) -> FastTextFile:
     """`read` for the bytes of a file; `name` is its name in errors."""
-    return _read(_Source(name, data))
+    source = _Source(name, data)
+    if not data:
+        raise ValueError(f"{name} is not a fastText model: it is empty")
+    if data[:4] != MAGIC:
+        raise ValueError(f"{name} is not a fastText model: it does not begin with the bytes {MAGIC.hex(' ')}")
+    source.skip(4, "the signature")
+    (version,) = source.numbers(struct.Struct("<i"), "the version")
+    if version not in (11, _VERSION):
+        raise source.wrong(f"this is version {version} of fastText's format; 11 and 12 are known", 4)
+    options = dict(zip(_FIELDS, source.numbers(_ARGUMENTS, "the options"), strict=True))
+    options["model"] = _choice(source, "model", options["model"], get_args(Kind))
+    options["loss"] = _choice(source, "loss", options["loss"], get_args(Loss))
+    if version == 11 and options["model"] == "supervised":
+        options["max_n"] = 0  # classifiers of version 11 have no character n-grams, whatever the file says
+    dictionary = _read_dictionary(source)
+    quantized = source.flag("whether the input matrix is quantized")
+    input = (_read_quantized if quantized else _read_dense)(source, "the input matrix")
+    both = source.flag("whether the output matrix is quantized") and quantized
+    output = (_read_quantized if both else _read_dense)(source, "the output matrix")
+    if source.at < len(data):
+        raise source.wrong(f"the model ends here and {len(data) - source.at} bytes follow")
+    with files.reading(name, "fastText model", own=False):
+        return FastTextFile(**options, **dictionary, input=input, output=output)
 
 
 def is_classifier(path: files.PathLike) -> bool:
@@ -281,31 +305,6 @@ def decoded(path: files.PathLike, model: FastTextFile, *, stacklevel: int) -> tu
             stacklevel=stacklevel,
         )
     return words[: len(model.words)], words[len(model.words) :]
-
-
-def _read(source: _Source) -> FastTextFile:
-    if not source.data:
-        raise ValueError(f"{source.path} is not a fastText model: it is empty")
-    if source.data[:4] != MAGIC:
-        raise ValueError(f"{source.path} is not a fastText model: it does not begin with the bytes {MAGIC.hex(' ')}")
-    source.skip(4, "the signature")
-    (version,) = source.numbers(struct.Struct("<i"), "the version")
-    if version not in (11, _VERSION):
-        raise source.wrong(f"this is version {version} of fastText's format; 11 and 12 are known", 4)
-    options = dict(zip(_FIELDS, source.numbers(_ARGUMENTS, "the options"), strict=True))
-    options["model"] = _choice(source, "model", options["model"], get_args(Kind))
-    options["loss"] = _choice(source, "loss", options["loss"], get_args(Loss))
-    if version == 11 and options["model"] == "supervised":
-        options["max_n"] = 0  # classifiers of version 11 have no character n-grams, whatever the file says
-    dictionary = _read_dictionary(source)
-    quantized = source.flag("whether the input matrix is quantized")
-    input = (_read_quantized if quantized else _read_dense)(source, "the input matrix")
-    both = source.flag("whether the output matrix is quantized") and quantized
-    output = (_read_quantized if both else _read_dense)(source, "the output matrix")
-    if source.at < len(source.data):
-        raise source.wrong(f"the model ends here and {len(source.data) - source.at} bytes follow")
-    with files.reading(source.path, "fastText model", own=False):
-        return FastTextFile(**options, **dictionary, input=input, output=output)
 
 
 def _choice(source: _Source, name: str, number: int, choices: tuple[str, ...]) -> str:
@@ -343,13 +342,8 @@ def _read_dictionary(source: _Source) -> dict[str, Any]:
     pruned = None
     if n_pruned >= 0:
         pruned = np.array(source.array("<i4", 2 * n_pruned, "the pruned buckets"), np.int32).reshape(n_pruned, 2)
-    return {
-        "words": words[:n_words],
-        "labels": words[n_words:],
-        "counts": counts,
-        "n_tokens": n_tokens,
-        "pruned": pruned,
-    }
+    names = {"words": words[:n_words], "labels": words[n_words:]}
+    return {**names, "counts": counts, "n_tokens": n_tokens, "pruned": pruned}
 
 
 def _read_shape(source: _Source, what: str) -> tuple[int, int]:
@@ -409,10 +403,7 @@ def write(path: files.PathLike, model: FastTextFile) -> None:
 
 def write_to(file: IO[bytes], model: FastTextFile, name: str) -> None:
     """Write a fastText model to an open file; `name` is its name in errors."""
-    values = {
-        "model": get_args(Kind).index(model.model) + 1,
-        "loss": get_args(Loss).index(model.loss) + 1,
-    }
+    values = {"model": get_args(Kind).index(model.model) + 1, "loss": get_args(Loss).index(model.loss) + 1}
     file.write(MAGIC + struct.pack("<i", _VERSION))
     file.write(_ARGUMENTS.pack(*(values.get(field, getattr(model, field)) for field in _FIELDS)))
     n_words, n_labels = len(model.words), len(model.labels)

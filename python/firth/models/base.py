@@ -25,9 +25,9 @@ from firth.vectors import Vectors
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-T = TypeVar("T")
-R = TypeVar("R")
 Fit = TypeVar("Fit", bound=Callable[..., Any])
+Tensors = dict[str, NDArray[Any]]  # matrices of float32, or vectors of any type
+Layout = dict[str, tuple[Any, tuple[int | None, ...]]]
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -78,7 +78,7 @@ class Learner(Options, abc.ABC):
         return cls(**options)
 
     @abc.abstractmethod
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+    def _restore(self, tensors: Tensors, metadata: dict[str, Any]) -> None:
         """Set the trained state from a file."""
 
 
@@ -115,7 +115,7 @@ class Model(Learner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._tensors: dict[str, NDArray[Any]] = {}  # matrices of float32, or vectors of any type
+        self._tensors: Tensors = {}
         self._words: list[str] = []
         self._view: Vectors | None = None
         self._training = False
@@ -185,14 +185,14 @@ class Model(Learner):
                 raise ValueError(f"cannot save this {type(self).__name__}: {name} contains a number that is not finite")
         files.write_own(path, "model", {**self._tensors, **files.pack_words(self._words)}, self._description())
 
-    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+    def _layout(self, n_words: int) -> Layout:
         """Type and shape of each tensor that a file may contain, None for a side of any length."""
         return {
             "vectors": (np.float32, (n_words, getattr(self, "vector_size", None))),
             "counts": (np.int64, (n_words,)),
         }
 
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+    def _restore(self, tensors: Tensors, metadata: dict[str, Any]) -> None:
         self._words = Vocabulary(files.unpack_words(tensors)).words
         layout = self._layout(len(self._words))
         if "vectors" in layout and "vectors" not in tensors:
@@ -210,8 +210,29 @@ class Model(Learner):
         self._view = self._vectors_of(self._tensors["vectors"])  # now, so that an error names the file
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class DirectModel(Model):
+    """A model that is computed at once, without epochs. A subclass computes the tensors."""
+
+    @abc.abstractmethod
+    def _compute(self, data: Any, *, progress: bool) -> Tensors:
+        """All tensors that `fit` keeps, "vectors" included."""
+
+    @one_at_a_time
+    def fit(self, data: Any, *, progress: bool = False) -> Self:
+        """Compute the vectors and return self; see `Word2Vec.fit` for the data.
+
+        ValueError if the data do not determine vectors: `vector_size` exceeds a side of the matrix, or the matrix is 0.
+        At an error and at Ctrl-C the model stays as it was.
+        """
+        data = self._training_data(data, progress=progress)
+        self._tensors = self._compute(data, progress=progress)
+        self._words, self._view = data.vocabulary.words, None
+        return self
+
+
 @files.reader("model")
-def _loaded(tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Learner:
+def _loaded(tensors: Tensors, metadata: dict[str, Any]) -> Learner:
     name = metadata["model"]
     if name not in Learner.registry:
         raise ValueError(f"it contains a {name}, which this version of firth does not know")

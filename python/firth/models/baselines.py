@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from firth import _core, files
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.direct import DirectModel, Tensors
+from firth.models.base import DirectModel, Tensors
 from firth.options import option, seed_option, threads_option
 from firth.runtime import Threaded, padded_rows, padded_size
 
@@ -40,7 +40,7 @@ class OneHot(DirectModel):
     def _compute(self, data: Corpus | Cooccurrences, *, progress: bool) -> Tensors:
         return {"vectors": _identity(len(data.vocabulary))}
 
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+    def _restore(self, tensors: Tensors, metadata: dict[str, Any]) -> None:
         words = files.unpack_words(tensors)
         if tensors["vectors"].shape != (len(words), len(words)):
             raise TypeError(f"vectors of shape {tensors['vectors'].shape} for {len(words)} words")

@@ -303,15 +303,11 @@ class FastTextClassifier(Threaded, Classifier):
                 label_weights=label_weights,
                 noise=noise,
                 paths=self._paths(),
-                loss=self.loss,
                 begin=begin,
                 end=end,
                 epoch=epoch,
-                epochs=self.epochs,
-                negative=self.negative,
-                learning_rate=self.learning_rate,
-                seed=self.seed,
                 threads=self.n_threads,
+                **self._some("loss", "epochs", "negative", "learning_rate", "seed"),
             )
             return Tally(loss_units(loss), examples, f"text {diverged_at}" if diverged_at >= 0 else "")
 

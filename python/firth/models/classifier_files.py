@@ -264,7 +264,7 @@ def _decoded(name: str, tensors: dict[str, NDArray[Any]]) -> QuantizedMatrix:
 
 def write_fasttext(path: files.PathLike, trained: Trained, options: Mapping[str, Any]) -> None:
     """Write a .bin or, if the matrices are quantized, a .ftz; see `FastTextClassifier.to_fasttext`."""
-    n_words, size = len(trained.words), options["vector_size"]
+    n_words = len(trained.words)
     try:
         labels = [f"{options['label_prefix']}{label}".encode() for label in trained.labels]
     except UnicodeEncodeError as error:
@@ -281,20 +281,15 @@ def write_fasttext(path: files.PathLike, trained: Trained, options: Mapping[str,
     else:
         if trained.missing == ABSENT:
             raise ValueError("fastText reads pruned n-grams only in quantized models: quantize() it")
-        matrix = fasttext_format.RowBlocks((n_words + trained.buckets, size), _full_blocks(trained))
+        matrix = fasttext_format.RowBlocks((n_words + trained.buckets, options["vector_size"]), _full_blocks(trained))
     fasttext_format.write(
         path,
         fasttext_format.FastTextFile(
             model="supervised",
-            loss=options["loss"],
-            vector_size=size,
-            epochs=options["epochs"],
             min_count=min(options["min_count"], 2**31 - 1),
-            negative=options["negative"],
-            word_ngrams=options["word_ngrams"],
             bucket=trained.buckets,
             min_n=options["min_n"] if options["max_n"] else 0,
-            max_n=options["max_n"],
+            **{name: options[name] for name in ("loss", "vector_size", "epochs", "negative", "word_ngrams", "max_n")},
             words=[word.encode() for word in trained.words],
             labels=labels,
             counts=trained.counts,
@@ -321,18 +316,10 @@ def read_fasttext(path: files.PathLike, label_prefix: str) -> tuple[dict[str, An
     stored = fasttext_format.read(path)
     if stored.model != "supervised":
         raise ValueError(f"{path} holds word vectors, not a classifier: firth.load opens it")
-    options: dict[str, Any] = {
-        "loss": stored.loss,
-        "vector_size": stored.vector_size,
-        "epochs": max(stored.epochs, 1),
-        "word_ngrams": max(stored.word_ngrams, 1),
-        "min_count": max(stored.min_count, 1),
-        "negative": max(stored.negative, 1),
-        "bucket": max(stored.bucket, 1),
-        "min_n": stored.min_n if stored.max_n > 0 else 0,
-        "max_n": max(stored.max_n, 0),
-        "label_prefix": label_prefix,
-    }
+    names = ("loss", "vector_size", "epochs", "word_ngrams", "min_count", "negative", "bucket", "min_n", "max_n")
+    options = {**stored.options(*names), "label_prefix": label_prefix}
+    if stored.max_n == 0:
+        options["min_n"] = 0
     words, labels = fasttext_format.decoded(path, stored, stacklevel=4)
     n_words = len(words)
     # Old files have rows for n-grams even if the model does not use them.

@@ -29,14 +29,8 @@ class CountsModel(Model):
     def _counted(self, data: Corpus | Cooccurrences, progress: bool) -> Cooccurrences:
         if isinstance(data, Cooccurrences):
             return data
-        return count_cooccurrences(
-            data,
-            window=self.window,
-            side=self.side,
-            weighting=self.weighting,
-            threads=self.threads,
-            progress=progress,
-        )
+        options = self._some("window", "side", "weighting", "threads")
+        return count_cooccurrences(data, **options, progress=progress)
 
 
 def known_counts(vocabulary: Vocabulary) -> dict[str, NDArray[Any]]:

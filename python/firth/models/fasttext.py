@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from firth import _core, fasttext_format, files
 from firth.corpus import Vocabulary
+from firth.models.base import Layout, Tensors
 from firth.models.word2vec import Bags, Word2Vec
 from firth.options import option
 from firth.runtime import default_threads, padded_rows
@@ -171,16 +172,10 @@ class FastText(Word2Vec):
             path,
             fasttext_format.FastTextFile(
                 model=self.architecture,
-                loss=self.loss,
-                vector_size=self.vector_size,
-                window=self.window,
-                epochs=self.epochs,
                 min_count=int(counts.min(initial=1)),
-                negative=self.negative,
                 bucket=bucket,
                 min_n=self.min_n if self.max_n else 0,
-                max_n=self.max_n,
-                sample=self.sample,
+                **self._some("loss", "vector_size", "window", "epochs", "negative", "max_n", "sample"),
                 words=[word.encode() for word in words],
                 counts=counts,
                 n_tokens=int(counts.sum()),
@@ -209,16 +204,9 @@ class FastText(Word2Vec):
         words, _ = fasttext_format.decoded(path, stored, stacklevel=3)
         with files.reading(path, "fastText model", own=False):
             model = cls(
-                architecture=stored.model,
-                loss=stored.loss,
-                vector_size=stored.vector_size,
-                window=max(stored.window, 1),
-                negative=max(stored.negative, 1),
+                architecture=cast("Any", stored.model),
                 sample=stored.sample,
-                epochs=max(stored.epochs, 1),
-                min_n=stored.min_n,
-                max_n=stored.max_n,
-                bucket=max(stored.bucket, 1),
+                **stored.options("loss", "vector_size", "window", "negative", "epochs", "min_n", "max_n", "bucket"),
             )
         vectors = padded_rows(len(words), stored.vector_size)
         vectors[:] = stored.word_vectors()
@@ -285,14 +273,11 @@ class FastText(Word2Vec):
             threads=self.n_threads,
         )
 
-    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
-        return {
-            **super()._layout(n_words),
-            "rows": (np.float32, (None, self.vector_size)),
-            "buckets": (np.int64, (None,)),
-        }
+    def _layout(self, n_words: int) -> Layout:
+        own: Layout = {"rows": (np.float32, (None, self.vector_size)), "buckets": (np.int64, (None,))}
+        return {**super()._layout(n_words), **own}
 
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+    def _restore(self, tensors: Tensors, metadata: dict[str, Any]) -> None:
         # After a training that diverged, a model has only the words' vectors.
         whole = {"rows", "buckets", "context"}
         if whole & tensors.keys() and (missing := (whole | {"counts"}) - tensors.keys()):
@@ -311,13 +296,10 @@ class FastText(Word2Vec):
 
     def _subwords(self) -> Subwords:
         return Subwords(
-            self.min_n,
-            self.max_n,
-            self.bucket,
-            self.seed,
-            len(self._words),
-            self._fitted_tensor("rows"),
-            self._fitted_tensor("buckets"),
+            **self._some("min_n", "max_n", "bucket", "seed"),
+            n_words=len(self._words),
+            rows=self._fitted_tensor("rows"),
+            buckets=self._fitted_tensor("buckets"),
         )
 
     def _vectors_of(self, matrix: NDArray[np.float32]) -> Vectors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from firth import _core
 from firth.corpus import Corpus
 from firth.counts import Cooccurrences
-from firth.models.base import GradientModel
+from firth.models.base import GradientModel, Layout
 from firth.models.counted import CountsModel, known_counts
 from firth.options import option
 from firth.run import Tally, Train, loss_units
@@ -48,13 +48,8 @@ class GloVe(CountsModel, GradientModel):
     >>> model = firth.GloVe(vector_size=300).fit(counts)
     """
 
-    unit: ClassVar[str] = "non-zeros"
-    scratch: ClassVar[tuple[str, ...]] = (
-        "word_squares",
-        "word_bias_squares",
-        "context_squares",
-        "context_bias_squares",
-    )
+    unit = "non-zeros"
+    scratch = ("word_squares", "word_bias_squares", "context_squares", "context_bias_squares")
 
     vector_size: int = option(100, low=1, high=1_000_000, help="Dimensions of a vector.")
     x_max: float = option(100.0, low=1e-30, high=3e38, help="Pairs that occur at least this often weigh the same.")
@@ -76,14 +71,11 @@ class GloVe(CountsModel, GradientModel):
         return self._fitted_tensor("context")
 
     def estimate_memory(self, data: Corpus | Cooccurrences) -> dict[str, int]:
-        """Estimate the bytes that `fit` needs for these data; an upper bound if they are a corpus.
+        """Estimate the bytes that `fit` needs, and their ``total``; an upper bound if the data are a corpus.
 
-        Returns
-        -------
-        dict
-            ``counts``: the matrix (on disk, if it was opened from a file); ``entries``: its copy in the order of
-            training; ``matrices``: vectors, context vectors and AdaGrad's sums; ``output``: the resulting vectors and
-            those of the last whole epoch; and the ``total``.
+        ``counts``: the matrix (on disk, if it was opened from a file); ``entries``: its copy in the order of training;
+        ``matrices``: vectors, context vectors and AdaGrad's sums; ``output``: the resulting vectors and those of the
+        last whole epoch.
         """
         words = len(data.vocabulary)
         if isinstance(data, Corpus):
@@ -137,15 +129,11 @@ class GloVe(CountsModel, GradientModel):
             whole, part, entries, row = tiles.train(
                 word,
                 context,
-                vector_size=size,
-                x_max=self.x_max,
-                alpha=self.alpha,
-                learning_rate=self.learning_rate,
-                clip_value=self.clip_value,
                 begin=begin,
                 end=end,
                 epoch=epoch,
                 threads=self.n_threads,
+                **self._some("vector_size", "x_max", "alpha", "learning_rate", "clip_value"),
             )
             if row >= 0:
                 return Tally(0, entries, f"the words from {self._words[row]!r} on")
@@ -163,12 +151,7 @@ class GloVe(CountsModel, GradientModel):
     def _no_example(self, data: Corpus | Cooccurrences) -> str:
         return "the counts have no pair of words"
 
-    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
-        matrix, vector = (n_words, self.vector_size), (n_words,)
-        return {
-            **super()._layout(n_words),
-            "word": (np.float32, matrix),
-            "word_bias": (np.float32, vector),
-            "context": (np.float32, matrix),
-            "context_bias": (np.float32, vector),
-        }
+    def _layout(self, n_words: int) -> Layout:
+        matrix, vector = (np.float32, (n_words, self.vector_size)), (np.float32, (n_words,))
+        own = {"word": matrix, "word_bias": vector, "context": matrix, "context_bias": vector}
+        return {**super()._layout(n_words), **own}

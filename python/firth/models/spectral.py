@@ -15,8 +15,8 @@ from firth import _core, files
 from firth.checks import expect, whole_number
 from firth.corpus import Corpus, Vocabulary
 from firth.counts import Cooccurrences, Weighting
+from firth.models.base import DirectModel, Layout, Tensors
 from firth.models.counted import CountsModel, known_counts
-from firth.models.direct import DirectModel, Tensors
 from firth.options import option, seed_option, threads_option
 from firth.run import records
 from firth.runtime import Threaded, padded_rows, thread_count
@@ -190,10 +190,10 @@ class _Spectral(Threaded, DirectModel):
         scaled[1][empty] = 0
         return scaled[0], s, scaled[1]
 
-    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+    def _layout(self, n_words: int) -> Layout:
         return {**super()._layout(n_words), "singular_values": (np.float64, (self.get_params()["vector_size"],))}
 
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+    def _restore(self, tensors: Tensors, metadata: dict[str, Any]) -> None:
         super()._restore(tensors, metadata)
         if missing := self._layout(len(self._words)).keys() - {"counts"} - self._tensors.keys():
             raise TypeError(f"it holds no {', '.join(sorted(missing))}")
@@ -276,10 +276,10 @@ class PPMI(CountsModel, _Spectral):
         self._fitted_tensor("data" if self.vector_size is None else "vectors")
         self._write(path)
 
-    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+    def _layout(self, n_words: int) -> Layout:
         return {**super()._layout(n_words), "context": (np.float32, (n_words, self.vector_size))}
 
-    def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+    def _restore(self, tensors: Tensors, metadata: dict[str, Any]) -> None:
         if self.vector_size is not None:
             super()._restore(tensors, metadata)
             return
@@ -334,7 +334,7 @@ class LSA(_Spectral):
         tensors: Tensors = {"vectors": vectors, "documents": documents, "singular_values": s}
         return {**tensors, **known_counts(data.vocabulary)}
 
-    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+    def _layout(self, n_words: int) -> Layout:
         return {**super()._layout(n_words), "documents": (np.float32, (None, self.vector_size))}
 
     @property

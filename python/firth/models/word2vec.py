@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from firth import _core
 from firth.corpus import Corpus, Vocabulary
-from firth.models.base import GradientModel
+from firth.models.base import GradientModel, Layout
 from firth.options import option, seed_option
 from firth.run import Tally, Train, loss_units
 from firth.runtime import padded_rows, padded_size
@@ -95,14 +95,10 @@ class Word2Vec(GradientModel):
             )
 
     def estimate_memory(self, corpus: Corpus) -> dict[str, int]:
-        """Estimate the bytes that `fit` needs.
+        """Estimate the bytes that `fit` needs, and their ``total``.
 
-        Returns
-        -------
-        dict
-            ``corpus``: ids and offsets (on disk, if the corpus was opened from a file); ``matrices``: the vectors and
-            the context vectors, and the rows of n-grams if there are any; ``backup``: the vectors of the last whole
-            epoch; ``tables``; and the ``total``.
+        ``corpus``: ids and offsets (on disk, if the corpus was opened from a file); ``matrices``: the vectors and the
+        context vectors, and the rows of n-grams if there are any; ``backup``: the vectors of the last whole epoch.
         """
         words = len(corpus.vocabulary)
         rows, tables = self._extra_rows(corpus.vocabulary)
@@ -146,18 +142,13 @@ class Word2Vec(GradientModel):
                 bags=bags,
                 paths=paths,
                 cbow=self.architecture == "cbow",
-                cbow_mean=self.cbow_mean,
                 begin=begin,
                 end=end,
                 epoch=epoch,
-                epochs=self.epochs,
-                window=self.window,
-                negative=self.negative,
-                learning_rate=self.learning_rate,
-                min_learning_rate=self.min_learning_rate,
-                seed=self.seed,
                 deterministic=in_rounds,
                 threads=1 if self.deterministic and not in_rounds else self.n_threads,
+                **self._some("cbow_mean", "epochs", "window", "negative", "seed"),
+                **self._some("learning_rate", "min_learning_rate"),
             )
             if diverged_at < 0:
                 return Tally(loss_units(loss), examples)
@@ -203,25 +194,16 @@ class Word2Vec(GradientModel):
             )
         return f"sample={self.sample} drops the neighbors of every token. sample=0 keeps every token"
 
-    def _layout(self, n_words: int) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+    def _layout(self, n_words: int) -> Layout:
         # A tree has a node less than words; files of fastText's programs have a row more.
         rows = n_words if self.loss == "ns" else None
-        return {
-            **super()._layout(n_words),
-            "context": (np.float32, (rows, self.vector_size)),
-        }
+        return {**super()._layout(n_words), "context": (np.float32, (rows, self.vector_size))}
 
 
 def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint32]:
-    """For each word the largest value of 32 random bits at which a token of it is kept.
+    """For each word, given the counts (words,), the largest value of 32 random bits at which a token of it is kept.
 
-    Parameters
-    ----------
-    counts
-        (words,) how often each occurs.
-    sample
-        Words with a larger share of the text are dropped at random, as in the word2vec program; 0 keeps all. Words
-        below the average share are never dropped: otherwise a text of few words would lose nearly all tokens.
+    Words below the average share are never dropped: otherwise a text of few words would lose nearly all tokens.
     """
     if sample == 0:
         return np.full(len(counts), 2**32 - 1, np.uint32)
@@ -232,12 +214,9 @@ def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint
 
 
 def huffman_paths(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]:
-    """Each word's path in the Huffman tree over the counts (words,), which need not descend.
+    """Each word's path in the Huffman tree over the counts (words,), which need not descend: begins, nodes, turns.
 
-    Returns
-    -------
-    begins, nodes, turns
-        The path of word w: inner nodes ``nodes[begins[w]:begins[w + 1]]`` from the leaf up, and +1 or -1 at each.
+    The path of word w: inner nodes ``nodes[begins[w]:begins[w + 1]]`` from the leaf up, and +1 or -1 at each.
     """
     order = np.argsort(-counts, kind="stable")
     begins, nodes, turns = _core.huffman(counts[order])
