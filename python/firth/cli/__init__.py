@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import UserDict
 from typing import Any, NoReturn, cast
 
 import click
@@ -36,32 +36,20 @@ class Interrupted(click.ClickException):
     exit_code = 130
 
 
-class _Commands(Mapping[str, click.Command]):
-    """Commands by name; each is imported when somebody asks for it.
+class _Commands(UserDict[str, Any]):
+    """Commands by name: the module, in this package, and the summary; the command once somebody has asked for it.
 
     The summary, which a list of commands shows, becomes the first sentence of the command's help.
     """
 
-    def __init__(self, found: dict[str, tuple[str, str]]) -> None:
-        self._found = found  # the module, in this package, and the summary
-        self._imported: dict[str, click.Command] = {}
-
     def __getitem__(self, name: str) -> click.Command:
-        if name not in self._imported:
-            module, summary = self._found[name]
-            command: click.Command = getattr(importlib.import_module(__name__ + module), name.replace("-", "_"))
-            command.help = f"{summary}\n\n{inspect.cleandoc(command.help or '')}"
-            self._imported[name] = command
-        return self._imported[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
+        found = self.data[name]
+        if isinstance(found, tuple):
+            module, summary = found
+            found = getattr(importlib.import_module(__name__ + module), name.replace("-", "_"))
+            found.help = f"{summary}\n\n{inspect.cleandoc(found.help or '')}"
+            self.data[name] = found
+        return cast("click.Command", found)
 
 
 class _Group(click.Group):

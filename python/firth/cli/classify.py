@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,8 @@ import click
 
 import firth
 from firth import files
-from firth.cli.common import (
-    CHECKPOINTS,
-    FASTTEXT,
-    INPUTS,
-    OUTPUT,
-    PATH,
-    QUIET,
-    TOKENIZER,
-    VECTORS,
-    aligned,
-    check_distinct,
-    check_model_file,
-    check_state,
-    counted,
-    epoch_line,
-    fit,
-    voice,
-    write_model,
-)
+from firth.cli import common
+from firth.cli.common import INPUTS, OUTPUT, QUIET, Voice, counted
 from firth.cli.options import as_flags, model_options, taking
 from firth.loading import load_vectors
 from firth.models import FastTextClassifier
@@ -54,10 +36,10 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
     [
         INPUTS,
         click.option("-o", "--output", "path", type=OUTPUT, required=True, help="File of the classifier."),
-        TOKENIZER,
+        common.TOKENIZER,
         *model_options(FastTextClassifier, without=["validation"]),
         click.option("--class-weight", type=click.Choice(["balanced"]), help="Give all labels the same weight."),
-        VECTORS,
+        common.VECTORS,
         click.option(
             "--validation",
             metavar="SHARE|FILE",
@@ -65,8 +47,8 @@ def _share_or_file(_: click.Context, __: click.Parameter, value: str | None) -> 
             help="Share of the texts in the validation split, or a file of other texts. The accuracy on it is shown "
             "after each epoch.",
         ),
-        FASTTEXT,
-        *CHECKPOINTS,
+        common.FASTTEXT,
+        *common.CHECKPOINTS,
         QUIET,
     ]
 )
@@ -78,7 +60,7 @@ def classifier(
     fasttext: bool,
     checkpoint: Path | None,
     resume: bool,
-    quiet: bool,
+    voice: Voice,
     **options: Any,
 ) -> None:
     """Each line of INPUT is a text with its labels: words that begin with --label-prefix. INPUT is plain or compressed.
@@ -89,10 +71,9 @@ def classifier(
       firth train classifier reviews.txt -o reviews.model --word-ngrams 2 --tokenizer words
       firth predict reviews.model new.txt
     """
-    say, bars = voice(quiet)
     others = [one for one in (pretrained_vectors, validation) if isinstance(one, str | Path)]
-    check_model_file(path, [*inputs, *others], fasttext)
-    check_distinct({"--output": path, "--checkpoint": None if checkpoint is None else checkpoint / CHECKPOINT})
+    common.check_model_file(path, [*inputs, *others], fasttext)
+    common.check_distinct({"--output": path, "--checkpoint": None if checkpoint is None else checkpoint / CHECKPOINT})
     with as_flags(options):
         FastTextClassifier(**options)
         vectors = None if pretrained_vectors is None else load_vectors(pretrained_vectors)
@@ -100,15 +81,15 @@ def classifier(
             options["vector_size"] = vectors.vector_size
         model = FastTextClassifier(**options, pretrained_vectors=vectors)
     checked_sources(list(inputs))
-    check_state(checkpoint, resume)
-    line = functools.partial(epoch_line, unit="texts")
-    fit(model, list(inputs), say, bars, checkpoint, resume, line=line, lost="classifier was", validation=validation)
-    _write_classifier(model, path, fasttext, say)
+    common.check_state(checkpoint, resume)
+    line = functools.partial(common.epoch_line, unit="texts")
+    common.fit(model, list(inputs), voice, checkpoint, resume, line=line, lost="classifier was", validation=validation)
+    _write_classifier(model, path, fasttext, voice)
 
 
-def _write_classifier(model: FastTextClassifier, path: Path, fasttext: bool, say: Callable[[str], None]) -> None:
-    write_model(model, path, fasttext)
-    say(f"Saved a classifier of {counted(len(model.classes_), 'label')} in {path}")
+def _write_classifier(model: FastTextClassifier, path: Path, fasttext: bool, voice: Voice) -> None:
+    common.write_model(model, path, fasttext)
+    voice.say(f"Saved a classifier of {counted(len(model.classes_), 'label')} in {path}")
 
 
 def _load_classifier(path: Path) -> FastTextClassifier:
@@ -119,7 +100,7 @@ def _load_classifier(path: Path) -> FastTextClassifier:
     return model
 
 
-_CLASSIFIER_FILE = click.argument("path", metavar="CLASSIFIER", type=PATH)
+_CLASSIFIER_FILE = click.argument("path", metavar="CLASSIFIER", type=common.PATH)
 _K = click.option("-k", type=click.IntRange(-1), metavar="N", default=1, help="Labels of a text, at most; -1: all.")
 _THRESHOLD = click.option("--threshold", type=float, default=0.0, help="Leave out labels that are less probable.")
 
@@ -191,8 +172,7 @@ def test(path: Path, inputs: tuple[str, ...], k: int, threshold: float, by_label
             (str(one.label), f"{one.texts:,}", *map(_percent, (one.precision, one.recall, one.f1)))
             for one in result.labels
         ]
-    for line in aligned(rows):
-        click.echo(line)
+    common.show(rows)
 
 
 def _percent(share: float) -> str:
@@ -226,7 +206,7 @@ def _percent(share: float) -> str:
             metavar="FILE",
             help="Text with labels to train the kept vectors on again. May be repeated.",
         ),
-        FASTTEXT,
+        common.FASTTEXT,
         QUIET,
     ]
 )
@@ -239,7 +219,7 @@ def quantize(
     labels: bool,
     retrain: tuple[str, ...],
     fasttext: bool,
-    quiet: bool,
+    voice: Voice,
 ) -> None:
     """Product quantization: each sub-vector is stored as one byte. With --cutoff, only the most important words and
     n-grams are kept.
@@ -248,10 +228,9 @@ def quantize(
     Example:
       firth quantize reviews.model -o reviews.ftz --fasttext --cutoff 100000
     """
-    say, bars = voice(quiet)
-    check_model_file(target, [path, *retrain], fasttext)
+    common.check_model_file(target, [path, *retrain], fasttext)
     with as_flags(["cutoff", "part_size"]):
         small = _load_classifier(path).quantize(
-            list(retrain) or None, cutoff=cutoff, part_size=part_size, norms=norms, output=labels, progress=bars
+            list(retrain) or None, cutoff=cutoff, part_size=part_size, norms=norms, output=labels, progress=voice.bars
         )
-    _write_classifier(small, target, fasttext, say)
+    _write_classifier(small, target, fasttext, voice)

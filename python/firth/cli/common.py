@@ -81,13 +81,30 @@ CHECKPOINTS = [
     click.option("--checkpoint", type=OUTPUT, metavar="FOLDER", is_eager=True, help="Save the training state here."),
     click.option("--resume", is_flag=True, callback=_resumed, help="Continue from the checkpoint, if there is one."),
 ]
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 
 
-def voice(quiet: bool) -> tuple[Callable[[str], None], bool]:
-    """What says a line on stderr, and whether bars shall be there."""
-    say: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: click.echo(text, err=True))
-    return say, not quiet and typed(sys.stderr)
+@dataclasses.dataclass(frozen=True)
+class Voice:
+    """What a command shows on stderr."""
+
+    quiet: bool
+
+    @property
+    def bars(self) -> bool:
+        """Whether to show progress bars: on a terminal."""
+        return not self.quiet and typed(sys.stderr)
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+def _voice(_: click.Context, __: click.Parameter, quiet: bool) -> Voice:
+    return Voice(quiet)
+
+
+QUIET = click.option("-q", "--quiet", "voice", is_flag=True, callback=_voice, help="Show only warnings and errors.")
 
 
 def typed(stream: Any) -> bool:
@@ -103,13 +120,11 @@ def check_distinct(places: Mapping[str, files.PathLike | None]) -> None:
             raise click.UsageError(f"{one} and {other} name the same file")
 
 
-def read(
-    saved: Corpus | None, inputs: tuple[str, ...], reading: dict[str, Any], say: Callable[[str], None], bars: bool
-) -> Corpus:
+def read(saved: Corpus | None, inputs: tuple[str, ...], reading: dict[str, Any], voice: Voice) -> Corpus:
     """The corpus of the inputs, and a line about its size."""
-    corpus = Corpus.from_file(list(inputs), **reading, progress=bars) if saved is None else saved
+    corpus = Corpus.from_file(list(inputs), **reading, progress=voice.bars) if saved is None else saved
     read = corpus.report
-    say(
+    voice.say(
         f"{counted(read.tokens_read, 'word')} of text, {read.distinct_words_read:,} different; "
         f"{read.tokens_kept:,} kept, {len(corpus.vocabulary):,} different"
     )
@@ -119,8 +134,7 @@ def read(
 def fit(
     model: Any,
     data: Any,
-    say: Callable[[str], None],
-    bars: bool,
+    voice: Voice,
     checkpoint: Path | None,
     resume: bool,
     *,
@@ -131,11 +145,11 @@ def fit(
     """Train a model; say a line about each record of its history, and at Ctrl-C how to continue."""
 
     def report(model: Any) -> None:
-        if not bars:
-            say(line(model))
+        if not voice.bars:
+            voice.say(line(model))
 
     try:
-        model.fit(data, progress=bars, callbacks=[report], checkpoint=checkpoint, resume=resume, **more)
+        model.fit(data, progress=voice.bars, callbacks=[report], checkpoint=checkpoint, resume=resume, **more)
     except KeyboardInterrupt:
         # A contextual model, whose epochs need not be whole, counts steps.
         where = f" in epoch {len(model.history) + 1} of {model.epochs}" if isinstance(model.epochs, int) else ""
@@ -241,12 +255,12 @@ MEMORY = click.option(
 )
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
-    """Rows as lines: the first columns flush left, the others flush right."""
+def show(rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Print rows: the first columns flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, strict=True)
-        yield "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(cells)).rstrip()
+        click.echo("  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(cells)).rstrip())
 
 
 def check_model_file(path: Path, inputs: Sequence[files.PathLike], fasttext: bool) -> None:

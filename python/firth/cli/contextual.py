@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firth import files
-from firth.cli.common import OUTPUT, PATH, QUIET, aligned, check_writable, counted, voice
+from firth.cli import common
+from firth.cli.common import OUTPUT, QUIET, Voice, counted
 from firth.cli.options import as_flags, taking
 from firth.text import read_lines
 
-_MODEL_FOLDER = click.argument("path", metavar="MODEL", type=PATH)
+_MODEL_FOLDER = click.argument("path", metavar="MODEL", type=common.PATH)
 _DEVICE = click.option("--device", default="cpu", help="Where to compute, as torch names it: cpu, cuda.")
 
 
@@ -116,8 +117,7 @@ def fill_mask(path: Path, texts: tuple[str, ...], topn: int, device: str) -> Non
         for i, answers in enumerate(masks):
             if i:
                 click.echo()
-            for line in aligned([(f"  {token}", f"{chance:7.4f}") for token, chance in answers]):
-                click.echo(line)
+            common.show([(f"  {token}", f"{chance:7.4f}") for token, chance in answers])
 
 
 def _layer(_: click.Context, __: click.Parameter, value: str | None) -> int | str | list[int] | None:
@@ -164,7 +164,7 @@ def encode(
     pooling: str | None,
     layer: int | str | list[int] | None,
     device: str,
-    quiet: bool,
+    voice: Voice,
     **options: Any,
 ) -> None:
     """The vectors are a GPT's, a BERT's or an ELMo's. MODEL is a folder that firth train wrote, or that of a classifier
@@ -175,10 +175,9 @@ def encode(
     Example:
       firth encode my.bert new.txt -o new.npy --normalize
     """
-    say, bars = voice(quiet)
     if output.suffix != ".npy":
         raise click.UsageError(f"{output} must end in .npy")
-    check_writable(output, inputs=[] if texts == "-" else [texts])
+    common.check_writable(output, inputs=[] if texts == "-" else [texts])
     model = _load(path, device)
     lines = list(read_lines(texts))
     elmo = type(model).__name__ == "ELMo"
@@ -191,9 +190,9 @@ def encode(
     try:
         with as_flags(["layer", "pooling", *options]):
             if elmo:
-                rows = _encoded_by_elmo(model, lines, pooling or "mean", bars, layer=layer, **options)
+                rows = _encoded_by_elmo(model, lines, pooling or "mean", voice.bars, layer=layer, **options)
             else:
-                rows = model.encode(lines, pooling=pooling, layer=layer, progress=bars, **options)
+                rows = model.encode(lines, pooling=pooling, layer=layer, progress=voice.bars, **options)
     except click.UsageError as error:
         name = "standard input" if texts == "-" else texts
         said = re.sub(r"\bsentences\[(\d+)\]", lambda at: f"{name}, line {int(at[1]) + 1}", error.message)
@@ -201,7 +200,7 @@ def encode(
     with files.replacing(output) as file:
         np.save(file, rows)
     layers = f" for each of {counted(rows.shape[1], 'layer')}" if rows.ndim == 3 else ""
-    say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[-1], 'dimension')}{layers} in {output}")
+    voice.say(f"Saved {counted(len(rows), 'vector')} of {counted(rows.shape[-1], 'dimension')}{layers} in {output}")
 
 
 def _encoded_by_elmo(
@@ -252,7 +251,7 @@ def _encoded_by_elmo(
     ]
 )
 def attention_map(
-    path: Path, sentence: str, output: Path, layer: int | None, head: int | None, kind: str, device: str, quiet: bool
+    path: Path, sentence: str, output: Path, layer: int | None, head: int | None, kind: str, device: str, voice: Voice
 ) -> None:
     """The figure shows the attention weights of each layer and head of a GPT or a BERT. MODEL is a folder that firth
     train wrote, or a published model.
@@ -261,11 +260,10 @@ def attention_map(
     Example:
       firth attention-map my.bert "she disputed the charge" -o map.png --layer 2
     """
-    say, _ = voice(quiet)
     pictures = (".png", ".svg", ".pdf")
     if output.suffix not in (*pictures, ".npz"):
         raise click.UsageError(f"{output} must end in {', '.join(pictures)} or .npz")
-    check_writable(output)
+    common.check_writable(output)
     model = _load(path, device, "attention_maps")
     chosen = {"layers": None if layer is None else [layer], "heads": None if head is None else [head]}
     try:
@@ -278,4 +276,4 @@ def attention_map(
             np.savez(file, tokens=np.array(maps.tokens), heads=np.array(maps.heads), **arrays)
         else:
             maps.figure(kind=cast("Any", kind)).savefig(file, format=output.suffix[1:])
-    say(f"Saved {counted(len(maps.weights), 'layer')} of {counted(len(maps.heads), 'head')} in {output}")
+    voice.say(f"Saved {counted(len(maps.weights), 'layer')} of {counted(len(maps.heads), 'head')} in {output}")

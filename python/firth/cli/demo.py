@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from firth.cli.common import OUTPUT, STREAM, check_output, counted
+from firth.cli.common import OUTPUT, STREAM, check_output, counted, typed
 from firth.corpus import Corpus
 from firth.files import PathLike, name_of
 from firth.models import Word2Vec
@@ -55,34 +55,12 @@ def demo(file: PathLike | None, output: Path, epochs: int | None) -> None:
         raise click.ClickException(
             f"{output} is there already, and the demo replaces {_OUTPUT} alone; give another name"
         )
-    run(file, output, epochs)
-
-
-def run(file: PathLike | None, output: Path, epochs: int | None) -> None:
-    """Show the whole way, from text to saved vectors, on stdout; progress bars go to stderr if that is a terminal.
-
-    Parameters
-    ----------
-    file
-        A text, or "-" for standard input; None for the documentation of Python itself.
-    output
-        Where the vectors are saved.
-    epochs
-        Passes over the text; None for as many as take a few seconds, at most 30.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file cannot be read, or holds no word often enough.
-    """
-    bars = sys.stderr is not None and sys.stderr.isatty()
+    bars = typed(sys.stderr)
     _title("Text")
+    min_count = 10 if file is None else 5
     if file is None:
-        texts = python_documentation(bars)
-        min_count = 10
-        corpus = Corpus.from_iterable(texts, min_count=min_count, tokenizer="words")
+        corpus = Corpus.from_iterable(python_documentation(bars), min_count=min_count, tokenizer="words")
     else:
-        min_count = 5
         corpus = Corpus.from_file(file, min_count=min_count, tokenizer="words", progress=bars)
         _say(f"{name_of(file)}, in lower case and split into words.")
     read, words = corpus.report, corpus.vocabulary.words
@@ -170,14 +148,9 @@ def _telling(vectors: Vectors) -> list[str]:
 
 
 def python_documentation(progress: bool) -> list[str]:
-    """English of about 320,000 words that every Python carries: `help()`'s topics, the standard library's docstrings.
+    """About 320,000 words of English: the topics of Python's `help()` and the docstrings of the standard library.
 
-    What this Python lacks is said on stdout, and left out.
-
-    Raises
-    ------
-    ValueError
-        If it lacks both.
+    Python may be installed without one of them. ValueError if both are missing.
     """
     texts: list[str] = []
     try:

@@ -13,29 +13,8 @@ from typing import Any
 import click
 
 from firth import files
-from firth.cli.common import (
-    CHECKPOINTS,
-    COUNTED,
-    FASTTEXT,
-    INPUTS,
-    OUTPUT,
-    QUIET,
-    READ,
-    READING,
-    STREAM,
-    check_distinct,
-    check_model_file,
-    check_output,
-    check_state,
-    counted,
-    epoch_line,
-    fit,
-    read,
-    saved_input,
-    saved_line,
-    voice,
-    write_model,
-)
+from firth.cli import common
+from firth.cli.common import INPUTS, OUTPUT, QUIET, STREAM, Voice, counted
 from firth.cli.options import Parameters, as_flags, model_options, taking
 from firth.corpus import Corpus, CorpusOptions
 from firth.counts import Cooccurrences
@@ -60,10 +39,10 @@ def _training_options(
             help="File of vectors, whose suffix says the format; - is standard output, in word2vec's text format.",
         ),
         click.option("--save-model", type=OUTPUT, metavar="FILE", help="Also save the whole model, for firth.load."),
-        *([FASTTEXT] if kind is FastText else []),
-        *READING,
+        *([common.FASTTEXT] if kind is FastText else []),
+        *common.READING,
         *model_options(kind, without),
-        *(CHECKPOINTS if issubclass(kind, GradientModel) else []),
+        *(common.CHECKPOINTS if issubclass(kind, GradientModel) else []),
         QUIET,
     ]
     return taking(parameters)
@@ -161,44 +140,43 @@ def _train(
     inputs: tuple[str, ...],
     path: files.PathLike,
     save_model: Path | None,
-    quiet: bool,
+    voice: Voice,
     checkpoint: Path | None = None,
     resume: bool = False,
     fasttext: bool = False,
     **options: Any,
 ) -> None:
     # Everything that can go wrong at the end is looked at first: training takes hours.
-    reading = {name: options.pop(name) for name in READ} | {"threads": options["threads"]}
+    reading = {name: options.pop(name) for name in common.READ} | {"threads": options["threads"]}
     with as_flags([*options, *reading]):
         model = kind(**options)
         CorpusOptions(**reading)
     state = None if checkpoint is None else checkpoint / CHECKPOINT
-    check_distinct({"--output": path, "--save-model": save_model, "--checkpoint": state})
-    check_output(path, inputs=inputs)
+    common.check_distinct({"--output": path, "--save-model": save_model, "--checkpoint": state})
+    common.check_output(path, inputs=inputs)
     if save_model is not None:
-        check_model_file(save_model, inputs, fasttext)
+        common.check_model_file(save_model, inputs, fasttext)
     elif fasttext:
         raise click.UsageError("--fasttext needs --save-model, the file of the model")
     checked_sources(list(inputs))
-    saved: Corpus | Cooccurrences | None = saved_input(inputs, kind.learns_from)
-    check_state(checkpoint, resume)
-    say, bars = voice(quiet)
+    saved: Corpus | Cooccurrences | None = common.saved_input(inputs, kind.learns_from)
+    common.check_state(checkpoint, resume)
     data: Corpus | Cooccurrences
     if isinstance(saved, Cooccurrences):
         data = saved
         # The model says how its counts were made.
-        known = {name: getattr(saved, name) for name in COUNTED if name in options}
+        known = {name: getattr(saved, name) for name in common.COUNTED if name in options}
         with as_flags(options):
             model = dataclasses.replace(model, **{name: value for name, value in known.items() if value is not None})
-        say(f"{counted(saved.csr.nnz, 'pair')} of {counted(len(saved.vocabulary), 'word')}")
+        voice.say(f"{counted(saved.csr.nnz, 'pair')} of {counted(len(saved.vocabulary), 'word')}")
     else:
-        data = read(saved, inputs, reading, say, bars)
+        data = common.read(saved, inputs, reading, voice)
     if isinstance(model, GradientModel):
-        line = functools.partial(epoch_line, unit=model.unit)
-        fit(model, data, say, bars, checkpoint, resume, line=line, lost="vectors were")
+        line = functools.partial(common.epoch_line, unit=model.unit)
+        common.fit(model, data, voice, checkpoint, resume, line=line, lost="vectors were")
     else:
-        model.fit(data, progress=bars)
+        model.fit(data, progress=voice.bars)
     model.vectors.save(path)
     if save_model is not None:
-        write_model(model, save_model, fasttext)
-    say(saved_line(model.vectors, path))
+        common.write_model(model, save_model, fasttext)
+    voice.say(common.saved_line(model.vectors, path))

@@ -10,22 +10,8 @@ from typing import Any
 import click
 
 from firth import files
-from firth.cli.common import (
-    INPUTS,
-    MEMORY,
-    OUTPUT,
-    QUIET,
-    READ,
-    READING,
-    STREAM,
-    aligned,
-    check_distinct,
-    check_writable,
-    counted,
-    read,
-    saved_input,
-    voice,
-)
+from firth.cli import common
+from firth.cli.common import INPUTS, OUTPUT, QUIET, STREAM, Voice, counted
 from firth.cli.options import as_flags, model_options, taking
 from firth.corpus import Corpus, CorpusOptions
 from firth.counts import check_glove_words, check_options, count_cooccurrences
@@ -43,9 +29,9 @@ from firth.text import checked_sources
         click.option(
             "--glove-vocab", type=STREAM, metavar="FILE", help="The vocabulary that goes with --glove; - for stdout."
         ),
-        *READING,
+        *common.READING,
         *model_options(CountsModel),
-        MEMORY,
+        common.MEMORY,
         QUIET,
     ]
 )
@@ -54,7 +40,7 @@ def count(
     output: Path | None,
     glove: Path | None,
     glove_vocab: files.PathLike | None,
-    quiet: bool,
+    voice: Voice,
     **counting: Any,
 ) -> None:
     """Writes the co-occurrence matrix, to train several models on it without counting again. INPUT is text as for firth
@@ -66,7 +52,7 @@ def count(
       firth count my.txt -o my.counts --tokenizer words
       firth count wiki.txt --glove cooccurrence.bin --glove-vocab vocab.txt --memory 4G
     """
-    reading = {name: counting.pop(name) for name in READ} | {"threads": counting["threads"]}
+    reading = {name: counting.pop(name) for name in common.READ} | {"threads": counting["threads"]}
     with as_flags([*counting, *reading]):
         check_options(**counting)
         CorpusOptions(**reading)
@@ -74,22 +60,21 @@ def count(
         raise click.UsageError("no output file: give --output, --glove or both")
     if glove_vocab is not None and glove is None:
         raise click.UsageError("--glove-vocab needs --glove, the counts that it goes with")
-    check_distinct({"--output": output, "--glove": glove, "--glove-vocab": glove_vocab})
-    check_writable(output, glove, glove_vocab, inputs=inputs)
+    common.check_distinct({"--output": output, "--glove": glove, "--glove-vocab": glove_vocab})
+    common.check_writable(output, glove, glove_vocab, inputs=inputs)
     checked_sources(list(inputs))
-    saved = saved_input(inputs, (Corpus,))
+    saved = common.saved_input(inputs, (Corpus,))
 
-    say, bars = voice(quiet)
-    corpus = read(saved, inputs, reading, say, bars)
+    corpus = common.read(saved, inputs, reading, voice)
     if glove_vocab is not None:
         check_glove_words(corpus.vocabulary.words)
-    counts = count_cooccurrences(corpus, **counting, progress=bars)
+    counts = count_cooccurrences(corpus, **counting, progress=voice.bars)
     if output is not None:
         counts.save(output)
     if glove is not None:
         counts.to_glove(glove, vocabulary=glove_vocab)
     pairs = f"{counted(counts.csr.nnz, 'pair')} of {counted(len(counts.vocabulary), 'word')}"
-    say(f"Saved {pairs} in {' and '.join(str(path) for path in (output, glove) if path is not None)}")
+    voice.say(f"Saved {pairs} in {' and '.join(str(path) for path in (output, glove) if path is not None)}")
 
 
 @click.command()
@@ -100,7 +85,7 @@ def count(
             "-o", "--output", type=OUTPUT, required=True, help="The corpus with its phrases, for firth train."
         ),
         click.option("--save-phrases", type=OUTPUT, metavar="FILE", help="Also save the phrases, for firth.load."),
-        *READING,
+        *common.READING,
         click.option("--min-phrase-count", type=click.IntRange(1), default=5, help="Leave out phrases that are rarer."),
         *model_options(Phrases, without=["min_count"]),
         click.option(
@@ -111,7 +96,7 @@ def count(
             help="Words that are allowed inside a phrase but not at its ends, separated by blanks: 'of the'.",
         ),
         click.option("-n", "--topn", type=click.IntRange(0), metavar="N", default=10, help="Phrases to show."),
-        MEMORY,
+        common.MEMORY,
         *model_options(CountsModel, only=["threads"]),
         QUIET,
     ]
@@ -128,7 +113,7 @@ def phrases(
     topn: int,
     memory: int | None,
     threads: int | None,
-    quiet: bool,
+    voice: Voice,
     **options: Any,
 ) -> None:
     """Writes a corpus whose phrases are single words, and shows the most frequent phrases, each with its score and how
@@ -144,23 +129,21 @@ def phrases(
     with as_flags([*options, *reading, "min_count", "max_size"]):
         CorpusOptions(**reading, min_count=min_count, max_size=max_size)
         learner = Phrases(min_count=min_phrase_count, connectors=frozenset(connectors.split()), **options)
-    check_distinct({"--output": output, "--save-phrases": save_phrases})
-    check_writable(output, save_phrases, inputs=inputs)
+    common.check_distinct({"--output": output, "--save-phrases": save_phrases})
+    common.check_writable(output, save_phrases, inputs=inputs)
     checked_sources(list(inputs))
-    saved = saved_input(inputs, (Corpus,), ("tokenizer",))
+    saved = common.saved_input(inputs, (Corpus,), ("tokenizer",))
 
-    say, bars = voice(quiet)
-    corpus = read(saved, inputs, {**reading, "min_count": 1}, say, bars)
-    learner.fit(corpus, memory=memory, threads=threads, progress=bars)
+    corpus = common.read(saved, inputs, {**reading, "min_count": 1}, voice)
+    learner.fit(corpus, memory=memory, threads=threads, progress=voice.bars)
     corpus = learner.apply(corpus, min_count=min_count, max_size=max_size, threads=threads)
     corpus.save(output)
     if save_phrases is not None:
         learner.save(save_phrases)
-    if len(learner) and topn and not quiet:
+    if len(learner) and topn and not voice.quiet:
         shown = sorted(learner, key=lambda one: -one.count)[:topn]
-        for line in aligned([(f"  {one.phrase}", f"{one.score:.3f}", f"{one.count:,}") for one in shown]):
-            click.echo(line)
-    say(
+        common.show([(f"  {one.phrase}", f"{one.score:.3f}", f"{one.count:,}") for one in shown])
+    voice.say(
         f"Saved {counted(corpus.n_tokens, 'word')}, {len(corpus.vocabulary):,} different, in {output}, "
         f"with {counted(len(learner), 'phrase')}"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from firth import files
-from firth.cli.common import CHECKPOINTS, INPUTS, OUTPUT, QUIET, VECTORS, check_state, check_writable, fit, voice
+from firth.cli.common import CHECKPOINTS, INPUTS, OUTPUT, QUIET, VECTORS, Voice, check_state, check_writable, fit
 from firth.cli.contextual import check_device
 from firth.cli.options import Parameters, as_flags, model_options, taking
 from firth.contextual import BERT, GPT, ELMo, Tokenizer
@@ -97,7 +97,7 @@ def _train(
     *,
     inputs: tuple[str, ...],
     path: Path,
-    quiet: bool,
+    voice: Voice,
     checkpoint: Path | None,
     resume: bool,
     tokenizer: str | None = None,
@@ -119,14 +119,13 @@ def _train(
     check_writable(path / "config.json" if path.is_dir() else path)
     checked_sources(list(inputs))
     check_state(checkpoint, resume)
-    say, bars = voice(quiet)
     with rereadable(inputs) as data:  # for the tokenizer, and to train
         if next(read_texts(data), None) is None:
             raise click.ClickException(f"there is no text in {', '.join(map(files.name_of, inputs))}")
         line = functools.partial(_step_line, unit=unit)
-        fit(model, data, say, bars, checkpoint, resume, line=line, lost="model was")
+        fit(model, data, voice, checkpoint, resume, line=line, lost="model was")
     model.save(path)
-    say(f"Saved {model!r} in {path}")
+    voice.say(f"Saved {model!r} in {path}")
 
 
 def _step_line(model: Any, unit: str) -> str:

@@ -16,7 +16,7 @@ import click
 
 import firth.evaluate
 from firth import files, formats
-from firth.cli.common import STREAM, aligned, check_output, counted, saved_line, typed
+from firth.cli.common import STREAM, check_output, counted, saved_line, show, typed
 from firth.cli.options import taking
 from firth.loading import load_vectors
 from firth.models import FastText
@@ -160,8 +160,7 @@ def _unknown(vectors: Vectors, words: Iterable[str], path: files.PathLike) -> st
 
 
 def _show_scores(near: Sequence[tuple[str, float]]) -> None:
-    for line in aligned([(f"  {word}", f"{score:6.3f}") for word, score in near]):
-        click.echo(line)
+    show([(f"  {word}", f"{score:6.3f}") for word, score in near])
 
 
 @click.command()
@@ -210,8 +209,7 @@ def evaluate(
                 *((f"  {s.name}", "", s) for s in answers.sections),
             ]:
                 rows.append(_score_row(row, measure, one.asked, one.found, one.accuracy, ".1%"))
-    for line in aligned(rows, left=2):
-        click.echo(line)
+    show(rows, left=2)
 
 
 def _score_row(name: str, measure: str, asked: int, known: int, score: float, style: str) -> tuple[str, ...]:
