@@ -27,21 +27,17 @@ Scoring = Literal["npmi", "word2phrase"]
 _THRESHOLD: dict[str, float] = {"npmi": 0.5, "word2phrase": 100.0}
 _PAIRS = 1 << 22  # pairs of words looked at together
 
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # left words, right words, counts
+_Count = Callable[[int, NDArray[np.int32], NDArray[np.int64]], sparse.csr_array]  # pairs of words in ids and offsets
+_Transitions = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # states, words, targets
+
 
 @dataclasses.dataclass(frozen=True)
 class Phrase:
     """A phrase that `Phrases` found.
 
-    Attributes
-    ----------
-    phrase
-        The token that it becomes.
-    words
-        The tokens that it is made of; in a later pass these may be phrases themselves.
-    score
-        How closely its first and its last word belong together; above the threshold.
-    count
-        How often its words stand in this order, side by side, in the corpus that its pass was fitted to.
+    `phrase` is the token that it becomes; `words`, the tokens that it is made of, may be phrases of an earlier pass.
+    `score` is that of its first and last word, `count` how often its words occurred side by side in this order.
     """
 
     phrase: str
@@ -52,17 +48,15 @@ class Phrase:
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Phrases(Options):
-    r"""Finds pairs of words that stand side by side more often than by chance, and joins them to one token: new_york.
+    r"""Finds pairs of words that occur side by side more often than by chance, and joins them to one token: new_york.
 
     Fitted to one corpus, applied to it or to others: a step between text and model. Each pass reads the result of the
-    pass before it, so that two passes find new_york_times, and phrases of four words.
+    previous one, so that two passes find new_york_times, and phrases of four words.
 
     Parameters
     ----------
-    min_count
-        How often a phrase must occur.
     threshold
-        A phrase must score above this. None: 0.5 for "npmi", 100 for "word2phrase" (word2phrase.c's).
+        None: 0.5 for "npmi", 100 for "word2phrase" (word2phrase.c's).
     scoring
         With :math:`n` for counts and :math:`N` for the tokens of the corpus, words :math:`a, b` side by side score
 
@@ -70,32 +64,22 @@ class Phrases(Options):
           occur together, 0 for chance (Bouma 2009, "Normalized (pointwise) mutual information in collocation
           extraction"; gensim's ``npmi_scorer``).
         - "word2phrase": :math:`(n(ab) - \mathrm{min\_count}) \, N / (n(a) \, n(b))` (Mikolov et al. 2013,
-          "Distributed representations of words and phrases", equation 6, times N, as word2phrase.c has it; gensim's
-          ``original_scorer`` has the size of its vocabulary, pairs included, in the place of N, so that its thresholds
-          mean something else). It rises with N, and grows without bound for rare words; a phrase must occur more
-          often than `min_count`.
-    delimiter
-        What stands between the words of a phrase in its token.
+          "Distributed representations of words and phrases", equation 6, times N, as in word2phrase.c; gensim's
+          ``original_scorer`` has the size of its vocabulary, pairs included, instead of N, so that its thresholds
+          differ). It rises with N, and is not bounded for rare words; a phrase must occur more often than `min_count`.
     connectors
-        Words that may stand inside a phrase, any number in a row, but not begin or end one, as in bank_of_america. The
-        whole run is counted; what is scored are its first and last word (as gensim's ``connector_words``).
-    passes
-        How often pairs are joined.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an option is out of range.
+        Any number of them in a row may be inside a phrase, as in bank_of_america. The whole run is counted; the score
+        is that of its first and last word (as for gensim's ``connector_words``).
 
     Notes
     -----
     Words that a corpus leaves out (`min_count`, `max_size`) are not among its ids, and those to their left and right
-    become neighbors there. So fit to a corpus made with ``min_count=1``, and leave out what is rare afterwards, by
+    become neighbors there. So fit to a corpus made with ``min_count=1``, and leave out rare words afterwards, by
     ``apply(corpus, min_count=5)``.
 
-    Phrases are made from left to right, and a word is part of one at most: of a_b and b_c, "a b c" becomes "a_b c".
-    No phrase goes from one document to the next. All this is as in gensim's ``Phrases``, and in word2phrase.c but for
-    the ends of lines, across which that one counts.
+    Phrases are made from left to right, and a word is part of at most one: of a_b and b_c, "a b c" becomes "a_b c".
+    No phrase crosses the border of two documents. All this is as in gensim's ``Phrases`` and in word2phrase.c, except
+    that the latter counts across the ends of lines.
 
     Examples
     --------
@@ -147,7 +131,7 @@ class Phrases(Options):
         return self._found
 
     def __iter__(self) -> Iterator[Phrase]:
-        """The phrases, each a `Phrase`, pass by pass, the best ones of a pass first."""
+        """The phrases, pass by pass, the best ones of a pass first."""
         return itertools.chain.from_iterable(self._passes)
 
     def __len__(self) -> int:
@@ -164,33 +148,11 @@ class Phrases(Options):
     def fit(
         self, corpus: Corpus, *, memory: int | None = None, threads: int | None = None, progress: bool = False
     ) -> Self:
-        """Find the phrases of a corpus.
+        """Find the phrases of a corpus, best made with ``min_count=1``: see the notes of the class.
 
-        Parameters
-        ----------
-        corpus
-            Best made with ``min_count=1``: see the notes of the class.
-        memory
-            Bytes for counting pairs, as for `count_cooccurrences`; None: no bound.
-        threads
-            None: all processors that this process may use. The result is the same for any number.
-        progress
-            Show bars.
+        `memory` is that of `count_cooccurrences`, whose errors may occur. The result does not depend on `threads`. It
+        may be without phrases, if none scores above the threshold.
 
-        Returns
-        -------
-        Self
-            Possibly without phrases, if none scores above the threshold.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is out of range, or the corpus has no token or is damaged.
-        MemoryError, OSError
-            As `count_cooccurrences`.
-
-        Notes
-        -----
         Counts of pairs are float32: exact up to 2^24, beyond that with a relative error of at most 2^-24.
         """
         workers = _check(corpus, threads)
@@ -208,7 +170,7 @@ class Phrases(Options):
         text = _Text.of(corpus)
         found: list[list[Phrase]] = []
         for i in range(self.passes):
-            found.append(self._learn(text, count, workers))
+            found.append(self._one_pass(text, count, workers))
             if not found[-1]:
                 break
             if i + 1 < self.passes:
@@ -216,13 +178,7 @@ class Phrases(Options):
         self._found, self._tables = found, list(map(_table, found))
         return self
 
-    def _learn(
-        self,
-        text: _Text,
-        count: Callable[[int, NDArray[np.int32], NDArray[np.int64]], sparse.csr_array],
-        threads: int,
-    ) -> list[Phrase]:
-        """One pass."""
+    def _one_pass(self, text: _Text, count: _Count, threads: int) -> list[Phrase]:
         n_words, n_tokens = len(text.words), len(text.ids)
         connector = np.zeros(n_words, np.bool_)
         connector[[id for word in self.connectors if (id := text.known.get(word)) is not None]] = True
@@ -239,7 +195,7 @@ class Phrases(Options):
             if len(n) == 0:
                 break
             symbols = np.arange(len(first), len(first) + len(n))
-            ids, offsets = _merged(ids, offsets, left, right, symbols, len(first), threads)
+            ids, offsets = _merged(ids, offsets, (left, right, symbols), len(first), threads)
             first = np.concatenate([first, first[left]])
             inside += [(*inside[a], b) for a, b in zip(left.tolist(), right.tolist(), strict=True)]
             newest, outer, connector = (
@@ -265,18 +221,10 @@ class Phrases(Options):
     def apply(
         self, corpus: Corpus, *, min_count: int = 1, max_size: int | None = None, threads: int | None = None
     ) -> Corpus:
-        """Make the phrases of a corpus single tokens.
+        """Make the phrases of any corpus single tokens.
 
-        Parameters
-        ----------
-        corpus
-            Any corpus.
-        min_count
-            Words and phrases that occur less often afterwards are left out.
-        max_size
-            At most this many words, the most frequent ones; None: all.
-        threads
-            None: all processors that this process may use. The result is the same for any number.
+        Words and phrases that then occur less often than `min_count`, and all but the `max_size` most frequent ones,
+        are left out. The result does not depend on `threads`.
 
         Returns
         -------
@@ -317,22 +265,14 @@ class Phrases(Options):
         ids, offsets = text.ids, np.empty(len(text.offsets), np.int64)
         n = _core.renumber(ids, text.offsets, ids, offsets, new_ids=new_ids, threads=workers)
         ids.resize(n, refcheck=False)
-        report = CorpusReport(
-            before.documents,
-            read,
-            n,
-            read - n,
-            before.distinct_words_read - known_before + int(np.count_nonzero(counts)),
-            before.invalid_sequences,
-        )
+        distinct = before.distinct_words_read - known_before + int(np.count_nonzero(counts))
+        report = CorpusReport(before.documents, read, n, read - n, distinct, before.invalid_sequences)
         words = text.words
         vocabulary = Vocabulary.unchecked([words[i] for i in kept.tolist()], counts[kept])
         return Corpus.unchecked(vocabulary, ids, offsets, report)
 
     def merge(self, tokens: Sequence[str]) -> list[str]:
         """Make the phrases of one document, a list of strings, single tokens, as `apply` does.
-
-        Connectors and unknown words are not changed. AttributeError before `fit`.
 
         Examples
         --------
@@ -350,10 +290,7 @@ class Phrases(Options):
         return merged
 
     def save(self, path: files.PathLike) -> None:
-        """Write the phrases as one safetensors file, which `firth.load` opens; it appears whole or not at all.
-
-        AttributeError before `fit`; OSError if it cannot be written.
-        """
+        """Write the phrases as one safetensors file, which `firth.load` opens; it appears whole or not at all."""
         found = list(self)
         tensors = {
             **files.pack_words([word for one in found for word in one.words]),
@@ -429,36 +366,21 @@ class _Text:
             table[state, parts[-1]] = phrase
         keys = np.array(list(table), np.int64).reshape(-1, 2)
         targets = np.array(list(table.values()), np.int64)
-        self.ids, self.offsets = _merged(self.ids, self.offsets, keys[:, 0], keys[:, 1], targets, n_words, threads)
+        transitions = (keys[:, 0], keys[:, 1], targets)
+        self.ids, self.offsets = _merged(self.ids, self.offsets, transitions, n_words, threads)
 
 
 def _merged(
-    ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    states: NDArray[np.int64],
-    words: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    n_words: int,
-    threads: int,
+    ids: NDArray[np.int32], offsets: NDArray[np.int64], transitions: _Transitions, n_words: int, threads: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The text in which transitions are replaced by their targets."""
     out, out_offsets = np.empty(len(ids), np.int32), np.empty(len(offsets), np.int64)
+    states, words, targets = (one.astype(np.int32) for one in transitions)
     n = _core.merge_phrases(
-        ids,
-        offsets,
-        out,
-        out_offsets,
-        states=states.astype(np.int32),
-        words=words.astype(np.int32),
-        targets=targets.astype(np.int32),
-        n_words=n_words,
-        threads=threads,
+        ids, offsets, out, out_offsets, states=states, words=words, targets=targets, n_words=n_words, threads=threads
     )
     out.resize(n, refcheck=False)
     return out, out_offsets
-
-
-_Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
 def _frequent(
