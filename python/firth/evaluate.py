@@ -33,10 +33,8 @@ class Similarity:
     spearman
         Rank correlation of cosines and scores over the found pairs; equal values share their mean rank. NaN with fewer
         than two found pairs, or if all cosines or all scores are equal.
-    pairs
-        All pairs.
-    found
-        Pairs of words that both have a vector.
+    pairs, found
+        All pairs, and those of words that both have a vector.
     composed
         Found pairs with an out-of-vocabulary word, whose vector a subword model composes from its character n-grams.
     """
@@ -54,19 +52,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Section:
-    """Analogies of one kind.
-
-    Attributes
-    ----------
-    name
-        Of the section.
-    correct
-        Questions answered with the expected word.
-    found
-        Questions of four words in the vocabulary.
-    asked
-        All questions.
-    """
+    """Analogies of one kind: questions `asked`, `found` (all four words in the vocabulary) and answered `correct`ly."""
 
     name: str
     correct: int
@@ -86,15 +72,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Analogies(Section):
-    """Analogies of all sections together, and each section's.
-
-    Attributes
-    ----------
-    name, correct, found, asked
-        As of a section; the name is "total".
-    sections
-        In the order of the questions.
-    """
+    """Analogies of all sections together, with the name "total", and each section's in the order of the questions."""
 
     sections: tuple[Section, ...]
 
@@ -113,14 +91,8 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
         For a word that is not in the vocabulary, take its lower-cased spelling, else the first word (usually the most
         frequent one) that differs only in case.
 
-    Returns
-    -------
-    Similarity
-
     Raises
     ------
-    OSError
-        If the file cannot be read.
     ValueError
         Naming file and line, or the place in `pairs`, of anything else than two words and a number.
 
@@ -129,7 +101,7 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
     Words whose vectors a subword model composes count as found. To evaluate its vocabulary only, as gensim does, pass
     ``Vectors(v.words, v.matrix)``.
     """
-    triples = list(read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
+    triples = list(_read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
     spellings = _Spellings(vectors, lower)
     cosines, scores, composed = [], [], 0
     for i, triple in enumerate(triples):
@@ -165,23 +137,15 @@ def analogies(
     restrict_vocab
         Use only the first so many words, for questions and answers.
     method
-        "3cosadd" or "3cosmul"; see `Vectors.most_similar`.
+        See `Vectors.most_similar`.
     lower
         As for `similarity`. An answer that differs from the expected word only in case is then correct. A word that
         differs from one of the question's words only in case is never an answer.
 
-    Returns
-    -------
-    Analogies
-
     Raises
     ------
-    OSError
-        If the file cannot be read.
-    TypeError
-        If restrict_vocab is not a whole number, or questions are neither a file nor a mapping.
-    ValueError
-        Naming file and line, if a line is not four words; or if restrict_vocab is negative or the method unknown.
+    TypeError, ValueError
+        Naming file and line, if a line is not four words; or if an argument has the wrong type or is out of range.
 
     Notes
     -----
@@ -195,12 +159,10 @@ def analogies(
             "questions must be a file, or lists of quadruples by section name, such as {'capitals': [...]}, not "
             f"{type(questions).__name__}"
         )
-    asked = questions if isinstance(questions, Mapping) else read_questions(Path(questions))
-    names: list[str] = []
+    asked = questions if isinstance(questions, Mapping) else _read_questions(Path(questions))
     rows: list[list[int]] = []
     section_of: list[int] = []
     for section, (name, quadruples) in enumerate(asked.items()):
-        names.append(name)
         for question in quadruples:
             if len(question) != 4:
                 raise ValueError(f"section {name!r}: a question has four words, not {question!r}")
@@ -215,11 +177,10 @@ def analogies(
     some = answers >= 0
     right[some] = same[answers[some]] == same[quads[some, 3]]
     belongs = np.array(section_of, np.int64)
-    found_in = np.bincount(belongs, minlength=len(names))
-    right_in = np.bincount(belongs[right], minlength=len(names))
-    sections = tuple(
-        Section(name, int(right_in[i]), int(found_in[i]), len(asked[name])) for i, name in enumerate(names)
-    )
+    found_in = np.bincount(belongs, minlength=len(asked)).tolist()
+    right_in = np.bincount(belongs[right], minlength=len(asked)).tolist()
+    n_asked = map(len, asked.values())
+    sections = tuple(map(Section, asked, right_in, found_in, n_asked))
     total = sum(section.asked for section in sections)
     return Analogies("total", int(right.sum()), len(quads), total, sections)
 
@@ -309,12 +270,9 @@ def _spearman(x: list[float], y: list[float]) -> float:
 
 
 def read_gold(path: files.PathLike | IO[bytes]) -> list[Triple] | dict[str, list[Question]]:
-    """Read human judgments of similarity, or analogies by section: a file's first line says which of them it holds.
+    """Read human judgments of similarity, or analogies by section: a file's first line decides which of them it holds.
 
-    Raises
-    ------
-    ValueError
-        If it holds neither; the first wrong line is named.
+    ValueError if it holds neither, naming the first wrong line.
     """
     with open_text(path) as file:
         data = file.read()  # once, because it may be a pipe
@@ -324,11 +282,11 @@ def read_gold(path: files.PathLike | IO[bytes]) -> list[Triple] | dict[str, list
         copy.name = files.name_of(path)
         return copy
 
-    _, first = next(gold_lines(again()), (0, ""))
+    _, first = next(_gold_lines(again()), (0, ""))
     if first.startswith(":"):
-        return read_questions(again())
+        return _read_questions(again())
     try:
-        pairs = list(read_pairs(again()))
+        pairs = list(_read_pairs(again()))
     except ValueError as error:
         hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
         raise ValueError(f"{error}{hint}") from None
@@ -337,7 +295,7 @@ def read_gold(path: files.PathLike | IO[bytes]) -> list[Triple] | dict[str, list
     return pairs
 
 
-def gold_lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
+def _gold_lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
     """The lines of a test set that are not blank, with their numbers."""
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
@@ -349,10 +307,10 @@ def gold_lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
+def _read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
     """The pairs of words in a file, with their scores."""
     first = True
-    for number, line in gold_lines(path):
+    for number, line in _gold_lines(path):
         if line.startswith("#"):
             continue
         separator = next((one for one in "\t;," if one in line), None)
@@ -371,11 +329,11 @@ def read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
         raise ValueError(f"{files.name_of(path)}, line {number} should be two words and a score: {line!r}")
 
 
-def read_questions(path: files.PathLike | IO[bytes]) -> dict[str, list[Question]]:
+def _read_questions(path: files.PathLike | IO[bytes]) -> dict[str, list[Question]]:
     """The analogies in a file, by section."""
     sections: dict[str, list[Question]] = {}
     section: list[Question] | None = None
-    for number, line in gold_lines(path):
+    for number, line in _gold_lines(path):
         if line.startswith(":"):
             section = sections.setdefault(line[1:].strip(), [])
             continue

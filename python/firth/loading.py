@@ -24,27 +24,21 @@ def load(path: files.PathLike, *, format: str | None = None) -> Any:
         classifier in fastText's format; a ``tokenizer.json``; vectors in any format of `load_vectors`. A folder: a
         contextual model, as `firth.contextual.load` reads it, or a tokenizer.
     format
-        The format of a file of vectors, as in `load_vectors`, where its contents leave that open: text whose first line
-        is two whole numbers may be word2vec's or GloVe's.
+        The format of a file of vectors, as in `load_vectors`, if its contents are ambiguous: text whose first line is
+        two whole numbers may be word2vec's or GloVe's.
 
     Returns
     -------
     Model, FastTextClassifier, Vectors, Corpus, Cooccurrences, Phrases, TokenIds, Tokenizer, GPT, BERT, ELMo, ...
-        Of the class that was saved, with its options, its `history` and all that it has trained. Arrays of a corpus,
-        counts and token ids stay in the file and are mapped.
+        With its options, its `history` and all that it has trained. Arrays of a corpus, counts and token ids stay in
+        the file and are mapped.
 
     Raises
     ------
-    OSError
-        If it does not exist or cannot be read.
     ValueError
         If firth does not open such files, saying what it looks like; if it is damaged, or of a newer version of firth.
     ImportError
         For a contextual model, a tokenizer or token ids if torch is not installed.
-
-    See Also
-    --------
-    load_vectors : The vectors alone, also those of a model.
     """
     if Path(path).is_dir():
         return _load_folder(Path(path))
@@ -86,10 +80,10 @@ def load_vectors(
     ----------
     path
         word2vec's text or binary format, GloVe's text, a fastText model (.bin or .ftz), or safetensors (firth's
-        vectors and models); all but the last may be compressed (gzip, bzip2, xz, Zstandard). "-" is standard input. The
-        contents decide, not the name: a .bin may be word2vec's or fastText's.
+        vectors and models); all but the last may be compressed (gzip, bzip2, xz, Zstandard). "-" is standard input.
     format
-        "word2vec-text", "word2vec-binary", "glove", "fasttext" or "safetensors"; None: the contents decide.
+        "word2vec-text", "word2vec-binary", "glove", "fasttext" or "safetensors"; None: the contents decide, not the
+        name, as a .bin may be word2vec's or fastText's.
     limit
         Read only the first so many words.
     errors
@@ -97,14 +91,8 @@ def load_vectors(
     mmap
         Map a safetensors file instead of reading it: rows are read from disk when they are used.
 
-    Returns
-    -------
-    Vectors
-
     Raises
     ------
-    OSError
-        If the file cannot be read.
     ValueError
         With the first bad lines: a wrong number of fields, something that is not a number, a repeated word, a header
         with other sizes, a binary file that is cut short.

@@ -47,26 +47,21 @@ _CHECKPOINT_SECONDS = 600.0  # between two checkpoints where records are rare
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One entry of a history: the state of a training after an epoch, or after an evaluation.
+    """One entry of a history: the state of a training after `epoch` passes over the data, or after an evaluation.
 
     Attributes
     ----------
-    epoch
-        Passes over the data so far.
     loss
         Mean training loss per example since the last record, in nats; the model defines what an example is.
-    learning_rate
-        At this moment.
     units_per_second
-        Units of the data since the last record: tokens, non-zeros of a matrix, or texts.
+        Tokens, non-zeros of a matrix, or texts since the last record.
     seconds
         Of training since its beginning, evaluations not included.
     step
-        Updates of the weights so far, where a model counts them.
-    validation_loss
-        Mean loss per example on the validation split, in nats; None without one.
-    score
-        Quality on the validation split: accuracy, unless the model says otherwise; None without one.
+        Updates of the weights so far, if the model counts them.
+    validation_loss, score
+        On the validation split, None without one: mean loss per example, in nats; accuracy, unless the model says
+        otherwise.
     """
 
     epoch: float
@@ -97,13 +92,7 @@ class History(list[Record]):
 
 
 def records(stored: Any) -> History:
-    """Read a history from a file: a list of the dicts that `dataclasses.asdict` made of records.
-
-    Raises
-    ------
-    TypeError
-        Naming the entry and the field that are wrong.
-    """
+    """Read a history from a file, a list of dicts; TypeError naming the entry and the field that are wrong."""
     if not isinstance(stored, list):
         raise TypeError(f"the history must be a list, not {type(stored).__name__}")
     declared = typing.get_type_hints(Record)
@@ -190,7 +179,7 @@ class Interrupt:
 
 
 class Run(abc.ABC):
-    """One call of `fit`. A subclass trains units and knows its state; here is the order of events.
+    """One call of `fit`. A subclass trains units and knows its state; this class decides the order of events.
 
     Parameters
     ----------
@@ -204,10 +193,6 @@ class Run(abc.ABC):
         Sizes and checksums of the data, see `fingerprint`; called only if there is a checkpoint folder.
     history
         The list that takes the records.
-    checkpoint
-        A folder for the saved training state, or None.
-    resume
-        Whether to continue from a state that is there.
     """
 
     grid = 1  # chunks begin at multiples of so many units, counted from the last record
@@ -227,12 +212,8 @@ class Run(abc.ABC):
     ) -> None:
         if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the folder to continue from")
-        self.kind = kind
-        self.unit = unit
-        self.identity = dict(identity)
-        self.history = history
-        self.position = 0
-        self.total = 0
+        self.kind, self.unit, self.identity, self.history = kind, unit, dict(identity), history
+        self.position = self.total = 0
         self.since = "at the start"
         self.last_checkpoint = time.monotonic()
         self.interrupt = Interrupt()
@@ -297,15 +278,7 @@ class Run(abc.ABC):
     # ---- the order of events
 
     def finish(self, callbacks: Sequence[Callable[[], object]], *, progress: bool) -> None:
-        """Train to the end, until a callback returns True, or until a signal.
-
-        Raises
-        ------
-        KeyboardInterrupt, SystemExit
-            At Ctrl-C and SIGTERM, after the checkpoint is written.
-        FloatingPointError
-            If a number stops being finite.
-        """
+        """Train to the end, until a callback returns True, or until a signal, which raises after a checkpoint."""
         with tqdm(
             total=self.total,
             initial=self.position,
@@ -411,11 +384,8 @@ class Run(abc.ABC):
         if not isinstance(metadata["identity"], dict):
             raise self.damaged("its options have no names")
         before = metadata["identity"]
-        other = [
-            f"{name} was {before.get(name)!r}, is {value!r}"
-            for name, value in self.identity.items()
-            if before.get(name) != value
-        ]
+        changed = [name for name, value in self.identity.items() if before.get(name) != value]
+        other = [f"{name} was {before.get(name)!r}, is {self.identity[name]!r}" for name in changed]
         if metadata["data"] != self.data:
             other.append("the data differ")
         if other:
@@ -472,39 +442,18 @@ class NoExample(ValueError):
 
 @dataclasses.dataclass(kw_only=True)
 class Epochs:
-    """What an `EpochRun` trains.
-
-    Attributes
-    ----------
-    epochs, units
-        Passes over the data, and units of each.
-    train
-        Trains a chunk.
-    tensors
-        What is trained, in place; checkpoints hold it.
-    good
-        Those of the tensors that a training that diverges brings back.
-    learning_rate
-        As a function of the share of the training that is done.
-    no_example
-        Why the data had no example to train on, and the remedy.
-    settle
-        Called before others look at the tensors.
-    score
-        Quality on the validation split.
-    patience
-        End after so many epochs in a row without a better score, and bring the best epoch back; None: never.
-    """
+    """What an `EpochRun` trains: `tensors` in place, in some `epochs` of so many `units`."""
 
     epochs: int
     units: int
     train: Train
     tensors: Tensors
-    good: Sequence[str]
-    learning_rate: Callable[[float], float]
-    no_example: Callable[[], str]
-    settle: Callable[[], None] = lambda: None
-    score: Callable[[], float | None] = lambda: None
+    good: Sequence[str]  # those of the tensors that a training that diverges reverts
+    learning_rate: Callable[[float], float]  # as a function of the share of the training that is done
+    no_example: Callable[[], str]  # why the data had no example to train on, and the remedy
+    settle: Callable[[], None] = lambda: None  # called before others look at the tensors
+    score: Callable[[], float | None] = lambda: None  # quality on the validation split
+    # End after so many epochs in a row without a better score, and bring the best epoch back; None: never.
     patience: int | None = None
 
 
@@ -654,7 +603,7 @@ class EpochRun(Run):
 
 
 def fingerprint(arrays: Iterable[NDArray[Any]], words: Iterable[str] = ()) -> list[int]:
-    """Sizes and checksums of words and arrays, which tell whether data are the same. Reads them all once."""
+    """Sizes and checksums of words and arrays, by which data are compared. Reads them all once."""
     found = [zlib.crc32("\n".join(words).encode(errors="surrogatepass"))]
     for array in arrays:
         total = 0
