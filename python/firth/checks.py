@@ -96,18 +96,8 @@ def column(name: str, given: Any, *, advice: str = "", rows: bool = False) -> It
     """`given`, if iterating over it yields one item after another; otherwise TypeError with the remedy.
 
     Iterating over a string yields its characters, over a table or a mapping the names of its columns, over a matrix its
-    rows: without this check a model would be trained on these.
-
-    Parameters
-    ----------
-    name
-        The name of `given` in the error, a plural: "texts".
-    given
-        A list, an array with one dimension, a column of a table, an iterator, ...
-    advice
-        Added to the error about a single string: what else to call with it.
-    rows
-        Whether an array may have more than one dimension.
+    rows: without this check a model would be trained on these. The error names it `name`, a plural such as "texts", and
+    adds `advice` about a single string: what else to call with it. `rows` allows an array with several dimensions.
     """
     one = "label" if name.startswith("labels") else "text"
     if isinstance(given, str | bytes | bytearray):

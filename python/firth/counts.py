@@ -40,8 +40,6 @@ class Cooccurrences:
     csr
         ``scipy.sparse.csr_array`` of float32, (words, words), columns ascending in each row. Row i, column j: the sum
         of the weights of all places where word j occurs near word i.
-    vocabulary
-        The words, with their counts.
     window, side, weighting
         As passed to `count_cooccurrences`; None if not known.
     """
@@ -83,10 +81,9 @@ class Cooccurrences:
         ----------
         shift
             s, above 0: its logarithm is subtracted from all entries, as k negative samples do in word2vec (Levy &
-            Goldberg 2014). 1: no shift.
+            Goldberg 2014).
         context_smoothing
-            :math:`\alpha`. Below 1, rare contexts count as more frequent than they are, and their PMI is lower. 1: no
-            smoothing.
+            :math:`\alpha`. Below 1, rare contexts count as more frequent than they are, and their PMI is lower.
         positive
             Whether negative entries become 0. Pairs that never occur, whose PMI is minus infinity, are always 0.
 
@@ -148,10 +145,7 @@ class Cooccurrences:
         return _csr(_joined(kept, np.float32), _joined(kept_columns, indices.dtype), whole)
 
     def save(self, path: files.PathLike) -> None:
-        """Write the matrix and the vocabulary as one safetensors file; it appears whole or not at all.
-
-        `firth.load` opens it; the numbers stay in the file and are mapped. OSError if it cannot be written.
-        """
+        """Write matrix and words as one safetensors file, which `firth.load` maps; it appears whole or not at all."""
         tensors = {
             **files.pack_words(self.vocabulary.words),
             "counts": self.vocabulary.counts,
@@ -167,8 +161,7 @@ class Cooccurrences:
 
         The records are in order; GloVe's ``shuffle`` mixes them, as its ``glove`` expects. `vocabulary` is a file for
         the words, as of ``vocab_count``: a word and its count per line, in the order of the rows. ValueError if GloVe's
-        programs cannot read a word: one with white space, one of more than 1,000 bytes, or ``<unk>``, at which
-        ``glove`` stops. Then nothing is written.
+        programs cannot read a word (see `check_glove_words`). Then nothing is written.
         """
         if vocabulary is not None:
             check_glove_words(self.vocabulary.words)
@@ -274,10 +267,6 @@ def count_cooccurrences(
     progress
         Show a bar.
 
-    Returns
-    -------
-    Cooccurrences
-
     Raises
     ------
     TypeError, ValueError
@@ -302,14 +291,8 @@ def count_cooccurrences(
     workers = thread_count(threads)
     weights = _weights(weighting, window)
     counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
-    counter = _core.CooccurrenceCounter(
-        corpus.ids,
-        corpus.offsets,
-        counts,
-        window=window,
-        left=None if side == "right" else weights,
-        right=None if side == "left" else weights,
-    )
+    left, right = None if side == "right" else weights, None if side == "left" else weights
+    counter = _core.CooccurrenceCounter(corpus.ids, corpus.offsets, counts, window=window, left=left, right=right)
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
     # A thread adds up rows in 9 bytes a word: at most so many threads that the places of all tokens take more memory.
     workers = max(1, min(workers, max(corpus.n_tokens, _FEW) // max(1, len(counts))))

@@ -31,16 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 VERSION = 1  # of firth's own files; the next one must read this one
 
 # safetensors' names of the element types that firth stores.
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-}
+_CODES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U16": "<u2", "U8": "u1"}
+_DTYPES = {name: np.dtype(code) for name, code in _CODES.items()}
 
 
 # ---- opening
@@ -61,23 +53,11 @@ def standard_input() -> BinaryIO:
 
 
 def open_binary(source: PathLike | IO[bytes]) -> BinaryIO:
-    """Open a file for reading bytes. A compressed one is decompressed while it is read.
+    """Open a file for reading bytes: a path, "-" for standard input, or an open file, which stays open.
 
-    Parameters
-    ----------
-    source
-        A path; "-" for standard input; or an open binary file, which is read from its position and stays open.
-
-    Raises
-    ------
-    OSError
-        Naming the file: if it cannot be opened, is damaged or cut short, or if its name ends in .gz, .bz2, .xz or .zst
-        and it is not compressed.
-
-    Notes
-    -----
-    The first bytes identify gzip, bzip2, xz and Zstandard, whatever the name. Bytes are read ahead only while they may
-    still be the start of a compressed file, so that a typed line is available at once.
+    It is decompressed if its first bytes are those of gzip, bzip2, xz or Zstandard, whatever its name. Bytes are read
+    ahead only while they may be the start of a compressed file, so that a typed line is available at once. OSError
+    naming the file, if it cannot be opened, is damaged or cut short, or is not compressed as its name says.
     """
     name = name_of(source)
     owned = False
@@ -159,28 +139,41 @@ def named_compressed(path: PathLike) -> bool:
     return Path(path).suffix.lower() in (".gz", ".bz2", ".xz", ".zst")
 
 
-class _Rest(io.RawIOBase):
+class _Stream(io.RawIOBase):
+    """A file whose bytes `take` returns."""
+
+    def readable(self) -> bool:
+        return True
+
+    def take(self, most: int) -> bytes | memoryview | None:
+        """The next bytes; none at the end, None if there are none yet."""
+        raise NotImplementedError
+
+    def readinto(self, buffer: Any) -> int | None:
+        data = self.take(len(buffer))
+        if data is None:
+            return None
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Rest(_Stream):
     """A file from its beginning, of which some bytes were read already."""
 
     def __init__(self, head: bytes, file: BinaryIO, owned: bool) -> None:
         self._head, self._file, self._owned = head, file, owned
 
-    def readable(self) -> bool:
-        return True
-
     def fileno(self) -> int:
         return self._file.fileno()
 
-    def readinto(self, buffer: Any) -> int | None:
-        head, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
-        data: bytes | None = b""
-        if len(head) < len(buffer) and not head.endswith(b"\n"):  # a typed line does not wait for a second one
-            data = getattr(self._file, "read1", self._file.read)(len(buffer) - len(head))
-        if data is None and not head:
-            return None
-        data = head + (data or b"")
-        buffer[: len(data)] = data
-        return len(data)
+    def take(self, most: int) -> bytes | None:
+        head, self._head = self._head[:most], self._head[most:]
+        if len(head) == most or head.endswith(b"\n"):  # a typed line does not wait for a second one
+            return head
+        data: bytes | None = getattr(self._file, "read1", self._file.read)(most - len(head))
+        if data is None:
+            return head or None
+        return head + data
 
     def close(self) -> None:
         if self._owned:
@@ -188,7 +181,7 @@ class _Rest(io.RawIOBase):
         super().close()
 
 
-class _Decompressed(io.RawIOBase):
+class _Decompressed(_Stream):
     """A compressed file, decompressed; each error of a decompressor becomes an OSError with the name of the file."""
 
     def __init__(self, kind: str, file: BinaryIO, name: str) -> None:
@@ -201,12 +194,9 @@ class _Decompressed(io.RawIOBase):
         self._file, self._name = file, name
         self._stream = openers[kind](file, name)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def take(self, most: int) -> bytes:
         try:
-            data: bytes = self._stream.read(len(buffer))
+            return cast(bytes, self._stream.read(most))
         except Exception as error:
             known = isinstance(error, EOFError | zlib.error | lzma.LZMAError)
             # bz2's own is an OSError without a number. That of zstd is known by name: its library is optional.
@@ -214,8 +204,6 @@ class _Decompressed(io.RawIOBase):
             if not (known or bare or type(error).__name__ == "ZstdError"):
                 raise
             raise OSError(f"{self._name} is damaged or cut short: {error}") from None
-        buffer[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         self._stream.close()
@@ -235,7 +223,7 @@ def _open_zstd(file: BinaryIO, name: str) -> Any:
     return zstd.ZstdFile(file, "rb")
 
 
-class _ZstdFrames(io.RawIOBase):
+class _ZstdFrames(_Stream):
     """All frames of a Zstandard file, whose end must be the end of a frame: zstandard's reader does not check it."""
 
     def __init__(self, file: BinaryIO, decompressor: Any) -> None:
@@ -244,25 +232,20 @@ class _ZstdFrames(io.RawIOBase):
         self._rest = b""  # compressed bytes behind the last frame
         self._ready = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def take(self, most: int) -> memoryview:
         while not self._ready:
             data = self._rest or self._file.read(_ZSTD_STEP)
             if not data:
                 if self._frame is not None:
                     raise EOFError("the file ends within a frame")
-                return 0
+                break
             self._frame = self._frame or self._decompressor.decompressobj()
             self._ready = memoryview(self._frame.decompress(data))
             self._rest = b""
             if self._frame.eof:
                 self._rest, self._frame = self._frame.unused_data, None
-        n = min(len(buffer), len(self._ready))
-        buffer[:n] = self._ready[:n]
-        self._ready = self._ready[n:]
-        return n
+        ready, self._ready = self._ready[:most], self._ready[most:]
+        return ready
 
 
 # ---- writing
@@ -527,8 +510,7 @@ def pack_words(words: list[str]) -> dict[str, NDArray[Any]]:
         raise ValueError(
             f"the word {error.object!r} holds a lone surrogate, which is not valid Unicode; replace it"
         ) from None
-    offsets = np.zeros(len(words) + 1, np.int64)
-    np.cumsum([len(word) for word in encoded], out=offsets[1:])
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     return {"words": np.frombuffer(b"".join(encoded), np.uint8), "word_offsets": offsets}
 
 

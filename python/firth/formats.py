@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import mmap
 import re
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn, cast
@@ -208,21 +209,26 @@ def _sniff_glove(head: bytes) -> bool:
 
 
 def _read_text(request: Request) -> Table:
-    data = request.data
-    header = _HEADER.match(data)
-    if not header:
-        raise ValueError(
-            f"{request.path}: line 1 should be the header of word2vec's text format, two whole numbers; it is "
-            f"{_shown(data[:80])}. Without a header the format is 'glove'"
-        )
-    promised, size = int(header[1]), int(header[2])
-    _check_size(request, promised, size, 2)  # at least a digit and a blank each
-    rows = _parse_rows(request, data, header.end(), size)
+    hint = ". Without a header the format is 'glove'"
+    promised, expected, size, start = _header(request, "text", 2, hint)  # at least a digit and a blank for each number
+    rows = _parse_rows(request, start, size)
     found = len(rows.spans)
-    expected = promised if request.limit is None else min(promised, request.limit)
     if found != expected and (request.limit is None or found < expected):
         rows.wrong = f"the header promises {_count(promised, 'word')} and is followed by {_count(found, 'line')}"
-    return _assemble(request, data, rows)
+    return _assemble(request, request.data, rows)
+
+
+def _header(request: Request, format: str, least: int, hint: str = "") -> tuple[int, int, int, int]:
+    """Words that a header promises and that are wanted, their dimensions (see `_check_size`), where the rows begin."""
+    header = _HEADER.match(request.data)
+    if not header:
+        raise ValueError(
+            f"{request.path} does not begin with the header of word2vec's {format} format: line 1 should be the header "
+            f"of two whole numbers, not {_shown(request.data[:80])}{hint}"
+        )
+    promised, size = int(header[1]), int(header[2])
+    _check_size(request, promised, size, least)
+    return promised, promised if request.limit is None else min(promised, request.limit), size, header.end()
 
 
 def _check_size(request: Request, rows: int, size: int, least: int) -> None:
@@ -245,26 +251,23 @@ def _read_glove(request: Request) -> Table:
     start = len(_MARK) if data[: len(_MARK)] == _MARK else 0
     size = max(counts, key=lambda n: (counts[n], -n)) - 1
     _check_size(request, 1, size, 2)
-    rows = _parse_rows(request, data, start, size)
-    return _assemble(request, data, rows)
+    return _assemble(request, data, _parse_rows(request, start, size))
 
 
 @dataclass
 class _Rows:
-    """The rows of a file, with the places of their words (n, 2) in the data, problems of rows, and one of the whole
-    file.
-    """
+    """The rows of a file, and what is wrong with them."""
 
     matrix: Matrix
-    spans: NDArray[np.int64]
+    spans: NDArray[np.int64]  # (n, 2): places of the words in the data
     unit: str  # the format's word for a row, for messages
     first: int  # number of the first
-    problems: dict[int, str] = field(default_factory=dict)
-    wrong: str = ""
+    problems: dict[int, str] = field(default_factory=dict)  # of single rows
+    wrong: str = ""  # with the whole file
 
 
-def _parse_rows(request: Request, data: bytes | mmap.mmap, start: int, size: int) -> _Rows:
-    limit = -1 if request.limit is None else request.limit
+def _parse_rows(request: Request, start: int, size: int) -> _Rows:
+    data, limit = request.data, -1 if request.limit is None else request.limit
     matrix, spans, status = _core.parse_text(
         data, start=start, vector_size=size, limit=limit, threads=default_threads()
     )
@@ -348,23 +351,15 @@ def _problem(rows: _Rows) -> str:
 
 def _read_binary(request: Request) -> Table:
     data = request.data
-    header = _HEADER.match(data)
-    if not header:
-        raise ValueError(
-            f"{request.path} does not begin with the header of word2vec's binary format, two whole numbers and "
-            "a newline"
-        )
-    promised, size = int(header[1]), int(header[2])
-    _check_size(request, promised, size, 4)
-    count = promised if request.limit is None else min(promised, request.limit)
-    matrix, spans, whole = _core.parse_binary(data, start=header.end(), vector_size=size, count=count)
+    promised, count, size, start = _header(request, "binary", 4)
+    matrix, spans, whole = _core.parse_binary(data, start=start, vector_size=size, count=count)
     rows = _Rows(matrix[:whole], spans[:whole].copy(), "entry", 1)
     if whole < count:
         begin, end = spans[whole].tolist()
         word = f" ({_shown(data[begin:end])})" if begin < end else ""
         rows.wrong = f"it is cut short: the file ends within entry {whole + 1}{word} of {promised}"
     elif whole == promised:
-        end = int(spans[-1, 1]) + 1 + 4 * size if whole else header.end()
+        end = int(spans[-1, 1]) + 1 + 4 * size if whole else start
         if left := len(data[end:].strip(b"\r\n")):
             follow = "1 byte follows" if left == 1 else f"{left} bytes follow"
             rows.wrong = f"{follow} the last of the {_count(promised, 'entry')} that the header promises"
@@ -414,43 +409,34 @@ def _refuse(path: files.PathLike, row: int, word: str, what: str) -> NoReturn:
     )
 
 
-def _write_text(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
-    _write_rows(path, words, matrix, f"{len(words)} {matrix.shape[1]}\n".encode())
-
-
-def _write_glove(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
-    _write_rows(path, words, matrix, b"")
-
-
-def _write_rows(path: files.PathLike, words: list[str], matrix: Matrix, header: bytes) -> None:
-    encoded = _encoded(path, words, _WHITE.search, "white space")
+def _write_rows(
+    path: files.PathLike, words: list[bytes], matrix: Matrix, header: bool, pack: Callable[[list[bytes], Matrix], bytes]
+) -> None:
     step = max(1, _CHUNK // matrix.shape[1])
     with _packed(path) as file:
-        file.write(header)
+        if header:
+            file.write(f"{len(words)} {matrix.shape[1]}\n".encode())
         for begin in range(0, len(words), step):
-            some = encoded[begin : begin + step]
-            offsets = np.zeros(len(some) + 1, np.int64)
-            np.cumsum([len(word) for word in some], out=offsets[1:])
-            rows = matrix[begin : begin + step]
-            file.write(_core.format_text(b"".join(some), offsets, rows, threads=default_threads()))
+            file.write(pack(words[begin : begin + step], matrix[begin : begin + step]))
+
+
+def _write_text(path: files.PathLike, words: list[str], matrix: Matrix, *, header: bool = True) -> None:
+    _write_rows(path, _encoded(path, words, _WHITE.search, "white space"), matrix, header, _text_rows)
+
+
+def _text_rows(words: list[bytes], matrix: Matrix) -> bytes:
+    offsets = np.cumsum([0, *map(len, words)], dtype=np.int64)
+    return _core.format_text(b"".join(words), offsets, matrix, threads=default_threads())
 
 
 def _write_binary(path: files.PathLike, words: list[str], matrix: Matrix) -> None:
     encoded = _encoded(path, words, lambda word: b" " in word or b"\n" in word, "a blank or a newline")
-    step = max(1, _CHUNK // matrix.shape[1])
-    with _packed(path) as file:
-        file.write(f"{len(words)} {matrix.shape[1]}\n".encode())
-        for begin in range(0, len(words), step):
-            rows = matrix[begin : begin + step]
-            file.write(b"".join(_entries(encoded[begin : begin + step], rows)))
+    _write_rows(path, encoded, matrix, True, _binary_rows)
 
 
-def _entries(words: list[bytes], matrix: Matrix) -> Iterable[bytes]:
-    for word, row in zip(words, matrix, strict=True):
-        yield word
-        yield b" "
-        yield row.tobytes()
-        yield b"\n"  # as the C program does; readers skip it
+def _binary_rows(words: list[bytes], matrix: Matrix) -> bytes:
+    # Each with a newline, as from the C program; readers skip it.
+    return b"".join(b"%b %b\n" % (word, row.tobytes()) for word, row in zip(words, matrix, strict=True))
 
 
 # ---- safetensors
@@ -531,5 +517,5 @@ FORMATS: tuple[Format, ...] = (
     Format("fasttext", False, (), _sniff_fasttext, _read_fasttext, _write_fasttext),
     Format("word2vec-text", True, (".txt", ".vec"), _sniff_text, _read_text, _write_text),
     Format("word2vec-binary", False, (".bin",), _sniff_binary, _read_binary, _write_binary),
-    Format("glove", True, (".glove",), _sniff_glove, _read_glove, _write_glove),
+    Format("glove", True, (".glove",), _sniff_glove, _read_glove, functools.partial(_write_text, header=False)),
 )

@@ -39,16 +39,14 @@ def option(
     Parameters
     ----------
     default
-        Its value if the caller passes none. Without a default the caller must pass one.
-    low, high
-        The least and the greatest allowed value.
-    above
-        Every allowed value is greater than this.
+        Without a default the caller must pass a value.
+    low, high, above
+        The range of values: at least `low`, at most `high`, greater than `above`.
     help
-        What the option means, in one sentence, with the names of other options in backquotes. The command line shows
-        it. Without it, an option that overrides another has that one's.
+        What the option means, in one sentence, with the names of other options in backquotes, for the command line.
+        Without it, an option that overrides another has that one's.
     unset
-        What None stands for. The command line shows it as the default.
+        What None stands for, for the command line.
     checked
         False if the class checks the value itself, because its type is not a number, string, bool or choice.
     """
@@ -69,30 +67,14 @@ def threads_option() -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One declared option.
-
-    Attributes
-    ----------
-    name
-        Of the field.
-    type
-        The type of a value that is not None.
-    choices
-        The strings that a value can be; none if it is not a choice.
-    default
-        None also stands for "decided by the class".
-    help
-        What it means, in one sentence.
-    unset
-        What None stands for; empty if None is not a value.
-    """
+    """One declared option."""
 
     name: str
-    type: Any
-    choices: tuple[str, ...]
-    default: Any
+    type: Any  # of a value that is not None
+    choices: tuple[str, ...]  # the strings that a value can be; none if it is not a choice
+    default: Any  # None also stands for "decided by the class"
     help: str
-    unset: str
+    unset: str  # what None stands for; empty if None is not a value
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -148,10 +130,7 @@ class Options:
     def set_params(self, **params: Any) -> Self:
         """Set options by name and return self, which is then unfitted.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If an option does not exist or cannot have this value. Then nothing is changed.
+        TypeError or ValueError if an option does not exist or cannot have this value. Then nothing is changed.
         """
         options = self.get_params()
         if unknown := sorted(params.keys() - options.keys()):
@@ -196,12 +175,9 @@ def not_none(declared: Any) -> Any:
 
 
 def checked(name: str, value: Any, declared: Any) -> Any:
-    """`value` as the Python type that is declared. NumPy's numbers are converted; a bool is not a number.
+    """`value` as the Python type that is declared; TypeError or ValueError if it is of another type or not a choice.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming it, if it is of another type or none of the choices.
+    NumPy's numbers are converted; a bool is not a number.
     """
     expected = not_none(declared)
     if value is None and expected is not declared:

@@ -28,10 +28,8 @@ class ProductQuantizer:
 
     Parameters
     ----------
-    vector_size
-        Dimensions of a vector.
-    part_size
-        Dimensions of a sub-vector; the last one has the remaining ones.
+    vector_size, part_size
+        Dimensions of a vector and of a sub-vector; the last one has the remaining dimensions.
     centroids
         float32 (256 * vector_size,): part by part, the numbers of each centroid together, as in fastText's files.
 
@@ -116,11 +114,15 @@ class ProductQuantizer:
             list(pool.map(encode_part, range(self.n_parts)))
         return codes
 
-    def decode(self, codes: Codes) -> Matrix:
-        """Vectors composed of the centroids of codes (rows, n_parts): float32 (rows, vector_size)."""
+    def check_codes(self, codes: Codes) -> None:
+        """ValueError if codes have another type or shape."""
         refuse_masked("codes", codes)
         if codes.ndim != 2 or codes.dtype != np.uint8 or codes.shape[1] != self.n_parts:
             raise ValueError(f"codes must be uint8 of {self.n_parts} columns, not {codes.dtype} {codes.shape}")
+
+    def decode(self, codes: Codes) -> Matrix:
+        """Vectors composed of the centroids of codes (rows, n_parts): float32 (rows, vector_size)."""
+        self.check_codes(codes)
         matrix = np.empty((len(codes), self.vector_size), np.float32)
         for begin, end in _blocks(*matrix.shape):
             for i in range(self.n_parts):
@@ -131,29 +133,15 @@ class ProductQuantizer:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedMatrix:
-    """A matrix stored as codes: of its rows, or of their directions and norms separately.
+    """A matrix stored as codes: of its rows, or of their directions and norms separately."""
 
-    Parameters
-    ----------
-    codes
-        uint8 (rows, parts).
-    quantizer
-        Decodes them.
-    norm_codes
-        uint8 (rows,): codes of the norms by which decoded rows are multiplied; None if norms are not separate.
-    norm_quantizer
-        Decodes the norms, as vectors of one dimension.
-    """
-
-    codes: Codes
+    codes: Codes  # (rows, parts)
     quantizer: ProductQuantizer
-    norm_codes: Codes | None = None
-    norm_quantizer: ProductQuantizer | None = None
+    norm_codes: Codes | None = None  # (rows,), of the norms by which decoded rows are multiplied
+    norm_quantizer: ProductQuantizer | None = None  # of one dimension
 
     def __post_init__(self) -> None:
-        parts = self.quantizer.n_parts
-        if self.codes.dtype != np.uint8 or self.codes.ndim != 2 or self.codes.shape[1] != parts:
-            raise ValueError(f"codes must be uint8 of {parts} columns, not {self.codes.dtype} {self.codes.shape}")
+        self.quantizer.check_codes(self.codes)
         if (self.norm_codes is None) != (self.norm_quantizer is None):
             raise ValueError("norm_codes need norm_quantizer, and the reverse: give both or neither")
         if self.norm_codes is not None and self.norm_quantizer is not None:
@@ -166,13 +154,7 @@ class QuantizedMatrix:
 
     @classmethod
     def of(
-        cls,
-        matrix: Matrix,
-        part_size: int = 2,
-        *,
-        norms: bool = False,
-        seed: int = 1,
-        threads: int | None = None,
+        cls, matrix: Matrix, part_size: int = 2, *, norms: bool = False, seed: int = 1, threads: int | None = None
     ) -> QuantizedMatrix:
         """Quantize a matrix of float32 (rows, vector_size), `part_size` dimensions in each byte.
 

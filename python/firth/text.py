@@ -57,10 +57,9 @@ def read_texts(source: Texts, *, documents: Documents = "lines", progress: bool 
     Parameters
     ----------
     source
-        Text files in UTF-8: a path, "-" for standard input, an open file, or a list of `Path` objects or open files.
-        Files compressed with gzip, bzip2, xz or Zstandard are decompressed while they are read. Or the texts
-        themselves: an iterable of strings or of lists of words, such as a list, a generator, a `firth.Corpus`, or a
-        column of a table (pandas, Polars, Arrow).
+        Text files in UTF-8, compressed (gzip, bzip2, xz, Zstandard) or not: a path, "-" for standard input, an open
+        file, or a list of `Path` objects or open files. Or the texts themselves: an iterable of strings or of lists of
+        words, such as a list, a generator, a `firth.Corpus`, or a column of a table (pandas, Polars, Arrow).
     documents
         Where a text of a file ends: at the end of each line, or at blank lines. Empty texts are left out.
     progress
@@ -78,12 +77,8 @@ def read_texts(source: Texts, *, documents: Documents = "lines", progress: bool 
 
     Raises
     ------
-    OSError
-        If a file cannot be read.
-    TypeError
-        If `source` is neither a file nor an iterable of texts.
-    ValueError
-        If a file is not text in UTF-8.
+    TypeError, ValueError
+        If `source` is neither a file nor an iterable of texts, or a file is not text in UTF-8.
     """
     one_of("documents", documents, ("lines", "blank_lines"))
     paths = paths_of(source)
@@ -108,14 +103,9 @@ def read_lines(source: Source | Sequence[Source], *, progress: bool = False) -> 
 
 
 def arriving_lines(source: Any, most: int) -> Iterator[list[bytes]]:
-    """Lines of a file, `most` at a time; of a pipe or a terminal fewer, so that each is answered soon after it arrives.
+    """Lines of a file of `open_text`, without line ends, at most `most` at a time.
 
-    Parameters
-    ----------
-    source
-        What `open_text` opened.
-    most
-        Lines in a list, at most. They have no line end.
+    Of a pipe or a terminal there are fewer, so that each line is answered soon after it arrives.
     """
     lines: list[bytes] = []
     begun: list[bytes] = []  # of a line whose end has not arrived
@@ -226,10 +216,9 @@ def open_text(source: PathLike | IO[bytes]) -> BinaryIO:
 def text_start(head: bytes, name: str) -> int:
     """The length of the byte order mark of a text with these first bytes; ValueError if it is not text in UTF-8.
 
-    `head` is the first 64 KiB of the file, or all of a shorter one. Real texts have flaws, which are replaced and
-    counted elsewhere: a line in another encoding, Latin-1 throughout, a stray NUL. A file is not text if more than one
-    byte in a thousand is NUL, more than one in a hundred a control character, or more than three characters in ten are
-    invalid. Latin-1 text has fewer than two such characters in ten in every language with Latin letters. Cyrillic,
+    `head` is the first 64 KiB of the file, or all of a shorter one. `Corpus.from_file` documents the limits. They allow
+    for the flaws of real texts, which are replaced and counted elsewhere: a line in another encoding, a stray NUL,
+    Latin-1 throughout, with less than two invalid characters in ten in every language with Latin letters. Cyrillic,
     Greek or Chinese text in their own encodings has far more, and its words would consist of U+FFFD.
     """
     problem = not_text(head)
@@ -285,15 +274,16 @@ class TextFiles:
     """Text files in UTF-8, read one after another, either into a counter (`feed`) or line by line (`lines`).
 
     With `strict`, invalid UTF-8 raises ValueError. Otherwise each invalid part becomes U+FFFD, and `warn` reports it.
-    `block` bytes are read at a time. `invalid` has for each file with invalid UTF-8 the number of parts, and the first
-    line, counted from 1, or None if it is not known.
+    `block` bytes are read at a time.
     """
 
     def __init__(
         self, source: Source | Sequence[Source], *, strict: bool = False, block: int = BLOCK, progress: bool = False
     ) -> None:
         self.sources = checked_sources(source)
-        self.invalid: dict[str, tuple[int, int | None]] = {}
+        self.invalid: dict[
+            str, tuple[int, int | None]
+        ] = {}  # by file: invalid parts, and the first line from 1 if known
         self._strict, self._block, self._progress = strict, block, progress
 
     @property
