@@ -137,7 +137,12 @@ def text_or_words(name: str, given: Any) -> str | list[str]:
     if isinstance(given, bytes | bytearray | Set) or not isinstance(given, Iterable):
         hint = "; decode it first" if isinstance(given, bytes | bytearray) else ""
         raise TypeError(f"{name} is of type {kind}, neither a text nor a list of words{hint}")
-    words: list[Any] = list(given)
+    return strings(name, given)
+
+
+def strings(name: str, given: Iterable[Any]) -> list[str]:
+    """`given` as a list of strings; TypeError if an item is not one."""
+    words = list(given)
     for i, word in enumerate(words):
         if not isinstance(word, str):
             raise TypeError(f"{name}[{i}] is of type {type(word).__name__}, not a string")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from firth import _core, _tokens
-from firth.checks import column, refuse_masked
+from firth.checks import column, refuse_masked, strings
 from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, unpack_words, write_own
 from firth.options import Options, option, threads_option
 from firth.runtime import Threaded
@@ -67,11 +67,7 @@ class Vocabulary:
     def __init__(self, words: Iterable[str], counts: ArrayLike | None = None) -> None:
         if isinstance(words, str):
             raise TypeError("words must be a list of strings, not one string")
-        self.words = list(words)
-        given_words: list[Any] = self.words
-        for i, word in enumerate(given_words):
-            if not isinstance(word, str):
-                raise TypeError(f"words[{i}] is of type {type(word).__name__}, not a string")
+        self.words = strings("words", words)
         if len(self.index) != len(self.words):
             # For a repeated word, the dict has the last position.
             at = next(i for i, word in enumerate(self.words) if self.index[word] != i)
@@ -272,20 +268,15 @@ class Corpus:
         errors
             Invalid UTF-8: "replace" puts U+FFFD for each invalid part, as ``bytes.decode`` does, and warns; "strict"
             raises.
-        threads
-            None: all processors that this process may use. The corpus does not depend on it.
-        progress
-            Show a bar.
 
         Returns
         -------
         Corpus
-            Words ordered by count, the most frequent first; equally frequent ones by their UTF-8 bytes.
+            Words ordered by count, the most frequent first; equally frequent ones by their UTF-8 bytes. It does not
+            depend on `threads`.
 
         Raises
         ------
-        OSError
-            If a file is missing, is a directory, or cannot be read.
         ValueError
             If the text is empty, no word is left, a file is not text in UTF-8, or (``errors="strict"``) text is
             invalid, with file, line and byte.
@@ -320,8 +311,6 @@ class Corpus:
         ----------
         documents
             One item is one document, with any line ends in it. Strings are tokenized; sequences contain the tokens.
-        progress
-            Show a bar.
         **reading
             Options of `from_file`, with the same defaults: `min_count`, `max_size`, `vocabulary`, `tokenizer`,
             `errors` and `threads`. Here `errors` is about lone surrogates, which are not valid text.

@@ -68,7 +68,7 @@ class Cooccurrences:
     def pmi(
         self, *, shift: float = 1.0, context_smoothing: float = 0.75, positive: bool = True
     ) -> sparse.csr_array[np.float32]:
-        r"""Pointwise mutual information of words and contexts.
+        r"""Pointwise mutual information of words and contexts: float32 (words, words), without stored zeros.
 
         With :math:`x_{ij}` the counts, :math:`r_i` the sums of their rows and :math:`c_j` of their columns, an entry is
 
@@ -86,11 +86,6 @@ class Cooccurrences:
             :math:`\alpha`. Below 1, rare contexts count as more frequent than they are, and their PMI is lower.
         positive
             Whether negative entries become 0. Pairs that never occur, whose PMI is minus infinity, are always 0.
-
-        Returns
-        -------
-        scipy.sparse.csr_array
-            float32, (words, words), without stored zeros.
 
         Raises
         ------
@@ -254,18 +249,12 @@ def count_cooccurrences(
     window
         The largest distance between words that co-occur.
     side
-        "both": words before and after count, and the matrix is symmetric. "left" or "right": only words before, or
-        after.
+        "both": words before and after count, and the matrix is symmetric. "left" or "right": only one side counts.
     weighting
         Weight of a word at distance d: "flat", 1; "harmonic", 1/d (GloVe's); "dynamic", (window - d + 1) / window, the
         mean of word2vec's random windows (Levy, Goldberg & Dagan 2015, section 3.1).
     memory
-        Bytes that counting may take; a larger matrix grows in a temporary folder and is mapped from there. The bits of
-        the result do not depend on it. None: no bound.
-    threads
-        None: all processors that this process may use. The bits of the result do not depend on it.
-    progress
-        Show a bar.
+        Bytes that counting may take; a larger matrix grows in a temporary folder and is mapped from there.
 
     Raises
     ------
@@ -278,6 +267,8 @@ def count_cooccurrences(
 
     Notes
     -----
+    The bits of the result depend neither on `memory` nor on `threads`.
+
     Weights are rounded to multiples of :math:`2^{-28}` and added as integers: exactly, in any order. A sum is rounded
     once, to float32. So the error of an entry is at most :math:`2^{-24}` of it plus :math:`2^{-29}` for each counted
     place.

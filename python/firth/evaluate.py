@@ -82,8 +82,6 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
 
     Parameters
     ----------
-    vectors
-        To evaluate.
     pairs
         A file of lines "word word score", separated by tabs, semicolons, commas or blanks (the first of these that the
         line contains), where a header and lines that begin with # are ignored; or (word, word, score) triples.
@@ -130,8 +128,6 @@ def analogies(
 
     Parameters
     ----------
-    vectors
-        To evaluate.
     questions
         A file of lines "a b c d" under section lines ": name" (questions-words.txt), or quadruples by section name.
     restrict_vocab
@@ -195,17 +191,16 @@ def _answers(
     size = max(1, (_BATCH // max(1, known)) if method == "3cosmul" else 4096)
     for begin in range(0, len(triples), size):
         batch = triples[begin : begin + size]
+        each = np.arange(len(batch))
         a, b, c = (unit_rows(vectors.matrix[batch[:, i]]) for i in range(3))
         if method == "3cosadd":
             rows, _ = vectors.search(b - a + c, most, restrict_vocab=known)
             own = (rows < 0) | (same[rows][:, :, None] == same[batch][:, None, :]).any(axis=2)
             first = np.argmin(own, axis=1)
-            each = np.arange(len(batch))
             answers[begin : begin + size] = np.where(own[each, first], -1, rows[each, first])
         else:
             scores = vectors.multiplied(np.stack([b, c], axis=1), a[:, None], restrict_vocab=known)
             np.put_along_axis(scores, batch, -np.inf, axis=1)
-            each = np.arange(len(batch))
             while True:
                 best = np.argmax(scores, axis=1)
                 some = scores[each, best] > -np.inf

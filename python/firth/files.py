@@ -387,13 +387,10 @@ def read_tensors(
 def refuse_pointer(path: PathLike) -> None:
     """ValueError with the remedy, if a file is a pointer of Git LFS to a file that was not downloaded."""
     with Path(path).open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
+        if file.read(64).startswith(b"version https://git-lfs"):
             raise ValueError(
                 f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull in its folder, or download it"
             )
-
-
-_POINTER = b"version https://git-lfs"
 
 
 def write_own(

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,16 +51,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Format:
-    """One way of storing words and their vectors in a file.
+    """One way of storing words and their vectors in a file."""
 
-    `name` is that of ``load_vectors(path, format=...)``; `text` is whether it may go to standard output; `suffixes` of
-    file names choose it for writing, before any ".gz"; `sniff` recognizes the first bytes.
-    """
-
-    name: str
-    text: bool
-    suffixes: tuple[str, ...]
-    sniff: Callable[[bytes], bool]
+    name: str  # in ``load_vectors(path, format=...)``
+    text: bool  # whether it may go to standard output
+    suffixes: tuple[str, ...]  # of file names, before any ".gz": they choose it for writing
+    sniff: Callable[[bytes], bool]  # recognizes the first bytes
     read: Callable[[Request], Table]
     write: Callable[[files.PathLike, list[str], Matrix], None]
 
@@ -385,12 +381,14 @@ def _packed(path: files.PathLike) -> Iterator[IO[bytes]]:
 
 
 def _encoded(path: files.PathLike, words: list[str], forbidden: Callable[[bytes], object], what: str) -> list[bytes]:
-    encoded = []
-    for row, word in enumerate(words):
-        data = _encode(path, row, word)
+    encoded = [_encode(path, row, word) for row, word in enumerate(words)]
+    for row, data in enumerate(encoded):
         if not data or forbidden(data):
-            _refuse(path, row, word, what)
-        encoded.append(data)
+            problem = f"has {what} in it" if data else "is empty"
+            raise ValueError(
+                f"cannot write {path}: word {row}, {words[row]!r}, {problem}, which this format cannot store. Replace "
+                "it (by '_', as is usual), or save as .safetensors, which stores any word"
+            )
     return encoded
 
 
@@ -399,14 +397,6 @@ def _encode(path: files.PathLike, row: int, word: str) -> bytes:
         return word.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"cannot write {path}: word {row}, {word!r}, is not valid Unicode: {error.reason}") from None
-
-
-def _refuse(path: files.PathLike, row: int, word: str, what: str) -> NoReturn:
-    problem = f"has {what} in it" if word else "is empty"
-    raise ValueError(
-        f"cannot write {path}: word {row}, {word!r}, {problem}, which this format cannot store. Replace it (by '_', as "
-        "is usual), or save as .safetensors, which stores any word"
-    )
 
 
 def _write_rows(

@@ -73,9 +73,6 @@ def load_vectors(
 ) -> Vectors:
     """Read the vectors of a file: words and matrix alone, of any format and of a whole model.
 
-    `load` opens files of vectors too. This function adds what only vectors need: a limit, mapping, leaving out unusable
-    lines, standard input.
-
     Parameters
     ----------
     path

@@ -343,8 +343,8 @@ class _Text:
 
     @classmethod
     def of(cls, corpus: Corpus) -> _Text:
-        words = list(corpus.vocabulary.words)
-        return cls(words, dict(zip(words, range(len(words)), strict=True)), corpus.ids, corpus.offsets)
+        vocabulary = corpus.vocabulary
+        return cls(list(vocabulary.words), dict(vocabulary.index), corpus.ids, corpus.offsets)
 
     def merge(self, found: list[Phrase], threads: int) -> None:
         n_words = len(self.words)

@@ -62,8 +62,6 @@ def read_texts(source: Texts, *, documents: Documents = "lines", progress: bool 
         words, such as a list, a generator, a `firth.Corpus`, or a column of a table (pandas, Polars, Arrow).
     documents
         Where a text of a file ends: at the end of each line, or at blank lines. Empty texts are left out.
-    progress
-        Show a bar on stderr while files are read.
 
     Yields
     ------

@@ -141,22 +141,16 @@ class Vectors:
     def search(
         self, queries: ArrayLike, topn: int = 10, *, restrict_vocab: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows nearest to vectors by cosine: an exact search.
+        """Rows nearest to finite vectors (q, vector_size) by cosine: an exact search.
 
-        Parameters
-        ----------
-        queries
-            Shape (q, vector_size), finite.
-        topn
-            Rows for each query, at most the number of words.
-        restrict_vocab
-            Search only the first so many words.
+        `restrict_vocab` searches only the first so many words.
 
         Returns
         -------
         rows, scores
-            Each (q, topn), the nearest first, the lower row first among equals. The bits of a score depend neither on
-            the other queries nor on the number of threads. If fewer than topn rows are finite, the rest is -1 and NaN.
+            Each (q, topn), or all words if there are fewer, the nearest first, the lower row first among equals. The
+            bits of a score depend neither on the other queries nor on the number of threads. If fewer than topn rows
+            are finite, the rest is -1 and NaN.
         """
         refuse_masked("queries", queries)
         vectors = np.ascontiguousarray(queries, np.float32)
