@@ -14,7 +14,7 @@ namespace firth {
 namespace {
 
 // The workspace of one call. A small one is kept for the thread's next call: fresh pages would cost more than a short
-// sequence. It is not in the thread's hands meanwhile, since a signal handler may call attention again.
+// sequence. During a call it is not kept for the thread, since a signal handler may call attention again.
 class Workspace {
   public:
     Workspace(std::int64_t bytes, int threads) : keep_(bytes <= threads * kKept) {

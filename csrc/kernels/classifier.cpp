@@ -1,5 +1,5 @@
 // Every row of a text receives the gradient divided by their number, as fastText has it: the derivative of the mean.
-// The gradient is taken at one place, also where it is made of several steps.
+// The gradient is evaluated at one point, even if several steps contribute to it.
 
 #include "kernels/classifier.hpp"
 
@@ -102,7 +102,7 @@ FIRTH_INLINE void apply_some(const float* g, float* const* hidden, float* const*
     });
 }
 
-// Calls move(first, n) for at most kTargets targets until all have had their turn. False if a step was.
+// Calls move(first, n) for at most kTargets targets until all have been moved. False if a call returned false.
 template <class Move>
 FIRTH_INLINE bool in_steps(int n_targets, Move&& move) {
     for (int first = 0; first < n_targets; first += kTargets) {
@@ -231,7 +231,7 @@ float weight_of(const ClassifierTraining& task, std::int64_t at, const Example& 
 }
 
 // Adds the loss of a cell of the epoch to the tally, rounded to a multiple of 2^-30: such sums are exact (up to 2^23),
-// and so no cut at the end of a cell shows in them.
+// so cuts at the ends of cells do not change them.
 void close_cell(double* cell, StepScratch& pairs, ClassifierTally* tally) {
     *cell += take(pairs.loss) - 0.693147180559945309 * static_cast<double>(pairs.padding);
     tally->loss += __builtin_nearbyint(*cell * 0x1p30) * 0x1p-30;
@@ -257,7 +257,7 @@ void train_range(const ClassifierTraining& task, std::int64_t begin, std::int64_
         return static_cast<std::int64_t>(permuted_at(order, static_cast<std::uint64_t>(place), n));
     };
     if (begin == end) return;
-    // While one example is trained on, the rows of the next one are asked for, and the list of rows of that after it.
+    // While one example is trained on, the rows of the next one are prefetched, and the row list of the one after.
     std::int64_t next = example_at(begin), second = begin + 1 < end ? example_at(begin + 1) : next;
     Bag coming = bag_of(model, next, scratch.next);
     double cell = 0;

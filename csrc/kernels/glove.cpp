@@ -1,4 +1,4 @@
-// Each entry moves two rows by one step. Nothing is multiplied more than once, so what counts is how the rows come by:
+// Each entry moves two rows by one step. No number is used twice, so access to the rows decides the speed:
 // a slice holds few enough of them to stay in cache, rows ascend, and columns are fetched some entries ahead.
 
 #include "kernels/glove.hpp"

@@ -89,10 +89,10 @@ struct Rows {
 
 // Moves both sides in one pass over D, while they are in registers:
 //   hidden[i] += sum_j g[j * m4 + i] targets[j]      target[j] += sum_i g[j * m4 + i] hidden[i]
-// with the targets as they were before the step. Each sum is made by itself and added to its row once: small moves keep
-// their digits, and a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later step
-// will write are asked for on the way, a line of each at a time: all at once they would fill the queue of outstanding
-// misses.
+// with the targets as they were before the step. Each sum is computed separately and added to its row once: small moves
+// keep their digits, and a word drawn twice, or moved by another thread meanwhile, keeps both moves. Rows that a later
+// step will write are prefetched on the way, one line of each at a time: all at once they would fill the queue of
+// outstanding misses.
 //
 // With kBag there is one hidden row, a bag's, which stays where it is: what moves is `moves`, for the bag's rows.
 template <int N, bool kBag>
@@ -187,7 +187,7 @@ FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n
     });
 }
 
-// The vector that a bag of rows makes: their sum times `scale`, padded as rows are.
+// The vector of a bag of rows: their sum times `scale`, padded as rows are.
 FIRTH_INLINE void gather(float* const* rows, std::int64_t n, float scale, int floats, float* hidden) {
     constexpr int kAtOnce = 4 * kWidth;
     for (int d = 0; d < floats; d += kAtOnce) {
@@ -207,8 +207,8 @@ FIRTH_INLINE void gather(float* const* rows, std::int64_t n, float scale, int fl
     }
 }
 
-// Moves every row of a bag by `moves` times `scale`. Moves are summed by themselves, from zero: what a vector has moved
-// by, taken as a difference, would have lost the digits that the vector needs for itself.
+// Moves every row of a bag by `moves` times `scale`. Moves are summed separately, from zero: the difference between
+// a vector before and after its moves would have lost their last digits.
 FIRTH_INLINE void scatter(float* const* rows, std::int64_t n, float scale, int floats, const float* moves) {
     for (std::int64_t r = 0; r < n; ++r) {
         float* const row = rows[r];
@@ -225,14 +225,14 @@ FIRTH_INLINE std::int32_t draw_noise(const AliasCell* noise, std::int32_t n, std
     const std::uint64_t bits = random_at(key, number);
     const auto cell = static_cast<std::int32_t>(random_below(bits, static_cast<std::uint32_t>(n)));
     const AliasCell drawn = noise[cell];
-    // Which of the two it is is unpredictable: a mask, not a branch.
+    // The choice is unpredictable: hence a mask, not a branch.
     const std::int32_t own = -static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) <= drawn.threshold);
     return (cell & own) | (static_cast<std::int32_t>(drawn.alias) & ~own);
 }
 
-// Negative sampling: a row of its own, and `negative` random ones. drawn(number) is the row of draw `number`, and what
-// it is of; no other draw of the epoch has these numbers. Draws of `own` are dropped, as in word2vec. Returns how many
-// targets there are, of which the first alone is positive.
+// Negative sampling: a row of its own, and `negative` random ones. drawn(number) is the row of draw `number` and
+// its word or label; no other draw of the epoch has these numbers. Draws of `own` are dropped, as in word2vec. Returns
+// how many targets there are, of which the first alone is positive.
 struct Drawn {
     std::int32_t which;
     float* row;

@@ -1,4 +1,4 @@
-// A vector of floats as wide as the instruction set in hand, over the vector extensions of GCC and Clang.
+// A vector of floats as wide as those of the current instruction set, over the vector extensions of GCC and Clang.
 //
 // Kernels include this once per instruction set, inside the namespace FIRTH_ISA. All of it is always inlined, so that
 // no function compiled for one instruction set can be linked into code for another.
@@ -31,7 +31,7 @@ constexpr int kWidth = 8;
 constexpr int kWidth = 4;
 #endif
 
-// Vector registers there are: what register blocks may fill.
+// The number of vector registers, which limits register blocks.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kRegisters = 32;
 #else
@@ -49,7 +49,7 @@ typedef float Vec4Memory __attribute__((vector_size(16), aligned(4), may_alias))
 FIRTH_INLINE Vec load(const float* p) { return *reinterpret_cast<const VecMemory*>(p); }
 FIRTH_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecMemory*>(p) = v; }
 FIRTH_INLINE void store4(float* p, Vec4 v) { *reinterpret_cast<Vec4Memory*>(p) = v; }
-// Less zero, not plus zero: only that is x for every x, -0 included, so that no arithmetic is left of it.
+// Less zero, not plus zero: only that is x for every x, -0 included, so that the compiler removes it.
 FIRTH_INLINE Vec splat(float x) { return x - Vec{}; }
 FIRTH_INLINE VecInt splat_int(std::int32_t x) { return x - VecInt{}; }
 // The 32 bits at p in every lane, whatever they encode: float arithmetic could change those of a NaN.

@@ -1,7 +1,7 @@
 // A X: a row of the result stays in registers while its entries pass, each one broadcast and a multiply-add for every
 // vector of the dense row it names. A^T X: a dense row stays in registers, and each entry adds a multiple of it to the
-// row of the result that it names; that costs stores, but neither the time nor the memory of transposing A. The rows
-// named come from wherever the columns point, so they are asked for some entries ahead; nothing else is read twice.
+// row of the result that it names; that costs stores, but neither the time nor the memory of transposing A. The
+// columns point to rows anywhere in memory, so rows are prefetched some entries ahead. Nothing else is read twice.
 
 #include "kernels/sparse.hpp"
 
@@ -10,7 +10,7 @@
 namespace firth::FIRTH_ISA {
 namespace {
 
-// Vectors of a row that are summed at once: with AVX-512, 128 floats; enough chains to hide what an addition takes.
+// Vectors of a row that are summed at once: with AVX-512, 128 floats; enough chains to hide the latency of an addition.
 constexpr int kVectors = 8;
 constexpr int kLine = 16;            // floats in a cache line
 constexpr std::int64_t kAhead = 12;  // entries between a prefetch and its use
@@ -39,7 +39,7 @@ void sum_vectors(const SparseTimesDense& task, std::int64_t first, std::int64_t 
     }
 }
 
-// The columns from `from` on, fewer than a vector has: a width that callers in a hurry avoid.
+// The columns from `from` on, fewer than a vector has: slow, so fast callers avoid such widths.
 void sum_rest(const SparseTimesDense& task, std::int64_t first, std::int64_t end, std::int64_t from) {
     for (std::int64_t row = first; row < end; ++row) {
         for (std::int64_t d = from; d < task.width; ++d) {
@@ -78,7 +78,7 @@ void add_vectors(const SparseTimesDense& task, std::int64_t first, std::int64_t 
 #pragma GCC unroll 8
         for (int v = 0; v < Vectors; ++v) x[v] = load(dense + v * kWidth);
         for (std::int64_t i = start; i < row_end && task.columns[i] < end; ++i) {
-            // Ahead within the row alone: the next one begins elsewhere.
+            // Prefetches only within the row: the next one begins elsewhere.
             const std::int64_t later = i + kAhead < row_end ? i + kAhead : row_end - 1;
             const float* const ahead = out + task.columns[later] * task.out_stride;
 #pragma GCC unroll 8
@@ -103,7 +103,7 @@ void add_rest(const SparseTimesDense& task, std::int64_t first, std::int64_t end
     }
 }
 
-// Passes over the whole vectors of a row, as equal as can be: 14 vectors are 7 and 7, not 8 and 6. Returns the column
+// Passes over the whole vectors of a row, as equal as possible: 14 vectors are 7 and 7, not 8 and 6. Returns the column
 // at which they end.
 template <class Pass>
 FIRTH_INLINE std::int64_t in_passes(std::int64_t width, Pass pass) {

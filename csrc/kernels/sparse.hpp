@@ -11,9 +11,9 @@ struct SparseKernels {
     // share of rows, so that its bits depend on nothing else.
     void (*rows)(const SparseTimesDense& task, std::int64_t first, std::int64_t end);
 
-    // Adds A^T X to out in its rows [first, end), columns of A: to each number its column's entries one by one from the
-    // first row on. From zeros, and of A whole or some of its rows after the others, the bits are those of A
-    // transposed.
+    // Adds A^T X to out in its rows [first, end), columns of A: each number adds its column's entries one by one in the
+    // order of A's rows. If out begins with zeros, the bits are those of the product with a transposed copy of A, also
+    // if A is passed in several ranges of rows, in order.
     void (*columns)(const SparseTimesDense& task, std::int64_t first, std::int64_t end);
 };
 FIRTH_KERNEL_TABLE(SparseKernels, sparse_kernels)

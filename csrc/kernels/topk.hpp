@@ -11,8 +11,8 @@ struct TopKKernels {
     // both are then topk_range's.
     void (*begin)(const TopK& task, Candidate* heaps, float* scratch);
 
-    // Keeps in each heap the k best of the rows that were there and those of [begin, end), above all before: in no
-    // order but that a heap has, the worst first; of rows with equal scores the lower one is better. A score is one sum
+    // Keeps in each heap the k best of its rows and of [begin, end), which come after all earlier rows. The worst is at
+    // the top of the heap; of rows with equal scores the lower one is better. A score is one sum
     // over d in ascending order, whatever the batch, so that its bits depend on nothing else.
     void (*range)(const TopK& task, std::int64_t begin, std::int64_t end, Candidate* heaps, float* scratch);
 };

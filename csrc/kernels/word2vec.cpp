@@ -195,7 +195,7 @@ struct Step {
     float* signs;     // of each target
 };
 
-// Gives the steps of a stretch one after the other.
+// Returns the steps of a stretch one after the other.
 template <class Objective>
 class Steps {
   public:
@@ -308,7 +308,7 @@ struct RowsOfTheirOwn {
     }
 };
 
-// --- A bag of rows: CBOW, and words made of character n-grams -------------------------------------------------------
+// --- A bag of rows: CBOW, and words composed of n-grams -------------------------------------------------------------
 
 // A center to come: the rows of its bag, then the targets of each word that the bag predicts.
 struct Center {
@@ -384,8 +384,8 @@ struct BagOfRows {
                 predict(objective, at, draw, center);
             } else {
                 add_word(objective, at, center);
-                // Each word has a draw of its own: one hidden vector against a few negatives that its words share would
-                // learn little of them.
+                // Each word has a draw of its own: if its words shared a few negatives, training on one hidden vector
+                // would gain little from them.
                 const std::uint64_t words = 2 * static_cast<std::uint64_t>(task.window);
                 for (int c = window.from; c < window.to; ++c) {
                     if (c != at)
@@ -415,7 +415,7 @@ struct BagOfRows {
             std::int64_t target = now.n_rows;
             const std::int64_t last = now.ends[now.n_predicted - 1];
             for (int word = 0; word < now.n_predicted; ++word) {
-                // The next center's rows are asked for in as many parts as there are words.
+                // The next center's rows are prefetched in as many parts as there are words.
                 const std::int64_t part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
                 Rows upcoming{next.rows + part, end - part};
                 while (target < now.ends[word]) {
@@ -462,7 +462,7 @@ void train_stretches(const Word2Vec& task, const Access& access, Next& next, Wor
         if (!rows.train(sampler, objective, scratch, tally)) return;
         const double loss = take(scratch.loss) - 0.693147180559945309 * static_cast<double>(scratch.padding);
         scratch.padding = 0;
-        // To a multiple of 2^-20: sums of such numbers are exact, and no cut between stretches shows in them.
+        // To a multiple of 2^-20: sums of such numbers are exact, and cuts between stretches do not change them.
         tally->loss += __builtin_nearbyint(loss * 0x1p20) * 0x1p-20;
     }
 }

@@ -10,7 +10,7 @@ struct Word2VecKernels {
     // Bytes of scratch, aligned to 64, that one thread needs.
     std::int64_t (*scratch_bytes)(const Word2Vec& task);
 
-    // Trains on the centers in [begin, end); windows reach beyond it, so that the cut does not show in the result.
+    // Trains on the centers in [begin, end); windows reach beyond it, so that the cut does not change the result.
     // vectors and context are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
     void (*range)(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, void* scratch);
 

@@ -1,6 +1,6 @@
-// Row by row: all places where a word stands, found by one counting sort, then its neighbors added up in an
-// accumulator as long as the vocabulary, which stays in cache. No hashing, no merging; what little a rare word's row
-// holds is sorted.
+// Row by row: a counting sort finds all places of a word. Then its neighbors are summed in an accumulator as long as
+// the vocabulary, which stays in cache. There is no hashing and no merging. The few columns of a rare word's row are
+// sorted.
 
 #include "runtime/counts.hpp"
 
@@ -18,8 +18,8 @@ namespace {
 
 constexpr std::int64_t kAhead = 8;  // places between a prefetch and its use
 
-// The row in the making: sums by column, and a bit for each column touched, by which they are found again in order; or
-// by sorting them, where a row touches so few that looking at all bits would take longer than all else.
+// The current row: sums by column, and a bit for each column that was touched. The bits list the columns in order. If a
+// row touches so few columns that scanning all bits would take most of the time, the columns are sorted instead.
 class Accumulator {
   public:
     explicit Accumulator(std::int32_t n_words)
@@ -34,7 +34,7 @@ class Accumulator {
         return bits != before;
     }
 
-    // Up to how many columns of a row are faster sorted: 64 bits are looked at in a small part of the time.
+    // Up to this many columns, sorting is faster than scanning the bits, of which 64 are tested at once.
     std::int64_t few() const { return static_cast<std::int64_t>(touched_.size()) / 16; }
 
     // Appends the non-zero columns to the arrays, clears itself, and returns how many there were.
@@ -143,8 +143,8 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
     const auto most = [&](std::int32_t row) {  // non-zeros that a row can have
         return std::min<std::int64_t>(task.n_words, places.count(row) * (left + right));
     };
-    // Threads take pieces of about equal work. These are small enough that no thread waits long for another, and that a
-    // piece stays in cache until it is copied to its place.
+    // Work items (pieces of the rows) of about equal cost. They are small enough that no thread waits long for another,
+    // and that a result stays in cache until it is copied to its place.
     std::int64_t total = 0, room = 0, most_room = 0;
     for (std::int32_t row = first; row < first + n; ++row) total += places.count(row);
     const std::int64_t piece_tokens = std::clamp<std::int64_t>(total / (64 * n_threads), 1000, 1 << 18);
@@ -158,8 +158,8 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
         }
     }
 
-    // The place of a piece is known when all earlier ones are counted. Pieces are taken in order, so the first that is
-    // not yet counted is always in work and waits for no other.
+    // The place of a work item's result is known when all earlier items are counted. Items are taken in order, so the
+    // first that is not yet counted always has a thread and waits for no other.
     std::int64_t size = 0;  // of the pieces counted
     std::size_t counted = 0;
     std::mutex guard;
@@ -167,7 +167,7 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
     std::atomic<std::size_t> next{0};
     const std::size_t n_pieces = cuts.size() - 1;
     parallel(n_threads, [&](int) {
-        // All memory is allocated before the first piece: a started piece of work must be finished.
+        // All memory is allocated before the first work item: a started piece of work must be finished.
         Accumulator row(task.n_words);
         const Pages own_columns(static_cast<std::size_t>(most_room) * sizeof(std::int32_t));
         const Pages own_values(static_cast<std::size_t>(most_room) * sizeof(float));

@@ -1,4 +1,4 @@
-// Random numbers as a pure function of what they are for. There is no generator with a state to carry along: a
+// Random numbers as a pure function of their purpose. There is no generator with a state to carry along: a
 // chunk's numbers do not depend on how the work was cut, nor on which thread does it.
 //
 // Everything is `static`: kernels compile this header once per instruction set, and a shared inline function could
@@ -27,7 +27,7 @@ static inline std::uint64_t random_key(std::uint64_t seed, std::uint64_t stream)
     return random_at(mix(seed ^ 0xD1B54A32D192ED03u), stream);
 }
 
-// The high 32 bits of `bits` as an integer in [0, n). The bias, below n / 2^32, is far under what training can feel.
+// The high 32 bits of `bits` as an integer in [0, n). The bias, below n / 2^32, is far too small to affect training.
 static inline std::uint32_t random_below(std::uint64_t bits, std::uint32_t n) {
     return static_cast<std::uint32_t>(((bits >> 32) * n) >> 32);
 }

@@ -25,7 +25,7 @@ void sparse_times_dense(const SparseTimesDense& task, int n_threads) {
     const auto cost = [&](std::int64_t row) { return task.begin[row] + row; };
     const std::int64_t total = cost(task.n_rows);
     n_threads = worth(total, task.width, n_threads);
-    // Pieces of about equal cost, several for each thread, since the time of a piece depends on where its entries lie.
+    // Work items of about equal cost, several for each thread, since the time of one depends on where its entries lie.
     const std::int64_t n_pieces =
         std::max<std::int64_t>(n_threads == 1 ? 1 : 16 * n_threads, total * task.width / kStep);
     const auto cut = [&](std::int64_t piece) {

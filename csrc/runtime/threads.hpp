@@ -119,7 +119,8 @@ void parallel_shares(long long n, int n_threads, Work&& work) {
     parallel(n_threads, [&](int thread) { work(n * thread / n_threads, n * (thread + 1) / n_threads, thread); });
 }
 
-// Calls work(begin, end) for pieces of [begin, end) no longer than `step`, between which it can be interrupted.
+// Calls work(begin, end) for consecutive ranges of [begin, end) no longer than `step`, between which it can be
+// interrupted.
 template <class Work>
 void in_steps(long long begin, long long end, long long step, Work&& work) {
     for (; begin < end; begin += step) {

@@ -105,7 +105,7 @@ std::int64_t most_out(const Word2Vec& task) {
     return task.noise ? most_tokens(task) + task.pool : most_tokens(task) * task.longest_path;
 }
 
-// Calls use(row, pull) for each row of `vectors` that a block's words are made of. A word's window holds window + 1
+// Calls use(row, pull) for each of the rows of `vectors` that compose a block's words. A word's window holds window + 1
 // others on average, and pairs it with the targets of each.
 template <class Use>
 void rows_in(const Word2Vec& task, const Word2VecBlock& block, Use&& use) {

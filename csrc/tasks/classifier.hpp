@@ -34,7 +34,7 @@ struct Classifier {
     ClassifierLoss loss;
 };
 
-// What training needs beyond it.
+// The additional arguments of training.
 struct ClassifierTraining {
     Classifier model;
     const std::int64_t* label_begins;  // (N + 1) where each example's labels begin in labels
@@ -45,7 +45,7 @@ struct ClassifierTraining {
     std::int64_t n_examples;
     int negative;  // K
     int epochs;
-    int epoch;  // the one in hand, from 0
+    int epoch;  // the current one, from 0
     float learning_rate;
     std::uint64_t seed;
 };

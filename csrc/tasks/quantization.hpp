@@ -5,7 +5,7 @@
 
 namespace firth {
 
-// N points against K centroids of D = size numbers.
+// N points against K centroids of D = size dimensions.
 struct Quantization {
     const float* points;  // (N, stride), D numbers used of each
     std::int64_t stride;

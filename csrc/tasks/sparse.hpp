@@ -5,7 +5,7 @@
 
 namespace firth {
 
-// out = A X, or out = A^T X. A is (M, N) in compressed rows: the columns of row m, and what stands there, lie at
+// out = A X, or out = A^T X. A is (M, N) in compressed rows: the columns and values of row m are at
 // begin[m] up to begin[m + 1].
 struct SparseTimesDense {
     const std::int64_t* begin;    // (M + 1)

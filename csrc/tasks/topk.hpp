@@ -11,13 +11,13 @@ struct Candidate {
     std::int32_t row;
 };
 
-// The row of a candidate that stands for none: worse than any.
+// The row of an empty candidate, which is worse than any other.
 constexpr std::int32_t kNoCandidate = INT32_MAX;
 
 // Scratch is sized for queries in multiples of this: the lanes of the widest vector.
 constexpr std::int64_t kQueryLanes = 16;
 
-// Q queries against N rows of D = vector_size numbers, `stride` floats apart.
+// Q queries against N rows of D = vector_size dimensions, `stride` floats apart.
 struct TopK {
     const float* matrix;         // (N, stride)
     const float* inverse_norms;  // (N) 1 / |row|; 0 makes every cosine 0, NaN keeps the row out of every result

@@ -8,8 +8,8 @@
 
 namespace firth {
 
-// Neighbors of one step at most. A wider window takes several steps: with the gradients of hundreds of neighbors taken
-// at one place, the center's row overshoots, and training diverges at the usual learning rates.
+// Neighbors of one step at most. A wider window takes several steps: with the gradients of hundreds of neighbors
+// evaluated at one point, the center's row overshoots, and training diverges at the usual learning rates.
 constexpr int kHidden = 16;
 
 // Deterministic training: rounds of blocks of tokens. The blocks of a round do not see each other's moves. Rounds of
@@ -33,7 +33,7 @@ struct Word2Vec {
     const std::int64_t* offsets;  // (n_documents + 1) where documents start in ids; the last one is T
     const std::uint32_t* keep;    // (V) a token is kept when its 32 random bits are not above this
     const AliasCell* noise;       // (V) the distribution negatives are drawn from, or null: then there is a tree
-    // What a word is made of, rows in [bag_begins[w], bag_begins[w + 1]); null: its own row.
+    // The rows that compose a word: [bag_begins[w], bag_begins[w + 1]); null: its own row.
     const std::int64_t* bag_begins;  // (V + 1)
     const std::int32_t* bag_rows;
     // Hierarchical softmax: the inner nodes on a word's path, and +1 or -1 for the turn taken at each.
@@ -55,7 +55,7 @@ struct Word2Vec {
     int window;    // the most words on either side; each center draws its own reach from 1 .. window
     int negative;  // K, negatives for each center
     int epochs;
-    int epoch;  // the one in hand, from 0
+    int epoch;  // the current one, from 0
     float learning_rate;
     float min_learning_rate;
     std::uint64_t seed;
@@ -100,7 +100,7 @@ struct Word2VecBlock {
     float** pool_out;  // (task.pool)
 };
 
-// What a range of tokens gave.
+// The result of training on a range of tokens.
 struct Word2VecTally {
     double loss = 0;                // sum over the examples, in nats; a multiple of 2^-20
     std::int64_t examples = 0;      // trained: (word, context word) pairs, or windows of CBOW
