@@ -1,12 +1,12 @@
-"""Fused attention beside PyTorch's `scaled_dot_product_attention` on the processor.
+"""Fused attention compared with PyTorch's `scaled_dot_product_attention` on the processor.
 
     python benchmarks/attention.py --quick                    a few sizes
     python benchmarks/attention.py                            everything; a quarter of an hour
     python benchmarks/attention.py --only float32,memory
     python benchmarks/attention.py --show results.json        the tables of an earlier run
 
-Both sides take turns in one process on the same tensors, each call timed by itself, until a second is over; figures are
-medians. Every result is first compared with float64. README.md beside this says what the sections are.
+Both sides take turns in one process on the same tensors until a second is over. Each call is timed, and figures are
+medians. Every result is first compared with float64. README.md in this folder describes the sections.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import common
 Run = dict[str, Any]
 
 WIDTHS = (32, 64, 128)
-# Length of the sequences, batches and heads. Of about the same work in the middle; at both ends what there is.
+# Length of the sequences, batches and heads: 4,096 or 8,192 queries in all.
 SIZES = ((64, 8, 8), (128, 4, 8), (256, 2, 8), (512, 1, 8), (1024, 1, 8), (2048, 1, 4), (4096, 1, 2), (8192, 1, 1))
 ONE_HEAD = ((64, 1, 1), (512, 1, 1), (2048, 1, 1))
 QUICK = ((128, 4, 8), (1024, 1, 4))
 
-# As fast as this machine multiplies and adds: sixteen independent sums of whole vectors.
+# The peak rate of multiply-adds: sixteen independent sums of whole vectors.
 PEAK = """
 typedef float Vec __attribute__((vector_size(64)));
 double multiply_add(long n) {
@@ -53,7 +53,7 @@ double multiply_add(long n) {
 
 
 def alternate(ours: Callable[[], object], theirs: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """Medians of both sides' seconds, who take turns until the time is over, three times at least."""
+    """Median seconds of both sides, which take turns until the time is over, at least three times."""
     found: tuple[list[float], list[float]] = ([], [])
     ours(), theirs()
     end = time.perf_counter() + seconds
@@ -66,7 +66,7 @@ def alternate(ours: Callable[[], object], theirs: Callable[[], object], seconds:
 
 
 def peak_gflops(threads: int) -> float | None:
-    """What this machine's multiply-add units do, in GFLOP/s; None where there is no compiler."""
+    """Peak rate of this machine's multiply-adds, in GFLOP/s; None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -187,7 +187,7 @@ def grid(settings: argparse.Namespace, dtype: str) -> list[Run]:
 
 
 def fallbacks(settings: argparse.Namespace) -> list[Run]:
-    """What PyTorch's fused kernel does not take: dropout, a bias that has a gradient, lengths of padded batches."""
+    """Cases that PyTorch's fused kernel does not support: dropout, a bias with a gradient, padded batches."""
     import torch
 
     runs = []
@@ -207,7 +207,7 @@ def fallbacks(settings: argparse.Namespace) -> list[Run]:
         }
         for kind, extra in kinds.items():
             case = Case(length, batch, heads, width, "float32", False, settings.threads, **extra)
-            # PyTorch drops other weights than firth does: there is nothing to compare.
+            # PyTorch drops other weights than firth, so results cannot be compared.
             run = measure(case, settings.seconds, check=kind != "dropout")
             runs.append({"kind": kind, "width": width, "length": length, "batch": batch, "heads": heads, **run})
             progress(kind, runs[-1])
@@ -215,7 +215,7 @@ def fallbacks(settings: argparse.Namespace) -> list[Run]:
 
 
 def decoding(settings: argparse.Namespace) -> list[Run]:
-    """One query against a cache, by what it reads a second; beside how fast memory can be summed."""
+    """One query against a cache, in bytes read per second, and the rate at which memory can be summed."""
     import numpy as np
     import torch
 
@@ -259,7 +259,7 @@ def threads(settings: argparse.Namespace) -> list[Run]:
 
 
 def peak_bytes() -> int:
-    """The most memory held since the peak was cleared (Linux)."""
+    """Peak memory since the peak was reset (Linux)."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
@@ -270,7 +270,7 @@ def peak_memory(who: str, both: bool, length: int, threads: int) -> Run:
     small = Case(64, 1, 1, 64, "float32", True, threads)
     work = ("ours" if who == "firth" else "theirs") + ("_both" if both else "")
     getattr(small, work)()  # threads' stacks, and what libraries keep
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory in use now
     before = peak_bytes()
     getattr(case, work)()
     after = peak_bytes()
@@ -301,17 +301,17 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[Run]]] = {
 
 
 def progress(name: str, run: Run) -> None:
-    told = " ".join(f"{key}={value}" for key, value in run.items() if key in ("width", "length", "heads", "causal"))
+    shape = " ".join(f"{key}={value}" for key, value in run.items() if key in ("width", "length", "heads", "causal"))
     ratio = f" {run['their_forward'] / run['forward']:.2f}" if "their_forward" in run else ""
     ratio += f" {run['their_both'] / run['both']:.2f}" if "their_both" in run else ""
-    print(f"{name} {told}{ratio}", file=sys.stderr, flush=True)
+    print(f"{name} {shape}{ratio}", file=sys.stderr, flush=True)
 
 
 # --- The tables ------------------------------------------------------------------------------------------------------
 
 
 def mean(values: list[float]) -> float:
-    """The geometric one."""
+    """The geometric mean."""
     return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
@@ -339,8 +339,8 @@ def grid_text(name: str, runs: list[Run], results: Run) -> str:
         ]
         for run in runs
     ]
-    headings = ["length x width", "heads", "", "forward, ms", "times firth's", "GFLOP/s"]
-    headings += ["with backward, ms", "times firth's", "GFLOP/s", "largest error / theirs"]
+    headings = ["length x width", "heads", "", "forward, ms", "PyTorch / firth", "GFLOP/s"]
+    headings += ["with backward, ms", "PyTorch / firth", "GFLOP/s", "largest error / PyTorch's"]
     lines = []
     for what, words in (("forward", "forward"), ("both", "forward and backward")):
         for causal in (True, False):
@@ -368,10 +368,9 @@ def report(results: Run) -> str:
     machine = results["machine"]
     peak = f"{results['peak_gflops']:.0f}" if results["peak_gflops"] else "?"
     parts = [
-        f"{machine['date'][:10]}; {machine['cpu']}, {machine['cpus']} processors; load before {machine['load']:.2f}; "
-        f"Python {machine['python']}; torch {machine['versions']['torch']}; firth {machine['commit']}, kernels "
-        f"{results['isa']}. {results['threads']} threads. A float32 matrix product: {results['matmul_gflops']:.0f} "
-        f"GFLOP/s with PyTorch; multiplications and additions alone: {peak}."
+        f"{common.machine_line(machine, packages=['torch'])}, kernels {results['isa']}. "
+        f"{results['threads']} threads. A float32 matrix product: {results['matmul_gflops']:.0f} GFLOP/s with PyTorch; "
+        f"multiply-adds alone: {peak} GFLOP/s."
     ]
     sections = results["sections"]
     parts += [grid_text(name, sections[name], results) for name in ("float32", "bfloat16") if name in sections]
@@ -388,13 +387,14 @@ def report(results: Run) -> str:
             ]
             for run in sections["fallbacks"]
         ]
-        headings = ["", "length x width", "heads", "forward, ms", "times firth's", "with backward, ms", "times firth's"]
-        parts.append("### What PyTorch's fused kernel does not take\n\n" + common.table(headings, rows))
+        headings = ["", "length x width", "heads", "forward, ms", "PyTorch / firth"]
+        headings += ["with backward, ms", "PyTorch / firth"]
+        parts.append("### Cases that PyTorch's fused kernel does not support\n\n" + common.table(headings, rows))
     if "decoding" in sections:
         *runs, last = sections["decoding"]
         rows = [
             [
-                f"{run['length']:,} keys, {run['key_heads']} heads, {run['group']} queries each",
+                f"{run['length']:,} keys, {run['key_heads']} heads, {run['group']} queries per head",
                 run["dtype"],
                 f"{1e3 * run['forward']:.2f}",
                 f"{run['bytes'] / run['forward'] / 1e9:.1f}",
@@ -402,17 +402,17 @@ def report(results: Run) -> str:
             ]
             for run in runs
         ]
-        headings = ["one query against", "", "ms", "GB/s", "PyTorch, times firth's"]
+        headings = ["one query against", "", "ms", "GB/s", "PyTorch / firth"]
         parts.append(
-            f"### One step against a cache\n\nMemory is read and summed at {last['reading'] / 1e9:.1f} GB/s.\n\n"
-            + common.table(headings, rows)
+            "### Decoding: one query against a cache\n\n"
+            f"Memory is read and summed at {last['reading'] / 1e9:.1f} GB/s.\n\n" + common.table(headings, rows)
         )
     if "threads" in sections:
         rows = [
             ["causal" if run["causal"] else "full", *(f"{run[w][1] / run[w][0]:.2f}" for w in ("forward", "both"))]
             for run in sections["threads"]
         ]
-        headings = ["one head of 8,192", "forward, times one thread's speed", "with backward"]
+        headings = ["one head of 8,192", "forward, speed relative to one thread", "with backward"]
         parts.append("### Threads\n\n" + common.table(headings, rows))
     if "memory" in sections:
         rows = [

@@ -1,13 +1,13 @@
-"""firth's classifier beside fastText's: the same files, the same options; time, accuracy on texts held out, prediction.
+"""firth's classifier compared with fastText's: the same files and options; training, accuracy, prediction.
 
     python benchmarks/classifier.py --quick        one seed
     python benchmarks/classifier.py                five seeds; minutes
     python benchmarks/classifier.py --show results.json
 
-Two sets of texts. "polarity": film reviews, favorable or not (Pang & Lee), polarity.txt of --data; each seed holds
-another tenth out. "articles": paragraphs of Wikipedia articles, to be told by what their article is about (a film, a
-place, a species, ...), which its first sentence says and no other paragraph is asked for; of each seed, the paragraphs
-of another tenth of the articles are held out.
+Two datasets. "polarity": positive and negative film reviews (Pang & Lee), polarity.txt of --data; each seed has another
+tenth as its test split. "articles": paragraphs of Wikipedia articles, labeled with the kind of their subject (a film, a
+place, a species, ...). The first sentence of an article names the kind, so its first paragraph is not used. Each seed
+has the paragraphs of another tenth of the articles as its test split.
 
 Needs the fasttext package for the other side. Its command line does the same work as its Python functions.
 """
@@ -18,7 +18,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "articles": {"vector_size": 100, "word_ngrams": 2, "learning_rate": 0.2, "epochs": 5},
 }
 CONTENDERS = ("firth", "fastText")
-LINES = 100_000  # to be predicted
-# What the first sentence of an article calls its subject.
+LINES = 100_000  # texts to predict
+# Words for the subject of an article in its first sentence.
 KINDS = {
     "film": r"film|movie",
     "album": r"album|song|single|EP",
@@ -54,7 +53,7 @@ KINDS = {
 
 
 def split_polarity(source: str, folder: str, seed: int) -> Run:
-    """Shuffle, and hold a tenth out."""
+    """Shuffle; a tenth is the test split."""
     import random
 
     lines = Path(source).read_text(encoding="utf-8").splitlines()
@@ -63,41 +62,26 @@ def split_polarity(source: str, folder: str, seed: int) -> Run:
 
 
 def split_articles(source: str, folder: str, seed: int) -> Run:
-    """Paragraphs with the kind of their article, all but the first of each; a tenth of the articles held out."""
+    """Paragraphs with the kind of their article, all but the first; a tenth of the articles is the test split."""
     import random
     import re
-
-    from firth.files import open_binary
 
     first = re.compile(
         r"\b(?:is|was|are|were) (?:a|an|the|one of the)\b(?: [\w-]+){0,6}? (" + "|".join(KINDS.values()) + r")\b"
     )
     word = re.compile(r"\w+")
     articles = []
-
-    def paragraphs() -> Iterator[list[str]]:
-        article: list[str] = []
-        with open_binary(source) as raw:
-            for line in raw:
-                if text := line.decode().strip():
-                    article.append(text)
-                elif article:
-                    yield article
-                    article = []
-        if article:
-            yield article
-
-    for article in paragraphs():
+    for article in common.articles(Path(source)):
         found = first.search(article[0][:400])
         if found is None:
             continue
         kind = next(kind for kind, words in KINDS.items() if re.fullmatch(words, found[1]))
         articles.append([f"__label__{kind} {' '.join(word.findall(p.lower()))}" for p in article[1:]])
     random.Random(seed).shuffle(articles)
-    held = len(articles) // 10
-    train = [line for article in articles[held:] for line in article]
+    n_test = len(articles) // 10
+    train = [line for article in articles[n_test:] for line in article]
     random.Random(seed).shuffle(train)
-    return _write(folder, train, [line for article in articles[:held] for line in article])
+    return _write(folder, train, [line for article in articles[:n_test] for line in article])
 
 
 def _write(folder: str, train: list[str], test: list[str]) -> Run:
@@ -114,8 +98,8 @@ def _write(folder: str, train: list[str], test: list[str]) -> Run:
     }
 
 
-def _held_out(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Texts and labels held out, and as many texts as are to be predicted."""
+def _test_split(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Texts and labels of the test split, and the texts whose prediction is timed."""
     labels, texts = [], []
     for line in Path(folder, "test.txt").read_text(encoding="utf-8").splitlines():
         label, _, text = line.partition(" ")
@@ -127,19 +111,19 @@ def _held_out(folder: str) -> tuple[list[str], list[str], list[str]]:
 def train_firth(folder: str, threads: int, seed: int, options: dict[str, Any]) -> Run:
     import firth
 
-    texts, labels, many = _held_out(folder)
+    texts, labels, many = _test_split(folder)
     clock = common.Clock()
     model = firth.FastTextClassifier(**options, threads=threads, seed=seed).fit(str(Path(folder, "train.txt")))
     clock.stage("training")
     peak = common.peak_so_far()
-    right = (model.predict(texts) == labels).mean()
-    clock.stage("held out")
+    accuracy = (model.predict(texts) == labels).mean()
+    clock.stage("test")
     model.predict(many)
     clock.stage("prediction")
     return {
         "seconds": {name: clock.seconds[name] for name in ("training", "prediction")},
         "epoch_seconds": common.epoch_seconds(model.history),
-        "accuracy": float(right),
+        "accuracy": float(accuracy),
         "training_mb": peak,
     }
 
@@ -147,14 +131,14 @@ def train_firth(folder: str, threads: int, seed: int, options: dict[str, Any]) -
 def train_fasttext(folder: str, threads: int, seed: int, options: dict[str, Any]) -> Run:
     import fasttext
 
-    texts, labels, many = _held_out(folder)
+    texts, labels, many = _test_split(folder)
     given = peers.renamed(options, peers.FASTTEXT)
     clock = common.Clock()
     model = fasttext.train_supervised(str(Path(folder, "train.txt")), **given, thread=threads, seed=seed, verbose=0)
     clock.stage("training")
     peak = common.peak_so_far()
     found = model.predict(texts)[0]
-    clock.stage("held out")
+    clock.stage("test")
     model.predict(many)
     clock.stage("prediction")
     right = [one[0] == f"__label__{label}" for one, label in zip(found, labels, strict=True)]
@@ -205,9 +189,8 @@ def report(results: dict[str, Any]) -> str:
     """The tables."""
     machine = results["machine"]
     parts = [
-        f"{machine['date'][:10]}; {machine['cpu']}, {machine['cpus']} processors; load before {machine['load']:.2f}; "
-        f"Python {machine['python']}; fasttext {machine['versions']['fasttext']}; firth {machine['commit']}. "
-        f"{results['threads']} threads; medians over seeds, lowest to highest in brackets."
+        f"{common.machine_line(machine, packages=['fasttext'])}. "
+        f"{results['threads']} threads; medians over seeds (lowest to highest)."
     ]
     for name, made in results["sets"].items():
         runs = [one for one in results["runs"] if one["set"] == name and "failed" not in one]
@@ -235,10 +218,11 @@ def report(results: dict[str, Any]) -> str:
                     f"{common.median(one['training_mb'] for one in found.values()):,.0f}",
                 ]
             )
-        headings = ["", "file to model, s", "times firth's", "right, %", f"{LINES:,} texts, s", "times firth's", "MB"]
+        headings = ["", "file to model, s", "relative to firth", "accuracy, %"]
+        headings += [f"{LINES:,} texts, s", "relative to firth", "MB"]
         options = ", ".join(f"{key}={value}" for key, value in results["options"][name].items())
         parts.append(
-            f"### {name}\n\n{made['train']:,} texts of {made['words']:,} words, {made['test']:,} held out, "
+            f"### {name}\n\n{made['train']:,} texts of {made['words']:,} words, {made['test']:,} in the test split, "
             f"{made['labels']} labels (the most frequent {made['majority']:.1%}); {options}.\n\n"
             + common.table(headings, rows)
         )

@@ -1,4 +1,4 @@
-"""What the scripts here share: fresh processes with their peak memory, the machine in words, medians and tables."""
+"""Shared by the scripts: fresh processes and their peak memory, a description of the machine, medians, tables."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import itertools
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 # This module and the scripts import nothing big at the top. A new process begins with the peak memory of the one it
-# was forked from, so the process that starts the others must stay small for theirs to be honest.
+# was forked from, so the process that starts the others must stay small.
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+NOT_INSTALLED = "not installed"
+WORD = re.compile(r"[a-z]+|[0-9]+")  # of lower-cased text, in the static benchmarks
 
 
 class Clock:
@@ -37,7 +40,7 @@ class Clock:
         self.last = time.perf_counter()
 
     def stage(self, name: str) -> None:
-        """End a stage: all that passed since the last one did belongs to it."""
+        """End a stage, which began when the previous one ended."""
         now = time.perf_counter()
         self.seconds[name] = now - self.last
         self.last = now
@@ -57,12 +60,12 @@ def megabytes(maxrss: int) -> float:
 
 
 def peak_so_far() -> float:
-    """The most memory that this process has held, in units of 10^6 bytes."""
+    """Peak memory of this process so far, in units of 10^6 bytes."""
     return megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def run_fresh(script: str, work: str, threads: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one function of a script in a process of its own; what it returns, with `peak_mb`, or `failed` and why."""
+    """Run a function of a script in a process of its own. Returns its result and `peak_mb`, or why it `failed`."""
     environment = {**os.environ}
     for name in THREAD_VARIABLES:
         environment[name] = str(threads)
@@ -85,8 +88,8 @@ def run_fresh(script: str, work: str, threads: int, arguments: Mapping[str, Any]
                 raise
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
-            said = errors.read_text(errors="replace").strip().splitlines() or ["nothing"]
-            return {"failed": f"exit {process.returncode}: {said[-1]}"}
+            messages = errors.read_text(errors="replace").strip().splitlines() or ["nothing"]
+            return {"failed": f"exit {process.returncode}: {messages[-1]}"}
         return {**json.loads(answer.read_text()), "peak_mb": megabytes(usage.ru_maxrss)}
 
 
@@ -98,16 +101,16 @@ def serve(call: str, functions: Iterable[Callable[..., dict[str, Any]]]) -> None
 
 
 def sha256(path: str) -> str:
-    """Of a file, in hexadecimal digits; read in pieces, so that it adds nothing to a process's peak memory."""
+    """SHA-256 of a file, in hexadecimal digits; read in blocks, so that it does not raise the peak memory."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
 def matmul_gflops(size: int = 4096, repeats: int = 3) -> float:
-    """What a float32 product of two square matrices reaches here, in GFLOP/s: the median of a few, after a first."""
+    """GFLOP/s of a float32 product of two square matrices: the median of `repeats` runs after a warm-up."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -158,8 +161,41 @@ def _cpu_model() -> str:
         return platform.processor() or platform.machine()
 
 
+def machine_line(
+    machine: Mapping[str, Any], hardware: str = "", system: str = "", packages: Iterable[str] | None = None
+) -> str:
+    """One line on a machine, as `describe_machine` returns it; with the versions of some packages, or of all."""
+    names = machine["versions"] if packages is None else packages
+    versions = ", ".join(f"{name} {machine['versions'][name] or NOT_INSTALLED}" for name in names)
+    return (
+        f"{machine['date'][:10]}; {machine['cpu']}, {machine['cpus']} processors{hardware}; "
+        f"load before {machine['load']:.2f}; {system}Python {machine['python']}; {versions}; "
+        f"firth {machine['commit'] or ''}"
+    )
+
+
+def articles(path: Path, limit: int | None = None) -> Iterator[list[str]]:
+    """The articles of a text, which blank lines separate, as lists of lines; those that begin in the first bytes."""
+    from firth.files import open_binary
+
+    lines: list[str] = []
+    read = 0
+    with open_binary(path) as file:
+        for raw in file:
+            read += len(raw)
+            if line := raw.decode().strip():
+                lines.append(line)
+            elif lines:
+                yield lines
+                lines = []
+                if limit is not None and read >= limit:
+                    return
+    if lines:
+        yield lines
+
+
 def write_json(path: Path, content: object) -> None:
-    """Write a result file; called after every run, so that an interrupted evening is not lost."""
+    """Write a result file; called after every run, so that finished runs survive an interruption."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1) + "\n")
@@ -167,13 +203,13 @@ def write_json(path: Path, content: object) -> None:
 
 
 def median(values: Iterable[float]) -> float:
-    """The median, NaN of nothing."""
+    """The median; NaN if there are no values."""
     values = list(values)
     return statistics.median(values) if values else float("nan")
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """The median, and lowest to highest where there are several."""
+    """The median, and lowest to highest if there are several."""
     if not values:
         return "-"
     text = f"{median(values):.{digits}f}"
@@ -219,7 +255,7 @@ def arguments(doc: str, sections: Iterable[str], quick: str) -> argparse.Argumen
     parser.add_argument("--only", default=names, help=f"some of {names}")
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and end")
+    parser.add_argument("--show", type=Path, metavar="JSON", help="print the tables of an earlier run, and exit")
     return parser
 
 
@@ -241,7 +277,7 @@ def parsed(
 def finish(tables: str, path: Path) -> None:
     """Print the tables, and where the figures are."""
     print(tables)
-    print(f"\nEvery figure: {path}", file=sys.stderr)
+    print(f"\nAll figures: {path}", file=sys.stderr)
 
 
 def epoch_seconds(history: Any) -> list[float]:

@@ -1,4 +1,4 @@
-"""A comparison with peers: one text, contenders that take turns, what their vectors are worth, and tables of it all.
+"""A comparison of tools: one text, contenders that take turns, the quality of their vectors, and the tables.
 
 A script states its options, what runs in a process of its own, its sections and its tables, and hands them to `main`.
 """
@@ -22,7 +22,7 @@ import common
 
 # As in `common`, nothing big is imported at the top.
 
-MIN_COUNT = 5  # of every contender: words seen less often are dropped
+MIN_COUNT = 5  # for every contender: rarer words are dropped
 SIMILARITY_FILES = {
     "WordSim-353": "similarity/WS-353-ALL.txt",
     "MEN": "similarity/MEN-TR-3k.txt",
@@ -30,7 +30,7 @@ SIMILARITY_FILES = {
 }
 ANALOGIES = {"analogies, 30,000 words": 30_000, "analogies, all words": None}
 MEASURES = (*SIMILARITY_FILES, *ANALOGIES)
-NOT_INSTALLED, NO_GLOVE = "not installed", "no folder of them given (--glove)"
+NO_GLOVE = "no folder of programs given (--glove)"
 
 Run = dict[str, Any]
 
@@ -38,13 +38,11 @@ Run = dict[str, Any]
 
 
 def prepare(source: str, folder: str, limit: int | None) -> Run:
-    """Cut a text to lower-case [a-z]+ and [0-9]+, a paragraph a line."""
+    """Cut a text into lower-cased words, [a-z]+ or [0-9]+, with one paragraph per line."""
     import collections
-    import re
 
     from firth.files import open_binary
 
-    token = re.compile(r"[a-z]+|[0-9]+")
     counts: collections.Counter[str] = collections.Counter()
     lines = read = 0
     with open_binary(source) as raw, Path(folder, "text.txt").open("w") as text:
@@ -52,7 +50,7 @@ def prepare(source: str, folder: str, limit: int | None) -> Run:
             if limit is not None and read >= limit:
                 break
             read += len(line)
-            words = token.findall(line.decode().lower())
+            words = common.WORD.findall(line.decode().lower())
             if words:
                 text.write(" ".join(words) + "\n")
                 counts.update(words)
@@ -73,7 +71,7 @@ def cpu() -> Run:
 
 
 def quality(vectors: str, data: str) -> Run:
-    """What the saved vectors are worth, through one and the same code for everybody's."""
+    """The quality of saved vectors, evaluated by the same code for every contender."""
     import numpy as np
 
     import firth
@@ -97,7 +95,7 @@ def quality(vectors: str, data: str) -> Run:
 
 @dataclasses.dataclass(frozen=True)
 class Script:
-    """What a script hands over."""
+    """What a script passes to `main`."""
 
     file: str
     doc: str
@@ -110,7 +108,7 @@ class Script:
 
 
 class Bench:
-    """One evening: the text, the settings, and every run so far."""
+    """One benchmark: the text, the settings, and every run so far."""
 
     def __init__(self, script: Script, settings: argparse.Namespace, scratch: Path) -> None:
         self.script = script
@@ -143,7 +141,7 @@ class Bench:
         arguments: Mapping[str, Any],
         absent: str | None = None,
     ) -> Run:
-        """Run one contender once, or note why it is absent; `keep` the figures when they have been checked."""
+        """Run one contender once, or note why it is absent. Call `keep` when the result has been checked."""
         run: Run = {"section": section, "contender": contender, "seed": seed, "problems": []}
         if absent is not None:
             run["failed"] = absent
@@ -154,22 +152,22 @@ class Bench:
             run["problems"].append(f"{run['vocabulary']} words, not {self.text['vocabulary']}")
         return run
 
-    def judge(self, run: Run, vectors: Path, chance: bool = False) -> None:
-        """Enter what saved vectors are worth, and what is wrong with them; `chance`: similarity may be no better."""
+    def evaluate(self, run: Run, vectors: Path, chance: bool = False) -> None:
+        """Evaluate saved vectors and note what is wrong; `chance`: similarities need not be better than chance."""
         if "failed" in run:
             return
         found = self.fresh(quality, {"vectors": str(vectors), "data": str(self.settings.data)})
         if "failed" in found:
-            run["problems"].append(f"its vectors could not be read or judged: {found['failed']}")
+            run["problems"].append(f"the vectors could not be evaluated: {found['failed']}")
             return
         run["quality"] = found
         if found["shape"][1] != self.script.options["vector_size"]:
-            run["problems"].append(f"vectors of {found['shape'][1]} numbers")
+            run["problems"].append(f"vectors of {found['shape'][1]} dimensions")
         if not found["finite"]:
-            run["problems"].append("numbers that are not finite")
+            run["problems"].append("the vectors are not finite")
         # Ranks of unrelated numbers correlate by less than two standard errors, 1 / sqrt(pairs - 1), as a rule.
         if not chance and not found["scores"]["MEN"] > 2 / math.sqrt(max(2, found["pairs"]) - 1):
-            run["problems"].append(f"similarity no better than chance (MEN {100 * found['scores']['MEN']:.1f})")
+            run["problems"].append(f"similarities no better than chance (MEN {100 * found['scores']['MEN']:.1f})")
 
     def keep(self, run: Run) -> None:
         """Add a run to the results, and write them all."""
@@ -187,7 +185,7 @@ class Bench:
         )
 
     def prepared(self) -> tuple[Path, Run]:
-        """The folder with the text, made once for a source and a slice of it, and what is in it."""
+        """The folder of the prepared text, made once for each source and slice, and its description."""
         source, limit = self.settings.text, self.settings.slice
         if not source.exists():
             raise SystemExit(f"there is no text at {source}: give one with --text, or its folder in FIRTH_DATA")
@@ -214,14 +212,14 @@ def warm(path: Path) -> None:
 
 
 def rotated(names: Iterable[str], by: int) -> list[str]:
-    """The names in turn, another one first each time, so that nobody always runs on a machine another has warmed."""
+    """The names, each time from another one on, so that no contender always profits from a warm machine."""
     names = list(names)
     by %= len(names)
     return names[by:] + names[:by]
 
 
 def unlike(runs: Iterable[Run], run: Run, name: str, tolerance: float = 0.0) -> str | None:
-    """What is wrong if a figure is not that of the first earlier run of the section that has it."""
+    """A message if a figure differs from that of the section's first earlier run that has it; otherwise None."""
     for other in runs:
         if other["section"] == run["section"] and name in other and name in run:
             mine, first = run[name], other[name]
@@ -231,8 +229,8 @@ def unlike(runs: Iterable[Run], run: Run, name: str, tolerance: float = 0.0) -> 
 
 
 def unless_installed(package: str) -> str | None:
-    """Why a contender that needs a package is absent, if it is."""
-    return NOT_INSTALLED if importlib.util.find_spec(package) is None else None
+    """Why a contender is absent that needs a package; None if the package is installed."""
+    return common.NOT_INSTALLED if importlib.util.find_spec(package) is None else None
 
 
 def main(script: Script) -> None:
@@ -258,7 +256,7 @@ def main(script: Script) -> None:
                 if section in settings.only:
                     run(bench)
         except KeyboardInterrupt:
-            print("stopped; the tables are of what was finished", file=sys.stderr)
+            print("interrupted; the tables show the finished runs", file=sys.stderr)
     if bench.runs:
         common.finish(script.report(json.loads(settings.json.read_text())).text(), settings.json)
 
@@ -267,7 +265,7 @@ def main(script: Script) -> None:
 
 
 class Report:
-    """The tables of one result file; a script's own has a method for each section, which gives its text."""
+    """The tables of one result file. A script's subclass has a method for each section, which returns its text."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         self.content = content
@@ -276,11 +274,11 @@ class Report:
         self.megabytes: float = content["text"]["bytes"] / 1e6
 
     def contenders(self, section: str) -> list[str]:
-        """As they first ran: in the first repeat nobody has been moved to the front."""
+        """In the order of the first repeat, which is not rotated."""
         return list(dict.fromkeys(run["contender"] for run in self.content["runs"] if run["section"] == section))
 
     def of(self, section: str, contender: str) -> dict[int, Run]:
-        """The runs that can be believed, by seed."""
+        """The valid runs, by seed."""
         return {
             run["seed"]: run for run in self.all_of(section, contender) if "failed" not in run and not run["problems"]
         }
@@ -298,12 +296,12 @@ class Report:
                 rows.append([name, *cells(name, runs)])
             else:
                 whys = {run.get("failed", "") for run in self.all_of(section, name)}
-                absent = whys & {NOT_INSTALLED, NO_GLOVE}
+                absent = whys & {common.NOT_INSTALLED, NO_GLOVE}
                 rows.append([name, absent.pop() if absent == whys else "see below", *[""] * (columns - 2)])
         return rows
 
     def times(self, section: str, slow: str, fast: str, seconds: Callable[[Run], float | None], digits: int = 1) -> str:
-        """How many times as long one took as the other, pair by pair of the runs with one seed."""
+        """The time of one contender relative to the other, over pairs of runs with the same seed."""
         if slow == fast:
             return "1"
         slower, faster = self.of(section, slow), self.of(section, fast)
@@ -312,8 +310,8 @@ class Report:
 
     def training_table(self, section: str, ours: str) -> str:
         """From the file to vectors on disk: time by stage, speed and memory of each contender."""
-        headings = ["", "file to vectors, s", f"times {ours}'s", "counting, s", "training, s", "saving, s"]
-        headings += [f"training, times {ours}'s", "words/s", "peak MB", "of it imports", "import, s"]
+        headings = ["", "file to vectors, s", f"relative to {ours}", "counting, s", "training, s", "saving, s"]
+        headings += [f"training, relative to {ours}", "words/s", "peak MB", "after imports", "import, s"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
             def seconds(of: str, digits: int = 1) -> str:
@@ -354,32 +352,30 @@ class Report:
             mine, other = self.of(section, ours), self.of(section, theirs)
             if mine and other:
                 differences = [statistics.mean(scores(mine, m)) - statistics.mean(scores(other, m)) for m in MEASURES]
-                rows.append([f"{ours} less {theirs}", *(f"{difference:+.1f}" for difference in differences)])
+                rows.append([f"{ours} minus {theirs}", *(f"{difference:+.1f}" for difference in differences)])
         return common.table(["", *MEASURES], rows)
 
     def text(self) -> str:
         """All tables that have runs."""
         machine, text, settings = self.content["machine"], self.content["text"], self.content["settings"]
         firth = machine["firth"]
-        versions = ", ".join(f"{name} {version or NOT_INSTALLED}" for name, version in machine["versions"].items())
+        described = common.machine_line(machine, f", {machine['memory_gb']:.0f} GB", f"{machine['system']}, ")
         parts = [
-            f"{machine['date'][:10]}; {machine['cpu']}, {machine['cpus']} processors, {machine['memory_gb']:.0f} GB; "
-            f"load before {machine['load']:.2f}; {machine['system']}, Python {machine['python']}; {versions}; "
-            f"firth {machine['commit'] or ''}, kernels {firth['isa']} of {', '.join(firth['available'])}.\n"
+            f"{described}, kernels {firth['isa']} of {', '.join(firth['available'])}.\n"
             f"{text['source']}, {text['part']}: {text['words']:,} words in {text['lines']:,} lines, "
-            f"{text['vocabulary']:,} types seen {self.options['min_count']} times or more. "
-            f"{plural(settings['threads'])}; seeds 1 to {settings['repeats']}; medians, lowest to highest in brackets; "
-            f"ratios are medians over pairs of runs with one seed."
+            f"{text['vocabulary']:,} words seen {self.options['min_count']} times or more. "
+            f"{plural(settings['threads'])}; seeds 1 to {settings['repeats']}; medians (lowest to highest); "
+            f"ratios are medians over pairs of runs with the same seed."
         ]
         parts += [getattr(self, name)() for name in dict.fromkeys(run["section"] for run in self.content["runs"])]
         left_out = [
             f"- {run['section']}, {run['contender']}, seed {run['seed']}: {why}"
             for run in self.content["runs"]
             for why in [*run["problems"], run.get("failed")]
-            if why not in (None, NOT_INSTALLED, NO_GLOVE)
+            if why not in (None, common.NOT_INSTALLED, NO_GLOVE)
         ]
         if left_out:
-            parts.append("### Runs that failed, or whose result is not what it should be\n\n" + "\n".join(left_out))
+            parts.append("### Failed runs, and runs with wrong results\n\n" + "\n".join(left_out))
         return "\n\n".join(parts)
 
 
@@ -392,7 +388,7 @@ def total(run: Run) -> float:
 
 
 def stage(*names: str) -> Callable[[Run], float | None]:
-    """Seconds of some stages together; None where a run has not gone through them all."""
+    """The sum of the seconds of some stages; None for a run without all of them."""
 
     def seconds(run: Run) -> float | None:
         found = [run["seconds"].get(name) for name in names]
@@ -402,7 +398,7 @@ def stage(*names: str) -> Callable[[Run], float | None]:
 
 
 def training(run: Run) -> float:
-    """Seconds of training; of counting as well where a peer does not separate them."""
+    """Seconds of training, including counting if a tool does not separate them."""
     seconds = run["seconds"]
     return float(seconds.get("training", seconds.get("counting and training")))
 

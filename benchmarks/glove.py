@@ -1,11 +1,11 @@
-"""firth's GloVe beside the original programs: the same text, the same options, cost and quality beside time.
+"""firth's GloVe compared with the original programs: the same text and options, time, cost and quality.
 
     python benchmarks/glove.py --glove GloVe/build --quick     a slice of the text, once
-    python benchmarks/glove.py --glove GloVe/build             everything, three times; hours, the programs' mostly
-    python benchmarks/glove.py --only threads                  what needs no programs
+    python benchmarks/glove.py --glove GloVe/build             everything, three times; hours, mostly for the programs
+    python benchmarks/glove.py --only threads                  sections without the programs
     python benchmarks/glove.py --show results.json             the tables of an earlier run
 
-README.md beside this says what is measured and how.
+README.md in this folder says what is measured and how.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Programs:
             pass
 
     def train(self, threads: int, seed: int, epochs: int) -> Path:
-        """Train, and give the file of vectors, rid of the row for unknown words, which nobody else has."""
+        """Train. Returns the file of vectors, without the row for unknown words, which other tools do not have."""
         options = {name: OPTIONS[name] for name in ("vector_size", "x_max", "alpha")}
         options |= {"eta": OPTIONS["learning_rate"], "iter": epochs, "threads": threads, "seed": seed, "verbose": 1}
         options |= {"binary": 0, "model": 2, "write_header": 0}
@@ -87,7 +87,7 @@ class Programs:
         self.seconds["training"] = before - start  # with reading the vocabulary and initializing
         self.seconds["saving"] -= self.seconds["training"]
         if len(self.costs) != epochs:
-            raise RuntimeError(f"glove told of {len(self.costs)} epochs, not {epochs}")
+            raise RuntimeError(f"glove reported {len(self.costs)} epochs, not {epochs}")
         path = self.folder / "vectors.glove"
         with Path(self.folder, "vectors.txt").open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
@@ -101,14 +101,14 @@ class Programs:
 
     @contextlib.contextmanager
     def _running(self, name: str, program: str, source: Any, target: Path, **options: Any) -> Iterator[Iterator[str]]:
-        """Run a program to its end; within, what it says on stderr, line by line as it comes."""
+        """Run a program to its end. The context is its messages on stderr, line by line as they come."""
         words = [word for key, value in options.items() for word in ("-" + key.replace("_", "-"), str(value))]
         verbose = [] if "verbose" in options else ["-verbose", "0"]
-        said = ["nothing"]
+        messages = ["nothing"]
 
         def lines(stream: Any) -> Iterator[str]:
             for line in stream:
-                said.append(line.strip())
+                messages.append(line.strip())
                 yield line
 
         start = time.perf_counter()
@@ -137,11 +137,11 @@ class Programs:
         self.seconds[name] = time.perf_counter() - start
         self.peak_mb[program] = common.megabytes(usage.ru_maxrss)
         if process.returncode != 0:
-            raise RuntimeError(f"{program} ended with {process.returncode}: {[line for line in said if line][-1]}")
+            raise RuntimeError(f"{program} ended with {process.returncode}: {[line for line in messages if line][-1]}")
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--glove", type=_binaries, metavar="FOLDER", help="of the built " + ", ".join(PROGRAMS))
+    parser.add_argument("--glove", type=_binaries, metavar="FOLDER", help="of the compiled " + ", ".join(PROGRAMS))
 
 
 def _binaries(text: str) -> Path:
@@ -152,7 +152,7 @@ def _binaries(text: str) -> Path:
 
 
 def unless_given(bench: comparison.Bench) -> str | None:
-    """Why the programs are absent, if they are."""
+    """Why the programs are absent; None if they are given."""
     return comparison.NO_GLOVE if bench.settings.glove is None else None
 
 
@@ -206,14 +206,14 @@ def train_glove(binaries: str, folder: str, text: str, threads: int, seed: int, 
 
 
 def epochs_firth(text: str, threads: int, seed: int) -> Run:
-    """A few epochs, between two measurements of what memory and cache give."""
+    """A few epochs, between two measurements of the bandwidth of memory and cache."""
     import firth
 
     corpus = firth.Corpus.from_file(text, min_count=OPTIONS["min_count"], threads=threads)
     counts = firth.count_cooccurrences(corpus, window=OPTIONS["window"], threads=threads)
     before = bandwidth(threads)
     model = _model(seed, threads, EPOCHS).fit(counts)
-    # The row and its bias and padding in float32, the sums of its squared gradients, and all that of the other word.
+    # The row and its bias and padding in float32, the sums of its squared gradients, and the same for the other word.
     row = 4 * -(-(OPTIONS["vector_size"] + 2) // 16) * 16
     return {
         "epoch_seconds": common.epoch_seconds(model.history),
@@ -225,7 +225,7 @@ def epochs_firth(text: str, threads: int, seed: int) -> Run:
 
 
 def shuffle_once(binaries: str, folder: str, text: str, seed: int) -> Run:
-    """What `epochs_glove` trains on."""
+    """Write the file that `epochs_glove` trains on."""
     programs = Programs(binaries, folder)
     programs.count_words(text)
     programs.count_pairs(text)
@@ -234,7 +234,7 @@ def shuffle_once(binaries: str, folder: str, text: str, seed: int) -> Run:
 
 
 def epochs_glove(binaries: str, folder: str, threads: int, seed: int) -> Run:
-    """A few epochs of the program, between two measurements of what memory and cache give."""
+    """A few epochs of the program, between two measurements of the bandwidth of memory and cache."""
     programs = Programs(binaries, folder)
     before = bandwidth(threads)
     programs.train(threads, seed, EPOCHS)
@@ -247,7 +247,7 @@ def epochs_glove(binaries: str, folder: str, threads: int, seed: int) -> Run:
 
 
 def bandwidth(threads: int) -> dict[str, float]:
-    """Bytes that threads together read and write in a second as each adds two float32 arrays into a third.
+    """Bytes per second that all threads read and write while each adds two float32 arrays into a third.
 
     "memory": arrays of 128 MiB. "cache": of 64 KiB, all three of a thread in the second level of most processors.
     """
@@ -288,7 +288,7 @@ CONTENDERS = ("firth", "GloVe's programs")
 
 
 def train(bench: comparison.Bench, section: str, contender: str, seed: int, threads: int) -> Run:
-    """Train a contender from the text to vectors on disk, and look at what came out before its time counts."""
+    """Train a contender from the text to vectors on disk, and check the vectors before the time counts."""
     folder = bench.scratch / "glove"
     folder.mkdir(exist_ok=True)
     out = folder / "vectors.glove"
@@ -301,7 +301,7 @@ def train(bench: comparison.Bench, section: str, contender: str, seed: int, thre
         run = bench.run(section, contender, seed, train_firth, {**arguments, "out": str(out)})
     if "failed" not in run and not run["costs"][-1] < run["costs"][0]:
         run["problems"].append(f"the cost does not fall: {run['costs']}")
-    bench.judge(run, out)
+    bench.evaluate(run, out)
     return run
 
 
@@ -350,8 +350,8 @@ class Report(comparison.Report):
     """The tables of one result file."""
 
     def peers(self) -> str:
-        headings = ["", "file to vectors, s", "times firth's", "vocabulary, s", "counting and ordering, s"]
-        headings += ["times firth's", "training, s", "times firth's", "saving, s", "peak MB"]
+        headings = ["", "file to vectors, s", "relative to firth", "vocabulary, s", "counting and ordering, s"]
+        headings += ["relative to firth", "training, s", "relative to firth", "saving, s", "peak MB"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
             return [
@@ -375,15 +375,15 @@ class Report(comparison.Report):
         return (
             "### From a file to vectors on disk\n\n"
             + common.table(headings, self.rows("peers", len(headings), cells))
-            + "\n\nThe cost after epochs:\n\n"
+            + "\n\nCost after epoch:\n\n"
             + common.table(["", *map(str, shown)], self.rows("peers", len(shown) + 1, costs))
-            + "\n\nIts quality, in points:\n\n"
+            + "\n\nQuality, times 100:\n\n"
             + self.quality_table("peers", *CONTENDERS)
         )
 
     def epoch(self) -> str:
-        headings = ["", "an epoch, s", "times firth's", "non-zeros/s", "bytes each", "GB/s"]
-        headings += ["% of memory's", "% of cache's", "memory, GB/s", "cache, GB/s"]
+        headings = ["", "one epoch, s", "relative to firth", "non-zeros/s", "bytes per non-zero", "GB/s"]
+        headings += ["% of memory", "% of cache", "memory, GB/s", "cache, GB/s"]
 
         def seconds(run: Run) -> float:
             return statistics.median(run["epoch_seconds"])
@@ -407,13 +407,13 @@ class Report(comparison.Report):
                 spread_of(runs, lambda run: measured(run, "cache") / 1e9, 1),
             ]
 
-        return "### One epoch, and the memory it moves\n\n" + common.table(
+        return "### One epoch and its memory traffic\n\n" + common.table(
             headings, self.rows("epoch", len(headings), cells)
         )
 
     def threads(self) -> str:
         names = self.contenders("threads")
-        headings = ["firth", "training, s", f"speed, times {names[0]}'s", "saved vectors"]
+        headings = ["firth", "training, s", f"speed, relative to {names[0]}", "saved vectors"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
             first = self.of("threads", names[0])
@@ -421,19 +421,19 @@ class Report(comparison.Report):
             return [
                 spread_of(runs, stage("training"), 1),
                 self.times("threads", names[0], name, stage("training"), 2),
-                "the same bytes" if same else "other bytes",
+                "the same bytes" if same else "different bytes",
             ]
 
         return (
             "### One thread and several\n\n"
             + common.table(headings, self.rows("threads", len(headings), cells))
-            + "\n\nIts quality, in points:\n\n"
+            + "\n\nQuality, times 100:\n\n"
             + self.quality_table("threads")
         )
 
 
 def settling(run: Run) -> float | None:
-    """Seconds from the words' counts to the non-zeros in the order of training."""
+    """Seconds of counting the non-zeros and bringing them into the order of training."""
     return stage("counting and ordering")(run) or stage("counting", "ordering")(run)
 
 

@@ -1,12 +1,12 @@
-"""Does it help GPT to start from static vectors, and when? Held-out loss by step, from several seeds.
+"""Does GPT train faster from static vectors? Validation loss by step, over several seeds.
 
     python benchmarks/static_start.py --quick         a smoke run, a minute or two; no figures
     python benchmarks/static_start.py                 4 ways, 3 seeds; hours
-    python benchmarks/static_start.py --slice 5       on the first 5 MB of the text alone; its vectors too
+    python benchmarks/static_start.py --slice 5       on the first 5 MB of the text, with vectors of the same part
     python benchmarks/static_start.py --rich          on a slice, with vectors of the whole text
     python benchmarks/static_start.py --show benchmarks/results/static_start.json
 
-README.md beside this says what is compared. The plot needs matplotlib, and is written beside the JSON.
+README.md in this folder says what is compared. The plot needs matplotlib; it is written next to the JSON.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ WAYS = ("random", "frozen", "tuned", "frozen_first")
 GPT = {"layers": 4, "heads": 4, "dim": 256, "length": 128, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1}
 GPT |= {"evaluate_batches": 8}
 WORD2VEC = {"window": 5, "negative": 5, "epochs": 5}
-MARKS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of all steps: where the table looks
+MARKS = (0.05, 0.1, 0.25, 0.5, 1.0)  # shares of all steps that the table shows
 TOKEN = re.compile(r"[^\W\d_]+|[0-9]+|[^\w\s]")
 
 
 def word_vectors(texts: Sequence[str], dim: int, seed: int, threads: int) -> Any:
-    """word2vec of texts to learn from; case and punctuation are kept, as pieces keep them."""
+    """word2vec vectors of training texts; case and punctuation are kept, as in the tokens of GPT."""
     import firth
 
     lines = [TOKEN.findall(line) for text in texts for line in text.split("\n")]
@@ -43,7 +43,7 @@ def word_vectors(texts: Sequence[str], dim: int, seed: int, threads: int) -> Any
 
 
 def train(ids: Any, tokenizer: Any, vectors: Any, way: str, seed: int, settings: argparse.Namespace) -> Run:
-    """One training, and its curve."""
+    """One training and its learning curve."""
     from firth import contextual
 
     more: Run = {}
@@ -73,7 +73,7 @@ def train(ids: Any, tokenizer: Any, vectors: Any, way: str, seed: int, settings:
 
 def progress(way: str, seed: int, last: Any, steps: int) -> None:
     print(
-        f"{way}, seed {seed}: step {last.step} of {steps}, held-out {last.validation_loss:.4f}",
+        f"{way}, seed {seed}: step {last.step} of {steps}, validation loss {last.validation_loss:.4f}",
         file=sys.stderr,
         flush=True,
     )
@@ -83,14 +83,14 @@ def run(settings: argparse.Namespace) -> Run:
     from firth.contextual import Tokenizer
 
     limit = None if settings.slice is None else int(1e6 * settings.slice)
-    train_texts, held_out = split(articles(settings.data / TEXT, limit), 0.02)
+    train_texts, validation = split(articles(settings.data / TEXT, limit), 0.02)
     tokenizer = Tokenizer.train(train_texts, tokenizer="bpe", vocabulary_size=settings.vocabulary)
-    ids = token_ids(tokenizer, train_texts, held_out)
+    ids = token_ids(tokenizer, train_texts, validation)
     vector_texts: Sequence[str] = train_texts
     if settings.rich:
-        # Whoever has little text may have vectors of much; but never of what is held out.
-        apart = set(held_out)
-        vector_texts = [text for text in articles(settings.data / TEXT) if text not in apart]
+        # Vectors may come from more text than GPT is trained on, but never from the validation texts.
+        excluded = set(validation)
+        vector_texts = [text for text in articles(settings.data / TEXT) if text not in excluded]
     results: Run = {
         "machine": common.describe_machine(("torch", "tokenizers", "numpy")),
         "quick": settings.quick,
@@ -100,8 +100,8 @@ def run(settings: argparse.Namespace) -> Run:
         "std": settings.std,
         "steps": settings.steps,
         "text": {
-            "train_pieces": len(ids.train),
-            "held_out_pieces": len(ids.validation),
+            "train_tokens": len(ids.train),
+            "validation_tokens": len(ids.validation),
             "vocabulary": len(tokenizer),
             "bytes": sum(len(text.encode()) for text in train_texts),
             "vectors_bytes": sum(len(text.encode()) for text in vector_texts),
@@ -121,7 +121,7 @@ def run(settings: argparse.Namespace) -> Run:
 
 
 def curves(results: Run) -> dict[str, dict[int, list[tuple[int, float]]]]:
-    """By way and seed: steps and held-out losses."""
+    """By way and seed: steps and validation losses."""
     found: dict[str, dict[int, list[tuple[int, float]]]] = {}
     for one in sorted(results["runs"], key=lambda one: (WAYS.index(one["way"]), one["seed"])):
         curve = [(point["step"], point["validation_loss"]) for point in one["history"]]
@@ -141,7 +141,7 @@ def at(curve: Sequence[tuple[int, float]], step: float) -> float:
 
 
 def reached(curve: Sequence[tuple[int, float]], loss: float) -> int | None:
-    """The first evaluation that is no worse."""
+    """The step of the first evaluation with at most this loss, or None."""
     return next((step for step, found in curve if found <= loss), None)
 
 
@@ -150,7 +150,7 @@ def report(results: Run) -> str:
     read, seen = (f"{text[name] / 1e6:.1f} MB" for name in ("bytes", "vectors_bytes"))
     found = curves(results)
     base = found.get("random", {})
-    rows, apart = [], []
+    rows, differences = [], []
     for way, seeds in found.items():
         rows.append([way, *(mean([at(curve, mark * steps) for curve in seeds.values()]) for mark in MARKS)])
         both = sorted(seeds.keys() & base.keys())
@@ -160,27 +160,29 @@ def report(results: Run) -> str:
         row += [mean([at(seeds[s], mark * steps) - at(base[s], mark * steps) for s in both], 3, "+") for mark in MARKS]
         ends = [reached(seeds[seed], base[seed][-1][1]) for seed in both]
         row.append("-" if None in ends else mean([100 * end / steps for end in ends if end is not None], 0))
-        apart.append(row)
+        differences.append(row)
     headings = [f"{100 * mark:.0f} % of steps" for mark in MARKS]
     options = ", ".join(f"{name}={value}" for name, value in results["options"].items())
     started = next((one["start"] for one in results["runs"] if one["start"]), None)
     parts = [
-        f"{machine['date'][:10]}; {machine['cpu']}, {machine['cpus']} processors; load before {machine['load']:.2f}; "
-        f"torch {machine['versions']['torch']}; firth {machine['commit']}; {results['threads']} threads. {options}; "
-        f"{steps} steps over {text['train_pieces']:,} pieces ({read}) of {text['vocabulary']:,}; vectors of {seen}, "
-        f"scaled to a deviation of {results['std']}."
-        + (f" {started['words']:,} of {started['of']:,} pieces have a row." if started else "")
+        f"{common.machine_line(machine, packages=['torch'])}; {results['threads']} threads. {options}; "
+        f"{steps} steps over {text['train_tokens']:,} tokens ({read}), vocabulary {text['vocabulary']:,}; "
+        f"vectors of {seen}, scaled to a standard deviation of {results['std']}."
+        + (f" {started['words']:,} of {started['of']:,} tokens have a vector." if started else "")
         + (" A QUICK RUN: nothing here is a measurement." if results["quick"] else ""),
-        "### Held-out loss, nats for a piece: mean and deviation over seeds\n\n" + common.table(["", *headings], rows),
+        "### Validation loss, nats per token: mean and standard deviation over seeds\n\n"
+        + common.table(["", *headings], rows),
     ]
-    if apart:
-        last = "% of steps to random's last loss"
-        parts.append("### Less random's of the same seed\n\n" + common.table(["", *headings, last], apart))
+    if differences:
+        last = "% of steps to the last loss of random"
+        parts.append(
+            "### Difference from random with the same seed\n\n" + common.table(["", *headings, last], differences)
+        )
     return "\n\n".join(parts)
 
 
 def plot(results: Run, path: Path) -> bool:
-    """Draw the curves: means, and from the lowest to the highest seed. False without matplotlib."""
+    """Plot the means over seeds, and the range from the lowest to the highest. False without matplotlib."""
     try:
         import matplotlib
     except ImportError:
@@ -195,8 +197,8 @@ def plot(results: Run, path: Path) -> bool:
         columns = list(zip(*losses, strict=True))
         (line,) = axes.plot(steps, [statistics.mean(column) for column in columns], label=way.replace("_", " "))
         axes.fill_between(steps, [*map(min, columns)], [*map(max, columns)], color=line.get_color(), alpha=0.2, lw=0)
-    axes.set(xlabel="steps", ylabel="held-out loss, nats for a piece")
-    axes.legend(title="rows of W_E at the start")
+    axes.set(xlabel="steps", ylabel="validation loss, nats per token")
+    axes.legend(title="initial token embedding")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -207,11 +209,11 @@ def main() -> None:
     parser = common.arguments(__doc__, WAYS, "a smoke run")
     parser.add_argument("--repeats", type=common.positive, help="with seeds 1, 2, ... (default 3)")
     parser.add_argument("--steps", type=common.positive, help="default 1,500")
-    parser.add_argument("--vocabulary", type=common.positive, help="pieces (default 8,000)")
-    parser.add_argument("--std", type=float, default=0.02, help="deviation that the rows are scaled to")
-    parser.add_argument("--untied", action="store_true", help="an unembedding of its own, which starts at random")
+    parser.add_argument("--vocabulary", type=common.positive, help="tokens in the vocabulary (default 8,000)")
+    parser.add_argument("--std", type=float, default=0.02, help="standard deviation that the vectors are scaled to")
+    parser.add_argument("--untied", action="store_true", help="a separate unembedding, which starts at random")
     parser.add_argument("--bf16", action="store_true", default=None, help="also without AMX")
-    parser.add_argument("--slice", type=float, metavar="MB", help="the first megabytes of the text alone")
+    parser.add_argument("--slice", type=float, metavar="MB", help="only the first megabytes of the text")
     parser.add_argument("--rich", action="store_true", help="vectors of the whole text, whatever the slice")
 
     def show(results: Run) -> str:
@@ -229,7 +231,8 @@ def main() -> None:
     results = run(settings)
     print(report(results))
     drawn = plot(results, settings.json.with_suffix(".png"))
-    print(f"\nEvery figure: {settings.json}{'' if drawn else '; no plot, for want of matplotlib'}", file=sys.stderr)
+    without = "" if drawn else "; no plot: matplotlib is not installed"
+    print(f"\nAll figures: {settings.json}{without}", file=sys.stderr)
 
 
 if __name__ == "__main__":

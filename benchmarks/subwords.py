@@ -1,12 +1,12 @@
-"""The rest of firth's word2vec family beside gensim's and fastText's: subwords, CBOW, the tree, determinism.
+"""Subwords, CBOW, hierarchical softmax and determinism, compared with gensim and fastText.
 
     python benchmarks/subwords.py --quick                 a slice of the text, once
     python benchmarks/subwords.py                         everything, three times
     python benchmarks/subwords.py --only subwords,cbow
     python benchmarks/subwords.py --show results.json     the tables of an earlier run
 
-README.md beside this says what is measured and how. It is not called fasttext.py, because a file of that name beside
-the scripts would be imported in place of the package `fasttext`.
+README.md in this folder says what is measured and how. A file called fasttext.py would be imported in place of the
+package `fasttext`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PACKAGES = ("gensim", "fasttext", "numpy", "scipy")
 SHARED = {"vector_size": 100, "window": 5, "epochs": 5, "min_count": comparison.MIN_COUNT}
 NEGATIVES = {"loss": "ns", "negative": 5}
 WORD2VEC = {"sample": 1e-3, "learning_rate": 0.025, "min_learning_rate": 1e-4}
-# fastText's learning rate always falls to 0 and its negatives always go by the root of the counts. Where it takes part
-# the others' rates fall to 0 too; ns_exponent is its only in the section that is about its own model.
+# fastText's learning rate always falls to 0, and it always draws negative samples by count ** 0.5. In the sections with
+# fastText, all learning rates fall to 0. Only the section on subwords, fastText's own model, has its exponent.
 VARIANTS: dict[str, dict[str, Any]] = {
     "subwords": {
         "architecture": "skipgram",
@@ -45,10 +45,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.05,
         "min_learning_rate": 0.0,
     },
-    "tree": {"architecture": "skipgram", "loss": "hs", **WORD2VEC},
+    "hierarchical_softmax": {"architecture": "skipgram", "loss": "hs", **WORD2VEC},
     "deterministic": {"architecture": "skipgram", **NEGATIVES, "ns_exponent": 0.75, **WORD2VEC},
 }
-THREADS = (1, 2, 3, 8)  # of the section that compares bytes; --threads joins them
+THREADS = (1, 2, 3, 8)  # of the section that compares bytes, with --threads
 
 WORK = (train_firth, train_gensim, train_fasttext)
 
@@ -62,7 +62,7 @@ PEERS = {FIRTH: (train_firth, "firth"), GENSIM: (train_gensim, "gensim"), FASTTE
 def train(
     bench: comparison.Bench, section: str, contender: str, seed: int, threads: int, peer: str, **others: Any
 ) -> Run:
-    """Train a contender from the text to vectors on disk, and look at what came out before its time counts."""
+    """Train a contender from the text to vectors on disk, and check the vectors before the time counts."""
     work, package = PEERS[peer]
     out = bench.scratch / "vectors.bin"
     out.unlink(missing_ok=True)
@@ -75,7 +75,7 @@ def train(
         "out": str(out),
     }
     run = bench.run(section, contender, seed, work, arguments, comparison.unless_installed(package))
-    bench.judge(run, out)
+    bench.evaluate(run, out)
     return run
 
 
@@ -93,8 +93,8 @@ def run_cbow(bench: comparison.Bench) -> None:
     run_peers(bench, "cbow", (FIRTH, GENSIM, FASTTEXT))
 
 
-def run_tree(bench: comparison.Bench) -> None:
-    run_peers(bench, "tree", (FIRTH, GENSIM))
+def run_hierarchical_softmax(bench: comparison.Bench) -> None:
+    run_peers(bench, "hierarchical_softmax", (FIRTH, GENSIM))
 
 
 def run_deterministic(bench: comparison.Bench) -> None:
@@ -114,7 +114,12 @@ def run_deterministic(bench: comparison.Bench) -> None:
             bench.keep(run)
 
 
-SECTIONS = {"subwords": run_subwords, "cbow": run_cbow, "tree": run_tree, "deterministic": run_deterministic}
+SECTIONS = {
+    "subwords": run_subwords,
+    "cbow": run_cbow,
+    "hierarchical_softmax": run_hierarchical_softmax,
+    "deterministic": run_deterministic,
+}
 
 # --- The tables ------------------------------------------------------------------------------------------------------
 
@@ -128,14 +133,14 @@ class Report(comparison.Report):
     def cbow(self) -> str:
         return self.peers("cbow", "CBOW", GENSIM)
 
-    def tree(self) -> str:
-        return self.peers("tree", "Skip-gram by hierarchical softmax", GENSIM)
+    def hierarchical_softmax(self) -> str:
+        return self.peers("hierarchical_softmax", "Skip-gram with hierarchical softmax", GENSIM)
 
     def peers(self, section: str, title: str, other: str) -> str:
         return (
             f"### {title}, from a file to vectors on disk\n\n"
             + self.training_table(section, FIRTH)
-            + "\n\nIts quality, in points:\n\n"
+            + "\n\nQuality, times 100:\n\n"
             + self.quality_table(section, FIRTH, other)
         )
 
@@ -143,7 +148,7 @@ class Report(comparison.Report):
         section = "deterministic"
         hogwild = self.contenders(section)[0]
         alike = hogwild.replace("Hogwild", "deterministic")
-        headings = ["firth", "file to vectors, s", "training, s", "words/s", "training, times Hogwild's", "peak MB"]
+        headings = ["firth", "file to vectors, s", "training, s", "words/s", "training, relative to Hogwild", "peak MB"]
         headings += ["sha256 of the vectors, seed 1"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
@@ -159,7 +164,7 @@ class Report(comparison.Report):
         return (
             "### Deterministic training\n\n"
             + common.table(headings, self.rows(section, len(headings), cells))
-            + "\n\nIts quality, in points:\n\n"
+            + "\n\nQuality, times 100:\n\n"
             + self.quality_table(section, alike, hogwild)
         )
 

@@ -1,9 +1,9 @@
-"""Each kernel on each instruction set that runs here, beside a large float32 matrix product.
+"""Each kernel on each instruction set that runs here, and a large float32 matrix product for comparison.
 
     pytest benchmarks/test_kernels.py                    all threads
     taskset -c 0 pytest benchmarks/test_kernels.py       one
 
-Every kernel is held against a slow oracle on a small case before it is timed. Nothing here fails for being slow.
+Every kernel is compared with a slow oracle on a small case before it is timed. No test fails because it is slow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def isa(request):
 
 @pytest.fixture
 def timed(benchmark, capsys):
-    """Time `work`, and record `amount` (of what it gave) by the second, in units of `scale`."""
+    """Time `work`, and record `amount` (of its result) per second, in units of `scale`."""
 
     def run(work, amount, scale, unit):
         given = benchmark.pedantic(work, rounds=5, warmup_rounds=1)
@@ -54,7 +54,7 @@ def zipf_ids(tokens, words, seed=1):
 
 
 class SkipGram:
-    """A random text and everything that the kernel takes for it."""
+    """A random text and all arguments of the kernel."""
 
     def __init__(self, tokens, words, vector_size, document):
         self.ids = zipf_ids(tokens, words)
@@ -93,7 +93,7 @@ def test_skipgram(timed, isa):
     np.testing.assert_allclose(small.context, context, atol=1e-5)
 
     large = SkipGram(tokens=2_000_000, words=60_000, vector_size=VECTOR_SIZE, document=500)
-    # A multiply and an add for the dot product of a pair, and for the move of either of its rows.
+    # A multiply and an add for the dot product of a pair, and for the update of either of its rows.
     flops = 6 * VECTOR_SIZE * (1 + NEGATIVE)
     timed(lambda: large.train(THREADS), lambda tally: flops * tally[1], 1e9, "GFLOP/s")
 
@@ -128,7 +128,7 @@ def words():
 
 
 def assert_same_text(corpus, words):
-    """Every word is there, in its place, and counted."""
+    """The corpus has every word, in its place, and the counts."""
     names, counts = np.unique(words, return_counts=True)
     assert dict(zip(corpus.vocabulary.words, corpus.vocabulary.counts.tolist(), strict=True)) == dict(
         zip(names.tolist(), counts.tolist(), strict=True)

@@ -1,11 +1,11 @@
-"""firth's word2vec beside gensim's and fastText's: the same text, the same options, quality beside time.
+"""firth's word2vec compared with gensim's and fastText's: the same text and options, time and quality.
 
     python benchmarks/word2vec.py --quick                 a few minutes, a slice of the text
     python benchmarks/word2vec.py                         everything, three times
     python benchmarks/word2vec.py --only kernel,threads
     python benchmarks/word2vec.py --show results.json     the tables of an earlier run
 
-README.md beside this says what is measured and how.
+README.md in this folder says what is measured and how.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPTIONS = {
     "learning_rate": 0.025,
     "min_learning_rate": 1e-4,
 }
-LINES = (5, 5000)  # words in a line of the two variants of the text
+LINES = (5, 5000)  # words per line of the two variants of the text
 
 # --- What runs in a process of its own -------------------------------------------------------------------------------
 
@@ -62,10 +62,10 @@ def count_firth(text: str, threads: int) -> Run:
 
 
 def count_gensim(text: str, threads: int) -> Run:
-    """Count; gensim does not encode beforehand, and has one thread for this."""
+    """Count. gensim does not encode the text in advance, and counts on one thread."""
     from gensim.models.word2vec import Word2Vec
 
-    # Vectors of one number, so that allocating the matrices is no part of the time.
+    # One dimension, so that allocating the matrices takes no time.
     model = Word2Vec(sg=1, vector_size=1, min_count=OPTIONS["min_count"], workers=threads)
     clock = common.Clock()
     model.build_vocab(corpus_file=text)
@@ -78,7 +78,7 @@ def count_gensim(text: str, threads: int) -> Run:
 
 
 def kernel(text: str, threads: int, seed: int, epochs: int) -> Run:
-    """The training kernel alone, over the whole corpus, between two measurements of a matrix product."""
+    """The training kernel alone, over the whole corpus, between two timings of a matrix product."""
     corpus = firth_corpus(text, None, OPTIONS, threads)
     tokens, train = firth_model({**OPTIONS, "epochs": epochs}, threads, seed)._begin(corpus, progress=False)
     before = common.matmul_gflops()
@@ -106,7 +106,7 @@ WORK = (cut_lines, train_firth, train_gensim, train_fasttext, count_firth, count
 
 
 def _flops(examples: int) -> float:
-    """Two operations (multiply, add) each for the dot product and for the move of either row, for each target."""
+    """A multiply and an add per dimension for the dot product and for the update of either row, for each target."""
     return examples * (1 + OPTIONS["negative"]) * 6.0 * OPTIONS["vector_size"]
 
 
@@ -132,7 +132,7 @@ READERS = {
 def train(
     bench: comparison.Bench, section: str, contender: str, seed: int, threads: int, how: tuple[Any, str, str]
 ) -> None:
-    """Train a contender from the text to vectors on disk, and look at what came out before its time counts."""
+    """Train a contender from the text to vectors on disk, and check the vectors before the time counts."""
     work, source, package = how
     out = bench.scratch / "vectors.bin"
     arguments = {
@@ -144,7 +144,7 @@ def train(
         "out": str(out),
     }
     run = bench.run(section, contender, seed, work, arguments, comparison.unless_installed(package))
-    bench.judge(run, out)
+    bench.evaluate(run, out)
     bench.keep(run)
 
 
@@ -201,7 +201,7 @@ def run_lines(bench: comparison.Bench) -> None:
                     "out": None,
                 }
                 absent = comparison.unless_installed(package)
-                bench.keep(bench.run("lines", f"{name}, {length:,} a line", seed, work, arguments, absent))
+                bench.keep(bench.run("lines", f"{name}, {length:,} per line", seed, work, arguments, absent))
 
 
 # --- The tables ------------------------------------------------------------------------------------------------------
@@ -214,12 +214,12 @@ class Report(comparison.Report):
         return (
             "### From a file to vectors on disk\n\n"
             + self.training_table("peers", "firth")
-            + "\n\nIts quality, in points:\n\n"
+            + "\n\nQuality, times 100:\n\n"
             + self.quality_table("peers", "firth", "gensim, corpus_file")
         )
 
     def counting(self) -> str:
-        headings = ["", "s", "times firth's", "MB/s", "words/s", "peak MB"]
+        headings = ["", "s", "relative to firth", "MB/s", "words/s", "peak MB"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
             seconds = common.median(map(total, runs.values()))
@@ -231,12 +231,12 @@ class Report(comparison.Report):
                 spread_of(runs, lambda run: run["peak_mb"], 0, wide=False),
             ]
 
-        return "### Counting the words, and (firth alone) encoding them\n\n" + common.table(
+        return "### Counting words; firth also encodes the text\n\n" + common.table(
             headings, self.rows("counting", len(headings), cells)
         )
 
     def kernel(self) -> str:
-        headings = ["", "examples/s", "words/s", "GFLOP/s", "matrix product, GFLOP/s", "share, %"]
+        headings = ["", "examples/s", "words/s", "GFLOP/s", "matrix product, GFLOP/s", "% of the product"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
             return [
@@ -248,13 +248,13 @@ class Report(comparison.Report):
             ]
 
         return (
-            "### The training kernel against a float32 product of two 4096 x 4096 matrices, in one process\n\n"
+            "### The training kernel, and a float32 product of two 4096 x 4096 matrices in the same process\n\n"
             + common.table(headings, self.rows("kernel", len(headings), cells))
         )
 
     def threads(self) -> str:
         names = self.contenders("threads")
-        headings = ["firth", "training, s", "words/s", f"speed, times {names[0]}'s"]
+        headings = ["firth", "training, s", "words/s", f"speed, relative to {names[0]}"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
             return [
@@ -266,15 +266,16 @@ class Report(comparison.Report):
         return (
             "### One thread and several\n\n"
             + common.table(headings, self.rows("threads", len(headings), cells))
-            + "\n\nIts quality, in points:\n\n"
+            + "\n\nQuality, times 100:\n\n"
             + self.quality_table("threads", names[-1], names[0])
         )
 
     def lines(self) -> str:
-        headings = ["", "counting, words/s", "training, words/s", "examples a word", "both, words/s", "times firth's"]
+        headings = ["", "counting, words/s", "training, words/s", "examples per word"]
+        headings += ["both, words/s", "relative to firth"]
 
         def cells(name: str, runs: dict[int, Run]) -> list[str]:
-            length = next(length for length in LINES if name.endswith(f"{length:,} a line"))
+            length = next(length for length in LINES if name.endswith(f"{length:,} per line"))
             alike = next(reader for reader in READERS if name.startswith(f"{reader},"))
             ours = alike.replace("gensim, corpus_file", "firth, file").replace("gensim", "firth")
             examples = [run["examples"] / self.words for run in runs.values() if run.get("examples")]
@@ -283,10 +284,10 @@ class Report(comparison.Report):
                 thousands(self.words / common.median(map(training, runs.values()))),
                 common.spread([common.median(examples)], 1) if examples else "-",
                 thousands(self.words / common.median(map(total, runs.values()))),
-                self.times("lines", name, f"{ours}, {length:,} a line", total),
+                self.times("lines", name, f"{ours}, {length:,} per line", total),
             ]
 
-        return "### Short lines and long ones, from a file and from Python objects; one epoch\n\n" + common.table(
+        return "### Short and long lines, from a file and from Python objects; one epoch\n\n" + common.table(
             headings, self.rows("lines", len(headings), cells)
         )
 
