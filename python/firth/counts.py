@@ -296,18 +296,18 @@ def count_cooccurrences(
     in_memory = memory is None or fixed + int(places.sum() + 2 * rows.sum()) <= memory
     step = rows.sum() / _STEPS
     if in_memory or memory is None:
-        stretches = [0, len(counts)]
-    else:  # half of the memory for the places of a stretch of words, the other half for its rows and their copy
+        blocks = [0, len(counts)]
+    else:  # half of the memory for the places of a block of words, the other half for its rows and their copy
         room = memory - fixed
         half = max(room / 2, places.max())
-        stretches = range_borders(places, half)
+        blocks = range_borders(places, half)
         step = min(step, (room - half) / 2)
 
     with tqdm(total=corpus.n_tokens, desc="counting", unit="w", unit_scale=True, disable=not progress) as bar:
 
         def ranges() -> Iterator[tuple[int, int]]:
             """Ranges of rows whose places are known."""
-            for first, end in itertools.pairwise(stretches):
+            for first, end in itertools.pairwise(blocks):
                 counter.find_places(first, end - first, threads=workers)
                 for row, stop in itertools.pairwise(range_borders(rows[first:end], step)):
                     yield first + row, first + stop

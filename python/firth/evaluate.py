@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from firth.checks import one_of
 from firth.text import open_text
 from firth.vectors import Method, Vectors, unit_rows
 
-_BATCH = 1 << 24  # cosines held at once by 3CosMul
+_BATCH = 1 << 24  # cosines in memory at once for 3CosMul
 
 Triple = tuple[str, str, float]
 Question = tuple[str, str, str, str]
@@ -26,17 +25,11 @@ Question = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Similarity:
-    """Agreement with human judgments of how similar words are.
+    """Agreement with human judgments of how similar words are, over the `pairs` of words that were both `found`.
 
-    Attributes
-    ----------
-    spearman
-        Rank correlation of cosines and scores over the found pairs; equal values share their mean rank. NaN with fewer
-        than two found pairs, or if all cosines or all scores are equal.
-    pairs, found
-        All pairs, and those of words that both have a vector.
-    composed
-        Found pairs with an out-of-vocabulary word, whose vector a subword model composes from its character n-grams.
+    `spearman` is the rank correlation of cosines and scores; equal values share their mean rank. It is NaN with fewer
+    than two found pairs, or if all cosines or all scores are equal. `composed` counts the found pairs with an
+    out-of-vocabulary word, whose vector a subword model composes from its character n-grams.
     """
 
     spearman: float
@@ -99,7 +92,7 @@ def similarity(vectors: Vectors, pairs: files.PathLike | Iterable[Triple], *, lo
     Words whose vectors a subword model composes count as found. To evaluate its vocabulary only, as gensim does, pass
     ``Vectors(v.words, v.matrix)``.
     """
-    triples = list(_read_pairs(Path(pairs)) if isinstance(pairs, (str, os.PathLike)) else pairs)
+    triples = list(_pairs(_gold_lines(Path(pairs))) if isinstance(pairs, (str, os.PathLike)) else pairs)
     spellings = _Spellings(vectors, lower)
     cosines, scores, composed = [], [], 0
     for i, triple in enumerate(triples):
@@ -155,7 +148,7 @@ def analogies(
             "questions must be a file, or lists of quadruples by section name, such as {'capitals': [...]}, not "
             f"{type(questions).__name__}"
         )
-    asked = questions if isinstance(questions, Mapping) else _read_questions(Path(questions))
+    asked = questions if isinstance(questions, Mapping) else _questions(_gold_lines(Path(questions)))
     rows: list[list[int]] = []
     section_of: list[int] = []
     for section, (name, quadruples) in enumerate(asked.items()):
@@ -269,19 +262,12 @@ def read_gold(path: files.PathLike | IO[bytes]) -> list[Triple] | dict[str, list
 
     ValueError if it holds neither, naming the first wrong line.
     """
-    with open_text(path) as file:
-        data = file.read()  # once, because it may be a pipe
-
-    def again() -> IO[bytes]:
-        copy = io.BytesIO(data)
-        copy.name = files.name_of(path)
-        return copy
-
-    _, first = next(_gold_lines(again()), (0, ""))
+    lines = list(_gold_lines(path))  # once, because it may be a pipe
+    first = lines[0][1] if lines else ""
     if first.startswith(":"):
-        return _read_questions(again())
+        return _questions(lines)
     try:
-        pairs = list(_read_pairs(again()))
+        pairs = list(_pairs(lines))
     except ValueError as error:
         hint = "; analogies begin with a line ': section'" if len(first.split()) == 4 else ""
         raise ValueError(f"{error}{hint}") from None
@@ -290,22 +276,22 @@ def read_gold(path: files.PathLike | IO[bytes]) -> list[Triple] | dict[str, list
     return pairs
 
 
-def _gold_lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[int, str]]:
-    """The lines of a test set that are not blank, with their numbers."""
+def _gold_lines(path: files.PathLike | IO[bytes]) -> Iterator[tuple[str, str]]:
+    """The lines of a test set that are not blank, each after its place."""
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
+            place = f"{files.name_of(path)}, line {number}"
             try:
                 text = line.decode().strip()
             except UnicodeDecodeError:
-                raise ValueError(f"{files.name_of(path)}, line {number} is not UTF-8: {line!r}") from None
+                raise ValueError(f"{place} is not UTF-8: {line!r}") from None
             if text:
-                yield number, text
+                yield place, text
 
 
-def _read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
-    """The pairs of words in a file, with their scores."""
+def _pairs(lines: Iterable[tuple[str, str]]) -> Iterator[Triple]:
     first = True
-    for number, line in _gold_lines(path):
+    for place, line in lines:
         if line.startswith("#"):
             continue
         separator = next((one for one in "\t;," if one in line), None)
@@ -321,21 +307,20 @@ def _read_pairs(path: files.PathLike | IO[bytes]) -> Iterator[Triple]:
                 if np.isfinite(score):
                     yield parts[0], parts[1], score
                     continue
-        raise ValueError(f"{files.name_of(path)}, line {number} should be two words and a score: {line!r}")
+        raise ValueError(f"{place} should be two words and a score: {line!r}")
 
 
-def _read_questions(path: files.PathLike | IO[bytes]) -> dict[str, list[Question]]:
-    """The analogies in a file, by section."""
+def _questions(lines: Iterable[tuple[str, str]]) -> dict[str, list[Question]]:
     sections: dict[str, list[Question]] = {}
     section: list[Question] | None = None
-    for number, line in _gold_lines(path):
+    for place, line in lines:
         if line.startswith(":"):
             section = sections.setdefault(line[1:].strip(), [])
             continue
         words = line.split()
         if len(words) != 4:
-            raise ValueError(f"{files.name_of(path)}, line {number} should be four words, or ': section': {line!r}")
+            raise ValueError(f"{place} should be four words, or ': section': {line!r}")
         if section is None:
-            raise ValueError(f"{files.name_of(path)}, line {number} comes before the first ': section': {line!r}")
+            raise ValueError(f"{place} comes before the first ': section': {line!r}")
         section.append((words[0], words[1], words[2], words[3]))
     return sections

@@ -15,7 +15,9 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def load(path: files.PathLike, *, format: str | None = None) -> Any:
-    """Open a file or folder as the object that was saved there.
+    """Open a file or folder as the object that was saved there, with its options, its `history` and all it has trained.
+
+    Arrays of a corpus, counts and token ids stay in the file and are mapped.
 
     Parameters
     ----------
@@ -26,12 +28,6 @@ def load(path: files.PathLike, *, format: str | None = None) -> Any:
     format
         The format of a file of vectors, as in `load_vectors`, if its contents are ambiguous: text whose first line is
         two whole numbers may be word2vec's or GloVe's.
-
-    Returns
-    -------
-    Model, FastTextClassifier, Vectors, Corpus, Cooccurrences, Phrases, TokenIds, Tokenizer, GPT, BERT, ELMo, ...
-        With its options, its `history` and all that it has trained. Arrays of a corpus, counts and token ids stay in
-        the file and are mapped.
 
     Raises
     ------

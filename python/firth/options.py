@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import numbers
+import operator
 import re
 import types
 import typing
@@ -200,12 +201,8 @@ def checked(name: str, value: Any, declared: Any) -> Any:
 
 
 def _check_range(name: str, value: Any, limits: typing.Mapping[str, Any]) -> None:
-    low, high, above = (limits.get(limit) for limit in ("low", "high", "above"))
-    fits = (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
-    if not fits:
-        bounds = [
-            f"at least {low}" if low is not None else "",
-            f"above {above}" if above is not None else "",
-            f"at most {high}" if high is not None else "",
-        ]
-        raise ValueError(f"{name} must be {' and '.join(filter(None, bounds))}, not {value}")
+    tests = (("low", "at least", operator.ge), ("above", "above", operator.gt), ("high", "at most", operator.le))
+    given = [(words, limits[key], fits) for key, words, fits in tests if limits.get(key) is not None]
+    if not all(fits(value, limit) for _, limit, fits in given):
+        bounds = " and ".join(f"{words} {limit}" for words, limit, _ in given)
+        raise ValueError(f"{name} must be {bounds}, not {value}")

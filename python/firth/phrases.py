@@ -53,26 +53,21 @@ class Phrases(Options):
     Fitted to one corpus, applied to it or to others: a step between text and model. Each pass reads the result of the
     previous one, so that two passes find new_york_times, and phrases of four words.
 
-    Parameters
-    ----------
-    threshold
-        None: 0.5 for "npmi", 100 for "word2phrase" (word2phrase.c's).
-    scoring
-        With :math:`n` for counts and :math:`N` for the tokens of the corpus, words :math:`a, b` side by side score
-
-        - "npmi": :math:`\ln \frac{p(ab)}{p(a)\,p(b)} / -\ln p(ab)`, where :math:`p = n / N`: 1 for words that only
-          occur together, 0 for chance (Bouma 2009, "Normalized (pointwise) mutual information in collocation
-          extraction"; gensim's ``npmi_scorer``).
-        - "word2phrase": :math:`(n(ab) - \mathrm{min\_count}) \, N / (n(a) \, n(b))` (Mikolov et al. 2013,
-          "Distributed representations of words and phrases", equation 6, times N, as in word2phrase.c; gensim's
-          ``original_scorer`` has the size of its vocabulary, pairs included, instead of N, so that its thresholds
-          differ). It rises with N, and is not bounded for rare words; a phrase must occur more often than `min_count`.
-    connectors
-        Any number of them in a row may be inside a phrase, as in bank_of_america. The whole run is counted; the score
-        is that of its first and last word (as for gensim's ``connector_words``).
-
     Notes
     -----
+    With :math:`n` for counts and :math:`N` for the tokens of the corpus, words :math:`a, b` side by side score
+
+    - "npmi": :math:`\ln \frac{p(ab)}{p(a)\,p(b)} / -\ln p(ab)`, where :math:`p = n / N`: 1 for words that only
+      occur together, 0 for chance (Bouma 2009, "Normalized (pointwise) mutual information in collocation
+      extraction"; gensim's ``npmi_scorer``).
+    - "word2phrase": :math:`(n(ab) - \mathrm{min\_count}) \, N / (n(a) \, n(b))` (Mikolov et al. 2013,
+      "Distributed representations of words and phrases", equation 6, times N, as in word2phrase.c; gensim's
+      ``original_scorer`` has the size of its vocabulary, pairs included, instead of N, so that its thresholds
+      differ). It rises with N, and is not bounded for rare words; a phrase must occur more often than `min_count`.
+
+    Any number of `connectors` in a row may be inside a phrase, as in bank_of_america. The whole run is counted; the
+    score is that of its first and last word (as for gensim's ``connector_words``).
+
     Words that a corpus leaves out (`min_count`, `max_size`) are not among its ids, and those to their left and right
     become neighbors there. So fit to a corpus made with ``min_count=1``, and leave out rare words afterwards, by
     ``apply(corpus, min_count=5)``.

@@ -181,18 +181,9 @@ class Interrupt:
 class Run(abc.ABC):
     """One call of `fit`. A subclass trains units and knows its state; this class decides the order of events.
 
-    Parameters
-    ----------
-    kind
-        The class of what is trained: checkpoints and the progress bar name it.
-    unit
-        What is counted, in the plural.
-    identity
-        What a run must share with the one that it continues, by name; JSON values.
-    data
-        Sizes and checksums of the data, see `fingerprint`; called only if there is a checkpoint folder.
-    history
-        The list that takes the records.
+    `kind` is the class of what is trained, `unit` what is counted, in the plural: for errors and the progress bar. With
+    the run that it continues, a run must share `identity`, JSON values by name, and `data`, see `fingerprint`, which is
+    called only if there is a checkpoint folder. `history` takes the records.
     """
 
     grid = 1  # chunks begin at multiples of so many units, counted from the last record
@@ -257,7 +248,7 @@ class Run(abc.ABC):
 
     @abc.abstractmethod
     def restore(self, tensors: Tensors, metadata: dict[str, Any], history: History) -> None:
-        """Take on a saved state. KeyError, TypeError or ValueError, and nothing is changed, if it is damaged."""
+        """Restore a saved state. KeyError, TypeError or ValueError, and nothing is changed, if it is damaged."""
 
     def remains(self) -> str:
         """What a training that diverged leaves, in a sentence."""
@@ -453,7 +444,7 @@ class Epochs:
     no_example: Callable[[], str]  # why the data had no example to train on, and the remedy
     settle: Callable[[], None] = lambda: None  # called before others look at the tensors
     score: Callable[[], float | None] = lambda: None  # quality on the validation split
-    # End after so many epochs in a row without a better score, and bring the best epoch back; None: never.
+    # End after so many epochs in a row without a better score, and restore the best epoch; None: never.
     patience: int | None = None
 
 
@@ -522,7 +513,7 @@ class EpochRun(Run):
         return len(scores) - 1 - best >= self.work.patience
 
     def restore_best(self) -> None:
-        """Bring back the epoch with the best score, if `patience` asks for it."""
+        """Restore the epoch with the best score, if `patience` asks for it."""
         if self.best is not None and self.best[0] < len(self.history) - 1:
             for name, tensor in self.best[1].items():
                 self.work.tensors[name][...] = tensor
@@ -561,7 +552,7 @@ class EpochRun(Run):
         return tensors, metadata
 
     def restore(self, tensors: Tensors, metadata: dict[str, Any], history: History) -> None:
-        """Take on tensors and progress."""
+        """Restore tensors and progress."""
         mine = self.work.tensors
         best = metadata.get("best")
         if best is not None and (type(best) is not int or not 0 <= best < len(history)):
@@ -579,7 +570,7 @@ class EpochRun(Run):
         self.work.settle()
 
     def _restore_progress(self, stored: Any, n_records: int) -> None:
-        """Take on a progress; TypeError or ValueError if no training can have been there."""
+        """Restore a progress; TypeError or ValueError if no training can have been there."""
         if not isinstance(stored, list) or [type(one) for one in stored] != [int, int, int, int, float]:
             raise TypeError(f"its progress must be four whole numbers and the seconds, not {stored!r}")
         epoch, position, loss, examples, seconds = stored
