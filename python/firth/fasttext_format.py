@@ -42,35 +42,15 @@ class RowBlocks:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FastTextFile:
-    """The contents of a fastText model file.
+    """The contents of a fastText model file; TypeError or ValueError if they do not fit together.
 
     A word's row of the input matrix is its position in `words`; bucket b of n-grams, of characters or words, has row
     len(words) + b (in a pruned model: len(words) + its position in `pruned`). A row of the output matrix belongs to a
     word (in a supervised model: to a label); with the loss "hs" to an inner node of the Huffman tree over their counts,
     and the last row is unused.
 
-    Parameters
-    ----------
-    model, loss
-        The architecture and the loss.
-    vector_size, window, epochs, min_count, negative, word_ngrams, bucket, min_n, max_n, update_rate, sample
-        fastText's dim, ws, epoch, minCount, neg, wordNgrams, bucket, minn, maxn, lrUpdateRate, t, with fastText's
-        defaults. max_n = 0: no character n-grams.
-    words, labels
-        Bytes, usually UTF-8; labels with their prefix.
-    counts
-        int64, of the words and then of the labels.
-    n_tokens
-        Tokens of the training text, labels and rare words included.
-    pruned
-        int32 (n, 2): bucket, and its position among the remaining n-gram rows. None: all buckets have rows.
-    input, output
-        float32, or quantized; the output only if the input is. For writing also `RowBlocks`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If these do not fit together.
+    The numbers are fastText's dim, ws, epoch, minCount, neg, wordNgrams, bucket, minn, maxn, lrUpdateRate and t, with
+    fastText's defaults. max_n = 0: no character n-grams.
     """
 
     model: Kind
@@ -86,13 +66,13 @@ class FastTextFile:
     max_n: int = 0
     update_rate: int = 100
     sample: float = 1e-4
-    words: list[bytes]
-    labels: list[bytes] = field(default_factory=list)
-    counts: NDArray[np.int64]
-    n_tokens: int
-    pruned: NDArray[np.int32] | None = None
+    words: list[bytes]  # usually UTF-8
+    labels: list[bytes] = field(default_factory=list)  # with their prefix
+    counts: NDArray[np.int64]  # of the words and then of the labels
+    n_tokens: int  # of the training text, labels and rare words included
+    pruned: NDArray[np.int32] | None = None  # (n, 2): bucket, and its position among the remaining n-gram rows
     input: Matrix | QuantizedMatrix | RowBlocks
-    output: Matrix | QuantizedMatrix | RowBlocks
+    output: Matrix | QuantizedMatrix | RowBlocks  # quantized only if the input is
 
     def __post_init__(self) -> None:
         for name, choices in (("model", Kind), ("loss", Loss)):

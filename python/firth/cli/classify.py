@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,9 @@ def classifier(
         model = FastTextClassifier(**options, pretrained_vectors=vectors)
     checked_sources(list(inputs))
     common.check_state(checkpoint, resume)
-    line = functools.partial(common.epoch_line, unit="texts")
-    common.fit(model, list(inputs), voice, checkpoint, resume, line=line, lost="classifier was", validation=validation)
+    common.fit(
+        model, list(inputs), voice, checkpoint, resume, unit="texts", lost="classifier was", validation=validation
+    )
     _write_classifier(model, path, fasttext, voice)
 
 

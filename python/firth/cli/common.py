@@ -131,6 +131,14 @@ def read(saved: Corpus | None, inputs: tuple[str, ...], reading: dict[str, Any],
     return corpus
 
 
+def epoch_line(model: Any, unit: str) -> str:
+    """The line about the last epoch."""
+    epoch = model.history[-1]
+    score = "" if epoch.score is None else f", accuracy on the validation split {epoch.score:.1%}"
+    rate = f"{epoch.units_per_second:,.0f} {unit}/s"
+    return f"epoch {len(model.history)} of {model.epochs}: loss {epoch.loss:.4f}, {rate}{score}"
+
+
 def fit(
     model: Any,
     data: Any,
@@ -138,15 +146,16 @@ def fit(
     checkpoint: Path | None,
     resume: bool,
     *,
-    line: Callable[[Any], str],
+    unit: str,
     lost: str,
+    line: Callable[[Any, str], str] = epoch_line,
     **more: Any,
 ) -> None:
     """Train a model; say a line about each record of its history, and at Ctrl-C how to continue."""
 
     def report(model: Any) -> None:
         if not voice.bars:
-            voice.say(line(model))
+            voice.say(line(model, unit))
 
     try:
         model.fit(data, progress=voice.bars, callbacks=[report], checkpoint=checkpoint, resume=resume, **more)
@@ -159,14 +168,6 @@ def fit(
         elif (checkpoint / CHECKPOINT).exists():
             said += f" {checkpoint / CHECKPOINT} holds the state: the same command with --resume continues from it."
         raise Interrupted(said) from None
-
-
-def epoch_line(model: Any, unit: str) -> str:
-    """The line about the last epoch."""
-    epoch = model.history[-1]
-    score = "" if epoch.score is None else f", accuracy on the validation split {epoch.score:.1%}"
-    rate = f"{epoch.units_per_second:,.0f} {unit}/s"
-    return f"epoch {len(model.history)} of {model.epochs}: loss {epoch.loss:.4f}, {rate}{score}"
 
 
 def check_state(checkpoint: Path | None, resume: bool) -> None:
@@ -189,9 +190,9 @@ def saved_line(vectors: Vectors, path: files.PathLike) -> str:
 
 
 def saved_input(inputs: tuple[str, ...], taken: tuple[type[T], ...], read: Sequence[str] = READ) -> T | None:
-    """What Corpus.save or Cooccurrences.save wrote, if that is the input; vectors, which are no text, are refused.
+    """The corpus or counts that were saved as the input; None for text.
 
-    So are the options `read`, that say how text is read.
+    ClickException for vectors, UsageError if an option of `read`, which says how to read text, is given.
     """
     found = [(path, kind) for path in inputs if (kind := _saved_kind(path))]
     if not found:

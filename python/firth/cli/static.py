@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,8 +171,7 @@ def _train(
     else:
         data = common.read(saved, inputs, reading, voice)
     if isinstance(model, GradientModel):
-        line = functools.partial(common.epoch_line, unit=model.unit)
-        common.fit(model, data, voice, checkpoint, resume, line=line, lost="vectors were")
+        common.fit(model, data, voice, checkpoint, resume, unit=model.unit, lost="vectors were")
     else:
         model.fit(data, progress=voice.bars)
     model.vectors.save(path)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -122,8 +121,7 @@ def _train(
     with rereadable(inputs) as data:  # for the tokenizer, and to train
         if next(read_texts(data), None) is None:
             raise click.ClickException(f"there is no text in {', '.join(map(files.name_of, inputs))}")
-        line = functools.partial(_step_line, unit=unit)
-        fit(model, data, voice, checkpoint, resume, line=line, lost="model was")
+        fit(model, data, voice, checkpoint, resume, unit=unit, line=_step_line, lost="model was")
     model.save(path)
     voice.say(f"Saved {model!r} in {path}")
 

@@ -123,10 +123,6 @@ class FastTextClassifier(Threaded, Classifier):
             if not finite(vectors.matrix):
                 row = int(np.flatnonzero(~np.isfinite(vectors.matrix).all(axis=1))[0])
                 raise ValueError(f"pretrained_vectors: the vector of {vectors.words[row]!r} is not finite")
-        self._forget()
-
-    def _forget(self) -> None:
-        self.history = History()
         self._trained: Trained | None = None
 
     @property
@@ -161,7 +157,7 @@ class FastTextClassifier(Threaded, Classifier):
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
     ) -> Self:
-        """Train on texts with labels.
+        """Train on texts with labels, in memory or in files.
 
         Parameters
         ----------
@@ -208,18 +204,10 @@ class FastTextClassifier(Threaded, Classifier):
             raise ValueError("patience needs validation: a share of the texts, or other texts")
         called = [functools.partial(callback, self) for callback in functions("callbacks", callbacks)]
         # The result does not depend on the number of threads; the data depend on the other two.
-        options = model._description()["options"]
-        apart_from = ("threads", "tokenizer", "pretrained_vectors")
-        identity = {name: value for name, value in options.items() if name not in apart_from}
-        run = EpochRun(
-            type(self).__name__,
-            "texts",
-            identity,
-            lambda: model._fingerprint(bags, gold, weights, apart),
-            model.history,
-            checkpoint,
-            resume,
-        )
+        left_out = ("threads", "tokenizer", "pretrained_vectors")
+        identity = {name: value for name, value in model._description()["options"].items() if name not in left_out}
+        fingerprint = functools.partial(model._fingerprint, bags, gold, weights, apart)
+        run = EpochRun(type(self).__name__, "texts", identity, fingerprint, model.history, checkpoint, resume)
         run.start(model._epochs(bags, gold, weights, apart))
         before = self.__dict__.copy()
         self.__dict__.update(model.__dict__)  # callbacks and interruptions see the new one
@@ -239,7 +227,6 @@ class FastTextClassifier(Threaded, Classifier):
 
     def _build(self, numbered: Texts, gold: Labels) -> tuple[Bags, Labels]:
         """Choose words, labels and rows, and allocate them; return the texts as bags of rows, and their labels."""
-        self._forget()
         gold, label_counts = gold.frequent(self.min_count_label)
         words, word_counts = numbered.frequent(self.min_count, _END)
         if self.pretrained_vectors is not None:

@@ -26,42 +26,20 @@ _BLOCK = 1 << 16  # rows read or written at once
 class Trained:
     """The result of training a classifier.
 
-    A feature is the position of a word, or len(words) + the bucket of an n-gram.
-
-    Attributes
-    ----------
-    words, labels
-        The most frequent first.
-    counts
-        int64, of the words and then of the labels.
-    n_tokens
-        Tokens of the training text, labels and rare words included.
-    buckets
-        The number of buckets.
-    features
-        int64, the feature of each row. Every word has a row.
-    rows
-        float32 (features, vector_size), padded.
-    outputs
-        float32 (labels, vector_size), padded: a row for each label; with a tree, the last one is not used.
-    missing
-        The row number of n-grams without a row: `ZERO` or `ABSENT`.
-    of_fasttext
-        Whether it comes from a file of fastText's, so that texts are read as fastText does.
-    quantized
-        The quantized matrices, of which `rows` and `outputs` are decoded; the second is None if it is not quantized.
+    A feature is the position of a word, or len(words) + the bucket of an n-gram. Every word has a row. A matrix of a
+    quantized classifier is decoded; the second of `quantized` is None if the vectors of labels are not quantized.
     """
 
-    words: list[str]
+    words: list[str]  # the most frequent first, as labels are
     labels: list[Any]
-    counts: NDArray[np.int64]
-    n_tokens: int
+    counts: NDArray[np.int64]  # of the words and then of the labels
+    n_tokens: int  # of the training text, labels and rare words included
     buckets: int
-    features: NDArray[np.int64]
-    rows: Matrix
-    outputs: Matrix
-    missing: int = ZERO
-    of_fasttext: bool = False
+    features: NDArray[np.int64]  # of each row
+    rows: Matrix  # (features, vector_size), padded
+    outputs: Matrix  # (labels, vector_size), padded; with a tree, the last row is not used
+    missing: int = ZERO  # the row number of n-grams without a row: `ZERO` or `ABSENT`
+    of_fasttext: bool = False  # whether texts are read as fastText does
     quantized: tuple[QuantizedMatrix, QuantizedMatrix | None] | None = None
 
     @cached_property

@@ -53,18 +53,10 @@ class LabelScore:
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierTest:
-    """Precision and recall at k.
+    """Precision and recall at k, of the `texts` that have a label.
 
-    Attributes
-    ----------
-    texts
-        Texts that have a label; others are left out.
-    precision
-        The share of predicted labels that are right.
-    recall
-        The share of the texts' labels that were predicted, labels that the classifier does not know included.
-    labels
-        The scores of each label, in the order of `FastTextClassifier.classes_`.
+    `precision` is the share of predicted labels that are right, `recall` the share of the texts' labels that were
+    predicted, labels that the classifier does not know included. `labels` has scores in the order of `classes_`.
     """
 
     texts: int

@@ -33,28 +33,10 @@ def truncated_svd(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]:
     r"""The k greatest singular values of a sparse matrix and their singular vectors: A ≈ U diag(s) Vᵀ.
 
-    Parameters
-    ----------
-    matrix
-        A, (rows, columns); used in float32.
-    k
-        How many, from 1 to the smaller side of A.
-    seed
-        Of the random start.
-    threads
-        For the products with A; None: all processors that this process may use. The bits of the result do not depend on
-        it. The small dense steps run on NumPy's own threads.
-    progress
-        Show a bar.
+    U (rows, k) and V (columns, k) are float32 with orthonormal columns, s (k,) float64 and descending. In each column
+    of U the component of greatest magnitude is positive. The bits depend on the `seed`, not on `threads`; the small
+    dense steps run on NumPy's own threads.
 
-    Returns
-    -------
-    U, s, V
-        (rows, k) float32, orthonormal columns; (k,) float64, descending; (columns, k) float32, orthonormal columns. In
-        each column of U the component of greatest magnitude is positive.
-
-    Notes
-    -----
     Randomized block Krylov iteration (Musco & Musco 2015, algorithm 2): the singular vectors are approximated in the
     space of :math:`\Omega, A^T A \Omega, (A^T A)^2 \Omega, \dots`, of 2 k + 128 dimensions in steps of 32. Block
     Golub-Kahan bidiagonalization computes its basis; every new block is orthogonalized against all earlier ones. On a
@@ -67,7 +49,7 @@ def truncated_svd(
     k = whole_number("k", k, low=1, high=min(rows, columns))
     workers = thread_count(threads)
     if not np.isfinite(matrix.data).all():
-        raise ValueError("the matrix holds numbers that are not finite")
+        raise ValueError("the matrix contains numbers that are not finite")
     n_blocks = -(-(2 * k + _SPARE) // _BLOCK)
     if min(rows, columns) <= n_blocks * _BLOCK:
         left, values, right = np.linalg.svd(matrix.toarray().astype(np.float64), full_matrices=False)
@@ -196,7 +178,7 @@ class _Spectral(Threaded, DirectModel):
     def _restore(self, tensors: Tensors, metadata: dict[str, Any]) -> None:
         super()._restore(tensors, metadata)
         if missing := self._layout(len(self._words)).keys() - {"counts"} - self._tensors.keys():
-            raise TypeError(f"it holds no {', '.join(sorted(missing))}")
+            raise TypeError(f"it lacks {', '.join(sorted(missing))}")
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -249,10 +231,10 @@ class PPMI(CountsModel, _Spectral):
                 "different words"
             )
         if self.vector_size is None:
-            parts: Tensors = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-            return {**parts, **known_counts(data.vocabulary)}
-        vectors, s, context = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
-        tensors: Tensors = {"vectors": vectors, "context": context, "singular_values": s}
+            tensors: Tensors = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+        else:
+            vectors, s, context = self._decompose(matrix, self.vector_size, self.eigenvalue_weighting, progress)
+            tensors = {"vectors": vectors, "context": context, "singular_values": s}
         return {**tensors, **known_counts(data.vocabulary)}
 
     @property
@@ -272,7 +254,7 @@ class PPMI(CountsModel, _Spectral):
         return super().vectors
 
     def save(self, path: files.PathLike) -> None:
-        """Write the whole model (options, words, all matrices) as one safetensors file, which `firth.load` opens."""
+        """Write the whole model as one safetensors file, which `firth.load` opens."""
         self._fitted_tensor("data" if self.vector_size is None else "vectors")
         self._write(path)
 
