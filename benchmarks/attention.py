@@ -320,7 +320,7 @@ def ratios(runs: list[Run], what: str) -> list[float]:
 
 
 def rate(run: Run, what: str) -> float:
-    return run["flops"] * (1 if what == "forward" else 3.5) / run[what] / 1e9
+    return float(run["flops"] * (1 if what == "forward" else 3.5) / run[what] / 1e9)
 
 
 def grid_text(name: str, runs: list[Run], results: Run) -> str:

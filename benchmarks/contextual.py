@@ -33,7 +33,7 @@ TEXT = "enwiki.raw.txt.xz"
 SENSES = "senses/interest.tsv"
 NO_TIMES = 3  # first steps of a training: they include set-up, and do not enter the medians
 REACH = 50  # words on either side of an occurrence that the models read
-WORD2VEC = {"vector_size": 100, "window": 5, "negative": 5, "epochs": 5, "min_count": 5}
+WORD2VEC: Run = {"vector_size": 100, "window": 5, "negative": 5, "epochs": 5, "min_count": 5}
 # Inverse penalties of the probe; one is chosen within the training folds.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 LANGUAGE_MODEL = {"layers": 4, "heads": 4, "dim": 256, "length": 256, "batch_size": 8, "dropout": 0.0}
@@ -297,7 +297,7 @@ def probe(features: Any, senses: Any, folds: Sequence[tuple[Any, Any]]) -> Any:
     return predicted
 
 
-def window_means(vectors: Any, sentences: Sequence[Sequence[str]], places: Sequence[int], reach: int) -> Any:
+def window_means(vectors: Any, sentences: Sequence[list[str]], places: Sequence[int], reach: int) -> Any:
     """Means of the vectors of the known words around each occurrence, without the occurrence itself."""
     import numpy as np
 
@@ -378,7 +378,8 @@ def senses(settings: argparse.Namespace) -> Iterator[Run]:
     models = [("MiniLM", BERT.from_pretrained(minilm()))]
     models += [(Path(folder).name, firth.load(folder)) for folder in settings.models]
     for name, model in models:
-        given, at, words = sentences, places, {}  # ELMo has one state per word, and texts of any length
+        given, at = sentences, places  # ELMo has one state per word, and texts of any length
+        words: Run = {}
         if not hasattr(model, "mixture"):
             pairs = [fitting(model, *pair) for pair in zip(sentences, places, strict=True)]
             given, at, words = [one for one, _ in pairs], [one for _, one in pairs], {"word_pooling": "mean"}
@@ -424,7 +425,7 @@ def pairs(settings: argparse.Namespace) -> Iterator[Run]:
             sentences = [sentence for both in senses_of_it for sentence in both]
             split_up = [re.findall(r"\w+|[^\w\s]", sentence) for sentence in sentences]
             places = [words.index(word) for words in split_up]
-            how = {} if hasattr(model, "mixture") else {"word_pooling": "mean"}
+            how: Run = {} if hasattr(model, "mixture") else {"word_pooling": "mean"}
             for layer in range(model.layers + 1):
                 states = model.encode(split_up, layer=layer, **how)
                 rows = np.stack([one[place] for one, place in zip(states, places, strict=True)]).astype(np.float64)

@@ -31,7 +31,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "GloVe": ("GloVe", {name: glove.OPTIONS[name] for name in ("window", "x_max", "epochs")}),
     "Word2Vec": ("Word2Vec", {"window": 5, "negative": 5, "sample": 1e-3, "epochs": 5}),
 }
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "vector_size": VECTOR_SIZE,
     "window": glove.OPTIONS["window"],
     "svd_window": glove.OPTIONS["window"],
@@ -226,7 +226,7 @@ def run_counting(bench: comparison.Bench) -> None:
     for seed in bench.seeds:
         for name in rotated([*threads, BOUNDED, PROGRAMS], seed - 1):
             if name == PROGRAMS:
-                arguments = {"binaries": str(bench.settings.glove), "folder": str(folder), "text": bench.path}
+                arguments: Run = {"binaries": str(bench.settings.glove), "folder": str(folder), "text": bench.path}
                 absent = glove.unless_given(bench)
                 run = bench.run("counting", name, seed, count_glove, {**arguments, "seed": seed}, absent)
             else:

@@ -26,7 +26,7 @@ import comparison
 from comparison import Run, plural, rotated, spread_of, stage, total
 
 PACKAGES = ("numpy", "scipy")
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "vector_size": 100,
     "window": 10,
     "x_max": 10.0,
@@ -386,7 +386,7 @@ class Report(comparison.Report):
         headings += ["% of memory", "% of cache", "memory, GB/s", "cache, GB/s"]
 
         def seconds(run: Run) -> float:
-            return statistics.median(run["epoch_seconds"])
+            return common.median(run["epoch_seconds"])
 
         def moved(run: Run) -> float:
             return float(run["bytes_each"] * run["non_zeros"] / seconds(run))

@@ -28,7 +28,7 @@ Run = dict[str, Any]
 WAYS = ("random", "frozen", "tuned", "frozen_first")
 GPT = {"layers": 4, "heads": 4, "dim": 256, "length": 128, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1}
 GPT |= {"evaluate_batches": 8}
-WORD2VEC = {"window": 5, "negative": 5, "epochs": 5}
+WORD2VEC: Run = {"window": 5, "negative": 5, "epochs": 5}
 MARKS = (0.05, 0.1, 0.25, 0.5, 1.0)  # shares of all steps that the table shows
 TOKEN = re.compile(r"[^\W\d_]+|[0-9]+|[^\w\s]")
 

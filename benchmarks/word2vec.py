@@ -21,7 +21,7 @@ from comparison import Run, plural, rotated, spread_of, thousands, total, traini
 from peers import firth_corpus, firth_model, train_fasttext, train_firth, train_gensim
 
 PACKAGES = ("gensim", "fasttext", "numpy", "scipy")
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "vector_size": 100,
     "window": 5,
     "negative": 5,
@@ -107,7 +107,7 @@ WORK = (cut_lines, train_firth, train_gensim, train_fasttext, count_firth, count
 
 def _flops(examples: int) -> float:
     """A multiply and an add per dimension for the dot product and for the update of either row, for each target."""
-    return examples * (1 + OPTIONS["negative"]) * 6.0 * OPTIONS["vector_size"]
+    return float(examples * (1 + OPTIONS["negative"]) * 6 * OPTIONS["vector_size"])
 
 
 # --- The sections ----------------------------------------------------------------------------------------------------

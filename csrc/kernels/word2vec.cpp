@@ -191,7 +191,7 @@ struct Step {
     int from, to;     // the neighbors: kept tokens [from, to) but the center
     int m;            // how many they are
     int n_targets;    // 0: there is no such step
-    float** targets;  // the center's, and at their end the newest neighbor's row, to be asked for
+    float** targets;  // the center's, and at their end the newest neighbor's row, to be prefetched
     float* signs;     // of each target
 };
 
