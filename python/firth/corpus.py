@@ -288,14 +288,8 @@ class Corpus:
         than one in a hundred a control character, or more than three characters in ten are invalid. Latin-1 and similar
         encodings have fewer: their invalid characters become U+FFFD, with a warning.
         """
-        options = CorpusOptions(
-            min_count=min_count,
-            max_size=max_size,
-            vocabulary=vocabulary,
-            tokenizer=tokenizer,
-            errors=errors,
-            threads=threads,
-        )
+        words: dict[str, Any] = {"min_count": min_count, "max_size": max_size, "vocabulary": vocabulary}
+        options = CorpusOptions(**words, tokenizer=tokenizer, errors=errors, threads=threads)
         counter, files = count_files(source, options, progress=progress)
         corpus = _finish(counter, options, files.names, files.n_invalid)
         files.warn()
