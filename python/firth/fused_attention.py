@@ -224,7 +224,7 @@ def attention_weights(
         sees no key.
     """
     call = Call(q, k, None, Options(**options))
-    chosen = _numbers("heads", heads, call.q.shape[1]), _numbers("rows", rows, call.q.shape[2])
+    chosen = numbers("heads", heads, call.q.shape[1]), numbers("rows", rows, call.q.shape[2])
     shape = (call.q.shape[0], len(chosen[0]), len(chosen[1]), call.k.shape[2])
     weights = np.empty(shape, np.float32)
     _core.attention_weights(
@@ -447,8 +447,8 @@ def _float32(name: str, given: NDArray[Any]) -> NDArray[np.float32]:
     return given.astype(np.float32, copy=False)
 
 
-def _numbers(name: str, given: Sequence[int] | None, n: int) -> NDArray[np.int64]:
-    """Some of the numbers 0 .. n - 1."""
+def numbers(name: str, given: Sequence[int] | None, n: int) -> NDArray[np.int64]:
+    """Some of the numbers 0 .. n - 1, None for all; negative ones count from the end."""
     if given is None:
         return np.arange(n)
     if not isinstance(given, Iterable):

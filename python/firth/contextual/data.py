@@ -7,6 +7,7 @@ with twice the batch, and a resumed run on the same ones as an uninterrupted run
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import functools
@@ -145,11 +146,7 @@ class TokenIds:
 
     def save(self, path: files.PathLike) -> None:
         """Write one safetensors file, which `open` maps; it appears whole or not at all."""
-        metadata = {
-            "n_train": self.n_train,
-            "vocabulary_size": self.vocabulary_size,
-            "n_bytes": list(self.n_bytes),
-        }
+        metadata = {"n_train": self.n_train, "vocabulary_size": self.vocabulary_size, "n_bytes": list(self.n_bytes)}
         files.write_own(path, "token ids", {"ids": self.ids, "offsets": self.offsets}, metadata)
 
     @classmethod
@@ -234,89 +231,81 @@ class Batch(NamedTuple):
     targets: Tensor
 
 
-class _Windows:
-    """Windows of a stream of ids: in each epoch at other places, in another order.
+class _Windows(abc.ABC):
+    """Windows of a stream of ids as examples: in each epoch at other places, in another order.
 
     An epoch covers each id once, but for the overlap of its first and last window: windows lie side by side from a
-    random place of the epoch, and wrap around at the stream's end.
+    random place of the epoch, and wrap around at the stream's end. Each window has `width` ids, and `more` after them.
     """
 
-    def __init__(self, ids: TokenIds, *, width: int, seed: int) -> None:
-        whole_number("seed", seed, high=2**63 - 1)
+    def __init__(self, ids: TokenIds, *, width: int, more: int, seed: int) -> None:
+        self.seed = whole_number("seed", seed, high=2**63 - 1)
         self.ids = ids
         self.width = width
-        self.seed = seed
+        self.more = more
         self._orders: dict[int, NDArray[np.int64]] = {}
 
-    def order(self, n: int, epoch: int) -> NDArray[np.int64]:
+    @abc.abstractmethod
+    def _batch(self, rows: NDArray[np.int64], numbers: NDArray[np.int64], stream: int) -> Batch:
+        """The examples with these numbers, made of their windows, with random numbers of a stream."""
+
+    def _order(self, n: int, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
             while len(self._orders) > 1:  # a batch may hold examples of two epochs
                 self._orders.pop(next(iter(self._orders)))
             self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(n)
         return self._orders[epoch]
 
-    def __call__(self, numbers: NDArray[np.int64], more: int) -> NDArray[np.int64]:
-        """The windows with these numbers and `more` ids after each, (examples, width + more)."""
+    def __call__(self, first: int, count: int) -> Batch:
+        """Examples `first` to `first + count - 1`."""
         stream = self.ids.train
         if len(stream) < 2:
             raise ValueError(f"{len(stream)} tokens are too few to train on")
+        numbers = np.arange(first, first + count)
         n = -(-len(stream) // self.width)
         epochs, places = np.divmod(numbers, n)
         starts = np.empty(len(numbers), np.int64)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             begin = int(uniform(self.seed, 1, np.array([epoch]))[0] * len(stream))
-            starts[here] = begin + self.order(n, epoch)[places[here]] * self.width
-        found: NDArray[np.int64] = stream[(starts[:, None] + np.arange(self.width + more)) % len(stream)].astype(
-            np.int64
-        )
-        return found
+            starts[here] = begin + self._order(n, epoch)[places[here]] * self.width
+        rows = stream[(starts[:, None] + np.arange(self.width + self.more)) % len(stream)].astype(np.int64)
+        return self._batch(rows, numbers, 2)
 
-    def validation(self, first: int, count: int, more: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Numbers and windows of the validation split, which lie side by side and come in a random order."""
+    def validation(self, first: int, count: int) -> Batch | None:
+        """Examples of the validation split, where windows lie side by side and come in a random order."""
         stream = self.ids.validation
-        width = min(self.width, len(stream) - more)
+        width = min(self.width, len(stream) - self.more)
         if width < 1:
             return None
-        n = (len(stream) - more) // width
+        n = (len(stream) - self.more) // width
         numbers = np.arange(first, min(first + count, n))
         if len(numbers) == 0:
             return None
         starts = np.random.default_rng([self.seed, 2**32]).permutation(n)[numbers] * width
-        return numbers, stream[starts[:, None] + np.arange(width + more)].astype(np.int64)
+        return self._batch(stream[starts[:, None] + np.arange(width + self.more)].astype(np.int64), numbers, 3)
 
 
-class NextTokenBatches:
+class NextTokenBatches(_Windows):
     """Examples for causal models: `length` ids, and as targets the ids one place later.
 
     A row may hold the end of a text and the beginning of another. The seed decides the rows and their order.
     """
 
     def __init__(self, ids: TokenIds, *, length: int, seed: int = 1) -> None:
-        self.length = whole_number("length", length, low=1)
-        self.windows = _Windows(ids, width=length, seed=seed)
+        super().__init__(ids, width=whole_number("length", length, low=1), more=1, seed=seed)
 
     @property
     def fingerprint(self) -> list[int]:
         """See `Batches`."""
-        return [1, self.length, self.windows.seed, *self.windows.ids.fingerprint]
+        return [1, self.width, self.seed, *self.ids.fingerprint]
 
-    def __call__(self, first: int, count: int) -> Batch:
-        """Examples `first` to `first + count - 1`."""
-        return self._batch(self.windows(np.arange(first, first + count), 1))
-
-    def validation(self, first: int, count: int) -> Batch | None:
-        """Examples of the validation split."""
-        found = self.windows.validation(first, count, 1)
-        return None if found is None else self._batch(found[1])
-
-    @staticmethod
-    def _batch(rows: NDArray[np.int64]) -> Batch:
+    def _batch(self, rows: NDArray[np.int64], numbers: NDArray[np.int64], stream: int) -> Batch:
         tensor = torch.from_numpy(rows)
         return Batch(tensor[:, :-1], tensor[:, 1:])
 
 
-class MaskedBatches:
+class MaskedBatches(_Windows):
     """Examples for masked language models: selected ids are hidden, and are the targets (Devlin et al. 2019).
 
     Of the selected ids, 80 % are replaced by the mask token, 10 % by a random token, and 10 % are left unchanged. A row
@@ -341,13 +330,13 @@ class MaskedBatches:
             raise ValueError(
                 f"the ids are of a vocabulary of {ids.vocabulary_size} tokens, the tokenizer has {len(tokenizer)}"
             )
-        self.around = [one for one in (tokenizer.start, tokenizer.end) if one is not None]
-        self.length = whole_number("length", length, low=len(self.around) + 1)
+        around = (tokenizer.start is not None) + (tokenizer.end is not None)
+        self.length = whole_number("length", length, low=around + 1)
+        super().__init__(ids, width=length - around, more=0, seed=seed)
         self.probability = real_number("probability", probability, above=0.0)
         if probability > 1:
             raise ValueError(f"probability must be at most 1, not {probability}")
         self.whole_words = bool(whole_words)
-        self.windows = _Windows(ids, width=length - len(self.around), seed=seed)
         self.tokenizer = tokenizer
         self._mask = mask
         self._special = tokenizer.special
@@ -358,22 +347,12 @@ class MaskedBatches:
     def fingerprint(self) -> list[int]:
         """See `Batches`."""
         chance = zlib.crc32(np.float64(self.probability).tobytes())
-        return [2, self.length, chance, int(self.whole_words), self.windows.seed, *self.windows.ids.fingerprint]
-
-    def __call__(self, first: int, count: int) -> Batch:
-        """Examples `first` to `first + count - 1`."""
-        numbers = np.arange(first, first + count)
-        return self._batch(self.windows(numbers, 0), numbers, 2)
-
-    def validation(self, first: int, count: int) -> Batch | None:
-        """Examples of the validation split: the same ids hidden each time."""
-        found = self.windows.validation(first, count, 0)
-        return None if found is None else self._batch(found[1], found[0], 3)
+        return [2, self.length, chance, int(self.whole_words), self.seed, *self.ids.fingerprint]
 
     def _batch(self, rows: NDArray[np.int64], numbers: NDArray[np.int64], stream: int) -> Batch:
         places = np.arange(rows.shape[1])
         key = numbers[:, None] * self.length + places  # unique for each id of each row
-        chance, action, random = (uniform(self.windows.seed, 8 * i + stream, key) for i in (1, 2, 3))
+        chance, action, random = (uniform(self.seed, 8 * i + stream, key) for i in (1, 2, 3))
         special = self._special[rows]
         if self.whole_words:
             begins = ~self._continues[rows]

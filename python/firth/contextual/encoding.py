@@ -13,15 +13,13 @@ from torch import Tensor
 
 from firth.checks import column, one_of, text_or_words, whole_number
 from firth.contextual.tokenizer import Encoding
+from firth.fused_attention import numbers
 
 Sentence = str | Sequence[str]
 Pooling = Literal["mean", "max", "cls", "first", "last"]  # one vector for a sentence
 WordPooling = Literal["mean", "max", "first", "last"]  # one vector for a word
 
 BATCH_TOKENS = 4096  # of a batch when nothing is trained, padding included
-
-
-# ---- checks
 
 
 def checked_sentences(sentences: Any, name: str = "sentences") -> list[str | list[str]]:
@@ -37,30 +35,22 @@ def chosen_layers(layer: Any, layers: int, names: Sequence[str] = ()) -> tuple[l
     chosen: list[Any] = [layer] if single else list(layer)
     if not chosen:
         raise ValueError("layer must name at least one layer")
-    named = [isinstance(one, str) and one in names for one in chosen]
-    for one, known in zip(chosen, named, strict=True):
-        if isinstance(one, str) and not known:
+    found = []
+    for one in chosen:
+        if isinstance(one, str) and one not in names:
             strings = " or ".join(map(repr, (*names, "all")))
             raise TypeError(f"layer must be a whole number, a list of them, or {strings}, not {layer!r}")
-    return [
-        one if known else whole_number("layer", one, low=-layers - 1, high=layers) % (layers + 1)
-        for one, known in zip(chosen, named, strict=True)
-    ], single
+        known = isinstance(one, str)
+        found.append(one if known else whole_number("layer", one, low=-layers - 1, high=layers) % (layers + 1))
+    return found, single
 
 
 def numbers_below(name: str, given: Sequence[int] | None, n: int) -> list[int]:
-    """Some of the numbers 0 .. n - 1; negative ones count from the end."""
-    if given is None:
-        return list(range(n))
-    if not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a list of whole numbers, not {given!r}")
-    chosen = [whole_number(name, one, low=-n, high=n - 1) % n for one in given]
+    """`numbers` as a list without repetitions; ValueError if it is empty."""
+    chosen = numbers(name, given, n).tolist()
     if not chosen:
         raise ValueError(f"{name} must name at least one")
     return list(dict.fromkeys(chosen))
-
-
-# ---- batches
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
@@ -80,12 +70,9 @@ def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-# ---- pooling
-
-
 def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors scaled to length 1; zeros stay."""
-    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=-1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     return typing.cast("NDArray[np.float32]", rows / np.maximum(lengths, np.float32(1e-30)))
 
 

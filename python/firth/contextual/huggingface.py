@@ -62,9 +62,10 @@ class _Family:
     unlike: dict[str, Any] = field(default_factory=dict)  # options of which only this value is known
 
 
+_OPTIONS = {"vocabulary_size": "vocab_size", "tied": "tie_word_embeddings", "padding": "pad_token_id"}
 _BERT = _Family(
     options={
-        "vocabulary_size": "vocab_size",
+        **_OPTIONS,
         "layers": "num_hidden_layers",
         "heads": "num_attention_heads",
         "dim": "hidden_size",
@@ -77,8 +78,6 @@ _BERT = _Family(
         "attention_dropout": "attention_probs_dropout_prob",
         "causal": "is_decoder",
         "cross": "add_cross_attention",
-        "tied": "tie_word_embeddings",
-        "padding": "pad_token_id",
     },
     fixed={"norm": "post"},
     prefix="bert.",
@@ -113,7 +112,7 @@ _BERT = _Family(
 
 _GPT2 = _Family(
     options={
-        "vocabulary_size": "vocab_size",
+        **_OPTIONS,
         "layers": "n_layer",
         "heads": "n_head",
         "dim": "n_embd",
@@ -124,8 +123,6 @@ _GPT2 = _Family(
         "dropout": "resid_pdrop",
         "attention_dropout": "attn_pdrop",
         "cross": "add_cross_attention",
-        "tied": "tie_word_embeddings",
-        "padding": "pad_token_id",
     },
     fixed={"norm": "pre", "causal": True},
     prefix="transformer.",
@@ -159,7 +156,7 @@ _ROBERTA = replace(
 
 _DISTILBERT = _Family(
     options={
-        "vocabulary_size": "vocab_size",
+        **_OPTIONS,
         "layers": "n_layers",
         "heads": "n_heads",
         "dim": "dim",
@@ -168,8 +165,6 @@ _DISTILBERT = _Family(
         "activation": "activation",
         "dropout": "dropout",
         "attention_dropout": "attention_dropout",
-        "tied": "tie_word_embeddings",
-        "padding": "pad_token_id",
     },
     fixed={"norm": "post", "causal": False, "epsilon": 1e-12},
     prefix="distilbert.",
@@ -252,8 +247,9 @@ def read(folder: files.PathLike) -> tuple[Transformer, dict[str, Any]]:
     state, used = {}, set()
     for name, parameter in transformer.state_dict().items():
         theirs, transposed = _their_names(family, prefix, name)
-        if name == "masked_head.bias":
-            theirs = [_bias_of_head(family, tensors)]
+        # `transformers` 5 adds the decoder's bias, which is another one if the embeddings are not tied.
+        if name == "masked_head.bias" and f"{family.unembedding}.bias" in tensors:
+            theirs = [f"{family.unembedding}.bias"]
         parts = []
         for their in theirs:
             if their not in tensors:
@@ -324,8 +320,7 @@ def write(
         tensors |= head.tensors
         config |= head.config
     files.write_tensors(folder / WEIGHTS, tensors, {}, plain={"format": "pt"})
-    with files.replacing(folder / CONFIG) as file:
-        file.write((json.dumps(config, indent=2) + "\n").encode())
+    write_json(folder / CONFIG, config)
     if tokenizer is not None:
         # A causal model was trained on texts without special tokens around them.
         tokenizer.save(folder, special=not architecture.causal)
@@ -335,9 +330,7 @@ def write(
         if head is not None and config["pad_token_id"] is not None:  # or it cannot pad a batch
             extra["pad_token"] = tokenizer.tokens[config["pad_token_id"]]
         place = folder / "tokenizer_config.json"
-        described = json.dumps({**read_json(place), **extra}, indent=2)
-        with files.replacing(place) as file:
-            file.write(described.encode())
+        write_json(place, {**read_json(place), **extra})
 
 
 def check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer, rows: int) -> None:
@@ -393,6 +386,12 @@ def parse_json(place: Path) -> Any:
         raise ValueError(f"{place} is damaged: it is not JSON, {error}") from None
 
 
+def write_json(place: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with files.replacing(place) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
 def read_weights(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
     """All tensors of a folder by name; mapped, they are read from disk when they are used."""
     if (folder / WEIGHTS).exists():
@@ -445,9 +444,7 @@ def _architecture(
     given["length"] -= skipped
     names = {name.removeprefix(family.prefix): name for name in tensors}
     embedding = names.get(f"{family.parts['embedding']}.weight", "")
-    kinds = tensors.get(family.prefix + "embeddings.token_type_embeddings.weight")
-    if kinds is None:
-        kinds = tensors.get("embeddings.token_type_embeddings.weight")
+    kinds = tensors.get(names.get("embeddings.token_type_embeddings.weight", ""))
     if kinds is not None and len(kinds) == 1 and not np.any(kinds):  # as `write` expresses that there are none
         given["token_types"] = 0
     elif kinds is not None and not given.setdefault("token_types", len(kinds)):
@@ -484,16 +481,6 @@ def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bo
     _, layer, inner = part.split(".", 2)
     names = [f"{prefix}{family.blocks}{layer}.{their}.{kind}" for their in family.block[inner]]
     return names, family.transposed and kind == "weight" and not inner.endswith("norm")
-
-
-def _bias_of_head(family: _Family, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """The name of the logits' bias.
-
-    `transformers` 5 adds the decoder's. The head's own differs from it if the embeddings are not tied. Old files hold
-    only one of them.
-    """
-    own, decoder = f"{family.head['masked_head']}.bias", f"{family.unembedding}.bias"
-    return decoder if decoder in tensors else own
 
 
 def _config(architecture: Architecture, kind: str, headed: bool, tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -109,17 +109,8 @@ def _attend(
                 'cannot compute it; load the model with attn_implementation="eager"'
             )
         window = sliding_window - 1  # firth counts the keys on one side, without the query's own
-    attended = operator.attention(
-        query,
-        key,
-        value,
-        causal=causal,
-        window=window,
-        mask=attention_mask,
-        bias=position_bias,
-        scale=scaling,
-        dropout=dropout,
-        # Drawn as a tensor from torch's generator: asking for the number would break a compiled graph.
-        seed=torch.randint(2**62, (), dtype=torch.int64) if dropout else 0,
-    )
+    options: dict[str, Any] = {"causal": causal, "window": window, "scale": scaling, "dropout": dropout}
+    if dropout:  # drawn as a tensor from torch's generator: asking for the number would break a compiled graph
+        options["seed"] = torch.randint(2**62, (), dtype=torch.int64)
+    attended = operator.attention(query, key, value, mask=attention_mask, bias=position_bias, **options)
     return attended.transpose(1, 2).contiguous(), None

@@ -7,7 +7,6 @@ computed as in that library; other modules are refused by name.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ from torch import Tensor
 from firth import files
 from firth.checks import whole_number
 from firth.contextual.encoding import pooled_texts
-from firth.contextual.huggingface import CONFIG, WEIGHTS, parse_json, read_json
+from firth.contextual.huggingface import CONFIG, WEIGHTS, parse_json, read_json, write_json
 from firth.contextual.tokenizer import Tokenizer, lowercased
 
 MODULES = "modules.json"
@@ -132,7 +131,7 @@ class SentenceModules:
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.suffix == ".json":
-                place.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                write_json(place, content)
             else:
                 files.write_tensors(place, content, {}, plain={"format": "pt"})
 

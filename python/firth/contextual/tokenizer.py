@@ -207,19 +207,17 @@ class Tokenizer:
         options: dict[str, Any] = {"vocab_size": vocabulary_size, "min_frequency": min_count, "show_progress": progress}
         if tokenizer == "wordpiece":
             train_wordpiece(made, texts, options)
-        else:
-            trainer: Any
-            if tokenizer == "bpe":
-                alphabet = pre_tokenizers.ByteLevel.alphabet()
-                trainer = trainers.BpeTrainer(special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, **options)
-            else:
-                trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, **options)
-            made.train_from_iterator(not_empty(as_strings(texts)), trainer=trainer)
-            if tokenizer == "wordlevel" and made.get_vocab_size() == len(SPECIAL):
-                raise ValueError(
-                    f"no word occurs min_count={min_count} times, so all would be [UNK]: give more text, a lower "
-                    "min_count, or tokenizer='wordpiece'"
-                )
+            return cls(made)
+        trainer: Any = trainers.WordLevelTrainer(special_tokens=SPECIAL, **options)
+        if tokenizer == "bpe":
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            trainer = trainers.BpeTrainer(special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, **options)
+        made.train_from_iterator(not_empty(as_strings(texts)), trainer=trainer)
+        if tokenizer == "wordlevel" and made.get_vocab_size() == len(SPECIAL):
+            raise ValueError(
+                f"no word occurs min_count={min_count} times, so all would be [UNK]: give more text, a lower "
+                "min_count, or tokenizer='wordpiece'"
+            )
         return cls(made)
 
     @classmethod
@@ -268,9 +266,7 @@ class Tokenizer:
                 "pad_token": self.padding,
                 "mask_token": self.mask,
                 "cls_token": self.start,
-                "sep_token": self.end if self.start is not None else None,
-                "bos_token": self.end if self.start is None else None,
-                "eos_token": self.end if self.start is None else None,
+                **dict.fromkeys(("bos_token", "eos_token") if self.start is None else ("sep_token",), self.end),
                 "unk_token": self.unknown,
             }
             config = {name: self.tokens[number] for name, number in names.items() if number is not None}
@@ -605,16 +601,17 @@ def _cut(encoding: Encoding, special: list[int], length: int) -> Encoding:
     """The encoding without the last tokens of a text that is too long; tokens added after the text stay."""
     if len(encoding) <= length:
         return encoding
-    added = 0
-    while added < length and special[len(special) - 1 - added]:
-        added += 1
+    added = min(length, sum(itertools.takewhile(bool, reversed(special))))
     end = len(encoding) - added
     lost = [word for word in encoding.words[length - added : end] if word is not None]
-    kept = [*range(length - added), *range(end, len(encoding))]
+
+    def kept(items: list[Any]) -> list[Any]:
+        return items[: length - added] + items[end:]
+
     return Encoding(
-        [encoding.ids[i] for i in kept],
-        [encoding.offsets[i] for i in kept],
-        [encoding.words[i] for i in kept],
+        kept(encoding.ids),
+        kept(encoding.offsets),
+        kept(encoding.words),
         encoding.n_words,
         min(lost, default=None),
     )

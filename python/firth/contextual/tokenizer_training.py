@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import itertools
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import IO, Any, Literal, cast
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -17,9 +16,6 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from firth import _tokens
 from firth.checks import text_or_words
 from firth.text import Text
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Kind = Literal["bpe", "wordpiece", "wordlevel"]  # tokenizers that can be trained
 
@@ -33,23 +29,20 @@ def untrained(kind: str, lowercase: bool) -> tokenizers.Tokenizer:
     made: Any  # the library's types know what its steps return, not what they take
     if kind == "bpe":
         made = tokenizers.Tokenizer(models.BPE())
-        if lowercase:
-            made.normalizer = normalizers.Lowercase()
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.post_processor = processors.ByteLevel(trim_offsets=True)
         made.decoder = decoders.ByteLevel()
-    elif kind == "wordpiece":
-        made = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    else:
+        model = models.WordPiece if kind == "wordpiece" else models.WordLevel
+        made = tokenizers.Tokenizer(model(unk_token="[UNK]"))
+        made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        made.post_processor = template({name: number for number, name in enumerate(SPECIAL)})
+    if kind == "wordpiece":
         made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         made.decoder = decoders.WordPiece()
-    else:
-        made = tokenizers.Tokenizer(models.WordLevel(unk_token="[UNK]"))
-        if lowercase:
-            made.normalizer = normalizers.Lowercase()
-        made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if kind != "bpe":
-        made.post_processor = template({name: number for number, name in enumerate(SPECIAL)})
+    elif lowercase:
+        made.normalizer = normalizers.Lowercase()
     return cast("tokenizers.Tokenizer", made)
 
 
@@ -71,9 +64,9 @@ def train_wordpiece(tokenizer: Any, texts: Iterable[Text], options: dict[str, An
     words that begin with a mark. Tokens with the mark begin a word, the others continue one. Rare characters are chosen
     here for the same reason.
     """
-    with contextlib.ExitStack() as stack:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         if isinstance(texts, Iterator):  # to be read twice
-            texts = stack.enter_context(_Spool(texts))
+            texts = _Spool(texts, file)
         counts: collections.Counter[str] = collections.Counter()
         for text in not_empty(as_strings(texts)):
             counts.update(text)
@@ -126,23 +119,11 @@ _COVERED = 0.9999  # of the characters of texts, where there is room
 
 
 class _Spool:
-    """Texts that can be read only once, kept in a temporary file."""
+    """Texts that can be read only once, kept in a file."""
 
-    def __init__(self, texts: Iterator[Text]) -> None:
-        self._texts = texts
-
-    def __enter__(self) -> Self:
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")
-        try:
-            for text in as_strings(self._texts):
-                self._file.write(json.dumps(text) + "\n")
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __init__(self, texts: Iterator[Text], file: IO[str]) -> None:
+        self._file = file
+        file.writelines(json.dumps(text) + "\n" for text in as_strings(texts))
 
     def __iter__(self) -> Iterator[str]:
         self._file.seek(0)
