@@ -208,6 +208,8 @@ def attention_weights(
 ) -> Any:
     """Weights of some heads and some queries, recomputed from the log-sum-exp: only these rows take memory.
 
+    They are float32, (batch, chosen heads, chosen rows, Tk). The sum of a row is one, or zero if its query sees no key.
+
     Parameters
     ----------
     q, k, options
@@ -217,11 +219,6 @@ def attention_weights(
     heads, rows
         Which ones, each counted from 0, or from the end if negative; None: all.
 
-    Returns
-    -------
-    array
-        Float32 (batch, chosen heads, chosen rows, Tk), without dropout. The sum of a row is one, or zero if its query
-        sees no key.
     """
     call = Call(q, k, None, Options(**options))
     chosen = numbers("heads", heads, call.q.shape[1]), numbers("rows", rows, call.q.shape[2])

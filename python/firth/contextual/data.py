@@ -11,6 +11,7 @@ import abc
 import contextlib
 import dataclasses
 import functools
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -37,9 +38,9 @@ _CHARACTERS = 1 << 22
 
 @dataclasses.dataclass(eq=False, repr=False)
 class TokenIds:
-    """The token ids of many texts in one mapped array, with a validation split.
+    """The token ids of many texts in one mapped array, with a validation split, made by `build` or `open`.
 
-    Made by `build` or `open`. After each text stands the tokenizer's `end`, if it has one.
+    After each text stands the tokenizer's `end`, if it has one.
 
     Attributes
     ----------
@@ -74,7 +75,7 @@ class TokenIds:
         documents: Documents = "lines",
         progress: bool = False,
     ) -> Self:
-        """Tokenize texts and keep the ids in a file.
+        """Tokenize texts and keep the ids in a file; ValueError if there is no text.
 
         Parameters
         ----------
@@ -85,16 +86,12 @@ class TokenIds:
         path
             A file for the ids, which `open` reads; None: a temporary file, deleted with the object.
         validation
-            About this share of whole texts is the validation split: of two or more texts at least one.
+            About this share, below 1, of whole texts is the validation split: of two or more texts at least one.
         seed
             Of the random split.
         progress
             Show a bar on stderr.
 
-        Raises
-        ------
-        ValueError
-            If there is no text, or `validation` is not in [0, 1).
         """
         real_number("validation", validation, low=0.0)
         if validation >= 1:
@@ -129,8 +126,7 @@ class TokenIds:
                 raise ValueError("there is no text to train on")
             spool, rest = spools
             rest.seek(0)
-            while data := rest.read(1 << 24):
-                spool.write(data)
+            shutil.copyfileobj(rest, spool, 1 << 24)
             spool.flush()
             offsets = np.zeros(total + 1, np.int64)
             np.cumsum(np.concatenate(counts), out=offsets[1:])

@@ -77,26 +77,16 @@ def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def word_means(states: Any, encoding: Encoding, how: WordPooling = "mean") -> Any:
-    """Pool the hidden states of each word's tokens.
+    """Pool the hidden states of each word's tokens: (words, dim), like `states`; zeros for a word without a token.
 
     Parameters
     ----------
     states
-        (tokens, dim), a tensor or an array of floats: the hidden states of the tokens of `encoding`.
+        (tokens, dim), a tensor or an array of floats: the hidden states of the tokens of `encoding`, or ValueError.
     encoding
         The tokens and their words.
     how
         The "mean" of the hidden states of a word's tokens, their "max", the "first" or the "last" one.
-
-    Returns
-    -------
-    tensor or array
-        (words, dim), like `states`; zeros for a word without a token, such as an empty one.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many hidden states as tokens.
     """
     one_of("how", how, typing.get_args(WordPooling))
     if len(states) != len(encoding):

@@ -305,9 +305,7 @@ def write(
     tensors: dict[str, NDArray[Any]] = {}
     for name, parameter in transformer.state_dict().items():
         theirs, transposed = _their_names(family, prefix, name)
-        whole = parameter.detach().float().cpu()
-        parts = whole.chunk(len(theirs))
-        for their, part in zip(theirs, parts, strict=True):
+        for their, part in zip(theirs, parameter.detach().float().cpu().chunk(len(theirs)), strict=True):
             tensors[their] = (part.T if transposed else part).contiguous().numpy()
     if kind == "bert" and not architecture.token_types:  # one type, which adds nothing
         tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = np.zeros((1, architecture.dim), np.float32)
@@ -472,12 +470,10 @@ def _architecture(
 def _their_names(family: _Family, prefix: str, name: str) -> tuple[list[str], bool]:
     """The family's tensors of one of firth's parameters, and whether they are transposed."""
     part, _, kind = name.rpartition(".")
-    if part == "unembedding":
-        return [f"{family.unembedding}.{kind}"], False
-    if part in family.head:
-        return [f"{family.head[part]}.{kind}"], False
-    if part in family.parts:
-        return [f"{prefix}{family.parts[part]}.{kind}"], False
+    alone = {"unembedding": family.unembedding, **family.head}
+    alone |= {ours: prefix + theirs for ours, theirs in family.parts.items()}
+    if part in alone:
+        return [f"{alone[part]}.{kind}"], False
     _, layer, inner = part.split(".", 2)
     names = [f"{prefix}{family.blocks}{layer}.{their}.{kind}" for their in family.block[inner]]
     return names, family.transposed and kind == "weight" and not inner.endswith("norm")

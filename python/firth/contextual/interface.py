@@ -29,18 +29,9 @@ def register_attention() -> str:
     attention, sliding windows, dropout, and caches of keys and values. On the CPU, in float32 and bf16, it uses the
     fused kernels; on other devices and in other types, torch's own operator. Calling it again changes nothing.
 
-    Returns
-    -------
-    str
-        "firth", for ``AutoModel.from_pretrained(..., attn_implementation=...)``.
+    Returns "firth", for ``AutoModel.from_pretrained(..., attn_implementation=...)``; ImportError if `transformers` 5 is
+    not installed.
 
-    Raises
-    ------
-    ImportError
-        If `transformers` 5 is not installed.
-
-    Notes
-    -----
     A query that sees no key, such as one in the padding, has an output of zeros. Models whose attention needs more than
     this raise a ValueError when they run: those that cap their scores, have attention sinks or choose keys sparsely.
     Weights are not returned: `output_attentions=True` is refused too. Such models run with

@@ -199,10 +199,8 @@ def _fake_forward(given: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
 
 def _gradients(given: list[Tensor], bias: Tensor | None) -> list[Tensor]:
     """New tensors for the gradients of the given tensors and, if there is one, of bias."""
-    if len(given) == 1:
-        moved = [given[0].new_empty(given[0].shape)]
-    else:
-        moved = [_like(tensor, tensor.shape[3]) for tensor in given]
+    packed = len(given) == 1
+    moved = [one.new_empty(one.shape) if packed else _like(one, one.shape[3]) for one in given]
     return moved if bias is None else [*moved, bias.new_empty(bias.shape, dtype=torch.float32)]
 
 

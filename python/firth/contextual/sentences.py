@@ -77,33 +77,15 @@ class Dense:
 
 @dataclass(frozen=True)
 class SentenceModules:
-    """The modules of a folder of sentence-transformers, without the transformer.
+    """The modules of a folder of sentence-transformers, without the transformer."""
 
-    Attributes
-    ----------
-    pooling
-        Modes, whose vectors are concatenated.
-    include_prompt
-        Whether the prompt's tokens are pooled too.
-    steps
-        Functions applied to the pooled vectors, in order.
-    width
-        Dimensions of the result.
-    length
-        Texts are truncated to this many tokens.
-    prompt
-        Prepended to every text.
-    written
-        The JSON files by their paths in the folder, and the tensors of Dense modules.
-    """
-
-    pooling: tuple[str, ...]
-    include_prompt: bool
-    steps: tuple[Callable[[Tensor], Tensor], ...]
-    width: int
-    length: int
-    prompt: str
-    written: Mapping[str, Any]
+    pooling: tuple[str, ...]  # modes, whose vectors are concatenated
+    include_prompt: bool  # whether the prompt's tokens are pooled too
+    steps: tuple[Callable[[Tensor], Tensor], ...]  # applied to the pooled vectors, in order
+    width: int  # dimensions of the result
+    length: int  # texts are truncated to this many tokens
+    prompt: str  # prepended to every text
+    written: Mapping[str, Any]  # JSON files by their paths in the folder, and the tensors of Dense modules
 
     def prompted(self, texts: Sequence[str | list[str]]) -> list[str | list[str]]:
         """The texts, or lists of words, with the prompt before each."""

@@ -79,9 +79,10 @@ class Encoding:
 
 
 class Tokenizer:
-    """Converts texts to tokens of a vocabulary, and back.
+    """Converts texts to tokens of a vocabulary, and back; made by `train`, `load`, or from another library's tokenizer.
 
-    Made by `train` or `load`, or from a tokenizer of another library.
+    TypeError if that tokenizer is something else, or a slow one, which runs in Python and has no file format.
+    ValueError if it has no vocabulary, or a name of a special token is not in it.
 
     Parameters
     ----------
@@ -97,12 +98,6 @@ class Tokenizer:
     padding, mask, start, end, unknown : int or None
         The ids of the tokens with these roles, None where the vocabulary has no such token.
 
-    Raises
-    ------
-    TypeError
-        If `tokenizer` is something else, or a slow tokenizer, which runs in Python and has no file format.
-    ValueError
-        If it has no vocabulary, or a name is not in it.
     """
 
     def __init__(
@@ -171,6 +166,9 @@ class Tokenizer:
     ) -> Self:
         """Train a tokenizer on texts.
 
+        ValueError if there is no text, or the vocabulary is too small: bytes alone are 256 tokens. TypeError if
+        something in `texts` is neither a text nor a list of words.
+
         Parameters
         ----------
         texts
@@ -191,12 +189,6 @@ class Tokenizer:
         progress
             Show a bar on stderr.
 
-        Raises
-        ------
-        ValueError
-            If there is no text, or the vocabulary is too small: bytes alone are 256 tokens.
-        TypeError
-            If something in `texts` is neither a text nor a list of words.
         """
         one_of("tokenizer", tokenizer, get_args(Kind))
         least = {"bpe": 257, "wordpiece": 32, "wordlevel": len(SPECIAL) + 1}[tokenizer]
@@ -286,7 +278,7 @@ class Tokenizer:
         return self.encode_batch([text], special=special, length=length)[0]
 
     def encode_batch(self, texts: Sequence[Text], *, special: bool = True, length: int | None = None) -> list[Encoding]:
-        """Convert texts to tokens, on all processors.
+        """Convert texts to tokens, on all processors; TypeError for anything but texts and lists of words.
 
         Parameters
         ----------
@@ -297,10 +289,6 @@ class Tokenizer:
         length
             Truncate to at most this many tokens for each text, added ones included.
 
-        Raises
-        ------
-        TypeError
-            If something in `texts` is neither a text nor a list of words.
         """
         if length is not None:
             whole_number("length", length, low=1)
@@ -315,7 +303,7 @@ class Tokenizer:
     def encode_pairs(
         self, pairs: Sequence[tuple[Text, Text]], *, special: bool = True, length: int | None = None
     ) -> list[tuple[list[int], list[int]]]:
-        """Convert pairs of texts to tokens.
+        """The ids and types of the tokens of pairs of texts: type 1 is the second text's, where they are distinguished.
 
         Parameters
         ----------
@@ -326,17 +314,7 @@ class Tokenizer:
             Otherwise the end-of-text token, if there is one, stands between them.
         length
             At most this many tokens for each pair, added ones included: the longer text loses its last tokens first.
-
-        Returns
-        -------
-        list of (list of int, list of int)
-            For each pair the tokens' ids and types: 0 for the first text and 1 for the second, where the tokenizer
-            distinguishes them.
-
-        Raises
-        ------
-        ValueError
-            If `length` leaves no room for the tokens that are added.
+            ValueError if there is no room for the tokens that are added.
         """
         between = [] if special or self.end is None else [self.end]
         added = self._tokenizer.num_special_tokens_to_add(True) if special else len(between)
@@ -487,8 +465,8 @@ def _backend(given: Any) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
         return given, {}
     if isinstance(given, Tokenizer):
         roles = {role: getattr(given, role) for role in _ROLES}
-        inner = given.backend_tokenizer
-        return inner, {role: given.tokens[number] for role, number in roles.items() if number is not None}
+        names = {role: given.tokens[number] for role, number in roles.items() if number is not None}
+        return given.backend_tokenizer, names
     # transformers' fast ones, and those of tokenizers.implementations.
     inner = getattr(given, "backend_tokenizer", getattr(given, "_tokenizer", None))
     if isinstance(inner, tokenizers.Tokenizer):
