@@ -52,7 +52,7 @@ def bert() -> BERT:
 
 @pytest.fixture(scope="module")
 def spelling(texts: list[str]) -> GPT:
-    """One with byte-level pieces, hardly trained: what it says is noise, as fits tests of the machinery."""
+    """One with byte-level tokens, hardly trained: what it says is noise, as fits tests of the machinery."""
     words = ["the bank of the river", "née à Zürich", "a 🙂 and a ☕", "money in the bank"] * 20
     return GPT(**SMALL, vocabulary_size=280, steps=3).fit(words)
 
@@ -66,7 +66,7 @@ def test_gpt_learns_the_planted_language(gpt: GPT) -> None:
         (best, chance), *_ = gpt.next_tokens(f"k1 v1 . k{i}", 3)
         assert best == f"v{i}"
         assert chance > 0.9
-    # Of 19 pieces of a sentence 6 are keys, each worth log(8). After a full stop the sentence may end: who does not
+    # Of 19 tokens of a sentence 6 are keys, each worth log(8). After a full stop the sentence may end: who does not
     # count finds this in one of six cases.
     least = 6 * math.log(8) / 19
     most = least - 6 * (math.log(1 / 6) / 6 + 5 * math.log(5 / 6) / 6) / 19
@@ -87,7 +87,7 @@ def test_score_is_the_mean_of_all_logits_and_the_stride_does_not_change_what_is_
     assert len(ids) > 32  # more than the model's positions
     mean = -scores[torch.arange(31), torch.tensor(ids[:31])].mean()
     short = gpt.tokenizer_.decode(ids[:31])
-    # All but the last piece, which is the end of the text.
+    # All but the last token, which is the end of the text.
     ended = gpt.score([short])
     last = float(torch.log_softmax(torch.tensor(gpt.logits([f"[SEP] {short}"])[0, -1]), 0)[gpt.tokenizer_.end])
     assert ended.nats * 32 == pytest.approx(float(mean) * 31 - last, rel=1e-4)
@@ -100,7 +100,7 @@ def test_bert_learns_the_planted_topics(bert: BERT) -> None:
     for letter in "abc":
         text = " ".join(f"{letter}{i % 4}" for i in range(20))
         for masks in bert.fill_mask(f"[MASK] {text} [MASK] {text[:20]}", 4):
-            assert {piece for piece, _ in masks} == {f"{letter}{i}" for i in range(4)}
+            assert {token for token, _ in masks} == {f"{letter}{i}" for i in range(4)}
             assert sum(chance for _, chance in masks) > 0.9
     validation = bert.history[-1].validation_loss
     assert math.log(4) - 0.05 < validation < math.log(4) + 0.25  # a window may hold two topics
@@ -139,9 +139,9 @@ def test_fit_goes_on_with_the_weights_of_a_folder(name: str, tmp_path: Path, req
     read = type(model).from_pretrained(tmp_path / "model", learning_rate=1e-5, steps=2, threads=1)
     assert (read.learning_rate, read.steps, read.batch_size) == (1e-5, 2, model.batch_size)
     assert read.history == model.history
-    pieces = read.tokenizer_.tokens
+    tokens = read.tokenizer_.tokens
     read.fit([*more, "words that nobody has seen"], pretrained=True)
-    assert read.tokenizer_.tokens == pieces
+    assert read.tokenizer_.tokens == tokens
     assert [one.step for one in read.history] == [1, 2]
     assert read.history[0].validation_loss < last + 0.2
     np.testing.assert_allclose(read.vectors.matrix, model.vectors.matrix, atol=1e-4)
@@ -217,7 +217,7 @@ def test_names_of_files_are_no_texts(texts: list[str], tmp_path: Path) -> None:
             model.fit([str(path)])
 
 
-def test_a_model_may_have_more_rows_than_its_tokenizer_pieces(gpt: GPT, tmp_path: Path) -> None:
+def test_a_model_may_have_more_rows_than_its_tokenizer_tokens(gpt: GPT, tmp_path: Path) -> None:
     gpt.save(tmp_path / "model")
     n = len(gpt.tokenizer_)
     few = Tokenizer.train(["k1 v1 k2 v2"] * 5, tokenizer="wordlevel", vocabulary_size=8)
@@ -259,7 +259,7 @@ def test_generate_goes_on_with_the_text(gpt: GPT) -> None:
 def test_the_cache_changes_nothing(gpt: GPT, spelling: GPT, options: dict[str, float]) -> None:
     """Also where the text grows longer than the positions: then the latter half is read anew."""
     for model, prompt in ((gpt, "k1 v1 ."), (spelling, "the bank")):
-        with_end = dataclasses.replace(model)  # texts that never end: the end piece is taken away
+        with_end = dataclasses.replace(model)  # texts that never end: the end token is taken away
         with_end._transformer, with_end._tokenizer = model.transformer, model.tokenizer_
         with_end.tokenizer_.end, kept = None, with_end.tokenizer_.end
         try:
@@ -304,11 +304,11 @@ def test_draws_follow_the_probabilities() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "stop", "parts", "asked"),
+    ("tokens", "stop", "parts", "asked"),
     [
         (["ab", "cd", "ef"], [], ["ab", "cd", "ef"], 3),
         (["ab", "cd", "ef"], ["d"], ["ab", "c"], 2),
-        (["ab", "cd", "ef"], ["bc"], ["a"], 2),  # across pieces: b waits
+        (["ab", "cd", "ef"], ["bc"], ["a"], 2),  # across tokens: b waits
         (["ab", "xd", "ef"], ["bc"], ["a", "bxd", "ef"], 3),  # it was none after all
         (["aab", "c"], ["aabd"], ["aabc"], 2),
         (["ab"], ["bc"], ["a", "b"], 1),  # what waited comes at the end
@@ -316,19 +316,19 @@ def test_draws_follow_the_probabilities() -> None:
         (["ab", "cd"], ["a"], [], 1),
     ],
 )
-def test_stop_strings(pieces: list[str], stop: list[str], parts: list[str], asked: int) -> None:
+def test_stop_strings(tokens: list[str], stop: list[str], parts: list[str], asked: int) -> None:
     given = []
 
     def ids() -> object:
-        for i in range(len(pieces)):
+        for i in range(len(tokens)):
             given.append(i)
             yield i
 
-    assert list(generation.text_until(ids(), lambda seen: "".join(pieces[i] for i in seen), stop)) == parts
+    assert list(generation.text_until(ids(), lambda seen: "".join(tokens[i] for i in seen), stop)) == parts
     assert len(given) == asked
 
 
-def test_characters_of_several_pieces_come_whole() -> None:
+def test_characters_of_several_tokens_come_whole() -> None:
     raw = ["née 🙂".encode()[i : i + 1] for i in range(len("née 🙂".encode()))]
     decode = lambda seen: b"".join(raw[i] for i in seen).decode(errors="replace")  # noqa: E731
     assert list(generation.text_until(iter(range(len(raw))), decode, [])) == ["n", "é", "e", " ", "🙂"]
@@ -384,7 +384,7 @@ def test_layers_and_poolings(bert: BERT) -> None:
     assert (pooled["first"] == pooled["cls"]).all()
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], normalize=True)[0], axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(bert.encode([text], pooling="max", normalize=True), axis=1), 1, rtol=1e-5)
-    # Layer 0 of one piece is the same wherever it stands but for its position; the last knows its company.
+    # Layer 0 of one token is the same wherever it stands but for its position; the last knows its company.
     near, far = (bert.encode([f"a1 {value} a1 a2"])[0][1] for value in ("a1", "b2"))
     assert np.abs(near - far).max() > 1e-3
 
@@ -434,7 +434,7 @@ def test_a_state_is_never_that_of_a_word_that_was_cut(spelling: GPT, bert: BERT)
     )  # "" has no token to lose
 
 
-def test_words_get_the_states_of_their_pieces(spelling: GPT) -> None:
+def test_words_get_the_states_of_their_tokens(spelling: GPT) -> None:
     words = ["money", "in", "Zürich"]
     encoding = spelling.tokenizer_.encode(words)
     (states,) = spelling.encode([words])
@@ -473,7 +473,7 @@ def test_empty_sentences_and_long_ones(gpt: GPT, bert: BERT) -> None:
     assert (ids[0], ids[-1]) == (bert.tokenizer_.start, bert.tokenizer_.end)
 
 
-def test_logits_are_those_of_the_next_pieces(gpt: GPT, bert: BERT) -> None:
+def test_logits_are_those_of_the_next_tokens(gpt: GPT, bert: BERT) -> None:
     scores = gpt.logits(["k1 v1 .", "k2"])
     assert scores.shape == (2, 3, len(gpt.tokenizer_))
     assert np.isnan(scores[1, 1:]).all()
@@ -602,7 +602,7 @@ def test_frozen_first_thaws(texts: list[str]) -> None:
     assert still == {1: True, 2: True, 3: True, 4: True, 5: False, 6: False}
 
 
-def test_pieces_that_are_no_words_are_composed() -> None:
+def test_tokens_that_are_no_words_are_composed() -> None:
     lines = ["walking talking walked talked walks talks bank banks", "the bank walks"] * 50
     fasttext = firth.FastText(vector_size=16, epochs=1, sample=0, min_n=2, max_n=4, threads=1).fit(
         firth.Corpus.from_iterable(lines, min_count=1)
@@ -614,7 +614,7 @@ def test_pieces_that_are_no_words_are_composed() -> None:
     number = tokenizer.get("bank")
     assert (start.rows[number] == fasttext.vectors["bank"]).all()
     assert (start.rows[tokenizer.get("walk")] == fasttext.vectors["walk"]).all()  # no word of theirs
-    inside = next(piece for piece in tokenizer.tokens if piece.startswith("##"))
+    inside = next(token for token in tokenizer.tokens if token.startswith("##"))
     expected = fasttext.vectors.subwords.compose(inside[2:])
     assert (start.rows[tokenizer.get(inside)] == (0 if expected is None else expected)).all()
     assert not start.found[tokenizer.mask]
@@ -625,7 +625,7 @@ def test_pieces_that_are_no_words_are_composed() -> None:
     assert "##ing" in tokenizer.tokens
 
 
-def test_byte_level_pieces_are_words_behind_a_blank() -> None:
+def test_byte_level_tokens_are_words_behind_a_blank() -> None:
     tokenizer = Tokenizer.train(["the Bank of the bank"] * 10, tokenizer="bpe", vocabulary_size=300)
     start = static_start.static_rows(firth.Vectors(["bank", "the"], [[1.0, 2.0], [3.0, 4.0]]), tokenizer, 2)
     assert start.rows[tokenizer.get("Ġbank")].tolist() == [1, 2]

@@ -430,7 +430,7 @@ def test_every_word_is_predicted_once_in_an_epoch(length):
     )
     n = len(batches)
     found = []
-    for first in range(0, 2 * n, 2):  # two epochs; with an odd number of pieces one batch holds the end of the first
+    for first in range(0, 2 * n, 2):  # two epochs; with an odd number of tokens one batch holds the end of the first
         batch = batches(first, 2)
         assert batch.words.shape[1] <= length + 1
         for row, size in zip(batch.targets.tolist(), batch.lengths.tolist(), strict=True):

@@ -37,7 +37,7 @@ def bert() -> BERT:
 
 @pytest.fixture(scope="module")
 def spelling() -> GPT:
-    """One with byte-level pieces, hardly trained: words are of several pieces."""
+    """One with byte-level tokens, hardly trained: words are of several tokens."""
     words = ["the bank of the river", "née à Zürich", "a 🙂 and a ☕", "money in the bank"] * 20
     return GPT(**SMALL, vocabulary_size=280, steps=3).fit(words)
 
@@ -205,7 +205,7 @@ def test_what_fine_tuning_refuses(gpt: GPT) -> None:
 
 
 def test_the_score_of_what_is_set_apart_is_score_s(spelling: GPT, gpt: GPT) -> None:
-    """Labels never learnt and words without a piece are told wrong in both."""
+    """Labels outside the training set and words without a token count as errors in both."""
     given, labels = [["money", "in"], ["river", "of"]] * 10, [["noun", "other"], ["noun", "other"]] * 10
     words = TokenClassifier(encoder=spelling, head_only=True, penalty=0.01)
     others = [["money", "in"], ["river", "Zürich", "", "née"]], [["noun", "other"], ["noun", "name", "noun", None]]
@@ -475,25 +475,28 @@ def test_pairs_are_seen_together(bert: BERT) -> None:
 
 def test_tokens_of_pairs(bert: BERT, gpt: GPT, spelling: GPT) -> None:
     model = SentenceClassifier(encoder=bert, head_only=True)
-    pieces = bert.tokenizer_
-    assert pieces is not None
+    tokenizer = bert.tokenizer_
+    assert tokenizer is not None
     (ids, types), other = model._encoded([("a1 b2", "c3"), (["a1"], "b2 c3 a1")])
-    assert [pieces.tokens[i] for i in ids] == ["[CLS]", "a1", "b2", "[SEP]", "c3", "[SEP]"]
+    assert [tokenizer.tokens[i] for i in ids] == ["[CLS]", "a1", "b2", "[SEP]", "c3", "[SEP]"]
     assert types == [0, 0, 0, 0, 1, 1]
     assert other[1] == [0, 0, 0, 1, 1, 1, 1]
     short = dataclasses.replace(model, truncate=5)._encoded([("a1 b2", "c3"), ("a1", "b2 c3 a1")])
-    assert [[pieces.tokens[i] for i in ids][1:-1] for ids, _ in short] == [["a1", "[SEP]", "c3"], ["a1", "[SEP]", "b2"]]
+    assert [[tokenizer.tokens[i] for i in ids][1:-1] for ids, _ in short] == [
+        ["a1", "[SEP]", "c3"],
+        ["a1", "[SEP]", "b2"],
+    ]
     with pytest.raises(ValueError, match=r"texts\[1\] has 43 tokens and the model 32 positions"):
         model._encoded([("a1", "b1"), ("a1 " * 20, "b1 " * 20)])
     # What is cut off is what the tokenizers library cuts off.
     texts = ["", "a1", "a1 b2 c3", "a1 b2 c3 a1 a2 a3 c1"]
     for pair, length in itertools.product(itertools.product(texts, repeat=2), (3, 4, 5, 6, 9, 30)):
-        library = type(pieces._tokenizer).from_str(pieces._tokenizer.to_str())
+        library = type(tokenizer._tokenizer).from_str(tokenizer._tokenizer.to_str())
         library.enable_truncation(length)
         whole = library.encode(*pair)
-        assert pieces.encode_pairs([pair], length=length) == [(whole.ids, whole.type_ids)]
+        assert tokenizer.encode_pairs([pair], length=length) == [(whole.ids, whole.type_ids)]
     with pytest.raises(ValueError, match="takes 3 special tokens, and only 2"):
-        pieces.encode_pairs([("a1", "b1")], length=2)
+        tokenizer.encode_pairs([("a1", "b1")], length=2)
     # A GPT's tokenizer puts nothing around texts: what ends a text stands between them.
     for encoder, texts in ((gpt, ("k1 v1", "k2")), (spelling, ("née", "money in"))):
         tokenizer = encoder.tokenizer_

@@ -1,4 +1,4 @@
-"""Drawing the next piece: numbers at their limits."""
+"""Drawing the next token: numbers at their limits."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ PROMISES = {
     ],
     "downloads pretrained models by name": ["hub::a_model_is_downloaded_by_its_name"],
     "vectors equal to those of sentence-transformers": ["sentences::vectors_are_theirs", "sentences::a_real_folder"],
-    "one vector for each word": ["contextual::words_get_the_states_of_their_pieces"],
+    "one vector for each word": ["contextual::words_get_the_states_of_their_tokens"],
     'layer="all" returns those of each layer, from one pass': ["contextual::several_layers_come_from_one_pass"],
     "take one of `tokenizers` or `transformers`": ["contextual::a_tokenizer_of_another_library_trains_and_is_saved"],
     "maps.figure(layer=0, head=3), with the extra `plots`": ["contextual::figures_have_tokens_on_both_sides"],

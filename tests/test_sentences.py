@@ -22,14 +22,8 @@ from planted import SMALL, planted, topics  # noqa: E402
 
 TEXTS = ["a1 b2", "", "c1", "b1 a3 a2 B0 c3", "a1 " * 40, "c2 c1"]
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-OLD = {
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
+FLAGS = "cls_token max_tokens mean_tokens mean_sqrt_len_tokens weightedmean_tokens lasttoken"
+OLD = {mode: f"pooling_mode_{flag}" for mode, flag in zip(MODES, FLAGS.split(), strict=True)}
 NORMALIZE = {"type": "sentence_transformers.models.Normalize"}
 
 

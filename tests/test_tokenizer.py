@@ -1,4 +1,4 @@
-"""Tokenizers: pieces, offsets, words, and files."""
+"""Tokenizers: tokens, offsets, words, and files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spelt(tokenizer, encoding):
     return [tokenizer.tokens[i] for i in encoding.ids]
 
 
-def test_special_pieces(trained):
+def test_special_tokens(trained):
     for kind in ("wordpiece", "wordlevel"):
         one = trained[kind]
         assert [one.tokens[i] for i in (one.padding, one.unknown, one.start, one.end, one.mask)] == [
@@ -63,11 +63,11 @@ def test_vocabulary_is_as_large_as_asked():
     assert len(Tokenizer.train(TEXTS, tokenizer="bpe", vocabulary_size=257)) == 257  # bytes and the end of a text
 
 
-def test_pieces_and_numbers(tokenizer):
+def test_tokens_and_numbers(tokenizer):
     assert len(tokenizer) == len(tokenizer.tokens) == len(set(tokenizer.tokens))
-    assert [tokenizer.get(piece) for piece in tokenizer.tokens] == list(range(len(tokenizer)))
-    assert tokenizer.get("no such piece") is None
-    assert tokenizer.get("no such piece", 3) == 3
+    assert [tokenizer.get(token) for token in tokenizer.tokens] == list(range(len(tokenizer)))
+    assert tokenizer.get("no such token") is None
+    assert tokenizer.get("no such token", 3) == 3
 
 
 def test_same_vocabulary_in_every_process(trained):
@@ -90,10 +90,10 @@ def test_same_vocabulary_in_every_process(trained):
 def test_rare_characters_are_left_out_by_count_then_by_order():
     """Two places for each character, beginning and going on; one for what stands alone, such as a stop."""
     texts = ["aaaa bbb ccc", "yzxwvu."] * 5 + ["d e f g h i j"] * 2
-    pieces = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=32).tokens
+    tokens = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=32).tokens
     found = [*".abcuvwxyz", *(f"##{letter}" for letter in "abcuvwxyz")]  # 19 places, and d's would be two more
-    assert pieces[5:24] == found  # three quarters of 27 are 20
-    assert "d" not in pieces
+    assert tokens[5:24] == found  # three quarters of 27 are 20
+    assert "d" not in tokens
     # What is beyond 99.99 % of the text has a quarter.
     texts = ["aaaa bbb ccc"] * 3000 + ["d"]
     for size, found in (32, False), (60, True):
@@ -113,7 +113,7 @@ def test_chinese_is_known():
     encoded = tokenizer.encode("".join(characters), special=False)
     assert spelt(tokenizer, encoded) == characters
     small = Tokenizer.train(texts, tokenizer="wordpiece", vocabulary_size=1000)  # the most frequent, in three quarters
-    assert sum(piece >= "\u4e00" for piece in small.tokens) == 995 * 3 // 4 - 2 * len("firth")
+    assert sum(token >= "\u4e00" for token in small.tokens) == 995 * 3 // 4 - 2 * len("firth")
     assert "firth" in small.tokens
 
 
@@ -187,7 +187,7 @@ def test_words_given(tokenizer):
     )
     for (begin, end), word in zip(encoding.offsets, encoding.words, strict=True):
         assert (begin, end) == (0, 0) if word is None else 0 <= begin < end <= len(words[word])
-    for number in (0, 1, 3, 4, 5):  # pieces of a word cover it, but for white space
+    for number in (0, 1, 3, 4, 5):  # tokens of a word cover it, but for white space
         covered = {
             i
             for offset, word in zip(encoding.offsets, encoding.words, strict=True)
@@ -197,8 +197,8 @@ def test_words_given(tokenizer):
         assert covered == {i for i, character in enumerate(words[number]) if not character.isspace()}
 
 
-def test_bpe_gives_words_the_pieces_of_the_text(trained):
-    """Byte-level pieces hold the space before a word: without it, each word would be the first of a text."""
+def test_bpe_gives_words_the_tokens_of_the_text(trained):
+    """Byte-level tokens hold the space before a word: without it, each word would be the first of a text."""
     one = trained["bpe"]
     text = "The bank charged a fee"
     assert one.encode(text.split()).ids == one.encode(text).ids
@@ -250,10 +250,10 @@ def test_texts_to_learn_from_hold_nothing_special(tokenizer):
 
 def test_what_goes_on_with_a_word(trained):
     one = trained["wordpiece"]
-    assert all(one.continues[i] == piece.startswith("##") for i, piece in enumerate(one.tokens))
+    assert all(one.continues[i] == token.startswith("##") for i, token in enumerate(one.tokens))
     assert not trained["wordlevel"].continues.any()
     one = trained["bpe"]
-    continues = {piece: bool(one.continues[i]) for i, piece in enumerate(one.tokens)}
+    continues = {token: bool(one.continues[i]) for i, token in enumerate(one.tokens)}
     assert continues["s"]
     assert not continues["Ġbank"]
     assert not continues["."]
@@ -346,15 +346,15 @@ def test_older_folders(trained, tmp_path):
     (tmp_path / "vocab.txt").write_text(
         "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncafé\ncafe\n日本\n日\n本\n", encoding="utf-8"
     )
-    for accents, chinese, pieces in ((False, False, [5, 7]), (None, True, [6, 8, 9])):
+    for accents, chinese, tokens in ((False, False, [5, 7]), (None, True, [6, 8, 9])):
         said = {"do_lower_case": True, "strip_accents": accents, "tokenize_chinese_chars": chinese}
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
-        assert Tokenizer.load(tmp_path).encode("Café 日本", special=False).ids == pieces
+        assert Tokenizer.load(tmp_path).encode("Café 日本", special=False).ids == tokens
     one = trained["bpe"]
     folder = tmp_path / "gpt2"
     folder.mkdir()
     model = json.loads(one._tokenizer.to_str())["model"]
-    vocabulary = {piece: number for number, piece in enumerate(one.tokens)}
+    vocabulary = {token: number for number, token in enumerate(one.tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     merges = "\n".join(" ".join(pair) for pair in model["merges"])
     (folder / "merges.txt").write_text("#version: 0.2\n" + merges + "\n", encoding="utf-8")

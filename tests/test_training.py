@@ -317,7 +317,7 @@ def test_masks_are_80_10_10(whole_words):
     text = np.where(chosen, targets, inputs)  # what the rows were
     assert not chosen[tokenizer.special[text]].any()
     n = (~tokenizer.special[text]).sum()
-    # Words are chosen whole: their pieces are not independent, and a word has up to some ten of them.
+    # Words are chosen whole: their tokens are not independent, and a word has up to some ten of them.
     sigma = math.sqrt(0.15 * 0.85 / n) * (math.sqrt(10) if whole_words else 1)
     assert abs(chosen.sum() / n - 0.15) < 5 * sigma
     masked, kept = inputs == tokenizer.mask, inputs == targets
@@ -331,7 +331,7 @@ def test_masks_are_80_10_10(whole_words):
     assert set(others.tolist()) == set(np.flatnonzero(~tokenizer.special).tolist())
     again = batches(len(ids.train), 200)  # other ids are hidden in another epoch
     assert not np.array_equal(again.targets.numpy(), targets[:200])
-    # Pairs of a piece and the one that goes on with its word: both or neither.
+    # Pairs of a token and the one that goes on with its word: both or neither.
     assert tokenizer.continues.sum() > 10
     together = tokenizer.continues[text[:, 2:-1]] & ~tokenizer.special[text[:, 1:-2]]
     agree = (chosen[:, 1:-2] == chosen[:, 2:-1])[together]
@@ -358,7 +358,7 @@ def test_every_row_has_something_to_predict(whole_words):
 
 
 def test_whole_words_begin_behind_the_end_of_a_text():
-    """Byte-level pieces hold the space before a word: at a text's beginning there is none, and it is no word's rest."""
+    """Byte-level tokens hold the space before a word: at a text's beginning there is none, and it is no word's rest."""
     bpe = Tokenizer.train(["read on"] * 9, tokenizer="bpe", vocabulary_size=270)
     plain = bpe._tokenizer
     plain.add_special_tokens(["<mask>"])

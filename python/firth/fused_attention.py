@@ -108,9 +108,6 @@ def attention(
     values it sees, weighted by the exponentials of the scores (Vaswani et al. 2017, equation 1). With ``dropout`` each
     weight is zero with that probability and the others are divided by ``1 - dropout``.
 
-    With few queries, as when a text is generated token by token, keys and values are read once, without a copy, at the
-    speed of memory.
-
     Parameters
     ----------
     q

@@ -7,6 +7,7 @@ and no rules for ``torch.func``'s transformations.
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -182,13 +183,8 @@ def _forward(given: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
 _REST = """bool causal, int? window, Tensor? lengths, Tensor? mask, Tensor? bias, Tensor? alibi, float scale,
     float dropout, Tensor? seed"""
 
-_attention = torch.library.custom_op(
-    "firth::attention",
-    _forward,
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"(Tensor[] given, {_REST}) -> (Tensor, Tensor)",
-)
+_on_cpu = functools.partial(torch.library.custom_op, mutates_args=(), device_types="cpu")
+_attention = _on_cpu("firth::attention", schema=f"(Tensor[] given, {_REST}) -> (Tensor, Tensor)")(_forward)
 
 
 @_attention.register_fake
@@ -226,13 +222,8 @@ def _backward(grad: Tensor, given: list[Tensor], out: Tensor, lse: Tensor, *rest
     return moved
 
 
-_attention_backward = torch.library.custom_op(
-    "firth::attention_backward",
-    _backward,
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"(Tensor grad, Tensor[] given, Tensor out, Tensor lse, {_REST}) -> Tensor[]",
-)
+_BACKWARD = f"(Tensor grad, Tensor[] given, Tensor out, Tensor lse, {_REST}) -> Tensor[]"
+_attention_backward = _on_cpu("firth::attention_backward", schema=_BACKWARD)(_backward)
 
 
 @_attention_backward.register_fake
