@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from firth import files
-from firth.checks import functions
+from firth.checks import functions, stacklevel_of_caller
 from firth.contextual import huggingface, loop
 from firth.contextual.data import Batches
 from firth.contextual.processes import device_of, is_first_process, process_count
+from firth.contextual.transformer import evaluating
 from firth.models.base import Learner, one_at_a_time
 from firth.options import option, seed_option, threads_option
 from firth.run import History
@@ -27,7 +28,7 @@ from firth.run import History
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
 
-FEW_STEPS = 10  # fewer train nothing useful: without `steps` they are hardly intended
+_FEW_STEPS = 10  # fewer train nothing useful: without `steps` they are hardly intended
 _FORMAT = "firth contextual"
 FIRST_MODEL = "call fit(texts) first, or from_pretrained(folder)"
 
@@ -73,21 +74,6 @@ class TrainedModel(loop.Optimization, Learner):
     def _module(self) -> nn.Module:
         """The trained module; AttributeError before `fit`."""
         raise NotImplementedError
-
-    def _schedule(self, epoch: float, **others: Any) -> loop.Schedule:
-        """The options as a schedule; `epoch` is the number of examples in one, `others` are further fields."""
-        each = self.batch_size * self.accumulate * process_count()
-        steps = self.steps or max(1, round(self.epochs * epoch / each))
-        if self.steps is None and steps < FEW_STEPS:
-            warnings.warn(
-                f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for "
-                f"{type(self).__name__} to be trained well: set more epochs than {self.epochs:g}, a smaller "
-                f"batch_size than {self.batch_size}, or steps",
-                stacklevel=4,  # past `one_at_a_time`
-            )
-        options = self.get_params() | {"steps": steps} | others
-        names = {field.name for field in dataclasses.fields(loop.Schedule)}
-        return loop.Schedule(**{name: value for name, value in options.items() if name in names})
 
     @one_at_a_time
     def fit(
@@ -145,18 +131,20 @@ class TrainedModel(loop.Optimization, Learner):
             warnings.warn(
                 f"{type(self).__name__}.fit starts from random weights, not from those of the folder; "
                 "fit(..., pretrained=True) continues from them",
-                stacklevel=3,  # past `one_at_a_time`
+                stacklevel=stacklevel_of_caller(),
             )
         if pretrained:
             self._check_pretrained()
         called = functions("callbacks", callbacks)
-        before = {**self.__dict__, "history": History(self.history)}
         folder = None if checkpoint is None else Path(checkpoint)
         module = None
         try:
-            with self.threaded(), torch.random.fork_rng(devices=[]):
+            with self.threaded(), torch.random.fork_rng(devices=[]), undone_on_error(self, FloatingPointError):
                 setup = self._prepare(data, folder, resume=resume, pretrained=pretrained, progress=progress)
-                schedule = self._schedule(setup.examples, **setup.schedule)
+                each = self.batch_size * self.accumulate * process_count()
+                steps = self.steps or max(1, round(self.epochs * setup.examples / each))
+                if self.steps is None:
+                    warn_of_few_steps(self, steps, type(self).__name__, "steps")
                 module = setup.module
                 from_folder = pretrained and self._from_folder
                 self.__dict__.update(setup.state, history=History(), _from_folder=from_folder)
@@ -165,7 +153,7 @@ class TrainedModel(loop.Optimization, Learner):
                         module,
                         setup.batches,
                         setup.loss,
-                        schedule,
+                        loop.Schedule.of(self, **{"steps": steps, **setup.schedule}),
                         device=self.place(),
                         progress=progress,
                         callbacks=[lambda _, one=one: one(self) for one in called],  # type: ignore[misc]
@@ -175,14 +163,8 @@ class TrainedModel(loop.Optimization, Learner):
                         history=self.history,
                         options={"pretrained": pretrained, **setup.shared},
                         name=type(self).__name__,
-                        epoch_steps=setup.examples / (self.batch_size * self.accumulate * process_count()),
+                        epoch_steps=setup.examples / each,
                     )
-        except (KeyboardInterrupt, FloatingPointError):
-            raise  # the model keeps what was trained so far
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
         finally:
             if module is not None:
                 module.eval()
@@ -253,15 +235,27 @@ class TrainedModel(loop.Optimization, Learner):
                 os.replace(place, to)
 
 
+def warn_of_few_steps(model: Any, steps: int, what: str, remedy: str) -> None:
+    """Warn if the options of a model leave so few steps that `what` is hardly trained."""
+    if steps < _FEW_STEPS:
+        warnings.warn(
+            f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for {what} to be trained "
+            f"well: set more epochs than {model.epochs:g}, a smaller batch_size than {model.batch_size}, or {remedy}",
+            stacklevel=stacklevel_of_caller(),
+        )
+
+
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, also during training."""
-    was_training = module.training
-    module.eval()
+def undone_on_error(model: Any, *kept: type[BaseException]) -> Iterator[None]:
+    """Give a model its former attributes back after any error but Ctrl-C and `kept`."""
+    before = model.__dict__.copy()
     try:
         yield
-    finally:
-        module.train(was_training)
+    except BaseException as error:
+        if not isinstance(error, (KeyboardInterrupt, *kept)):
+            model.__dict__.clear()
+            model.__dict__.update(before)
+        raise
 
 
 def read_description(place: Path, kind: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from firth.checks import column, real_number, whole_number
 from firth.contextual import heads
 from firth.contextual.encoding import Sentence, checked_sentences
-from firth.contextual.examples import Example, Pooling
+from firth.contextual.examples import Example, Pooling, labels_of_words
 from firth.contextual.finetuning import FineTuned
 from firth.models.estimator import label_limit, likeliest, top_labels
 from firth.models.labeled_texts import check_one_type, checked_label, labels_of
@@ -28,28 +28,22 @@ class SentenceClassifier(FineTuned):
     Chang, Lee & Toutanova 2019), or stays as it is. This is an estimator of scikit-learn: `cross_val_score`,
     `GridSearchCV` and a `Pipeline` take it; clones share the encoder.
 
-    Parameters
-    ----------
-    head_only
-        Train only the head, on the encoder's hidden states as they are: logistic regression, with `penalty`, solved by
-        L-BFGS. The options of training from `epochs` to `dropout` then have no effect.
-    pooling
-        How to pool the hidden states of a text's tokens, special ones included, into one vector: "mean", "max", "cls",
-        "first" or "last", as in `GPT.encode`, or BERT's "pooler", a layer with tanh on the first. None: "mean" with
-        `head_only`, otherwise "pooler" for a BERT and "last" for a GPT, as `transformers` classifies with them.
-    epochs, batch_size, learning_rate, warmup, weight_decay, clip, bf16, dropout, seed
-        See `Schedule`; the learning rate falls to 0. An epoch is a pass over the texts, and `dropout` that of the last
-        layer's input.
-    penalty
-        Half of this times the squared norm of the head's matrix is added to the summed loss, with `head_only`.
-    class_weight
-        None; "balanced", which weights a label by the inverse of its share; or a dict from labels to weights, 1 for
-        missing labels. A text with several labels has the mean of their weights. Only ratios of weights matter if the
-        transformer is trained; with `head_only`, a weight of 3 is as if the text were there three times.
-    validation
-        The share of the texts in the validation split, on which `fit` computes the accuracy after each epoch, `score`
-        of `history`. The only text with a label stays in the training split. If the share is less than one text, there
-        is no such split.
+    Notes
+    -----
+    `pooling` pools the hidden states of a text's tokens, special ones included: "mean", "max", "cls", "first" or
+    "last", as in `GPT.encode`, or BERT's "pooler", a layer with tanh on the first. None: "mean" with `head_only`,
+    otherwise "pooler" for a BERT and "last" for a GPT, as `transformers` classifies with them.
+
+    The transformer is a copy of `encoder`, trained as `Schedule` says; the learning rate falls to 0. With `head_only`
+    the head is solved by L-BFGS, on the summed loss and half of `penalty` times the squared norm of its matrix; the
+    options from `epochs` to `dropout` then have no effect.
+
+    `class_weight` is None; "balanced", which weights a label by the inverse of its share; or a dict from labels to
+    weights, 1 for missing labels. A text with several labels has the mean of their weights. Only ratios of weights
+    matter if the transformer is trained; with `head_only`, a weight of 3 is as if the text were there three times.
+
+    After each epoch `history` has the accuracy on the validation split. The only text with a label stays in the
+    training split. If `validation` is less than one text, there is no such split.
 
     Examples
     --------
@@ -134,11 +128,11 @@ class SentenceClassifier(FineTuned):
         return given, [[tuple(names[ends[i] : ends[i + 1]])] for i in range(n)], True
 
     def _examples(self, texts: Sequence[Any], targets: Sequence[Sequence[Any]] | None) -> list[Example]:
-        examples = []
-        for i, (ids, types) in enumerate(self._encoded(texts)):
-            own = [0] if targets is None else list(targets[i])
-            examples.append(Example(ids, list(range(len(ids))), [0] * len(ids), own, types=types))
-        return examples
+        own = [[0]] * len(texts) if targets is None else map(list, targets)
+        return [
+            Example(ids, list(range(len(ids))), [0] * len(ids), labels, types=types)
+            for (ids, types), labels in zip(self._encoded(texts), own, strict=True)
+        ]
 
     def _encoded(self, texts: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
         """Tokens of texts or of pairs, and their types, where they are not all 0."""
@@ -201,15 +195,10 @@ class TokenClassifier(FineTuned):
 
     def _read(self, texts: Any, labels: Any, several: bool | None = None) -> tuple[list[Any], list[list[Any]], bool]:
         given = _word_lists(texts)
-        rows = list(column("labels", labels))
-        if len(given) != len(rows):
-            raise ValueError(f"there are {len(given)} texts and {len(rows)} lists of labels")
-        names = []
-        for i, (words, row) in enumerate(zip(given, rows, strict=True)):
-            own = list(column(f"labels[{i}]", row))
-            if len(words) != len(own):
-                raise ValueError(f"texts[{i}] has {len(words)} words and {len(own)} labels")
-            names.append([name if name is None else _label(f"labels[{i}]", j, name) for j, name in enumerate(own)])
+        names = [
+            [name if name is None else _label(i, j, name) for j, name in enumerate(row)]
+            for i, row in enumerate(labels_of_words("texts", given, labels))
+        ]
         check_one_type(type(name) for row in names for name in row if name is not None)
         return given, names, False
 
@@ -237,5 +226,5 @@ def _word_lists(texts: Any) -> list[Sequence[str]]:
     return [list(column(f"texts[{i}]", one)) for i, one in enumerate(given)]
 
 
-def _label(place: str, word: int, label: Any) -> Any:
-    return checked_label(label, lambda: f"{place}[{word}]")
+def _label(text: int, word: int, label: Any) -> Any:
+    return checked_label(label, lambda: f"labels[{text}][{word}]")

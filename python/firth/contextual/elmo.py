@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from firth import corpus as corpora
 from firth import files
-from firth.checks import column, real_number, whole_number
+from firth.checks import real_number, whole_number
 from firth.contextual.base import Setup, TrainedModel, read_description
 from firth.contextual.elmo_network import (
     RARE,
@@ -31,6 +31,8 @@ from firth.contextual.elmo_network import (
     batch_of,
 )
 from firth.contextual.encoding import BATCH_TOKENS, Sentence, by_length, checked_sentences, chosen_layers, unit_rows
+from firth.contextual.examples import labels_of_words
+from firth.contextual.processes import moved
 from firth.corpus import Corpus, as_corpus
 from firth.models.base import one_at_a_time
 from firth.models.estimator import split
@@ -58,18 +60,12 @@ class ELMo(TrainedModel):
     backward; each direction predicts the next word in its order. A task uses the vectors and the layers' hidden states,
     mixed with weights trained for the task.
 
-    ``firth train elmo --help`` describes the options. The paper's sizes are ``character_dim=16``, 2,048 filters,
-    ``highway=2``, ``layers=2``, ``hidden=4096`` and ``projection=512``. Rare words are predicted as one word; their
-    vectors still come from their characters. On one device with the same number of threads, the same seed trains the
-    same model to the bit.
+    The paper's sizes are ``character_dim=16``, 2,048 filters, ``highway=2``, ``layers=2``, ``hidden=4096`` and
+    ``projection=512``. Rare words are predicted as one word; their vectors still come from their characters. On one
+    device with the same number of threads, the same seed trains the same model to the bit.
 
-    Attributes
-    ----------
-    mixture
-        The weights of the layers; equal ones before `fit_mixture`.
-    classifier, labels, validation_score
-        Of `fit_mixture`: the linear layer, the names of its classes, and the accuracy on the words of the validation
-        split, if there is one.
+    `mixture` has the weights of the layers, equal ones before `fit_mixture`, which also sets `classifier`, the linear
+    layer, `labels`, the names of its classes, and `validation_score`, the accuracy on the words of a validation split.
 
     Examples
     --------
@@ -185,17 +181,10 @@ class ELMo(TrainedModel):
         )
 
     def _batches(
-        self,
-        corpus: Corpus,
-        targets: NDArray[np.int64],
-        train: NDArray[np.int64],
-        validation: NDArray[np.int64] | None = None,
-        *,
-        seed: int,
+        self, corpus: Corpus, targets: NDArray[np.int64], *documents: NDArray[np.int64], seed: int
     ) -> TextBatches:
         speller = Speller(corpus.vocabulary.words, self.max_characters)
-        sizes = {"batch_size": self.batch_size, "length": self.length}
-        return TextBatches(corpus, speller, targets, train, validation, **sizes, seed=seed)
+        return TextBatches(corpus, speller, targets, *documents, **self._some("batch_size", "length"), seed=seed)
 
     def _read(self, data: Any, *, progress: bool = False) -> Corpus:
         corpus = as_corpus(data, progress=progress, min_count=1, tokenizer=self.split, threads=self.threads)
@@ -225,8 +214,7 @@ class ELMo(TrainedModel):
         return np.array([ids.get(word, RARE) for word in corpus.vocabulary.words], np.int64)
 
     def _new_network(self, counts: NDArray[np.int64]) -> BidirectionalLanguageModel:
-        options = {name: getattr(self, name) for name in _OF_NETWORK}
-        return BidirectionalLanguageModel(words=len(counts), counts=counts, **options)
+        return BidirectionalLanguageModel(words=len(counts), counts=counts, **self._some(*_OF_NETWORK))
 
     def perplexity(self, texts: Corpus | files.PathLike | Iterable[str] | Iterable[Sequence[str]]) -> float:
         """Perplexity of texts in both directions together: the exponential of the mean loss of a word in nats.
@@ -238,7 +226,7 @@ class ELMo(TrainedModel):
         network, nats, predicted = self.network, 0.0, 0
         with self._running():
             for batch in batches.in_order():
-                total, n = network.loss(batch.to(self.device))
+                total, n = network.loss(moved(batch, self.place()))
                 nats, predicted = nats + float(total), predicted + n
         return float(np.exp(nats / predicted))
 
@@ -255,7 +243,8 @@ class ELMo(TrainedModel):
         rows = np.zeros((len(words), sizes.max(initial=0)), np.int64)
         for i, sentence in enumerate(words):
             rows[i, 1 : sizes[i]] = [*map(rows_of.__getitem__, sentence), 1]
-        return batch_of(Speller(distinct, self.max_characters), rows, sizes).to(self.device)
+        batch: Batch = moved(batch_of(Speller(distinct, self.max_characters), rows, sizes), self.place())
+        return batch
 
     def encode(
         self,
@@ -267,19 +256,11 @@ class ELMo(TrainedModel):
     ) -> list[NDArray[np.float32]]:
         """Hidden states of the words of sentences: for each sentence float32 (words, 2 * projection).
 
-        Parameters
-        ----------
-        sentences
-            Strings, or lists of words, of any length, also empty.
-        layer
-            0: the words' vectors, which do not depend on the sentence, twice. 1 to `layers`, or -1 for the last: an
-            LSTM layer's hidden states, forward then backward. "mixture": all of them, mixed by the weights of
-            `fit_mixture`, or their mean before it. A list of these, or "all" layers from 0 on, are computed in one
-            pass; each array is then (layers, words, 2 * projection).
-        normalize
-            Scale every vector to length 1.
-        progress
-            Show a bar.
+        Sentences are strings, or lists of words, of any length, also empty. `layer` 0 are the words' vectors, which do
+        not depend on the sentence, twice; 1 to `layers`, or -1 for the last, an LSTM layer's hidden states, forward
+        then backward; "mixture" all of them, mixed by the weights of `fit_mixture`, or their mean before it. A list of
+        these, or "all" layers from 0 on, are computed in one pass; each array is then (layers, words, 2 * projection).
+        `normalize` scales every vector to length 1.
         """
         layers, single = chosen_layers(layer, self.layers, ("mixture",))
         words = self._split_all(sentences)
@@ -307,20 +288,10 @@ class ELMo(TrainedModel):
     ) -> Self:
         """Train the weights of the layers for a task: labels of words, predicted by a linear layer on the mixture.
 
-        The language models stay as they are.
-
-        Parameters
-        ----------
-        sentences, labels
-            As for `encode`; for each sentence one label a word, None where a word has none.
-        layer_norm
-            Bring every layer to mean 0 and variance 1 before mixing.
-        penalty
-            Of the squares of the linear layer's weights.
-        steps
-            Of Adam, on all words at once.
-        validation
-            Share of the sentences in the validation split; 0: none.
+        The language models stay as they are. Sentences are those of `encode`; `labels` has for each sentence one label
+        a word, None where a word has none. `layer_norm` brings every layer to mean 0 and variance 1 before mixing.
+        `penalty` is the weight of the squares of the linear layer's weights, `steps` the steps of Adam, each on all
+        words, and `validation` the share of the sentences in the validation split.
 
         Raises
         ------
@@ -329,12 +300,8 @@ class ELMo(TrainedModel):
             are fewer than two different labels.
         """
         words = self._split_all(sentences)
-        labels = [list(column(f"labels[{i}]", own)) for i, own in enumerate(column("labels", labels))]
-        if len(labels) != len(words):
-            raise ValueError(f"{len(words)} sentences and labels for {len(labels)}")
-        for i, (sentence, own) in enumerate(zip(words, labels, strict=True)):
-            if len(sentence) != len(own):
-                raise ValueError(f"sentences[{i}] has {len(sentence)} words and {len(own)} labels")
+        labels = labels_of_words("sentences", words, labels)
+        for i, own in enumerate(labels):
             for label in own:
                 if label is not None and not isinstance(label, str):
                     raise TypeError(f"labels[{i}] holds {label!r}: a label must be a str, or None")

@@ -39,7 +39,7 @@ _POOL = 50  # batches whose texts are sorted by length together: little padding,
 class Speller:
     """Words as symbols: begin of word, at most `max_characters` - 2 bytes of UTF-8, end of word.
 
-    Row 0 of the table is the begin of a text, row 1 its end, as words of one symbol that no word holds; `words` follow.
+    Rows 0 and 1 are the begin and the end of a text, as words of one symbol that no word holds; `words` follow.
     """
 
     def __init__(self, words: Sequence[str], max_characters: int) -> None:
@@ -303,10 +303,6 @@ class Batch(NamedTuple):
     words: Tensor
     lengths: Tensor
     targets: Tensor | None = None
-
-    def to(self, device: str | torch.device) -> Batch:
-        """The same on another device."""
-        return Batch(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
 
 
 class BidirectionalLanguageModel(nn.Module):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firth.checks import column
 from firth.contextual.encoding import pooled
 from firth.contextual.transformer import Transformer
 
@@ -81,10 +82,6 @@ class Batch(NamedTuple):
             weights_of(examples),
         )
 
-    def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
-        return Batch(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
-
     def features(self, transformer: Transformer, pooling: Pooling) -> Tensor:
         """One vector for each unit, (units, dim)."""
         states = transformer(self.ids, lengths=self.lengths, token_types=self.types).float().flatten(0, 1)[self.places]
@@ -143,6 +140,17 @@ def targets_of(examples: Iterable[Example], classes: int | None) -> Tensor:
     for i, own in enumerate(flat):
         several[i, [label for label in own if label != UNKNOWN]] = 1
     return several
+
+
+def labels_of_words(name: str, texts: Sequence[Sequence[str]], labels: Any) -> list[list[Any]]:
+    """The labels of the words of texts; ValueError if there is not one for each word."""
+    rows = [list(column(f"labels[{i}]", row)) for i, row in enumerate(column("labels", labels))]
+    if len(rows) != len(texts):
+        raise ValueError(f"{len(texts)} {name} and labels for {len(rows)}")
+    for i, (words, row) in enumerate(zip(texts, rows, strict=True)):
+        if len(words) != len(row):
+            raise ValueError(f"{name}[{i}] has {len(words)} words and {len(row)} labels")
+    return rows
 
 
 def names_of(row: Iterable[Any]) -> list[Any]:

@@ -7,7 +7,6 @@ import dataclasses
 import math
 import time
 import typing
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from firth import files
 from firth.checks import functions
 from firth.contextual import heads, loop
-from firth.contextual.base import FEW_STEPS, evaluating
+from firth.contextual.base import undone_on_error, warn_of_few_steps
 from firth.contextual.elmo import ELMo
 from firth.contextual.encoding import BATCH_TOKENS, by_length
 from firth.contextual.examples import (
@@ -39,8 +38,8 @@ from firth.contextual.examples import (
 from firth.contextual.heads import Head
 from firth.contextual.hub import local_folder
 from firth.contextual.models import load_transformer, read_config
-from firth.contextual.processes import process_count
-from firth.contextual.transformer import Transformer
+from firth.contextual.processes import moved, process_count
+from firth.contextual.transformer import Transformer, evaluating
 from firth.contextual.transformer_model import HEAD, ContextualModel
 from firth.models.base import one_at_a_time
 from firth.models.estimator import Classifier, split, text_weights
@@ -190,12 +189,7 @@ class FineTuned(Classifier):
         Raises
         ------
         TypeError, ValueError, FloatingPointError
-            If texts and labels have wrong types or do not go together; as `GPT.fit` for checkpoints; if a number stops
-            being finite. Then nothing is changed.
-        RuntimeError
-            If another `fit` of this object is running.
-        KeyboardInterrupt
-            At Ctrl-C. The classifier keeps what was trained so far.
+            If texts and labels have wrong types or do not go together; as `GPT.fit`. Then nothing is changed.
         """
         callbacks = functions("callbacks", callbacks)
         if self.head_only and (resume or checkpoint is not None):
@@ -225,8 +219,7 @@ class FineTuned(Classifier):
         else:
             raise TypeError("validation must be a share, or a pair of texts and labels")
         examples = self._weighted(examples, classes)
-        before = self.__dict__.copy()
-        with torch.random.fork_rng(devices=[]), self.encoder.threaded():
+        with torch.random.fork_rng(devices=[]), self.encoder.threaded(), undone_on_error(self):
             torch.manual_seed(self.seed)
             head = self._new_head(len(classes)).to(self.encoder.place())
             transformer = None if self.head_only else copy.deepcopy(self.encoder.transformer)
@@ -237,12 +230,8 @@ class FineTuned(Classifier):
                 if transformer is None:
                     self._solve(examples, apart, progress)
                 else:
-                    self._tune(transformer, examples, apart, callbacks, progress, checkpoint, resume)
-            except KeyboardInterrupt:  # what was trained so far is kept
-                raise
-            except BaseException:
-                self.__dict__.update(before)
-                raise
+                    run: dict[str, Any] = {"progress": progress, "checkpoint": checkpoint, "resume": resume}
+                    self._tune(transformer, examples, apart, callbacks, **run)
             finally:
                 if transformer is not None:
                     transformer.eval()
@@ -336,37 +325,25 @@ class FineTuned(Classifier):
         examples: list[Example],
         apart: list[Example],
         callbacks: Sequence[Callable[[Any], object]],
-        progress: bool,
+        *,
         checkpoint: files.PathLike | None,
-        resume: bool,
+        **others: Any,
     ) -> None:
         processes = process_count()
         batches = Batches(examples, self.encoder.padding, self.seed, processes, self._classes_in_batch(), apart)
         each = -(-len(examples) // (self.batch_size * processes))
         steps = each * self.epochs
-        if steps < FEW_STEPS:
-            warnings.warn(
-                f"these texts make {steps} step{'' if steps == 1 else 's'} of training, too few for a head to be "
-                f"trained well: set more epochs than {self.epochs}, a smaller batch_size than {self.batch_size}, or "
-                "head_only=True, which is solved without steps",
-                stacklevel=4,  # past `fit` and `one_at_a_time`
-            )
-        schedule = loop.Schedule(
+        warn_of_few_steps(self, steps, "a head", "head_only=True, which is solved without steps")
+        schedule = loop.Schedule.of(
+            self,
             steps=steps,
-            batch_size=self.batch_size,
             length=max(len(one.ids) for one in examples),
-            learning_rate=self.learning_rate,
             min_learning_rate=0.0,
             warmup=max(1, round(self.warmup * steps)) / steps,  # or a training of one step would be over, its rate 0
-            weight_decay=self.weight_decay,
             betas=(0.9, 0.999),
-            clip=self.clip,
-            bf16=self.bf16,
             evaluate_every=each,
             evaluate_batches=0,
-            seed=self.seed,
         )
-
         mean_weight = float(weights_of(examples).double().mean())
 
         def loss(tuned: _Tuned, batch: Batch) -> tuple[Tensor, int]:
@@ -385,15 +362,14 @@ class FineTuned(Classifier):
             loss,
             schedule,
             device=self.encoder.place(),
-            progress=progress,
             callbacks=[note],
             checkpoint=checkpoint,
-            resume=resume,
             history=self.history,
             options={} if checkpoint is None else self._shared(),
             measure=lambda: self._measure(apart),
             name=type(self).__name__,
             epoch_steps=each,
+            **others,
         )
 
     def _shared(self) -> dict[str, Any]:
@@ -410,22 +386,23 @@ class FineTuned(Classifier):
             "checksum of the encoder": checksum,
         }
 
+    @torch.no_grad()
     def _measure(self, examples: list[Example]) -> tuple[float, int, float]:
         """The summed loss of the units whose label training has seen, their number, and the accuracy on all units."""
         n = sum(len(one.targets) + one.missed for one in examples)
         if not n:
             return 0.0, 0, math.nan
-        with torch.no_grad():
-            scores = self._fitted()(self._features(examples))
-            targets = targets_of(examples, self._classes_in_batch()).to(scores.device)
-            best = scores.argmax(1)
-            if self._several:
-                right = targets.gather(1, best[:, None]) > 0
-                return float(self._losses(scores, targets).sum()), len(targets), int(right.sum()) / n
-            known = targets != UNKNOWN
-            loss = float(self._losses(scores[known], targets[known]).sum())
-            return loss, int(known.sum()), int((best == targets).sum()) / n
+        scores = self._fitted()(self._features(examples))
+        targets = targets_of(examples, self._classes_in_batch()).to(scores.device)
+        best = scores.argmax(1)
+        if self._several:
+            right = targets.gather(1, best[:, None]) > 0
+            return float(self._losses(scores, targets).sum()), len(targets), int(right.sum()) / n
+        known = targets != UNKNOWN
+        loss = float(self._losses(scores[known], targets[known]).sum())
+        return loss, int(known.sum()), int((best == targets).sum()) / n
 
+    @torch.no_grad()
     def _features(self, examples: list[Example], *, progress: bool = False) -> Tensor:
         """Pooled hidden states of all units, in the order of the examples."""
         transformer = self.transformer
@@ -437,21 +414,19 @@ class FineTuned(Classifier):
         batches = list(by_length(lengths, BATCH_TOKENS))
         for rows in tqdm(batches, desc="encode", unit=" batches", disable=not progress):
             chosen = [dataclasses.replace(examples[row], targets=[0] * sizes[row], weights=[]) for row in rows]
-            with torch.no_grad():
-                found = Batch.of(chosen, padding).to(device).features(transformer, self._pooling)
+            found = moved(Batch.of(chosen, padding), device).features(transformer, self._pooling)
             at = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
             features[torch.from_numpy(at).to(device)] = found
         return features
 
+    @torch.no_grad()
     def _scores(self, examples: list[Example], *, progress: bool = False) -> NDArray[np.float64]:
         """Probabilities of the classes, (units, classes)."""
         head = self._fitted()
         with self.encoder.threaded():
-            features = self._features(examples, progress=progress)
-            with torch.no_grad():
-                scores = head(features).double()
-                chances = (torch.sigmoid(scores) if self._several else torch.softmax(scores, 1)).cpu().numpy()
-        return typing.cast("NDArray[np.float64]", chances)
+            scores = head(self._features(examples, progress=progress)).double()
+            chances = torch.sigmoid(scores) if self._several else torch.softmax(scores, 1)
+        return typing.cast("NDArray[np.float64]", chances.cpu().numpy())
 
     def score(self, texts: Any, labels: Any, sample_weight: Any = None) -> float:
         """The accuracy: the share of texts, or of words with a label, whose predicted label is right; NaN for none.
@@ -540,19 +515,16 @@ class FineTuned(Classifier):
             raise ValueError(f"{folder} holds a {found}, not a {cls.__name__}")
         own = (folder / HEAD).exists()
         tensors, metadata = files.read_own(folder / HEAD, "head") if own else ({}, {})
-        labels: list[str] | None = None
-        if tensors:
-            head = None
-        else:
-            head, labels, several = heads.read(folder, cls.task)
-            metadata.setdefault("several", several)
+        theirs = None if tensors else heads.read(folder, cls.task)
+        if theirs is not None:
+            metadata.setdefault("several", theirs[2])
         encoder = load_transformer(folder, device=device)
         with files.reading(folder / HEAD, "head"):
             saved = metadata["options"] if own else {"pooling": "first" if cls.task == "TokenClassifier" else None}
             model = cls._from_options({**saved, "encoder": encoder})
             model._restore(tensors, metadata)
-        if head is not None and labels is not None:
-            model._head = head.to(encoder.place())
+        if theirs is not None:
+            model._head, labels = theirs[0].to(encoder.place()), theirs[1]
             if [str(name) for name in model._classes] != labels:  # its training continued in `transformers`
                 model._classes = labels
         if options:

@@ -17,7 +17,7 @@ _LONGEST_CHARACTER = 4  # bytes of UTF-8
 def cut_distribution(
     logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The tokens that may be drawn, the most likely first, int64 (kept,), and float64 probabilities with sum one.
+    """The tokens that may be drawn, the most likely first, int64 (kept,), and float64 probabilities with sum 1.
 
     `logits` (vocabulary,) are divided by the temperature; `top_k` applies next, then `top_p` to the remaining tokens.
     Of equally likely tokens the lower ids are kept. Temperature 0 leaves only the most likely token.

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from firth import files
 from firth.checks import expect, functions, real_number
 from firth.contextual.data import Batches, random_bits
-from firth.contextual.processes import Processes, device_of, pays_bf16, processes_of
+from firth.contextual.processes import Processes, device_of, moved, pays_bf16, processes_of
 from firth.contextual.transformer import Architecture
 from firth.options import Options, option
 from firth.run import History, Record, Run, Tensors
@@ -87,6 +87,12 @@ class Schedule(Optimization):
             if real_number(f"betas[{i}]", beta, low=0.0) >= 1:
                 raise ValueError(f"betas must be below 1, not {self.betas}")
 
+    @classmethod
+    def of(cls, model: Options, **others: Any) -> Schedule:
+        """The schedule with a model's options of the same names, and with `others`."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in (model.get_params() | others).items() if name in names})
+
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         warmup = int(self.warmup * self.steps + 1e-6)  # 0.29 * 100 is below 29
@@ -135,19 +141,17 @@ def train(
     loss
         Called with the module and a batch; returns the *sum* of the targets' losses in nats, and their number. A step
         divides by the number of all its targets, however they are spread over batches and processes.
-    schedule
-        How long, and how.
     device
         "cpu", or a GPU of torch's; "cuda" under ``torchrun`` is the one of the process's LOCAL_RANK.
     progress, checkpoint, resume
-        As for `GPT.fit`.
+        As for `GPT.fit`, with its errors.
     callbacks
         Functions called with each `firth.Record`; one that returns True ends the training. Under ``torchrun`` they are
         called in all processes.
     before_step
         Called with the number of each step before it, from 0: a place to freeze parameters.
     history
-        A list that is emptied and takes the evaluations as they are made, so that they are at hand after an error.
+        A list that is emptied, takes the evaluations as they are made, and is returned; None: a new one.
     options
         What else a resumed run must share with the one it continues; JSON values.
     measure
@@ -158,20 +162,11 @@ def train(
     epoch_steps
         Steps in a pass over the data, for the records; None: all.
 
-    Returns
-    -------
-    History
-        `history`, or a new one; with the records of the run that is continued.
-
     Raises
     ------
-    KeyboardInterrupt
-        At Ctrl-C, after the current step, when the checkpoint is written. A second Ctrl-C does not wait for that.
     FloatingPointError
         If the loss or its gradient stops being finite, naming the step. The weights are then ones that gave a finite
         loss, at most eight steps before, and the checkpoint stays as it was.
-    ValueError
-        If the checkpoint is of another training, or exists and `resume` is False; if no parameter requires a gradient.
     """
     called = functions("callbacks", callbacks)
     place = device_of(device)
@@ -235,31 +230,15 @@ class _StepRun(Run):
         measure: Callable[[], tuple[float, int, float]] | None,
         epoch_steps: float,
         options: dict[str, Any],
-        kind: str,
         history: History,
-        checkpoint: files.PathLike | None,
-        resume: bool,
+        **others: Any,
     ) -> None:
-        self.module = module
-        self.batches = batches
-        self.loss = loss
-        self.schedule = schedule
-        self.device = device
-        self.processes = processes
-        self.first = processes.rank == 0
-        self.before_step = before_step
-        self.measure = measure
-        self.epoch_steps = epoch_steps
+        self.module, self.batches, self.loss, self.schedule = module, batches, loss, schedule
+        self.device, self.processes, self.first = device, processes, processes.rank == 0
+        self.before_step, self.measure, self.epoch_steps = before_step, measure, epoch_steps
         history.clear()
-        super().__init__(
-            kind,
-            "steps",
-            {**self._identity(), **options},
-            lambda: batches.fingerprint,
-            history,
-            checkpoint,
-            resume,
-        )
+        identity = {**self._identity(), **options}
+        super().__init__(unit="steps", identity=identity, data=lambda: batches.fingerprint, history=history, **others)
         self.interrupt.hold = processes.count > 1  # all processes stop after the same step
         self.stop = False
         self.current = 0
@@ -326,7 +305,7 @@ class _StepRun(Run):
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         for i in range(schedule.accumulate):
             number = (self.position * schedule.accumulate + i) * processes.count + processes.rank
-            batch = _moved(self.batches(number * schedule.batch_size, schedule.batch_size), self.device)
+            batch = moved(self.batches(number * schedule.batch_size, schedule.batch_size), self.device)
             bits = random_bits(schedule.seed, 4, np.array([number * schedule.batch_size]))
             torch.manual_seed(int(bits[0] >> np.uint64(1)))
             with contextlib.ExitStack() as stack:
@@ -412,7 +391,7 @@ class _StepRun(Run):
             if batch is None:
                 break
             with self.autocast():
-                total, count = self.loss(self.module, _moved(batch, self.device))
+                total, count = self.loss(self.module, moved(batch, self.device))
             totals[0] += float(total)
             totals[1] += float(count)
         self.module.train()
@@ -525,18 +504,6 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     decayed, free = groups
     found = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     return [group for group in found if group["params"]]
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_moved(value, device) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(_moved(value, device) for value in batch)
-    return batch
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -24,11 +24,6 @@ from firth.options import option
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_NO_MASKED_HEAD = (
-    "this model has no masked-token head, the layers that predict masked tokens: read a model that has them, such as "
-    "bert-base-uncased, or train one, BERT().fit(texts)"
-)
-
 
 class Sampling(TypedDict, total=False):
     """Options of `GPT.generate` and `GPT.stream`, which describes them."""
@@ -62,28 +57,16 @@ class GPT(ContextualModel):
     r"""An autoregressive language model: predicts the next token (Radford et al. 2019).
 
     The architecture is GPT-2's: norms before each part and at the end, trained positions, GELU by the hyperbolic
-    tangent. ``firth train gpt --help`` describes the options, `Schedule` those of the optimizer in detail.
+    tangent. `Schedule` describes the steps.
 
-    Parameters
-    ----------
-    length
-        The longest text that the model reads; each training sequence has this many tokens.
-    tokenizer
-        The name of a kind that `fit` trains on the texts, see `Tokenizer.train`; or a `Tokenizer`, a
-        `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`. It is saved with the model.
-    pretrained_vectors
-        `firth.Vectors` from which the rows of the embedding start, see `static_start.static_rows`. Other rows start at
-        random.
-    embedding_std
-        None: keep these rows as they are. With word2vec's vectors and `tied`, the first loss is then several nats
-        above that of random rows.
+    Notes
+    -----
+    A training sequence has `length` tokens. `tokenizer` is the name of a kind that `fit` trains, see `Tokenizer.train`;
+    or a `Tokenizer`, a `tokenizers.Tokenizer`, or a fast tokenizer of `transformers`. It is saved with the model.
 
-    Attributes
-    ----------
-    history : History
-        With the validation loss and perplexity.
-    static_start : StaticStart or None
-        How many rows started from `pretrained_vectors`.
+    Rows of the embedding without one of `pretrained_vectors`, `firth.Vectors`, start at random, see
+    `static_start.static_rows`; the attribute `static_start` counts both. If the rows keep word2vec's lengths
+    (`embedding_std` None) and the model is `tied`, the first loss is several nats above that of random rows.
 
     Examples
     --------
@@ -254,8 +237,6 @@ class BERT(ContextualModel):
     before the unembedding. Of the selected tokens, 80 % are replaced by the mask token, 10 % by a random token,
     and 10 % are left unchanged. There is no next-sentence task.
 
-    Options are those of `GPT`, `masked` and `whole_word`. The tokenizer needs a mask token, which "bpe" does not have.
-
     Examples
     --------
     >>> bert = BERT.from_pretrained("bert-base-uncased")
@@ -295,10 +276,18 @@ class BERT(ContextualModel):
 
     def _check_pretrained(self) -> None:
         super()._check_pretrained()
+        self._mask()
+
+    def _mask(self) -> int:
+        """The mask token; ValueError if the model cannot predict masked tokens."""
         if self.transformer.masked_head is None:
-            raise ValueError(_NO_MASKED_HEAD)
+            raise ValueError(
+                "this model has no masked-token head, the layers that predict masked tokens: read a model that has "
+                "them, such as bert-base-uncased, or train one, BERT().fit(texts)"
+            )
         if self.tokenizer_.mask is None:
-            raise ValueError("this model's tokenizer has no mask token, which BERT's training needs")
+            raise ValueError("this model's tokenizer has no mask token")
+        return self.tokenizer_.mask
 
     def _batches(self, ids: data.TokenIds, tokenizer: Tokenizer) -> data.Batches:
         return data.MaskedBatches(
@@ -314,15 +303,11 @@ class BERT(ContextualModel):
         whole_number("topn", topn, low=1)
         if not isinstance(text, str):
             raise TypeError(f"the text must be a str, not {type(text).__name__}")
-        tokenizer = self.tokenizer_
-        if tokenizer.mask is None:
-            raise ValueError("this model's tokenizer has no mask token")
-        if self.transformer.masked_head is None:
-            raise ValueError(_NO_MASKED_HEAD)
+        mask = self._mask()
         (encoding,) = self.encoded([text], None)
-        places = [i for i, one in enumerate(encoding.ids) if one == tokenizer.mask]
+        places = [i for i, one in enumerate(encoding.ids) if one == mask]
         if not places:
-            raise ValueError(f"the text has no {tokenizer.tokens[tokenizer.mask]}: {text!r}")
+            raise ValueError(f"the text has no {self.tokenizer_.tokens[mask]}: {text!r}")
         transformer = self.transformer
         ids = torch.tensor([encoding.ids], device=self.place())
         with self._running():

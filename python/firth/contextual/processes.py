@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -62,6 +63,19 @@ def device_of(name: str | torch.device) -> torch.device:
     if not there:
         raise ValueError(f"device={str(name)!r}, and torch sees no such device here")
     return device
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """The tensors of a batch on a device, in the same dictionaries, lists and tuples."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(value, device) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(moved(value, device) for value in batch)
+    return batch
 
 
 def is_first_process() -> bool:

@@ -6,9 +6,10 @@ head, V tokens of the vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -307,6 +308,17 @@ class MaskedHead(nn.Module):
         return cast(Tensor, self.norm(self.activation(self.dense(hidden))))
 
 
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode, also during training."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
 class Transformer(nn.Module):
     """From tokens to hidden states, and from hidden states to scores of tokens.
 
@@ -466,9 +478,7 @@ class Transformer(nn.Module):
         chosen = range(n_layers) if layers is None else layers
         numbers = {whole_number("layers", layer, low=-n_layers, high=n_layers - 1) % n_layers for layer in chosen}
         found: dict[int, NDArray[np.float32]] = {}
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             x = self._embed(ids, token_types, 0)
             for layer, block in enumerate(self.blocks[: max(numbers, default=-1) + 1]):
                 assert isinstance(block, Block)
@@ -478,8 +488,6 @@ class Transformer(nn.Module):
                     )
                 if layer < max(numbers):
                     x = block(x, lengths)
-        finally:
-            self.train(training)
         return found
 
 

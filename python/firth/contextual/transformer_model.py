@@ -200,15 +200,13 @@ class ContextualModel(TrainedModel):
                 "static_start": start,
                 "sentence_modules": self.sentence_modules if pretrained else None,
             },
-            shared={name: getattr(self, name) for name in decisive},
+            shared=self._some(*decisive),
             before_step=self._freezing(transformer, start),
         )
 
     def _architecture(self, tokenizer: Tokenizer) -> Architecture:
-        options = {name: getattr(self, name) for name in _OF_ARCHITECTURE} | {"mlp_dim": self.mlp_dim or 0}
-        return Architecture(
-            vocabulary_size=len(tokenizer), causal=self.causal, **options, **self._arithmetic(tokenizer)
-        )
+        options = {**self._some(*_OF_ARCHITECTURE), **self._arithmetic(tokenizer), "mlp_dim": self.mlp_dim or 0}
+        return Architecture(vocabulary_size=len(tokenizer), causal=self.causal, **options)
 
     def _arithmetic(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Fields of the architecture that are the same for all models of this kind."""
@@ -235,10 +233,7 @@ class ContextualModel(TrainedModel):
             )
         return Tokenizer.train(
             _texts(data, self.documents, progress=progress),
-            tokenizer=kind,
-            vocabulary_size=self.vocabulary_size,
-            min_count=self.min_count,
-            lowercase=self.lowercase,
+            **self._some(*_OF_TOKENIZER),
             progress=progress,
         )
 
@@ -343,11 +338,6 @@ class ContextualModel(TrainedModel):
         return {**super()._description(), "options": options}
 
     @classmethod
-    def load(cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any) -> Self:
-        """Read a folder: another name for `from_pretrained`."""
-        return cls.from_pretrained(path, revision=revision, device=device, **options)
-
-    @classmethod
     def from_pretrained(
         cls, path: files.PathLike, *, revision: str | None = None, device: str = "cpu", **options: Any
     ) -> Self:
@@ -417,6 +407,8 @@ class ContextualModel(TrainedModel):
         model._transformer = transformer.to(model.place()).eval()
         model._from_folder = True
         return model
+
+    load = from_pretrained
 
     def _restore(self, tensors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
         """Restore the history of a folder; `from_pretrained` reads the weights."""
