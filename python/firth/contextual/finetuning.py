@@ -166,7 +166,7 @@ class FineTuned(Classifier):
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
     ) -> Self:
-        """Train on texts with labels.
+        """Train the head on texts with labels, and unless `head_only` the transformer.
 
         Parameters
         ----------

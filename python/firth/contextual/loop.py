@@ -331,7 +331,7 @@ class _StepRun(Run):
         if schedule.clip is not None and norm > schedule.clip:
             scale *= schedule.clip / norm
         if self.position - self.good_step >= _KEEP_EVERY:
-            # These gave a finite loss; what the update makes of them, nobody knows yet.
+            # These weights gave a finite loss; those after the update are not evaluated yet.
             self._keep_good()
         for gradient in gradients:
             gradient.mul_(scale)
@@ -347,7 +347,7 @@ class _StepRun(Run):
         if self.processes.count == 1:
             return self.wrapped
         free = [parameter.requires_grad for parameter in self.parameters]
-        if free != self.free:  # DDP sees to those parameters that want a gradient when it is made
+        if free != self.free:  # DDP looks only once which parameters require a gradient
             inner = _WithLoss(self.module, self.loss)
             self.wrapped = nn.parallel.DistributedDataParallel(inner, find_unused_parameters=True)
             self.free = free

@@ -46,7 +46,7 @@ class Processes:
 
 
 def device_of(name: str | torch.device) -> torch.device:
-    """A device of torch's; ValueError if there is none of this name, or none that torch sees here."""
+    """A device of torch; ValueError if torch does not know the name, or does not see the device here."""
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
@@ -57,7 +57,7 @@ def device_of(name: str | torch.device) -> torch.device:
     elif device.type == "mps":
         there = torch.backends.mps.is_available()
     elif not there and device.type != "meta":
-        with contextlib.suppress(Exception):  # torch without the device's part raises this or that
+        with contextlib.suppress(Exception):  # the error of a missing back end depends on the device
             torch.empty(0, device=device)
             there = True
     if not there:
@@ -100,7 +100,7 @@ def processes_of(device: torch.device) -> Processes:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        # It stays: another one would find its forerunner's addresses in the store of torchrun, and wait for them.
+        # It stays: a new group would find the addresses of this one in the store of torchrun, and wait for them.
         atexit.register(_leave)
     return Processes(dist.get_rank(), dist.get_world_size())
 
@@ -111,7 +111,7 @@ def _leave() -> None:
 
 
 def pays_bf16(device: torch.device) -> bool:
-    """Whether bf16 is taken where nobody has asked: on hardware with units for its products, see `Schedule`."""
+    """Whether bf16 is the default: on hardware with units for its products, see `Schedule`."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

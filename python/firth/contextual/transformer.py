@@ -503,11 +503,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, learning: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, enabled: bool
     ) -> Tensor:
         kind = hidden.device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        needed = [learning and one for one in ctx.needs_input_grad[:3]]
+        needed = [enabled and one for one in ctx.needs_input_grad[:3]]
         with torch.autocast(kind, enabled=False):
             h, w, b = hidden.to(low), weight.to(low), None if bias is None else bias.to(low)
             dh = torch.empty_like(h) if needed[0] else None

@@ -182,7 +182,7 @@ class ContextualModel(TrainedModel):
         decisive = ["embedding_mode", "embedding_steps"]
         if isinstance(self.tokenizer, str) and not pretrained:
             decisive += _OF_TOKENIZER
-            # `resume` needs a tokenizer that is trained here; one that was given is at hand then, too.
+            # `resume` needs a tokenizer that is trained here; the caller gives all others again.
             if folder is not None and not (folder / CHECKPOINT).exists():
                 if (folder / huggingface.CONFIG).exists():
                     raise ValueError(f"{folder} holds a saved model: give checkpoint= a folder of its own")
