@@ -486,11 +486,11 @@ def test_patience_keeps_the_best_epoch():
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{i}" for i in rng.integers(0, 300, 8)) for _ in range(400)]
     labels = rng.integers(0, 2, 400).tolist()  # nothing to be learnt: scores go up and down
-    held_out = texts[200:], labels[200:]
-    model = make(epochs=40, patience=4).fit(texts[:200], labels[:200], validation=held_out)
+    validation = texts[200:], labels[200:]
+    model = make(epochs=40, patience=4).fit(texts[:200], labels[:200], validation=validation)
     scores = [epoch.score for epoch in model.history]
     assert scores[-1] < max(scores)
-    assert model.score(*held_out) == pytest.approx(max(scores))
+    assert model.score(*validation) == pytest.approx(max(scores))
 
 
 def test_test_leaves_out_texts_without_labels(texts):
@@ -508,11 +508,11 @@ def test_validation_and_patience(texts):
     model = make(validation=0.25).fit(*texts)
     assert [epoch.score is not None for epoch in model.history] == [True] * 10
     assert model.history[-1].score > 0.9
-    held_out = planted(seed=2)
-    stopped = make(epochs=60, patience=2).fit(*texts, validation=held_out)
+    validation = planted(seed=2)
+    stopped = make(epochs=60, patience=2).fit(*texts, validation=validation)
     assert len(stopped.history) < 60
     best = max(epoch.score for epoch in stopped.history)
-    assert stopped.score(*held_out) == pytest.approx(best)
+    assert stopped.score(*validation) == pytest.approx(best)
     assert make().fit(*texts, validation=0.1).history[0].score is not None
     with pytest.raises(ValueError, match="patience needs validation"):
         make(patience=1).fit(*texts)

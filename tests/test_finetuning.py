@@ -106,7 +106,7 @@ def test_poolings_are_those_of_encode(bert: BERT, gpt: GPT, spelling: GPT) -> No
 
 
 def test_the_bar_names_the_class_and_what_there_is(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
-    """Held-out loss there is none of here: the score of each epoch is in `history`."""
+    """There is no validation loss here: `history` has the score of each epoch."""
     given, labels = ["k1 v1", "k2 v2"] * 4, ["a", "b"] * 4
     SentenceClassifier(encoder=gpt, epochs=1).fit(given, labels, progress=True)
     shown = capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_texts_are_split_whole(tokenizer):
     )
 
 
-def test_share_that_is_held_out(tokenizer):
+def test_share_of_the_validation_split(tokenizer):
     texts = ["w1 w2"] * 2000
     for share in (0.0, 0.05, 0.5):
         ids = TokenIds.build(texts, tokenizer, validation=share)
@@ -290,7 +290,7 @@ def test_parts_never_meet(tokenizer):
         assert seen == ((stream - 1) // 11 if batches is learned else stream // 11)
 
 
-def test_held_out_windows_do_not_overlap():
+def test_validation_windows_do_not_overlap():
     ids = TokenIds(np.arange(500, dtype=np.int32), np.array([0, 100, 500]), 1, 500)
     batches = NextTokenBatches(ids, length=16)
     rows = torch.cat([batches.validation(i, 4).inputs for i in range(0, 24, 4)])
@@ -426,11 +426,11 @@ def test_schedule_refuses():
 
 
 def test_learns_what_there_is_to_learn(ids, tokenizer):
-    """Held-out loss comes down to the chain's own entropy, that of its texts' ends included."""
+    """The validation loss decreases to the chain's own entropy, that of its texts' ends included."""
     module = bigrams()
     schedule = Schedule(steps=400, batch_size=16, length=32, learning_rate=0.03, evaluate_batches=100)
     history = train(module, NextTokenBatches(ids, length=32), loss, schedule)
-    # The best there can be: each pair's true probability, over the same held-out pairs.
+    # The best there can be: each pair's true probability, over the same validation pairs.
     held = np.array(ids.validation)
     table = np.zeros((len(tokenizer), len(tokenizer)))
     numbers = [tokenizer.get(f"w{i}") for i in range(N_WORDS)]
@@ -536,7 +536,7 @@ def test_the_seed_decides(ids):
     assert weights(modules[0]) == weights(modules[1])
 
 
-def test_held_out_loss_is_without_dropout(ids):
+def test_validation_loss_is_without_dropout(ids):
     batches = NextTokenBatches(ids, length=16)
     module = bigrams(dropout=0.5)
     history = train(module, batches, loss, dataclasses.replace(SCHEDULE, steps=5))
@@ -546,7 +546,7 @@ def test_held_out_loss_is_without_dropout(ids):
     assert history[-1].validation_loss == pytest.approx(wanted, rel=1e-6)
 
 
-def test_no_held_out_texts(tokenizer):
+def test_no_validation_texts(tokenizer):
     ids = TokenIds.build(chain_texts(20), tokenizer, validation=0.0)
     history = train(bigrams(), NextTokenBatches(ids, length=16), loss, SCHEDULE)
     assert all(one.validation_loss is None and one.perplexity is None for one in history)
@@ -1037,7 +1037,7 @@ def alone(ids, tokenizer):
 
         batches = MaskedBatches(ids, tokenizer, length=16)
         schedule = dataclasses.replace(TOGETHER, batch_size=8, evaluate_batches=2)
-        # Held-out examples are cut by the batch, too: three of four in the processes are one and a half here.
+        # Validation examples are cut by the batch, too: three of four in the processes are one and a half here.
         history = train(module, batches, loss, schedule, before_step=before_step)
         return [one.loss for one in history], weights_list(module)
 

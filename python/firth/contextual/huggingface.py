@@ -289,9 +289,8 @@ def write(
     """
     architecture = transformer.architecture
     kind = head.kind if head is not None else "gpt2" if architecture.norm == "pre" else "bert"
-    if kind == "gpt2" and (
-        not architecture.causal or architecture.token_types or architecture.masked_head or architecture.pooler
-    ):
+    extra_parts = architecture.token_types or architecture.masked_head or architecture.pooler
+    if kind == "gpt2" and (extra_parts or not architecture.causal):
         raise ValueError(
             "with norms before each part only a causal model, without token types, masked head and pooler, is a GPT-2"
         )

@@ -73,9 +73,8 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Attend as `transformers` asks for it; returns the output (B, Tq, heads, Dv), and None for the weights.
 
-    `module` is the attention layer, whose `is_causal` counts unless the argument does. `query`, `key` and `value` are
-    (B, heads, Tq, D), (B, key heads, Tk, D) and (B, key heads, Tk, Dv). `attention_mask`, boolean or added to the
-    scores, broadcasts to (B, heads, Tq, Tk) and holds all that is masked; without it `is_causal` decides.
+    `query`, `key` and `value` are those of `firth.attention`. `attention_mask` is a mask or a bias there, and holds all
+    that is masked; without it `is_causal` decides, the argument or else the attribute of the layer `module`.
     `sliding_window` is the number of keys that a query of a causal model sees, its own included; masks hold it already.
     `position_bias`, (1 or B, heads, Tq, Tk), is added to the scores and has a gradient.
     """
