@@ -608,10 +608,11 @@ def own(settings: argparse.Namespace) -> Iterator[Run]:
         model = made(**options, steps=steps)
         model.fit(given[kind], callbacks=[own_progress])
         model.save(settings.save / kind)
+        each = common.epoch_seconds(model.history)
         yield {
             "contender": kind, "options": options, "steps": steps, "history": [vars(one) for one in model.history],
-            "tokens": round(sum(one.units_per_second * one.seconds for one in model.history)),
-            "seconds": sum(one.seconds for one in model.history),
+            "tokens": round(sum(one.units_per_second * time for one, time in zip(model.history, each, strict=True))),
+            "seconds": model.history[-1].seconds,
         }  # fmt: skip
         # The untrained model: one step with a learning rate of almost zero, with the same tokenizer.
         options |= {"learning_rate": 1e-30, "steps": 1, "evaluate_batches": 0}
