@@ -32,7 +32,7 @@ MODELS = {
     "RandomVectors": lambda **options: firth.RandomVectors(**{"vector_size": 8, "threads": 1, **options}),
     "Word2Vec": lambda **options: firth.Word2Vec(**{"vector_size": 8, "epochs": 3, "threads": 1, **options}),
 }
-RACING = {"FastText", "Word2Vec"}  # those whose threads race on purpose: their bytes hang on how many there are
+RACING = ("FastText", "Word2Vec")  # those whose threads race on purpose: their bytes depend on the number of threads
 GRADIENT = [name for name, make in MODELS.items() if isinstance(make(), base.GradientModel)]
 COUNTING = [name for name, make in MODELS.items() if firth.Cooccurrences in make().learns_from]
 
