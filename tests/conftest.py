@@ -38,7 +38,7 @@ def skip_fails(reason: str) -> bool:
 
 
 def _judged(report):
-    """A report, failed if it tells of a skip that is not allowed."""
+    """A report, failed if it is of a skip that is not allowed."""
     if report.skipped and not hasattr(report, "wasxfail"):
         path, line, reason = report.longrepr
         if skip_fails(reason.removeprefix("Skipped: ")):

@@ -184,9 +184,9 @@ def word2vec(
             center = document[p - start]
             rate = learning_rate - (learning_rate - min_learning_rate) * (epoch * n_tokens + p) / (epochs * n_tokens)
             if not cbow and bags is None:
-                for piece in range(0, len(near), NEIGHBORS):
+                for first in range(0, len(near), NEIGHBORS):
                     loss += predict(
-                        vectors, near[piece : piece + NEIGHBORS], center, piece // NEIGHBORS * n_tokens + p, rate
+                        vectors, near[first : first + NEIGHBORS], center, first // NEIGHBORS * n_tokens + p, rate
                     )
                 examples += len(near)
                 continue
@@ -565,8 +565,8 @@ def features_of(tokens, words, *, min_n, max_n, bucket, word_ngrams):
         marked = f"<{token}>"
         for begin in range(len(marked)):
             for end in range(begin + min_n, min(begin + max_n, len(marked)) + 1):
-                piece = marked[begin:end]
-                found += [len(words) + hash_word(piece.encode()) % 2**32 % bucket] if piece not in "<>" else []
+                subword = marked[begin:end]
+                found += [len(words) + hash_word(subword.encode()) % 2**32 % bucket] if subword not in "<>" else []
     hashes = [hash_word(token.encode()) for token in tokens]
     for i, h in enumerate(hashes):
         for other in hashes[i + 1 : i + word_ngrams]:
@@ -627,7 +627,7 @@ def classifier(
     """One epoch, in place; the loss summed and the texts trained.
 
     A text's hidden vector is the mean of its rows. A weight above 1 makes several steps of a text's, each of them of a
-    weight of 1 at the most.
+    weight of at most 1.
     """
     n, total, trained = len(bags), 0.0, 0
     for place in range(n):

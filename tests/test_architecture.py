@@ -1,4 +1,4 @@
-"""The shape of the house: imports flow downstream, kernels stay apart, and the stub tells the truth."""
+"""The shape of the house: imports flow downstream, kernels stay apart, and the stub describes the module."""
 
 from __future__ import annotations
 

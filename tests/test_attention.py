@@ -359,17 +359,17 @@ def test_a_long_sequence_equals_a_chunked_reference():
     np.testing.assert_allclose(out[0, 0], chunked(q[0, 0], k[0, 0], v[0, 0]), atol=1e-5)
 
 
-def test_gradients_of_a_long_sequence_are_those_of_its_pieces():
-    # Within a window and between fences, pieces of a sequence know nothing of each other.
-    pieces, size = 12, 160
-    q, k, v, g = inputs(3, 1, 2, 1, pieces * size, pieces * size, 16, 16)
-    piece = np.arange(pieces * size) // size
-    options = {"mask": piece[:, None] == piece, "causal": True}
+def test_gradients_of_a_long_sequence_are_those_of_its_parts():
+    # Within a window and between fences, parts of a sequence are independent of each other.
+    parts, size = 12, 160
+    q, k, v, g = inputs(3, 1, 2, 1, parts * size, parts * size, 16, 16)
+    part = np.arange(parts * size) // size
+    options = {"mask": part[:, None] == part, "causal": True}
     out, lse = attention(q, k, v, return_lse=True, **options)
     gradients = attention_backward(g, q, k, v, out, lse, threads=2, **options)
 
     def cut(x):
-        return np.ascontiguousarray(x.reshape(*x.shape[:2], pieces, size, -1)[0].swapaxes(0, 1))
+        return np.ascontiguousarray(x.reshape(*x.shape[:2], parts, size, -1)[0].swapaxes(0, 1))
 
     alone, alone_lse = attention(*map(cut, (q, k, v)), causal=True, return_lse=True)
     np.testing.assert_allclose(cut(out), alone, atol=2e-6)

@@ -98,7 +98,7 @@ def contextual_entries():
 
 @pytest.mark.parametrize("entries", [static_entries, contextual_entries])
 def test_every_entry_refuses_what_is_no_column_of_texts(entries):
-    """A table or a dict would silently have its columns' names learnt from."""
+    """A table or a dict would silently have its columns' names used as words."""
     for entry, take in entries().items():
         for what, (given, said) in WRONG.items():
             if what == "string" and entry.endswith((".fit", "tokenizer", "build", "perplexity", "Classifier.score")):

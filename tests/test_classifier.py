@@ -333,8 +333,8 @@ def test_several_labels():
     sets = [sorted(rng.choice(5, rng.integers(1, 4), replace=False).tolist()) for _ in range(700)]
     texts = [" ".join([*(f"word{i}" for i in own), *(f"o{i}" for i in rng.integers(0, 40, 3))]) for own in sets]
     assert len(set(texts)) == 700
-    learnt, (texts, sets) = (texts[:500], sets[:500]), (texts[500:], sets[500:])
-    model = make(loss="ova", epochs=30).fit(*learnt)
+    training, (texts, sets) = (texts[:500], sets[:500]), (texts[500:], sets[500:])
+    model = make(loss="ova", epochs=30).fit(*training)
     found, _ = model.predict_top(texts, k=-1, threshold=0.5)
     assert np.mean([sorted(labels) == own for labels, own in zip(found, sets, strict=True)]) > 0.97
     result = model.test(texts, sets, k=-1, threshold=0.5)
@@ -342,7 +342,7 @@ def test_several_labels():
     assert result.recall > 0.97
     assert [score.label for score in result.labels] == [0, 1, 2, 3, 4]
     assert model.classes_.tolist() == [0, 1, 2, 3, 4]
-    softmax = make(epochs=30).fit(*learnt)
+    softmax = make(epochs=30).fit(*training)
     assert softmax.test(texts, sets).precision > 0.97
 
 
@@ -485,7 +485,7 @@ def test_weights_stay_with_their_texts_when_some_are_set_apart(texts):
 def test_patience_keeps_the_best_epoch():
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{i}" for i in rng.integers(0, 300, 8)) for _ in range(400)]
-    labels = rng.integers(0, 2, 400).tolist()  # nothing to be learnt: scores go up and down
+    labels = rng.integers(0, 2, 400).tolist()  # nothing to learn: scores go up and down
     validation = texts[200:], labels[200:]
     model = make(epochs=40, patience=4).fit(texts[:200], labels[:200], validation=validation)
     scores = [epoch.score for epoch in model.history]
@@ -868,9 +868,9 @@ def test_words_that_are_not_utf_8_do_not_keep_a_classifier_from_being_read(tmp_p
 def test_a_damaged_model_is_refused_by_name(tmp_path, tensors, metadata, said):
     path = tmp_path / "m.model"
     make(word_ngrams=2, bucket=50).fit(["a b", "c d"] * 4, ["x", "y"] * 4).save(path)
-    held, told = files.read_own(path, "model")
+    held, own = files.read_own(path, "model")
     assert len(held["rows"]) == 9
-    files.write_tensors(path, {**held, **tensors}, {**told, **metadata})
+    files.write_tensors(path, {**held, **tensors}, {**own, **metadata})
     with pytest.raises(ValueError, match=rf"m\.model is a damaged model.*{said}"):
         firth.load(path)
 
@@ -878,9 +878,9 @@ def test_a_damaged_model_is_refused_by_name(tmp_path, tensors, metadata, said):
 def test_damaged_codes_are_refused_by_name(tmp_path):
     path = tmp_path / "m.model"
     make().fit(["a b", "c d"] * 4, ["x", "y"] * 4).quantize().save(path)
-    held, told = files.read_own(path, "model")
+    held, own = files.read_own(path, "model")
     for wrong in ({"rows.part_size": np.array([0])}, {"rows.part_size": np.zeros(0, np.int64)}):
-        files.write_tensors(path, {**held, **wrong}, told)
+        files.write_tensors(path, {**held, **wrong}, own)
         with pytest.raises(ValueError, match=r"m\.model is a damaged model"):
             firth.load(path)
 

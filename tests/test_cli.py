@@ -1391,9 +1391,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @needs_torch
 def test_generate_prints_the_prompt_and_what_follows(folders: dict[str, Path]) -> None:
-    told = run("generate", folders["gpt"], "w3 w3 w3", "-n", 4, "--temperature", 0)
-    assert told.stdout == "w3 w3 w3 w3 w3 w3 w3\n"
-    assert run("generate", folders["gpt"], "-n", 4, "--temperature", 0, stdin="w3 w3 w3").stdout == told.stdout
+    shown = run("generate", folders["gpt"], "w3 w3 w3", "-n", 4, "--temperature", 0)
+    assert shown.stdout == "w3 w3 w3 w3 w3 w3 w3\n"
+    assert run("generate", folders["gpt"], "-n", 4, "--temperature", 0, stdin="w3 w3 w3").stdout == shown.stdout
     ended = run("generate", folders["gpt"], "w3 w3", "--temperature", 0, "--stop", "3")
     assert ended.stdout == "w3 w3 w\n"
     seeded = [run("generate", folders["gpt"], "w3", "--seed", 5, "--top-p", 0.9).stdout for _ in range(2)]
@@ -1408,13 +1408,13 @@ def test_generate_prints_the_prompt_and_what_follows(folders: dict[str, Path]) -
 @needs_torch
 def test_fill_mask_shows_pieces_and_probabilities(folders: dict[str, Path]) -> None:
     text = "w3 w3 [MASK] w3 w3"
-    told = run("fill-mask", folders["bert"], text, "-n", 2)
-    lines = told.stdout.splitlines()
+    shown = run("fill-mask", folders["bert"], text, "-n", 2)
+    lines = shown.stdout.splitlines()
     assert lines[0] == text
     assert lines[1].split()[0] == "w3"
     assert float(lines[1].split()[1]) > float(lines[2].split()[1])
     assert len(lines) == 3
-    assert run("fill-mask", folders["bert"], "-n", 2, stdin=f"{text}\n\n").stdout == told.stdout
+    assert run("fill-mask", folders["bert"], "-n", 2, stdin=f"{text}\n\n").stdout == shown.stdout
     refused(run("fill-mask", folders["gpt"], text), 1, "holds a GPT: this takes a BERT")
     refused(run("fill-mask", folders["bert"], "w3"), 1, "no [MASK]: 'w3'")
 
@@ -1570,9 +1570,9 @@ def test_contextual_options_are_all_there() -> None:
         fields = {field.name for field in dataclasses.fields(kind)}
         offered = {option.name for option in cli.train.commands[name].params}
         assert fields - left_out <= offered, fields - left_out - offered
-    told = " ".join(run("train", "gpt", "--help").stdout.split())
-    assert "Steps between two evaluations on the validation split. [default: (a twentieth of the steps)]" in told
-    assert "[default: (a tenth of --learning-rate)]" in told
+    shown = " ".join(run("train", "gpt", "--help").stdout.split())
+    assert "Steps between two evaluations on the validation split. [default: (a twentieth of the steps)]" in shown
+    assert "[default: (a tenth of --learning-rate)]" in shown
 
 
 @needs_torch

@@ -70,12 +70,12 @@ def test_gpt_learns_the_planted_language(gpt: GPT) -> None:
     # count finds this in one of six cases.
     least = 6 * math.log(8) / 19
     most = least - 6 * (math.log(1 / 6) / 6 + 5 * math.log(5 / 6) / 6) / 19
-    told = gpt.score(planted(50, 2))
-    assert least < told.nats < most + 0.05
-    assert told.tokens == 50 * 19
-    assert told.perplexity == pytest.approx(math.exp(told.nats))
-    bits = told.nats * told.tokens / math.log(2)
-    assert told.bits_per_byte == pytest.approx(bits / sum(len(text) for text in planted(50, 2)))
+    scored = gpt.score(planted(50, 2))
+    assert least < scored.nats < most + 0.05
+    assert scored.tokens == 50 * 19
+    assert scored.perplexity == pytest.approx(math.exp(scored.nats))
+    bits = scored.nats * scored.tokens / math.log(2)
+    assert scored.bits_per_byte == pytest.approx(bits / sum(len(text) for text in planted(50, 2)))
     assert least < gpt.history[-1].validation_loss < most + 0.05
     assert gpt.history[-1].step == 120
 
@@ -263,11 +263,11 @@ def test_the_cache_changes_nothing(gpt: GPT, spelling: GPT, options: dict[str, f
         with_end._transformer, with_end._tokenizer = model.transformer, model.tokenizer_
         with_end.tokenizer_.end, kept = None, with_end.tokenizer_.end
         try:
-            told = with_end.generate(prompt, max_new=90, **options)
-            assert told == with_end.generate(prompt, max_new=90, cache=False, **options)
+            output = with_end.generate(prompt, max_new=90, **options)
+            assert output == with_end.generate(prompt, max_new=90, cache=False, **options)
         finally:
             with_end.tokenizer_.end = kept
-        assert len(with_end.tokenizer_.encode(told, special=False).ids) > 50
+        assert len(with_end.tokenizer_.encode(output, special=False).ids) > 50
 
 
 def test_the_stream_is_what_generate_gives(spelling: GPT) -> None:
@@ -1040,5 +1040,7 @@ def test_without_torch_the_error_says_what_to_install() -> None:
         "import sys; sys.modules['torch'] = None\ntry:\n import firth.contextual\nexcept ImportError as e: print(e)"
     )
     environment = {"PYTHONPATH": str(Path(firth.__file__).parents[1])}
-    told = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, text=True)
-    assert "pip install 'firth[contextual]'" in told.stdout
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, env=environment, capture_output=True, text=True
+    )
+    assert "pip install 'firth[contextual]'" in output.stdout

@@ -456,7 +456,7 @@ def test_thirty_sentences_of_any_kind(name: str, options: dict[str, Any]) -> Non
     """A finite loss that falls, or an error that says what to set."""
     steps = 20 if name == "BERT" else 12  # chance chooses what is masked: the loss falls less evenly
     options = {"steps": steps, "evaluate_every": steps // 2, "learning_rate": 3e-2, "min_count": 2, **options}
-    learnt, refused = 0, {}
+    trained, refused = 0, {}
     for what, texts in kinds_of_text():
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*lone surrogate")
@@ -466,13 +466,13 @@ def test_thirty_sentences_of_any_kind(name: str, options: dict[str, Any]) -> Non
                 refused[what] = str(error)
                 continue
             states = model.encode([text[:4] for text in texts[:2]])
-        learnt += 1
+        trained += 1
         first, last = model.history
         assert np.isfinite([first.loss, last.loss]).all(), what
         assert last.loss < first.loss, what
         assert all(np.isfinite(one).all() for one in states), what
         assert np.isfinite(model.vectors.matrix).all(), what
-    assert learnt >= 6
+    assert trained >= 6
     assert all(re.search("no text|no word|min_count", said) for said in refused.values()), refused
     assert "empty" in refused
 
@@ -480,21 +480,21 @@ def test_thirty_sentences_of_any_kind(name: str, options: dict[str, Any]) -> Non
 @pytest.mark.parametrize("name", ENCODERS)
 def test_warnings_name_the_caller_s_line(name: str, tmp_path: Path) -> None:
     few = rf"make 1 step of training, too few for {name} .*more epochs than 1, .*batch_size than 32"
-    with pytest.warns(UserWarning, match=few) as told:
+    with pytest.warns(UserWarning, match=few) as warned:
         make(name, steps=None, epochs=1.0, batch_size=32).fit(sentences())
-    assert [one.filename for one in told] == [__file__]
+    assert [one.filename for one in warned] == [__file__]
     fit(name, make(name)).save(tmp_path)
-    with pytest.warns(UserWarning, match="starts from random weights") as told:
+    with pytest.warns(UserWarning, match="starts from random weights") as warned:
         firth.load(tmp_path).fit(sentences())
-    assert [one.filename for one in told] == [__file__]
+    assert [one.filename for one in warned] == [__file__]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_of_a_few_texts_say_what_to_set(name: str) -> None:
     few = "make 2 steps of training, too few for a head .*more epochs than 2, .*batch_size than 32, or head_only=True"
-    with pytest.warns(UserWarning, match=few) as told:
+    with pytest.warns(UserWarning, match=few) as warned:
         make(name, epochs=2, batch_size=32).fit(*labeled(name, sentences()))
-    assert [one.filename for one in told] == [__file__]
+    assert [one.filename for one in warned] == [__file__]
     make(name, head_only=True).fit(*labeled(name, sentences()))
 
 

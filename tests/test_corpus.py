@@ -736,8 +736,8 @@ def test_open_what_is_no_corpus(tmp_path):
         firth.load(path)
 
 
-def damaged_is_told_or_harmless(path, data: bytes) -> bool:
-    """Open a file with these bytes; whether it opens. Its documents then hold words, or it is told that they do not."""
+def damaged_is_refused_or_harmless(path, data: bytes) -> bool:
+    """Open a file with these bytes; whether it opens. If so, its documents hold words, or an error says otherwise."""
     path.write_bytes(data)
     try:
         opened = firth.load(path)
@@ -763,9 +763,9 @@ def test_a_damaged_file_is_told(tmp_path):
     rng = np.random.default_rng(1)
     opened = 0
     for n in range(len(whole)):
-        assert not damaged_is_told_or_harmless(path, whole[:n])
+        assert not damaged_is_refused_or_harmless(path, whole[:n])
         for flip in {1, 0x80, int(rng.integers(1, 256))}:
-            opened += damaged_is_told_or_harmless(path, whole[:n] + bytes([whole[n] ^ flip]) + whole[n + 1 :])
+            opened += damaged_is_refused_or_harmless(path, whole[:n] + bytes([whole[n] ^ flip]) + whole[n + 1 :])
     assert opened > 100
 
 

@@ -93,7 +93,7 @@ def test_same_bits_for_any_threads_and_memory(side, threads):
 def test_rare_words_among_very_many():
     """Rows that touch few of many columns are put in order another way; some here are, some are not."""
     documents, _ = random_corpus([500, 40, 400], n_words=1000, seed=2)
-    apart = [[40 * word for word in document] for document in documents]  # two words to 64 bits at the most
+    apart = [[40 * word for word in document] for document in documents]  # at most two words to 64 bits
     for side in ("both", "left"):
         found = firth.count_cooccurrences(corpus_of(apart, 40_000), window=3, side=side).csr
         exact = reference.cooccurrences(documents, 1000, 3, side, lambda d: 1 / d)

@@ -1,4 +1,4 @@
-"""FastText: words made of pieces, and models to and from fastText's own programs."""
+"""FastText: vectors of words and subwords, and models to and from fastText's own programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEMS = ["ship", "berg", "land", "wort", "haus", "wald"]
 
 
 def documents(seed=0, n=600):
-    """Each document uses the forms of one stem, so that a stem's pieces tell what its forms mean."""
+    """Each document uses the forms of one stem, so that a stem's subwords carry what its forms mean."""
     rng = np.random.default_rng(seed)
     forms = {stem: [stem, f"{stem}s", f"{stem}ing", f"{stem}ed", f"un{stem}"] for stem in STEMS}
     return [rng.choice(forms[STEMS[i % len(STEMS)]], 20).tolist() for i in range(n)]
@@ -131,7 +131,7 @@ def test_unseen_words_are_words_like_others(model):
 
 
 def test_stems_come_together(model):
-    """It is the documents that make the forms of a stem alike, and the pieces that carry it to an unseen form."""
+    """It is the documents that make the forms of a stem alike, and the subwords that carry it to an unseen form."""
     own, other = [], []
     for stem in STEMS:
         for word in model.vectors.words:

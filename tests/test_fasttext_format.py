@@ -216,8 +216,8 @@ def oracle(model, word):
     places = {word: row for row, word in enumerate(model.words)}
     found = [places[word]] if word in places else []
     left = None if model.pruned is None else dict(model.pruned.tolist())
-    for piece in reference.subwords(word, model.min_n, model.max_n):
-        bucket = reference.subword_hash(piece) % model.bucket
+    for subword in reference.subwords(word, model.min_n, model.max_n):
+        bucket = reference.subword_hash(subword) % model.bucket
         if left is None or bucket in left:
             found.append(len(model.words) + (bucket if left is None else left[bucket]))
     return matrix[found].mean(axis=0) if found else np.zeros(model.vector_size)
@@ -317,8 +317,8 @@ def test_large_matrices_are_written_in_pieces(tmp_path, monkeypatch):
     model = small_model()
     fasttext_format.write(tmp_path / "whole", model)
     monkeypatch.setattr(fasttext_format, "_BLOCK", 9)
-    fasttext_format.write(tmp_path / "pieces", model)
-    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+    fasttext_format.write(tmp_path / "parts", model)
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_old_supervised_models_have_no_subwords(fasttext, tmp_path):

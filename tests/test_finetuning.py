@@ -75,7 +75,7 @@ def test_sentences_are_classified_by_their_last_key(gpt: GPT, options: dict[str,
 
 
 def test_tuning_teaches_what_states_do_not_hold(bert: BERT) -> None:
-    """Which of a topic's four words comes first is nothing that a masked word told."""
+    """Which of a topic's four words comes first is nothing that predicting masked words depends on."""
     given = [text[:29] for text in topics(300, 4)]
     assert len(set(given)) == 300  # none of the validation split is seen in training
     labels = [int(text[1]) % 2 for text in given]
@@ -255,7 +255,7 @@ def test_a_model_saved_over_a_classifier_is_a_model(gpt: GPT, tmp_path: Path) ->
 
 
 def test_an_epoch_is_one_permutation(gpt: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each example once an epoch, in an order drawn once, which hangs on seed and epoch alone."""
+    """Each example once an epoch, in an order drawn once, which depends on the seed and the epoch alone."""
     drawn = []
     generator = np.random.default_rng
     monkeypatch.setattr(examples.np.random, "default_rng", lambda seed: drawn.append(seed) or generator(seed))
@@ -677,8 +677,8 @@ def auto(transformers: Any) -> dict[str, Any]:
 
 def opened(kind: Any, folder: Path) -> Any:
     """A folder as transformers opens it, with nothing of it missing."""
-    model, told = kind.from_pretrained(folder, output_loading_info=True)
-    assert not told["missing_keys"], told
+    model, loading = kind.from_pretrained(folder, output_loading_info=True)
+    assert not loading["missing_keys"], loading
     return model.eval()
 
 
@@ -840,7 +840,7 @@ def test_transformers_opens_what_firth_has_trained(
 
 
 def test_options_of_a_folder_can_be_changed(bert: BERT, tmp_path: Path) -> None:
-    """A classifier that others have trained has to be told where to truncate long texts."""
+    """A classifier that others have trained needs to know where to truncate long texts."""
     model = SentenceClassifier(encoder=bert, head_only=True, pooling="last").fit(TEXTS, list("xyxy"))
     model.save(tmp_path)
     long = " ".join(TEXTS * 20)

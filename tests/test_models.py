@@ -457,7 +457,7 @@ def test_ctrl_c_in_the_kernel(make_gradient, long_corpus, tmp_path, monkeypatch,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="raises a POSIX signal")
 def test_ctrl_c_between_two_epochs(make_gradient, corpus, tmp_path, monkeypatch):
-    """The epoch is counted and the position set back in one piece: nothing is skipped after resuming."""
+    """The epoch is counted and the position set back together: nothing is skipped after resuming."""
     whole = make_gradient().fit(corpus)
 
     def append(history, record):

@@ -358,9 +358,9 @@ def test_both_faces_refuse_alike(options, learning, dtype):
         firth.attention(**given)
     # Numbers in tensors, and seeds, are looked at for the kernels alone.
     of_numbers = ("lengths must be 0", "alibi must be finite", "seed")
-    told = dtype == torch.float32 or not str(wanted.value).startswith(of_numbers)
+    described = dtype == torch.float32 or not str(wanted.value).startswith(of_numbers)
     given |= {name: given[name].to(dtype, copy=True).requires_grad_(bool(learning)) for name in "qkv"}
-    if told:
+    if described:
         with torch.set_grad_enabled(learning is not None), pytest.raises(wanted.type) as found:
             operator.attention(**given)
         assert str(found.value) == str(wanted.value)

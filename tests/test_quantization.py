@@ -78,7 +78,7 @@ def test_few_rows_come_back_whole(columns, part_size):
 
 
 def test_parts_are_quantized_apart():
-    """Shuffling the rows of one part leaves what can be told of it as it was."""
+    """Shuffling the rows of one part leaves its codes as they were."""
     matrix = random_rows(2000, 6)
     quantizer = ProductQuantizer.fit(matrix, 4)
     codes = quantizer.encode(matrix)
@@ -94,9 +94,9 @@ def test_parts_are_quantized_apart():
 
 def test_rounds_bring_the_error_down():
     matrix = random_rows(5000, 2)
-    learnt = ProductQuantizer.fit(matrix, 2)
+    fitted = ProductQuantizer.fit(matrix, 2)
     drawn = ProductQuantizer(2, 2, matrix[:CENTROIDS].ravel())
-    assert error(matrix, learnt.decode(learnt.encode(matrix))) < 0.8 * error(matrix, drawn.decode(drawn.encode(matrix)))
+    assert error(matrix, fitted.decode(fitted.encode(matrix))) < 0.8 * error(matrix, drawn.decode(drawn.encode(matrix)))
 
 
 def test_centroids_without_points_are_put_to_use():

@@ -154,7 +154,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(page: Path, folder: Path, *, contextual: bool) -> dict[str, Any]:
-    """Run the blocks of a page in their order; those that need PyTorch only if told to, and then they alone."""
+    """Run the blocks of a page in their order; those that need PyTorch only if asked to, and then they alone."""
     names = around()
     for block in blocks(page):
         if block.contextual != contextual or left_out(block):

@@ -48,7 +48,7 @@ def test_buckets_equal_oracle(words, min_n, max_n, buckets, threads):
 @example("</s>", 1, 4)
 @settings(deadline=None)
 def test_pieces_equal_oracle(word, min_n, max_n):
-    expected = [piece.decode() for piece in reference.subwords(word.encode(), min_n, max_n)]
+    expected = [subword.decode() for subword in reference.subwords(word.encode(), min_n, max_n)]
     assert _core.split_subwords(word, min_n=min_n, max_n=max_n) == expected
 
 
@@ -80,9 +80,9 @@ def test_equal_fasttext(fasttext, tmp_path):
         model = fasttext.train_unsupervised(str(text), epoch=1, **options)
         n_words = len(model.words)
         for word in [*WORDS, "</s>", "unseen", "ünséen"]:
-            pieces, rows = model.f.getSubwords(word, "strict")
+            found, rows = model.f.getSubwords(word, "strict")
             known = model.get_word_id(word) >= 0
-            assert _core.split_subwords(word, min_n=min_n, max_n=max_n) == pieces[known:]
+            assert _core.split_subwords(word, min_n=min_n, max_n=max_n) == found[known:]
             found = buckets_of([word.encode()], min_n, max_n, 50_000)[0]
             assert [n_words + bucket for bucket in found] == list(rows)[known:]
 

@@ -71,7 +71,7 @@ def test_tokens_and_numbers(tokenizer):
 
 
 def test_same_vocabulary_in_every_process(trained):
-    """Hash tables are seeded anew in each process: nothing may hang on their order."""
+    """Hash tables are seeded anew in each process: nothing may depend on their order."""
     script = (
         "import sys, json; sys.path[:0] = json.loads(sys.argv[1])\n"
         "from firth.contextual.tokenizer import Tokenizer\n"
@@ -101,7 +101,7 @@ def test_rare_characters_are_left_out_by_count_then_by_order():
 
 
 def test_chinese_is_known():
-    """Two thousand characters, which stand alone, and a word that is learnt beside them."""
+    """Two thousand characters, which stand alone, and a word that is trained beside them."""
     draw = np.random.default_rng(1)
     characters = [chr(0x4E00 + i) for i in range(2000)]
     texts = ["".join(characters[i : i + 40]) + " firth" for i in range(0, 2000, 40)] * 2

@@ -42,7 +42,7 @@ class Case:
     cbow: bool = False
     cbow_mean: bool = True
     tree: bool = False
-    pieces: int = 0  # that words are made of, besides themselves
+    subwords: int = 0  # rows of subwords, which words are composed of besides their own
     deterministic: bool = False
 
     def __post_init__(self):
@@ -54,11 +54,11 @@ class Case:
         self.paths = huffman_paths(counts.astype(np.int64)) if self.tree else None
         rng = np.random.default_rng(5)
         self.bags = None
-        if self.pieces:
-            made = [[w, *rng.integers(0, self.words + self.pieces, rng.integers(0, 6))] for w in range(self.words)]
+        if self.subwords:
+            made = [[w, *rng.integers(0, self.words + self.subwords, rng.integers(0, 6))] for w in range(self.words)]
             begins = np.cumsum([0, *map(len, made)])
             self.bags = begins.astype(np.int64), np.concatenate(made).astype(np.int32)
-        self.vectors = padded_rows(self.words + self.pieces, self.size)
+        self.vectors = padded_rows(self.words + self.subwords, self.size)
         self.context = padded_rows(self.words, self.size)
         self.vectors[:] = rng.normal(0, 0.5, self.vectors.shape)
         self.context[:] = rng.normal(0, 0.5, self.context.shape)
@@ -84,7 +84,7 @@ class Case:
         }
 
     def train(self, threads=1, cuts=()):
-        """The matrices and tallies after training, the range cut into pieces at `cuts`."""
+        """The matrices and tallies after training, the range cut at `cuts`."""
         vectors, context = (padded_rows(*matrix.shape) for matrix in (self.vectors, self.context))
         vectors[:], context[:] = self.vectors, self.context
         total = np.zeros(3)
@@ -154,9 +154,9 @@ FAMILY = {
     "CBOW": {"cbow": True},
     "CBOW, sum": {"cbow": True, "cbow_mean": False},
     "CBOW, tree": {"cbow": True, "tree": True},
-    "pieces": {"pieces": 40},
-    "pieces, tree": {"pieces": 40, "tree": True},
-    "CBOW, pieces": {"pieces": 40, "cbow": True},
+    "subwords": {"subwords": 40},
+    "subwords, tree": {"subwords": 40, "tree": True},
+    "CBOW, subwords": {"subwords": 40, "cbow": True},
 }
 
 
@@ -186,7 +186,7 @@ def result_of(case):
     cbow=st.booleans(),
     cbow_mean=st.booleans(),
     tree=st.booleans(),
-    pieces=st.sampled_from([0, 3, 50]),
+    subwords=st.sampled_from([0, 3, 50]),
 )
 @example(  # bags of two words that name a row twenty times over: a move that loses digits shows
     lengths=[10, 10, 12, 10, 4, 3],
@@ -198,7 +198,7 @@ def result_of(case):
     cbow=True,
     cbow_mean=True,
     tree=False,
-    pieces=3,
+    subwords=3,
 )
 @settings(max_examples=100, deadline=None)
 def test_the_family_equals_its_oracle_on_anything(lengths, words, **options):
@@ -223,7 +223,7 @@ def test_deterministic_training_gives_the_same_bits(route, options):
 
 
 def test_products_of_windows_and_targets_pass_2_to_the_31():
-    case = Case(random_documents([900], words=50), words=50, size=4, window=300, negative=9999, pieces=3)
+    case = Case(random_documents([900], words=50), words=50, size=4, window=300, negative=9999, subwords=3)
     sampling = reference.random_key(7, 2 * case.epoch)
     reach = [1 + ((reference.random_at(sampling, p) >> 32) * case.window >> 32) for p in range(900)]
     # The rows of a center are prefetched in parts while its predecessor predicts one context word after the other. The
@@ -285,11 +285,11 @@ def test_cuts_do_not_show(isa, options):
     case = Case(random_documents([300, 7, 9000, 1, 40]), **options)
     whole = case.train()
     for cuts in ([1], [299, 300, 301], [4096, 8192], list(range(13, 9000, 977))):
-        pieces = case.train(cuts=cuts)
-        np.testing.assert_array_equal(pieces[0], whole[0])
-        np.testing.assert_array_equal(pieces[1], whole[1])
-        np.testing.assert_array_equal(pieces[2][1:], whole[2][1:])
-        assert pieces[2][0] == pytest.approx(whole[2][0], rel=1e-8)
+        cut = case.train(cuts=cuts)
+        np.testing.assert_array_equal(cut[0], whole[0])
+        np.testing.assert_array_equal(cut[1], whole[1])
+        np.testing.assert_array_equal(cut[2][1:], whole[2][1:])
+        assert cut[2][0] == pytest.approx(whole[2][0], rel=1e-8)
 
 
 def test_threads_train_every_center_once(route):
