@@ -68,9 +68,9 @@ FIRTH_INLINE void add_transposed(const float* weights, const Rows& from, int n, 
                         static_cast<int>(stride / kWidth));
             continue;
         }
-        with_rows(some, [&](auto count) __attribute__((always_inline)) {
-            weigh<Arithmetic, decltype(count)::value>(weights + first, 1, kAttentionBlock, from, n, kOnes, scale,
-                                                      to + first * stride, stride, static_cast<int>(stride / kWidth));
+        with_count<kRows>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
+            weigh<Arithmetic, decltype(count)::n>(weights + first, 1, kAttentionBlock, from, n, kOnes, scale,
+                                                  to + first * stride, stride, static_cast<int>(stride / kWidth));
         });
     }
 }
@@ -195,10 +195,10 @@ FIRTH_INLINE bool meet(const Attention& task, const AttentionBackward& gradients
             of_out[r] = outs[first + r];
             of[r] = {batch, head, begin + first + r};
         }
-        with_rows(some, [&](auto count) __attribute__((always_inline)) {
-            partial |= slopes_of<Arithmetic, decltype(count)::value>(task, gradients, room, dropout, of, of_query,
-                                                                     of_out, room.weights + first * kAttentionBlock,
-                                                                     room.slopes + first * kAttentionBlock);
+        with_count<kRows>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
+            partial |= slopes_of<Arithmetic, decltype(count)::n>(task, gradients, room, dropout, of, of_query, of_out,
+                                                                 room.weights + first * kAttentionBlock,
+                                                                 room.slopes + first * kAttentionBlock);
         });
     }
     if (gradients.bias.data != nullptr) {
@@ -299,12 +299,12 @@ void attention_add_queries(const Attention& task, const AttentionBackward& gradi
         return rows_of(task, task.k, state.batch, state.key_head, state.begin, state.n, task.width, true, room.keys);
     };
     const auto add = [&](auto arithmetic, const float* slopes, std::int64_t row, const Rows& keys,
-                         int n) __attribute__((always_inline)) {
+                         int n) FIRTH_INLINE_LAMBDA {
         for (int first = 0; first < state.n_queries; first += kRows) {
             const int some = state.n_queries - first < kRows ? state.n_queries - first : kRows;
-            with_rows(some, [&](auto count) __attribute__((always_inline)) {
-                weigh<decltype(arithmetic), decltype(count)::value>(slopes + first * row, row, 1, keys, n, kOnes,
-                                                                    task.scale, to + first * stride, stride, vectors);
+            with_count<kRows>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
+                weigh<decltype(arithmetic), decltype(count)::n>(slopes + first * row, row, 1, keys, n, kOnes,
+                                                                task.scale, to + first * stride, stride, vectors);
             });
         }
     };

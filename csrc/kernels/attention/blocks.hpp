@@ -9,7 +9,7 @@
 #pragma once
 
 #include "kernels/attention.hpp"
-#include "kernels/simd.hpp"
+#include "kernels/count.hpp"
 
 namespace firth::FIRTH_ISA {
 namespace {
@@ -333,21 +333,10 @@ FIRTH_INLINE void weigh(const float* weights, std::int64_t row, std::int64_t nex
         const float* const x = from.data + first * kWidth;
         float* const y = to + first * kWidth;
         first += some;
-        switch (some) {
-            case 1:
-                weigh_columns<Arithmetic, R, 1>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
-                break;
-            case 2:
-                weigh_columns<Arithmetic, R, 2>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
-                break;
-            case 3:
-                if constexpr (kVectors > 2)
-                    weigh_columns<Arithmetic, R, 3>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
-                break;
-            default:
-                if constexpr (kVectors > 2)
-                    weigh_columns<Arithmetic, R, 4>(weights, row, next, x, from.stride, n, before, scale, y, to_stride);
-        }
+        with_count<kVectors>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
+            weigh_columns<Arithmetic, R, decltype(count)::n>(weights, row, next, x, from.stride, n, before, scale, y,
+                                                             to_stride);
+        });
     }
 }
 
@@ -364,29 +353,6 @@ void weigh_pairs(int r_end, const float* weights, std::int64_t row, std::int64_t
             if (weight == 0) continue;
             for (int d = 0; d < vectors * kWidth; d += kWidth) store(at + d, load(at + d) + weight * load(from[j] + d));
         }
-    }
-}
-
-// Calls work with n, 1 to kRows, as a compile-time constant.
-template <int N>
-struct Count {
-    static constexpr int value = N;
-};
-template <class Work>
-FIRTH_INLINE void with_rows(int n, Work&& work) {
-    switch (n) {
-        case 1:
-            return work(Count<1>{});
-        case 2:
-            return work(Count<2>{});
-        case 3:
-            return work(Count<3>{});
-        case 4:
-            return work(Count<4>{});
-        case 5:
-            return work(Count<5>{});
-        default:
-            return work(Count<6>{});
     }
 }
 

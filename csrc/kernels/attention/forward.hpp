@@ -150,7 +150,7 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
     const std::int64_t key_head = head / (task.n_heads / task.n_key_heads);
     const int lanes = task.width / Arithmetic::kNumbers;
     const auto rows_in_lanes = [&](const AttentionArray& array, std::int64_t h, std::int64_t from, std::int64_t n,
-                                   float* copies) __attribute__((always_inline)) {
+                                   float* copies) FIRTH_INLINE_LAMBDA {
 #if defined(__AVX512BF16__)
         if constexpr (Arithmetic::kNumbers == 2) return pairs_of(array, batch, h, from);
 #endif
@@ -189,8 +189,8 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
                 rows[r] = queries[i - begin + r];
                 of[r] = {batch, head, i + r};
             }
-            with_rows(some, [&](auto count) __attribute__((always_inline)) {
-                constexpr int R = decltype(count)::value;
+            with_count<kRows>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
+                constexpr int R = decltype(count)::n;
                 for (std::int64_t j = low; j < high; j += kPanel) {
                     score_panel<Arithmetic, R>(rows, room.packed + (j - from) * lanes, lanes, task.scale * kLog2e,
                                                room.scores + (j - low), kChunk);
@@ -208,9 +208,9 @@ FIRTH_INLINE void forward(const Attention& task, std::int64_t batch, std::int64_
     room.rows.clear(end - begin);
     walk<Arithmetic>(task, batch, head, begin, end, room, true,
                      [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first,
-                         Values& values, std::int64_t skip) __attribute__((always_inline)) {
-                         gather<Arithmetic, decltype(count)::value>(task, dropout, of, low, high, room.scores, kChunk,
-                                                                    room.rows, first, values, skip);
+                         Values& values, std::int64_t skip) FIRTH_INLINE_LAMBDA {
+                         gather<Arithmetic, decltype(count)::n>(task, dropout, of, low, high, room.scores, kChunk,
+                                                                room.rows, first, values, skip);
                      });
     for (std::int64_t i = 0; i < end - begin; ++i) {
         finish(task, {batch, head, begin + i}, lanes_sum(load(room.rows.sums + i * kWidth)), room.rows.most[i],
@@ -273,8 +273,8 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
                 const std::int64_t row = first + r;
                 of[r] = {batch, key_head * group + row / task.n_queries, row % task.n_queries};
             }
-            with_rows(some, [&](auto count) __attribute__((always_inline)) {
-                constexpr int R = decltype(count)::value;
+            with_count<kRows>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
+                constexpr int R = decltype(count)::n;
                 const float* const queries = room.queries + first * width;
                 for (std::int64_t j = 0; j < to - chunk; j += 4) {
                     // The last key stands in for keys beyond the end; its extra scores are masked later.
@@ -342,7 +342,7 @@ void attention_weights(const Attention& task, std::int64_t batch, std::int64_t h
     const float lse = task.lse[(batch * task.n_heads + head) * task.n_queries + query] * kLog2e;
     walk<Wide>(task, batch, head, query, query + 1, room, false,
                [&](auto, const Query* of, std::int64_t low, std::int64_t high, std::int64_t, Values&, std::int64_t)
-                   __attribute__((always_inline)) {
+                   FIRTH_INLINE_LAMBDA {
                        const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
                        settle(task, of[0], low, whole, room.scores);
                        for (std::int64_t j = low; j < whole; j += kWidth) {
@@ -361,9 +361,9 @@ void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t
     room.rows.clear(end - begin);
     walk<Wide>(task, batch, head, begin, end, room, false,
                [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first, Values&,
-                   std::int64_t) __attribute__((always_inline)) {
+                   std::int64_t) FIRTH_INLINE_LAMBDA {
                    const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
-                   for (int r = 0; r < decltype(count)::value; ++r) {
+                   for (int r = 0; r < decltype(count)::n; ++r) {
                        float* const s = room.scores + r * kChunk;
                        const float lse = task.lse[row + of[r].i] * kLog2e;
                        settle(task, of[r], low, whole, s);

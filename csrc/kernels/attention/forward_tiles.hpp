@@ -131,7 +131,7 @@ FIRTH_INLINE void gather_in_tiles(Tiles& tiles, const Attention& task, const Dro
     const bool wide = (partial || task.dropout > 0) && !values.all_finite(low - from, high - from);
     const std::int64_t stride = room.rows.stride;
     float* const to = room.rows.values + first * stride;
-    const auto weigh_row = [&](int r) __attribute__((always_inline)) {
+    const auto weigh_row = [&](int r) FIRTH_INLINE_LAMBDA {
         float* const s = room.scores + r * kTileChunk;
         if (task.dropout > 0) {
             const std::uint32_t key = dropout.row_key(task, {query.batch, query.head, query.i + r});

@@ -157,7 +157,7 @@ FIRTH_INLINE void multiply(Tiles& tiles, const void* rows, std::int64_t stride, 
 // it is 0, which makes no difference beside a weight of 1; denormal results would take the processor forty times as
 // long. The polynomial approximates 2^x on [0, 1) and is exactly 1 at 0.
 FIRTH_INLINE Vec weight_of(Vec x) {
-    const auto power = [](Vec r) __attribute__((always_inline)) {
+    const auto power = [](Vec r) FIRTH_INLINE_LAMBDA {
         Vec p = splat(1.342668553e-2f);
         p = p * r + 5.224247220e-2f;
         p = p * r + 2.412802057e-1f;
