@@ -203,7 +203,11 @@ def test_before_fit_there_is_nothing(name: str, tmp_path: Path) -> None:
         with pytest.raises(AttributeError, match="fit"):
             use()
     assert not list(tmp_path.iterdir())
-    assert repr(model)
+    assert re.fullmatch(rf"<{type(model).__name__}\(.+\): not fitted>", repr(model))
+
+
+def test_a_fitted_model_shows_its_size(name: str, fitted: Any) -> None:
+    assert re.fullmatch(rf"<{type(fitted).__name__}\(.+\): [\d,]+ \w+.*>", repr(fitted))
 
 
 def test_the_seed_decides_and_nothing_else(name: str, fitted: Any) -> None:

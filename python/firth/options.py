@@ -151,6 +151,17 @@ def _names(kind: type[Options]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
+def shown(model: Options, size: str) -> str:
+    """A model with the options that are not the default, and the size of what was trained; empty before `fit`."""
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    options = (
+        f"{name}={value!r:.60}"
+        for name, value in model.get_params().items()
+        if value is not defaults[name] and value != defaults[name]
+    )
+    return f"<{type(model).__name__}({', '.join(options)}): {size or 'not fitted'}>"
+
+
 def declared_options(kind: type[Options]) -> Iterator[Option]:
     """The options of a class, in the order of their declaration."""
     declared = _type_hints(kind)

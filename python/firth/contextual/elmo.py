@@ -36,7 +36,7 @@ from firth.contextual.processes import moved
 from firth.corpus import Corpus, as_corpus
 from firth.models.base import one_at_a_time
 from firth.models.estimator import split
-from firth.options import option
+from firth.options import option, shown
 from firth.run import records
 from firth.vectors import Vectors
 
@@ -145,8 +145,8 @@ class ELMo(TrainedModel):
         return Vectors(self._words, np.concatenate([np.zeros((0, self.projection), np.float32), *parts]))
 
     def __repr__(self) -> str:
-        shape = f"layers={self.layers}, hidden={self.hidden}, projection={self.projection}"
-        return f"<ELMo {shape}, {f'fitted, {len(self._words):,} words' if self._network else 'not fitted'}>"
+        size = f"{len(self._words):,} words, layers={self.layers}, hidden={self.hidden}, projection={self.projection}"
+        return shown(self, size if self._network else "")
 
     # ---- training
 

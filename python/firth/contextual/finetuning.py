@@ -44,7 +44,7 @@ from firth.contextual.transformer_model import HEAD, ContextualModel
 from firth.models.base import one_at_a_time
 from firth.models.estimator import Classifier, split, text_weights
 from firth.models.labeled_texts import check_comparable
-from firth.options import option, seed_option
+from firth.options import option, seed_option, shown
 from firth.run import History, Record, records
 
 if typing.TYPE_CHECKING:
@@ -129,9 +129,7 @@ class FineTuned(Classifier):
         return self._head
 
     def __repr__(self) -> str:
-        head = "head only" if self.head_only else "tuned"
-        state = f"fitted, {len(self._classes)} labels" if self._is_fitted() else "not fitted"
-        return f"<{type(self).__name__} of {self.encoder!r}, {head}, {state}>"
+        return shown(self, f"{len(self._classes)} labels" if self._is_fitted() else "")
 
     # ---- what a subclass adds
 

@@ -46,7 +46,7 @@ from firth.contextual.tokenizer import FILE as TOKENIZER
 from firth.contextual.tokenizer import Encoding, Tokenizer
 from firth.contextual.tokenizer_training import Kind
 from firth.contextual.transformer import IGNORED, Architecture, Transformer
-from firth.options import option
+from firth.options import option, shown
 from firth.run import CHECKPOINT, records
 from firth.text import Documents, read_texts
 from firth.vectors import Vectors
@@ -162,10 +162,10 @@ class ContextualModel(TrainedModel):
         return self._tokenizer
 
     def __repr__(self) -> str:
-        shape = f"layers={self.layers}, heads={self.heads}, dim={self.dim}, length={self.length}"
         if self._transformer is None:
-            return f"<{type(self).__name__} {shape}, not fitted>"
-        return f"<{type(self).__name__} {shape}, fitted, {len(self.tokenizer_):,} tokens>"
+            return shown(self, "")
+        shape = f"layers={self.layers}, heads={self.heads}, dim={self.dim}, length={self.length}"
+        return shown(self, f"{len(self.tokenizer_):,} tokens, {shape}")
 
     # ---- training
 

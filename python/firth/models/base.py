@@ -17,7 +17,7 @@ from firth import files
 from firth.checks import expect, finite, functions
 from firth.corpus import Corpus, Vocabulary, as_corpus
 from firth.counts import Cooccurrences
-from firth.options import Options, option, seed_option, threads_option
+from firth.options import Options, option, seed_option, shown, threads_option
 from firth.run import EpochRun, Epochs, History, NoExample, Train, fingerprint, records
 from firth.runtime import Threaded, padded_rows
 from firth.vectors import Vectors
@@ -49,13 +49,7 @@ class Learner(Options, abc.ABC):
         self.history = History()
 
     def __repr__(self) -> str:
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        options = (
-            f"{name}={value!r:.60}"
-            for name, value in self.get_params().items()
-            if value is not defaults[name] and value != defaults[name]
-        )
-        return f"<{type(self).__name__}({', '.join(options)}): {self._size() or 'not fitted'}>"
+        return shown(self, self._size())
 
     def _size(self) -> str:
         """The size of what was trained; empty before `fit`."""
