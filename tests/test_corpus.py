@@ -1016,3 +1016,8 @@ def test_ids_at_hand_are_not_bent_into_shape(ids, offsets, error):
 def test_options_have_bounds(options):
     with pytest.raises(ValueError, match="at most"):
         Corpus.from_iterable(["a b"], **options)
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(TypeError, match=r"from_iterable has no option 'tokeniser'; it has min_count, .*tokenizer"):
+        Corpus.from_iterable(["a b"], tokeniser="words")

@@ -316,6 +316,9 @@ class Corpus:
         ValueError
             If there are no documents, no word is left, or (``errors="strict"``) a string contains a lone surrogate.
         """
+        if unknown := sorted(reading.keys() - Reading.__annotations__.keys()):
+            known = ", ".join(Reading.__annotations__)
+            raise TypeError(f"from_iterable has no option {unknown[0]!r}; it has {known} and progress")
         options = CorpusOptions(**reading)
         if isinstance(documents, os.PathLike):
             raise TypeError("documents is a path; give it to from_file")
