@@ -63,12 +63,13 @@ def refused(result: Result, code: int, *said: str) -> None:
         assert text in result.stderr
 
 
-def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+def start(*arguments: object, buffered: bool = True, **options: object) -> subprocess.Popen[str]:
     """The program itself, in a process of its own that Ctrl-C reaches whatever its parents ignore."""
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from firth.cli import main; main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(firth.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
+    environment["PYTHONUNBUFFERED"] = "" if buffered else "1"
     command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
     return subprocess.Popen(command, env=environment, text=True, **given)  # type: ignore[call-overload,no-any-return]
@@ -323,12 +324,13 @@ def test_a_closed_pipe_is_quiet(compass: Path) -> None:
     assert process.returncode == 1
 
 
-def test_a_full_disk_is_one_line(compass: Path) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_full_disk_is_one_line(compass: Path, buffered: bool) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with open("/dev/full", "w") as full:
-        process = start("neighbors", compass, "east", stdout=full)
-        assert process.communicate()[1].splitlines()[0] == "Error: No space left on device"
+        process = start("neighbors", compass, "east", stdout=full, buffered=buffered)
+        assert process.communicate()[1] == "Error: No space left on device\n"
         assert process.returncode == 1
 
 
@@ -1385,7 +1387,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         assert result.exit_code == 0, result.output
         assert result.stdout == ""
         assert f"step {30 if name == 'gpt' else 180}: loss " in result.stderr
-        assert f"Saved <{name.upper()} layers=1" in result.stderr
+        assert f"Saved <{name.upper()}(" in result.stderr
+        assert " tokens, layers=1, heads=2, dim=16, length=16> in " in result.stderr
     return made
 
 

@@ -116,6 +116,11 @@ def _fill_closed() -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     click.echo(" ".join(message.split()), err=True)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # Python would try again at its end, and end with a message and a status of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
