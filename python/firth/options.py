@@ -152,7 +152,7 @@ def _names(kind: type[Options]) -> list[str]:
 
 
 def shown(model: Options, size: str) -> str:
-    """A model with the options that are not the default, and the size of what was trained; empty before `fit`."""
+    """The `repr` of a model: the options that are not the default, and `size`, which is empty before `fit`."""
     defaults = {field.name: field.default for field in dataclasses.fields(model)}
     options = (
         f"{name}={value!r:.60}"

@@ -279,9 +279,8 @@ class TextFiles:
         self, source: Source | Sequence[Source], *, strict: bool = False, block: int = BLOCK, progress: bool = False
     ) -> None:
         self.sources = checked_sources(source)
-        self.invalid: dict[
-            str, tuple[int, int | None]
-        ] = {}  # by file: invalid parts, and the first line from 1 if known
+        # By file: the number of invalid parts, and the first line with one, from 1, or None if not known.
+        self.invalid: dict[str, tuple[int, int | None]] = {}
         self._strict, self._block, self._progress = strict, block, progress
 
     @property

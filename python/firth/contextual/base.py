@@ -247,7 +247,7 @@ def warn_of_few_steps(model: Any, steps: int, what: str, remedy: str) -> None:
 
 @contextlib.contextmanager
 def undone_on_error(model: Any, *kept: type[BaseException]) -> Iterator[None]:
-    """Give a model its former attributes back after any error but Ctrl-C and `kept`."""
+    """Restore a model's attributes after any error but Ctrl-C and those of `kept`."""
     before = model.__dict__.copy()
     try:
         yield

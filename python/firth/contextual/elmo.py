@@ -256,11 +256,11 @@ class ELMo(TrainedModel):
     ) -> list[NDArray[np.float32]]:
         """Hidden states of the words of sentences: for each sentence float32 (words, 2 * projection).
 
-        Sentences are strings, or lists of words, of any length, also empty. `layer` 0 are the words' vectors, which do
-        not depend on the sentence, twice; 1 to `layers`, or -1 for the last, an LSTM layer's hidden states, forward
-        then backward; "mixture" all of them, mixed by the weights of `fit_mixture`, or their mean before it. A list of
-        these, or "all" layers from 0 on, are computed in one pass; each array is then (layers, words, 2 * projection).
-        `normalize` scales every vector to length 1.
+        Sentences are strings, or lists of words, of any length, also empty. Layer 0 has the words' vectors, which do
+        not depend on the sentence, twice. Layers 1 to `layers`, -1 for the last, have an LSTM layer's hidden states,
+        forward then backward. "mixture" mixes all layers with the weights of `fit_mixture`, equal ones before it. A
+        list of these, or "all" layers from 0 on, are computed in one pass. Each array is then (layers, words,
+        2 * projection). `normalize` scales every vector to length 1.
         """
         layers, single = chosen_layers(layer, self.layers, ("mixture",))
         words = self._split_all(sentences)

@@ -164,7 +164,7 @@ class FineTuned(Classifier):
         checkpoint: files.PathLike | None = None,
         resume: bool = False,
     ) -> Self:
-        """Train the head on texts with labels, and unless `head_only` the transformer.
+        """Train the head on texts with labels, and the transformer too, unless `head_only`.
 
         Parameters
         ----------

@@ -54,11 +54,11 @@ class FastTextClassifier(Threaded, Classifier):
 
     Notes
     -----
-    Of several labels of a text, the losses draw one each time, except "ova": a sigmoid for each label, for texts with
-    any number of labels. "hs" has a Huffman tree; the samples of "ns" are drawn in proportion to the square roots of
-    the labels' counts. `class_weight` "balanced" weights a label by the inverse of its share. A dict has weights by
-    label, 1 for missing labels: 3 is as if the text were there three times. Words of `pretrained_vectors` that do not
-    occur in the training texts keep theirs. Stopped by `patience`, the model is that of the best epoch.
+    If a text has several labels, "ova" trains a sigmoid for each label; the other losses draw one of the labels at each
+    step. "hs" has a Huffman tree. "ns" draws negative samples in proportion to the square roots of the labels' counts.
+    `class_weight` "balanced" weights a label by the inverse of its share. A dict has weights by label, 1 for missing
+    labels. A weight of 3 is as if the text were there three times. Words of `pretrained_vectors` that do not occur in
+    the training texts keep theirs. If `patience` ends the training, the model is that of the best epoch.
 
     N-grams that do not occur in the training texts take no memory. They count in a text's mean as zeros, also in
     fastText with a file that `to_fasttext` wrote. (fastText itself keeps their small random initial vectors.) Scores
