@@ -47,7 +47,10 @@ class Clock:
 
 
 def import_cost(*modules: str) -> dict[str, float]:
-    """Import modules; the seconds that this took, and the peak memory of the process after it."""
+    """Import modules; the seconds that this took, and the peak memory of the process after it.
+
+    Of firth it must be `firth.models`: firth imports its parts, and SciPy, when they are used first.
+    """
     start = time.perf_counter()
     for module in modules:
         importlib.import_module(module)

@@ -71,7 +71,7 @@ def count_firth(text: str, threads: int, seed: int, memory: int | None, folder: 
     """Count words and pairs, order them for GloVe, and write the matrix in firth's format and in GloVe's."""
     import numpy as np
 
-    import firth
+    import firth.models  # outside of what is timed: firth imports its parts when they are used first
     from firth import _core
 
     clock = common.Clock()

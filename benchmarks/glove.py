@@ -161,7 +161,7 @@ def unless_given(bench: comparison.Bench) -> str | None:
 
 def train_firth(text: str, threads: int, seed: int, epochs: int, out: str) -> Run:
     """From a file to vectors on disk, in the programs' format."""
-    imports = common.import_cost("firth")
+    imports = common.import_cost("firth.models")
     import firth
 
     clock = common.Clock()

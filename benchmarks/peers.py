@@ -75,7 +75,7 @@ def firth_model(options: Options, threads: int, seed: int) -> Any:
 
 def train_firth(text: str, source: str, threads: int, seed: int, options: Options, out: str | None) -> dict[str, Any]:
     """From `source` ("file", "lists", "strings") to vectors on disk."""
-    imports = common.import_cost("firth")
+    imports = common.import_cost("firth.models")
     model = firth_model(options, threads, seed)
     given = sentences(text, source)
     clock = common.Clock()
