@@ -26,13 +26,9 @@ int threads_for(const Attention& task, double products, int n_threads) {
 template <class Work>
 void share_out(const ThreadScratch& scratch, std::int64_t n_items, Work&& work) {
     if (n_items == 0) return;
-    std::atomic<std::int64_t> next{0};
-    parallel(static_cast<int>(std::min<std::int64_t>(n_items, scratch.n_threads())), [&](int thread) {
-        for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < n_items;) {
-            work(item, scratch.of(thread));
-            check_interrupt();
-        }
-    });
+    SharedSteps items(n_items, 1);
+    parallel(static_cast<int>(std::min<std::int64_t>(n_items, scratch.n_threads())),
+             [&](int thread) { items.take([&](long long item, long long) { work(item, scratch.of(thread)); }); });
 }
 
 bool no_queries(const Attention& task) { return task.n_batches * task.n_heads * task.n_queries == 0; }

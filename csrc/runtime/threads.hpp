@@ -129,4 +129,27 @@ void in_steps(long long begin, long long end, long long step, Work&& work) {
     }
 }
 
+// Hands out [0, n) to threads in ranges no longer than `step`, in order, each to the thread that asks first. Where the
+// system runs one thread slower than another, equal shares would take as long as the slowest.
+class SharedSteps {
+  public:
+    SharedSteps(long long n, long long step) : n_(n), step_(step) {}
+
+    // Calls work(begin, end) for ranges, which ascend, until none is left. Work can be interrupted between two, where
+    // all that were handed out to this thread are finished: other threads may wait for them.
+    template <class Work>
+    void take(Work&& work) {
+        while (true) {
+            check_interrupt();
+            const long long begin = next_.fetch_add(step_, std::memory_order_relaxed);
+            if (begin >= n_) return;
+            work(begin, std::min(begin + step_, n_));
+        }
+    }
+
+  private:
+    long long n_, step_;
+    std::atomic<long long> next_{0};
+};
+
 }  // namespace firth

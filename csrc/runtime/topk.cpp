@@ -11,7 +11,7 @@
 namespace firth {
 namespace {
 
-constexpr std::int64_t kStep = std::int64_t{1} << 30;  // multiplications between two checks for an interrupt
+constexpr std::int64_t kStep = std::int64_t{1} << 25;  // multiplications for which a thread takes rows at once
 
 std::int64_t lanes_of(std::int64_t n_queries) { return (n_queries + kQueryLanes - 1) / kQueryLanes * kQueryLanes; }
 
@@ -74,15 +74,14 @@ struct Space {
     }
 };
 
-// One batch of queries. Each thread finds the k best of its share of the rows; then each merges a share of the queries.
+// One batch of queries. Each thread finds the k best of the rows that it takes, then merges a share of the queries.
 void topk_batch(const TopK& task, std::int64_t n_rows, const Space& space, std::int64_t* rows, float* scores) {
     const TopKKernels& kernels = topk_kernels();
-    parallel_shares(n_rows, space.n_threads, [&](long long begin, long long end, int thread) {
+    SharedSteps steps(n_rows, std::max<std::int64_t>(1024, kStep / (lanes_of(task.n_queries) * task.vector_size)));
+    parallel(space.n_threads, [&](int thread) {
         const Part mine = space.part(task, thread);
         kernels.begin(task, mine.heaps, mine.scratch);
-        const std::int64_t step = std::max<std::int64_t>(1024, kStep / (lanes_of(task.n_queries) * task.vector_size));
-        in_steps(begin, end, step,
-                 [&](long long from, long long to) { kernels.range(task, from, to, mine.heaps, mine.scratch); });
+        steps.take([&](long long from, long long to) { kernels.range(task, from, to, mine.heaps, mine.scratch); });
     });
     parallel_shares(task.n_queries, space.n_threads, [&](long long begin, long long end, int thread) {
         Candidate* const all = space.part(task, thread).gathered;
@@ -106,8 +105,9 @@ void topk_batch(const TopK& task, std::int64_t n_rows, const Space& space, std::
 
 void inverse_norms(const float* matrix, std::int64_t rows, std::int64_t columns, std::int64_t stride, int n_threads,
                    float* out) {
-    parallel_shares(rows, n_threads, [&](long long begin, long long end, int) {
-        in_steps(begin, end, 1 << 14, [&](long long from, long long to) {
+    SharedSteps steps(rows, 1 << 14);
+    parallel(n_threads, [&](int) {
+        steps.take([&](long long from, long long to) {
             for (long long row = from; row < to; ++row) out[row] = inverse_norm(matrix + row * stride, columns);
         });
     });
