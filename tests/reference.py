@@ -13,8 +13,10 @@ from scipy.special import expit
 from firth._core import (
     BLOCK_TOKENS,
     CURVATURE,
-    GLOVE_BLOCKS,
+    GLOVE_LEAST_BLOCKS,
+    GLOVE_MOST_BLOCKS,
     GLOVE_SLICE_ENTRIES,
+    GLOVE_TILE_ENTRIES,
     NEIGHBORS,
     POOL,
     ROUND_TOKENS,
@@ -434,21 +436,36 @@ def merge_phrases(documents, found, connectors, delimiter):
 
 
 def glove_blocks(nonzeros: Sequence[int]) -> list[int]:
-    """Block of each row, or column: GLOVE_BLOCKS of about equal non-zeros, of at most 2^16 rows."""
+    """Block of each row, or column: blocks of about equal non-zeros, of at most 2^16 rows.
+
+    There are so many blocks that a tile has GLOVE_TILE_ENTRIES or less on average, within limits.
+    """
     total, before, blocks, start = sum(nonzeros), 0, [0], 0
+    wanted = math.ceil(math.sqrt(total / GLOVE_TILE_ENTRIES))
+    wanted = min(max(wanted, GLOVE_LEAST_BLOCKS), GLOVE_MOST_BLOCKS)
     for row in range(1, len(nonzeros)):
         before += nonzeros[row - 1]
-        new = before * GLOVE_BLOCKS >= total * (blocks[-1] + 1) or row - start > 0xFFFF
+        new = before * wanted >= total * (blocks[-1] + 1) or row - start > 0xFFFF
         start = row if new else start
         blocks.append(blocks[-1] + new)
     return blocks
+
+
+def glove_shuffled(things: Sequence, seed: int, stream: int) -> list:
+    """The things in a random order."""
+    order, key = list(things), random_key(seed, stream)
+    for i in range(len(order), 1, -1):
+        j = (random_at(key, i) >> 32) * i >> 32
+        order[i - 1], order[j] = order[j], order[i - 1]
+    return order
 
 
 def glove_order(matrix, seed: int, epoch: int) -> list[tuple[int, int, float]]:
     """The non-zeros (row, column, x) of a CSR matrix in the order in which an epoch trains on them.
 
     Those of a tile, a block of rows by a block of columns, are dealt out at random to slices of about
-    GLOVE_SLICE_ENTRIES; slices are shuffled.
+    GLOVE_SLICE_ENTRIES. Slices are shuffled and put into rounds: each into the first that has no slice of the same
+    block of rows or of columns. Rounds are shuffled.
     """
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     row_blocks = glove_blocks(np.diff(matrix.indptr).tolist())
@@ -462,11 +479,14 @@ def glove_order(matrix, seed: int, epoch: int) -> list[tuple[int, int, float]]:
     for at, tile in enumerate(tiles):
         which = (random_at(dealing, at) >> 32) * -(-sizes[tile] // GLOVE_SLICE_ENTRIES) >> 32
         slices[(*tile, which)].append((int(rows[at]), int(matrix.indices[at]), float(matrix.data[at])))
-    order, shuffling = list(slices), random_key(seed, 2 + epoch)
-    for i in range(len(order), 1, -1):
-        j = (random_at(shuffling, i) >> 32) * i >> 32
-        order[i - 1], order[j] = order[j], order[i - 1]
-    return [entry for name in order for entry in slices[name]]
+    rounds: list[list[tuple[int, int, int]]] = []
+    for name in glove_shuffled(slices, seed, 2):
+        free = (one for one in rounds if all(name[0] != row and name[1] != column for row, column, _ in one))
+        chosen = next(free, None)
+        if chosen is None:
+            rounds.append(chosen := [])
+        chosen.append(name)
+    return [entry for one in glove_shuffled(rounds, seed, 3 + epoch) for name in one for entry in slices[name]]
 
 
 def glove_step(word, context, row, column, x, *, x_max, alpha, learning_rate, clip_value):

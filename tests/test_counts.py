@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import itertools
 import os
 import tempfile
 import threading
@@ -88,6 +89,41 @@ def test_same_bits_for_any_threads_and_memory(side, threads):
     bounded = firth.count_cooccurrences(corpus, side=side, threads=threads, memory=need // 2)
     assert isinstance(bounded.csr.data, np.memmap)
     assert same(bounded, whole)
+
+
+@pytest.mark.parametrize("weighting", sorted(WEIGHTS))
+def test_same_bits_with_rows_that_threads_share(weighting):
+    """The places of a frequent word are split into parts; any thread completes its row."""
+    documents, corpus = random_corpus([100] * 200, n_words=100)
+    alone = firth.count_cooccurrences(corpus, weighting=weighting, threads=1)
+    for threads in (2, 3, 8, 64):
+        assert same(firth.count_cooccurrences(corpus, weighting=weighting, threads=threads), alone)
+    exact = reference.cooccurrences(documents, 100, 10, "both", lambda d: WEIGHTS[weighting](d, 10))
+    np.testing.assert_allclose(alone.csr.toarray(), exact, rtol=2**-22)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 64])
+def test_work_items_cover_all_places_once_for_any_threads(threads):
+    _, corpus = random_corpus([20_000, 30_000], n_words=300)
+    counts = np.bincount(corpus.ids, minlength=300)
+    counter = _core.CooccurrenceCounter(corpus.ids, corpus.offsets, counts, window=10, left=np.ones(10), right=None)
+    counter.find_places(0, 300, threads=threads)
+    split, next_row = 0, 0
+    items = iter(counter.items(0, 300, threads=threads).tolist())
+    for row, end_row, begin, end, parts in items:
+        assert row == next_row
+        next_row = end_row
+        if parts == 1:
+            assert end_row > row
+            continue
+        split += 1
+        ranges = [(begin, end), *(item[2:4] for item in itertools.islice(items, parts - 1))]
+        assert end_row == row + 1
+        assert len(ranges) == parts
+        assert [first for first, _ in ranges] == [0, *(last for _, last in ranges[:-1])]
+        assert ranges[-1][1] == counts[row]
+    assert next_row == 300
+    assert (split > 0) == (threads > 1)
 
 
 def test_rare_words_among_very_many():

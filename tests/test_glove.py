@@ -119,6 +119,49 @@ def test_same_bits_at_any_number_of_threads_and_any_cut(route):
         assert tensor.tobytes() == cut._tensors[name].tobytes()
 
 
+def test_same_bits_with_more_threads_than_processors():
+    counts = random_counts(words=1500, density=0.1, seed=3)
+    alone, train = begin(counts, vector_size=20, threads=1)
+    tally = train(0, counts.csr.nnz, 0)
+    for threads in (2, 3, 8, 64):
+        model, train = begin(counts, vector_size=20, threads=threads)
+        assert train(0, counts.csr.nnz, 0) == tally
+        for name, tensor in alone._tensors.items():
+            assert tensor.tobytes() == model._tensors[name].tobytes()
+
+
+def test_threads_keep_the_order_of_slices_that_share_a_block():
+    counts = random_counts(words=1500, density=0.2, seed=3)
+    csr, size = counts.csr, 20
+    tiles = _core.GloveTiles(csr.indptr.astype(np.int64), csr.indices, csr.data, seed=1, threads=2)
+    slices = tiles.slices(0)
+    assert slices[:, 2].sum() == csr.nnz
+    words, contexts = np.ones((2, 1500, 64), np.float32)
+    _core.start_trace()
+    options = {"vector_size": size, "x_max": 10.0, "alpha": 0.75, "learning_rate": 0.01, "clip_value": 1.0}
+    tiles.train(words, contexts, **options, begin=0, end=csr.nnz, epoch=0, threads=2)
+    trace = _core.stop_trace()
+    assert sorted(trace[:, 0]) == list(range(len(slices)))
+    starts, ends = trace[np.argsort(trace[:, 0]), 2:].T
+    for side in (0, 1):
+        for block in range(slices[:, side].max() + 1):
+            own = np.flatnonzero(slices[:, side] == block)
+            assert (starts[own][1:] >= ends[own][:-1]).all()
+
+
+def test_blocks_grow_with_the_matrix():
+    """A large matrix has slices for more threads; their order is the oracle's."""
+    counts = random_counts(words=3000, density=0.95, seed=6)
+    assert counts.csr.nnz > _core.GLOVE_LEAST_BLOCKS**2 * _core.GLOVE_TILE_ENTRIES
+    model, train = begin(counts, vector_size=1)
+    slices = _core.GloveTiles(
+        counts.csr.indptr.astype(np.int64), counts.csr.indices, counts.csr.data, seed=model.seed, threads=1
+    ).slices(0)
+    blocks = 1 + np.array(reference.glove_blocks(np.diff(counts.csr.indptr).tolist())).max()
+    assert blocks > _core.GLOVE_LEAST_BLOCKS
+    assert slices[:, 0].max() == blocks - 1
+
+
 def test_no_cut_shows_in_a_great_loss():
     """Beyond 2^23 nats a sum of multiples of 2^-30 is no float64 any more."""
     counts = random_counts(words=700, density=0.9, seed=2, most=1e30)

@@ -489,6 +489,16 @@ def test_count_words_checks_and_names_the_place():
         _core.count_words(np.array([0, 1, 2], np.int32), np.array([0, 2]), 3)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 64])
+def test_count_words_with_threads(threads):
+    ids = np.random.default_rng(0).zipf(1.3, 20_000).clip(1, 50).astype(np.int32) - 1
+    offsets = np.array([0, 7, len(ids)])
+    np.testing.assert_array_equal(_core.count_words(ids, offsets, 50, threads=threads), np.bincount(ids))
+    ids[12_345] = 50
+    with pytest.raises(ValueError, match=r"ids\[12345\] = 50"):
+        _core.count_words(ids, offsets, 50, threads=threads)
+
+
 # --- training ---------------------------------------------------------------------------------------------------------
 
 

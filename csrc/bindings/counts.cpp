@@ -79,15 +79,15 @@ class CooccurrenceCounter {
         require(first >= 0 && n >= 0 && first <= task_.n_words - n, "words must lie in the vocabulary");
         threads = threads_of(threads);
         const Released release;
-        places_ = Places();  // released before more is allocated
+        space_ = nullptr;  // released before more is allocated
+        places_ = Places();
         places_ = Places(task_, counts_.data(), first, n, threads);
     }
 
     // Appends rows [first, first + n) and returns the length of each.
-    Array<std::int64_t> rows(std::int32_t first, std::int32_t n, Rows& to, int threads) const {
+    Array<std::int64_t> rows(std::int32_t first, std::int32_t n, Rows& to, int threads) {
         const auto out = use(to);
-        require(first >= places_.first() && n >= 0 && first <= places_.end() - n,
-                "rows must be within the words of the last find_places");
+        require_places(first, n);
         threads = threads_of(threads);
         const std::int64_t near = (task_.left ? task_.window : 0) + (task_.right ? task_.window : 0);
         std::int64_t most = 0;
@@ -99,17 +99,39 @@ class CooccurrenceCounter {
         std::int64_t* const length = lengths.mutable_data();
         const Released release;
         out->size += count_rows(task_, *starts_, places_, first, n, length, out->columns.as<std::int32_t>() + out->size,
-                                out->values.as<float>() + out->size, threads);
+                                out->values.as<float>() + out->size, threads, space_);
         return lengths;
     }
 
+    // The work items of rows [first, first + n), see CountItem: (row, end_row, begin, end, parts) of each.
+    Array<std::int64_t> items(std::int32_t first, std::int32_t n, int threads) const {
+        require_places(first, n);
+        require(threads >= 1, "threads must be at least 1");
+        const std::vector<CountItem> found = count_items(task_, places_, first, n, threads);
+        Array<std::int64_t> result({static_cast<py::ssize_t>(found.size()), py::ssize_t{5}});
+        std::int64_t* to = result.mutable_data();
+        for (const CountItem& item : found) {
+            for (const std::int64_t value :
+                 {std::int64_t{item.row}, std::int64_t{item.end_row}, item.begin, item.end, std::int64_t{item.parts}}) {
+                *to++ = value;
+            }
+        }
+        return result;
+    }
+
   private:
+    void require_places(std::int32_t first, std::int32_t n) const {
+        require(first >= places_.first() && n >= 0 && first <= places_.end() - n,
+                "rows must be within the words of the last find_places");
+    }
+
     py::array_t<std::int32_t> ids_;
     py::array_t<std::int64_t> offsets_, counts_;
     std::vector<std::uint64_t> left_, right_;
     CooccurrenceTask task_{};
     std::optional<DocumentStarts> starts_;
     Places places_;
+    std::shared_ptr<CountSpace> space_;
 };
 
 using Counter = OneAtATime<CooccurrenceCounter>;
@@ -154,7 +176,13 @@ void bind_counts(py::module_& m) {
             [](Counter& self, std::int32_t first, std::int32_t n, Rows& out, int threads) {
                 return use(self)->rows(first, n, out, threads);
             },
-            py::arg("first"), py::arg("n"), py::kw_only(), py::arg("out"), py::arg("threads"));
+            py::arg("first"), py::arg("n"), py::kw_only(), py::arg("out"), py::arg("threads"))
+        .def(
+            "items",
+            [](Counter& self, std::int32_t first, std::int32_t n, int threads) {
+                return use(self)->items(first, n, threads);
+            },
+            py::arg("first"), py::arg("n"), py::kw_only(), py::arg("threads"));
 }
 
 }  // namespace firth

@@ -68,14 +68,31 @@ py::tuple train(Tiles& self, py::array_t<float>& words, py::array_t<float>& cont
     return py::make_tuple(tally.cost, tally.cost_part, tally.entries, tally.row);
 }
 
+// The slices of an epoch in their order: (block of rows, block of columns, entries) of each.
+Array<std::int64_t> slices(Tiles& self, std::uint64_t epoch) {
+    const auto tiles = self.use("GloveTiles");
+    const GloveSlices found = tiles->slices(0, tiles->size(), epoch);
+    Array<std::int64_t> result({static_cast<py::ssize_t>(found.n), py::ssize_t{3}});
+    std::int64_t* to = result.mutable_data();
+    for (std::int64_t i = 0; i < found.n; ++i) {
+        *to++ = found[i].row_block;
+        *to++ = found[i].column_block;
+        *to++ = found[i].end - found[i].begin;
+    }
+    return result;
+}
+
 }  // namespace
 
 void bind_glove(py::module_& m) {
-    m.attr("GLOVE_BLOCKS") = kGloveBlocks;
+    m.attr("GLOVE_LEAST_BLOCKS") = kGloveLeastBlocks;
+    m.attr("GLOVE_MOST_BLOCKS") = kGloveMostBlocks;
+    m.attr("GLOVE_TILE_ENTRIES") = kGloveTileEntries;
     m.attr("GLOVE_SLICE_ENTRIES") = kGloveSliceEntries;
     py::class_<Tiles>(m, "GloveTiles")
         .def(py::init(&tiles), py::arg("indptr").noconvert(), py::arg("indices"), py::arg("data").noconvert(),
              py::kw_only(), py::arg("seed"), py::arg("threads"))
+        .def("slices", &slices, py::arg("epoch"))
         .def("train", &train, py::arg("words").noconvert(), py::arg("contexts").noconvert(), py::kw_only(),
              py::arg("vector_size"), py::arg("x_max"), py::arg("alpha"), py::arg("learning_rate"),
              py::arg("clip_value"), py::arg("begin"), py::arg("end"), py::arg("epoch"), py::arg("threads"));

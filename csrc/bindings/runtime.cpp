@@ -6,6 +6,7 @@
 #include "bindings/lists.hpp"
 #include "runtime/isa.hpp"
 #include "runtime/sampling.hpp"
+#include "runtime/trace.hpp"
 
 namespace firth {
 namespace {
@@ -31,28 +32,50 @@ void uniform(py::array_t<float>& out, float scale, std::uint64_t seed, int threa
 }
 
 // Training indexes rows by ids without checks, so a corpus is checked once before. The same pass counts how often each
-// word occurs. O(tokens + documents).
+// word occurs. O(tokens + documents). Threads have counts of their own, which take at most as much memory as the ids.
 Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::array_t<std::int64_t>& offsets,
-                                std::int64_t n_words) {
+                                std::int64_t n_words, int threads) {
     const std::int32_t* id = vector_of(ids, "ids");
     const std::int64_t* offset = vector_of(offsets, "offsets");
     const std::int64_t n = ids.size(), n_offsets = offsets.size();
     require(n_words >= 0, "n_words must not be negative");
+    threads = static_cast<int>(std::clamp<std::int64_t>(n / (2 * n_words + 1), 1, threads_of(threads)));
     Array<std::int64_t> result(n_words);
     std::int64_t* counts = result.mutable_data();
     const Released release;
     require(n_offsets >= 1, "offsets must not be empty");
     check_begins(offset, n_offsets - 1, n, "offsets");
-    std::fill_n(counts, n_words, 0);
-    in_steps(0, n, 1 << 22, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            if (id[i] < 0 || id[i] >= n_words) {
-                throw std::invalid_argument("ids[" + std::to_string(i) + "] = " + std::to_string(id[i]) +
-                                            " is not an id of one of " + std::to_string(n_words) + " words");
+    std::vector<std::vector<std::int64_t>> counted(static_cast<std::size_t>(threads));
+    parallel_shares(n, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
+        std::vector<std::int64_t>& mine = counted[static_cast<std::size_t>(thread)];
+        mine.assign(static_cast<std::size_t>(n_words), 0);
+        in_steps(begin, end, 1 << 22, [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t i = from; i < to; ++i) {
+                if (id[i] < 0 || id[i] >= n_words) {
+                    throw std::invalid_argument("ids[" + std::to_string(i) + "] = " + std::to_string(id[i]) +
+                                                " is not an id of one of " + std::to_string(n_words) + " words");
+                }
+                ++mine[static_cast<std::size_t>(id[i])];
             }
-            ++counts[id[i]];
+        });
+    });
+    parallel_shares(n_words, threads, [&](std::int64_t begin, std::int64_t end, int) {
+        std::fill(counts + begin, counts + end, 0);
+        for (const std::vector<std::int64_t>& part : counted) {
+            for (std::int64_t w = begin; w < end; ++w) counts[w] += part[static_cast<std::size_t>(w)];
         }
     });
+    return result;
+}
+
+// The work items since start_trace: (item, thread, begin, end in nanoseconds) of each.
+Array<std::int64_t> stop_trace() {
+    const std::vector<TracedItem> items = Traced::stop();
+    Array<std::int64_t> result({static_cast<py::ssize_t>(items.size()), py::ssize_t{4}});
+    std::int64_t* to = result.mutable_data();
+    for (const TracedItem& one : items) {
+        for (const std::int64_t value : {one.item, one.thread, one.begin, one.end}) *to++ = value;
+    }
     return result;
 }
 
@@ -70,7 +93,10 @@ void bind_runtime(py::module_& m) {
 #endif
     m.attr("COMPILER") = __VERSION__;
     m.def("alias_table", &alias_table, py::arg("weights").noconvert());
-    m.def("count_words", &count_words, py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("n_words"));
+    m.def("count_words", &count_words, py::arg("ids").noconvert(), py::arg("offsets").noconvert(), py::arg("n_words"),
+          py::kw_only(), py::arg("threads") = 1);
+    m.def("start_trace", &Traced::start);
+    m.def("stop_trace", &stop_trace);
     m.def("fill_uniform", &uniform, py::arg("out").noconvert(), py::kw_only(), py::arg("scale"), py::arg("seed"),
           py::arg("threads"), py::arg("numbers").noconvert() = py::none());
 }

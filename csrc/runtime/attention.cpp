@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "kernels/attention.hpp"
+#include "runtime/pause.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
 
@@ -211,7 +212,11 @@ void attend_backward(const Attention& task, const AttentionGradients& given, int
                                  std::min((block + 1) * kAttentionBlock, task.n_queries), scratch);
                     auto& turn = space.turns[(batch * task.n_heads + head) * query_blocks + block];
                     for (int spins = 0; turn.load(std::memory_order_acquire) != key_block; ++spins) {
-                        if (spins > 1000) std::this_thread::yield();
+                        if (spins > 1000) {
+                            std::this_thread::yield();
+                        } else {
+                            pause_spinning();
+                        }
                     }
                     kernels.add_queries(task, gradients, scratch);
                     turn.store(key_block + 1, std::memory_order_release);

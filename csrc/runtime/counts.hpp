@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "runtime/pages.hpp"
@@ -57,12 +58,28 @@ class Places {
     Pages positions_;                     // int64
 };
 
+// A work item: rows [row, end_row), or the places [begin, end) of the only row of a part.
+struct CountItem {
+    std::int32_t row, end_row;
+    std::int64_t begin, end;  // of a part, counted from the row's first place
+    std::int32_t parts;       // of the row; 1 if rows are whole
+    std::int32_t split;       // number of the row among those that are split
+};
+
+// The work items of rows [first, first + n), in the order in which they are begun: of about equal cost, with the places
+// of a frequent word split into parts.
+std::vector<CountItem> count_items(const CooccurrenceTask& task, const Places& places, std::int32_t first,
+                                   std::int32_t n, int n_threads);
+
+// Memory that threads need to count rows.
+struct CountSpace;
+
 // Counts rows [first, first + n) and writes them one after the other, columns ascending. `places` has their places.
 // lengths: (n) non-zeros of each row. columns and values must have room for the most non-zeros that there can be: for
 // each row the smaller of n_words and its places times the words of a window. Returns how many there are. The result
-// has the same bits for any number of threads.
+// has the same bits for any number of threads. `space` keeps memory from one call to the next; it may be null.
 std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& starts, const Places& places,
                         std::int32_t first, std::int32_t n, std::int64_t* lengths, std::int32_t* columns, float* values,
-                        int n_threads);
+                        int n_threads, std::shared_ptr<CountSpace>& space);
 
 }  // namespace firth

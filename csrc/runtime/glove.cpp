@@ -1,99 +1,101 @@
 #include "runtime/glove.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <condition_variable>
 #include <limits>
-#include <mutex>
+#include <new>
+#include <utility>
 
 #include "kernels/arena.hpp"
+#include "runtime/pause.hpp"
 #include "runtime/threads.hpp"
+#include "runtime/trace.hpp"
 
 namespace firth {
 namespace {
 
-constexpr std::int64_t kWindow = 256;  // slices of the order among which a thread looks for one that may start
-
-// Lets a slice start as soon as all earlier ones that share its block of rows or of columns are done.
-class Turns {
+// Lets a slice start as soon as the one before it in its block of rows, and that in its block of columns, are done.
+class Queue {
   public:
-    Turns(Arena& arena, const GloveSlices& slices)
+    Queue(Arena& arena, const GloveSlices& slices)
         : slices_(slices),
-          turns_(arena.take<Turn>(slices.n)),
-          rows_done_(arena.take<std::uint32_t>(slices.row_blocks)),
-          columns_done_(arena.take<std::uint32_t>(slices.column_blocks)),
-          taken_(arena.take<bool>(slices.n)) {}
+          after_(arena.take<After>(slices.n)),
+          waits_(arena.take<std::atomic<std::int32_t>>(slices.n)),
+          queue_(arena.take<std::atomic<std::int32_t>>(slices.n)),
+          last_in_row_(arena.take<std::int32_t>(slices.row_blocks)),
+          last_in_column_(arena.take<std::int32_t>(slices.column_blocks)) {}
 
     void begin() {
-        const auto clear = [&] {
-            std::fill_n(rows_done_, slices_.row_blocks, 0u);
-            std::fill_n(columns_done_, slices_.column_blocks, 0u);
-        };
-        clear();
-        for (std::int64_t i = 0; i < slices_.n; ++i) {
-            turns_[i] = {rows_done_[slices_[i].row_block]++, columns_done_[slices_[i].column_block]++};
+        std::fill_n(last_in_row_, slices_.row_blocks, kNone);
+        std::fill_n(last_in_column_, slices_.column_blocks, kNone);
+        const auto count = static_cast<std::int32_t>(slices_.n);
+        for (std::int32_t i = 0; i < count; ++i) {
+            after_[i] = {kNone, kNone};
+            new (queue_ + i) std::atomic<std::int32_t>(kNone);
+            const std::int32_t in_row = std::exchange(last_in_row_[slices_[i].row_block], i);
+            const std::int32_t in_column = std::exchange(last_in_column_[slices_[i].column_block], i);
+            if (in_row != kNone) after_[in_row].in_row = i;
+            if (in_column != kNone) after_[in_column].in_column = i;
+            new (waits_ + i) std::atomic<std::int32_t>((in_row != kNone) + (in_column != kNone));
         }
-        clear();
-        std::fill_n(taken_, slices_.n, false);
-    }
-
-    // The number of a slice that may start now; waits for one. -1 when none is left, or after `stop`.
-    std::int64_t take() {
-        std::unique_lock lock(guard_);
-        while (true) {
-            while (first_ < slices_.n && taken_[first_]) ++first_;
-            if (stopped_ || first_ == slices_.n) return -1;
-            // The first slice that is not taken only waits for slices in work, so one can always start.
-            const std::int64_t end = std::min(slices_.n, first_ + kWindow);
-            for (std::int64_t i = first_; i < end; ++i) {
-                if (taken_[i] || rows_done_[slices_[i].row_block] != turns_[i].row ||
-                    columns_done_[slices_[i].column_block] != turns_[i].column) {
-                    continue;
-                }
-                taken_[i] = true;
-                return i;
-            }
-            changed_.wait(lock);
+        for (std::int32_t i = 0; i < count; ++i) {
+            if (waits_[i].load(std::memory_order_relaxed) == 0) push(i);
         }
     }
 
-    void done(std::int64_t i) {
-        const std::lock_guard lock(guard_);
-        ++rows_done_[slices_[i].row_block];
-        ++columns_done_[slices_[i].column_block];
-        changed_.notify_all();
+    // The number of a slice that may start now; waits for one. kNone when all have been taken.
+    std::int32_t take() {
+        // Every slice is pushed once. Until the last one has been, some thread works on one that others wait for.
+        const std::int64_t place = taken_.fetch_add(1, std::memory_order_relaxed);
+        if (place >= slices_.n) return kNone;
+        constexpr int kSpins = 2000;
+        for (int i = 0; i < kSpins; ++i) {
+            const std::int32_t slice = queue_[place].load(std::memory_order_acquire);
+            if (slice != kNone) return slice;
+            pause_spinning();
+        }
+        queue_[place].wait(kNone, std::memory_order_acquire);
+        return queue_[place].load(std::memory_order_acquire);
     }
 
-    void stop() {
-        const std::lock_guard lock(guard_);
-        stopped_ = true;
-        changed_.notify_all();
+    void done(std::int32_t i) {
+        for (const std::int32_t next : {after_[i].in_row, after_[i].in_column}) {
+            if (next != kNone && waits_[next].fetch_sub(1, std::memory_order_acq_rel) == 1) push(next);
+        }
     }
+
+    static constexpr std::int32_t kNone = -1;
 
   private:
-    struct Turn {
-        std::uint32_t row, column;  // earlier slices of the same block
+    struct After {
+        std::int32_t in_row, in_column;  // the next slice of the same block
     };
 
+    void push(std::int32_t i) {
+        std::atomic<std::int32_t>& place = queue_[pushed_.fetch_add(1, std::memory_order_relaxed)];
+        place.store(i, std::memory_order_release);
+        place.notify_one();
+    }
+
     const GloveSlices& slices_;
-    Turn* turns_;
-    std::uint32_t *rows_done_, *columns_done_;
-    bool* taken_;
-    std::int64_t first_ = 0;  // all before it are taken
-    bool stopped_ = false;
-    std::mutex guard_;
-    std::condition_variable changed_;
+    After* after_;
+    std::atomic<std::int32_t>* waits_;  // how many of the slices before each are not done
+    std::atomic<std::int32_t>* queue_;  // slices that may start, in the order in which they are taken
+    std::int32_t *last_in_row_, *last_in_column_;
+    alignas(64) std::atomic<std::int64_t> taken_{0};
+    alignas(64) std::atomic<std::int64_t> pushed_{0};
 };
 
 struct Space {
     float* rates;  // (3, stride)
     double* costs;
-    Turns turns;
+    Queue queue;
 
     Space(Arena& arena, const Glove& task, const GloveSlices& slices)
         : rates(arena.take<float>(3 * static_cast<std::int64_t>(task.stride))),
           costs(arena.take<double>(slices.n)),
-          turns(arena, slices) {}
+          queue(arena, slices) {}
 };
 
 void fill_rates(const Glove& task, float* words) {
@@ -122,16 +124,18 @@ GloveTally train_glove(Glove task, const GloveSlices& slices, int n_threads, voi
     Space space(arena, task, slices);
     fill_rates(task, space.rates);
     task.rates = space.rates;
-    space.turns.begin();
+    space.queue.begin();
     std::fill_n(space.costs, slices.n, 0.0);
     const GloveKernels& kernels = glove_kernels();
-    parallel(n_threads, [&](int) {
-        for (std::int64_t i; (i = space.turns.take()) >= 0;) {
+    std::atomic<bool> stopped{false};
+    parallel(n_threads, [&](int thread) {
+        for (std::int32_t i; (i = space.queue.take()) != Queue::kNone; space.queue.done(i)) {
             const GloveSlice& slice = slices[i];
+            const Traced traced(i, thread);
+            if (stopped.load(std::memory_order_relaxed)) continue;
             space.costs[i] = kernels.slice(task, slices.entries + slice.begin, slice.end - slice.begin, slice.first_row,
                                            slice.first_column);
-            if (std::isnan(space.costs[i])) space.turns.stop();
-            space.turns.done(i);
+            if (std::isnan(space.costs[i])) stopped.store(true, std::memory_order_relaxed);
         }
     });
     GloveTally tally;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <limits>
 #include <mutex>
 #include <numeric>
@@ -21,13 +22,21 @@ constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric
 // Where blocks of about equal non-zeros begin; begins (n + 1) is how many lie before each row, or column. Within a
 // block 16 bits distinguish them.
 std::vector<std::int32_t> cut(const std::int64_t* begins, std::int32_t n) {
+    std::int64_t wanted = kGloveLeastBlocks;
+    while (wanted < kGloveMostBlocks && wanted * wanted * kGloveTileEntries < begins[n]) ++wanted;
     std::vector<std::int32_t> cuts{0};
     for (std::int32_t row = 1; row < n; ++row) {
         const auto blocks = static_cast<std::int64_t>(cuts.size());
-        if (begins[row] * kGloveBlocks >= begins[n] * blocks || row - cuts.back() > 0xFFFF) cuts.push_back(row);
+        if (begins[row] * wanted >= begins[n] * blocks || row - cuts.back() > 0xFFFF) cuts.push_back(row);
     }
     cuts.push_back(n);
     return cuts;
+}
+
+void shuffle(std::vector<std::uint32_t>& numbers, std::uint64_t key) {
+    for (std::size_t i = numbers.size(); i > 1; --i) {
+        std::swap(numbers[i - 1], numbers[random_below(random_at(key, i), static_cast<std::uint32_t>(i))]);
+    }
 }
 
 // Block of each of n rows or columns.
@@ -144,6 +153,7 @@ GloveTiles::GloveTiles(const std::int64_t* begins, const Index* columns, const f
         }
     });
     for (const auto& of_block : slices) slices_.insert(slices_.end(), of_block.begin(), of_block.end());
+    make_rounds();
 }
 
 template GloveTiles::GloveTiles(const std::int64_t*, const std::int32_t*, const float*, std::int32_t, std::uint64_t,
@@ -151,17 +161,58 @@ template GloveTiles::GloveTiles(const std::int64_t*, const std::int32_t*, const 
 template GloveTiles::GloveTiles(const std::int64_t*, const std::int64_t*, const float*, std::int32_t, std::uint64_t,
                                 int);
 
+void GloveTiles::make_rounds() {
+    const auto n = static_cast<std::uint32_t>(slices_.size());
+    std::vector<std::uint32_t> shuffled(n);
+    std::iota(shuffled.begin(), shuffled.end(), 0u);
+    shuffle(shuffled, random_key(seed_, 2));
+    // A bit for each round in which a block already has a slice. First fit needs less than twice as many rounds as a
+    // block has slices.
+    std::vector<std::size_t> of_rows(static_cast<std::size_t>(row_blocks_)),
+        of_columns(static_cast<std::size_t>(column_blocks_));
+    std::size_t most = 0;
+    for (const GloveSlice& slice : slices_) {
+        most = std::max(most, ++of_rows[static_cast<std::size_t>(slice.row_block)]);
+        most = std::max(most, ++of_columns[static_cast<std::size_t>(slice.column_block)]);
+    }
+    const std::size_t words = 2 * most / 64 + 1;
+    std::vector<std::uint64_t> rows_taken(of_rows.size() * words), columns_taken(of_columns.size() * words);
+    std::vector<std::uint32_t> round_of(n);
+    std::vector<std::uint32_t> sizes;  // of the rounds
+    for (const std::uint32_t number : shuffled) {
+        std::uint64_t* const row = rows_taken.data() + static_cast<std::size_t>(slices_[number].row_block) * words;
+        std::uint64_t* const column =
+            columns_taken.data() + static_cast<std::size_t>(slices_[number].column_block) * words;
+        std::size_t word = 0;
+        while ((row[word] | column[word]) == ~std::uint64_t{0}) ++word;
+        const int bit = std::countr_one(row[word] | column[word]);
+        row[word] |= std::uint64_t{1} << bit;
+        column[word] |= std::uint64_t{1} << bit;
+        const std::size_t round = word * 64 + static_cast<std::size_t>(bit);
+        if (round == sizes.size()) sizes.push_back(0);
+        ++sizes[round];
+        round_of[number] = static_cast<std::uint32_t>(round);
+    }
+    for (const std::uint32_t size : sizes) round_begins_.push_back(round_begins_.back() + size);
+    std::vector<std::uint32_t> next(round_begins_.begin(), round_begins_.end() - 1);
+    std::vector<GloveSlice> sorted(n);
+    for (const std::uint32_t number : shuffled) sorted[next[round_of[number]]++] = slices_[number];
+    slices_ = std::move(sorted);
+}
+
 void GloveTiles::order(std::uint64_t epoch) {
     epoch_ = epoch;
-    order_.resize(slices_.size());
-    std::iota(order_.begin(), order_.end(), 0u);
-    const std::uint64_t key = random_key(seed_, 2 + epoch);
-    for (std::size_t i = order_.size(); i > 1; --i) {
-        std::swap(order_[i - 1], order_[random_below(random_at(key, i), static_cast<std::uint32_t>(i))]);
-    }
+    std::vector<std::uint32_t> rounds(round_begins_.size() - 1);
+    std::iota(rounds.begin(), rounds.end(), 0u);
+    shuffle(rounds, random_key(seed_, 3 + epoch));
+    order_.clear();
     begins_.assign(1, 0);
-    for (const std::uint32_t slice : order_)
-        begins_.push_back(begins_.back() + slices_[slice].end - slices_[slice].begin);
+    for (const std::uint32_t round : rounds) {
+        for (std::uint32_t slice = round_begins_[round]; slice < round_begins_[round + 1]; ++slice) {
+            order_.push_back(slice);
+            begins_.push_back(begins_.back() + slices_[slice].end - slices_[slice].begin);
+        }
+    }
 }
 
 GloveSlices GloveTiles::slices(std::int64_t begin, std::int64_t end, std::uint64_t epoch) {

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "runtime/pause.hpp"
+
 namespace firth {
 
 // The thread that finishes the last task of a phase begins the next one. Unlike a barrier, this works with any number
@@ -49,9 +51,7 @@ class Phases {
         constexpr int kSpins = 2000;  // some microseconds: a phase's last tasks rarely take more
         for (int i = 0; i < kSpins; ++i) {
             if (state_.load(std::memory_order_relaxed) != state) return;
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#endif
+            pause_spinning();
         }
         state_.wait(state, std::memory_order_acquire);
     }

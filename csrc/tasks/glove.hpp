@@ -5,8 +5,11 @@
 
 namespace firth {
 
-// Blocks of rows and of columns. About a third as many slices can be trained side by side.
-constexpr std::int64_t kGloveBlocks = 60;
+// Rows and columns are cut into so many blocks that a tile has about kGloveTileEntries entries on average, within
+// limits. So the number depends on the matrix alone. Up to as many slices as there are blocks can be trained side by
+// side.
+constexpr std::int64_t kGloveTileEntries = 2048;
+constexpr std::int64_t kGloveLeastBlocks = 60, kGloveMostBlocks = 256;
 // Entries of a slice. Larger slices cost quality, since consecutive steps should have little in common.
 constexpr std::int64_t kGloveSliceEntries = 4096;
 

@@ -18,7 +18,7 @@ from firth import _core, _tokens
 from firth.checks import column, refuse_masked, strings
 from firth.files import PathLike, is_compressed, open_binary, pack_words, reader, unpack_words, write_own
 from firth.options import Options, option, threads_option
-from firth.runtime import Threaded
+from firth.runtime import Threaded, default_threads
 from firth.tables import html_table
 from firth.text import (
     BLOCK,
@@ -171,7 +171,7 @@ class Corpus:
         if not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary must be a Vocabulary, not a {type(vocabulary).__name__}")
         ids, offsets = _integers("ids", ids, np.int32), _integers("offsets", offsets, np.int64)
-        _core.count_words(ids, offsets, len(vocabulary))
+        _core.count_words(ids, offsets, len(vocabulary), threads=default_threads())
         self.vocabulary, self.ids, self.offsets = vocabulary, ids, offsets
         used = len(np.unique(ids))
         self.report = CorpusReport(len(offsets) - 1, len(ids), len(ids), 0, used, 0)

@@ -281,15 +281,16 @@ def count_cooccurrences(
     window, memory = int(window), None if memory is None else int(memory)
     workers = thread_count(threads)
     weights = _weights(weighting, window)
-    counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary))
+    counts = _core.count_words(corpus.ids, corpus.offsets, len(corpus.vocabulary), threads=workers)
     left, right = None if side == "right" else weights, None if side == "left" else weights
     counter = _core.CooccurrenceCounter(corpus.ids, corpus.offsets, counts, window=window, left=left, right=right)
     most = np.minimum(counts * (2 * window if side == "both" else window), len(counts))  # non-zeros a row can have
     # A thread adds up rows in 9 bytes a word: at most so many threads that the places of all tokens take more memory.
+    # Several threads need up to twice that, for sums that wait to be added up.
     workers = max(1, min(workers, max(corpus.n_tokens, _FEW) // max(1, len(counts))))
     # Memory of rows: places of 8 bytes, and non-zeros of 8, which are copied once.
     places, rows = 8 * counts, 8 * most
-    fixed = corpus.n_tokens // 8 + 9 * workers * len(counts) + 40 * len(counts)
+    fixed = corpus.n_tokens // 8 + 9 * (2 * workers - 1) * len(counts) + 40 * len(counts)
     least = fixed + int(places.max() + 2 * rows.max())
     if memory is not None and memory < least:
         raise MemoryError(f"memory={memory} is too little: one row needs up to {least} bytes")

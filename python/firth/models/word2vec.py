@@ -117,7 +117,7 @@ class Word2Vec(GradientModel):
 
     def _begin(self, data: Corpus, *, progress: bool) -> tuple[int, Train]:
         corpus, words = data, len(data.vocabulary)
-        counts = _core.count_words(corpus.ids, corpus.offsets, words)
+        counts = _core.count_words(corpus.ids, corpus.offsets, words, threads=self.n_threads)
         self._warn_of_few_steps(corpus, counts)
         keep = keep_thresholds(counts, self.sample)
         noise = paths = None
