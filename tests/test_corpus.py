@@ -153,6 +153,22 @@ def test_many_words_of_every_length_in_every_table():
     assert_holds(Corpus.from_iterable(documents, min_count=1), documents, 0)
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8, 64])
+def test_same_corpus_with_threads(threads):
+    """Tables of several threads are merged part by part; equally frequent words are in the order of their bytes."""
+    numbers = np.random.default_rng(2).zipf(1.2, 60_000) % 30_000
+    data = b"\n".join(b"%d %s" % (i, b"a word as long as 40 bytes"[: i % 27].replace(b" ", b"_") * 2) for i in numbers)
+    alone = read(data)
+    kept = alone.vocabulary.words[::3]
+    given = firth.Vocabulary([*kept, "absent"])
+    for options in ({}, {"min_count": 3}, {"max_size": 1000}, {"vocabulary": given}):
+        expected, found = read(data, **options), read(data, threads=threads, **options)
+        assert found.vocabulary.words == expected.vocabulary.words
+        for name in ("ids", "offsets"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_array_equal(found.vocabulary.counts, expected.vocabulary.counts)
+
+
 def test_words_that_differ_in_zeros_behind():
     """So many and so different that dozens of them have one slot."""
     starts = np.random.default_rng(1).integers(ord("a"), ord("z") + 1, (5_000, 6)).astype(np.uint8)
