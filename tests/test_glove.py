@@ -140,9 +140,9 @@ def test_threads_keep_the_order_of_slices_that_share_a_block():
     _core.start_trace()
     options = {"vector_size": size, "x_max": 10.0, "alpha": 0.75, "learning_rate": 0.01, "clip_value": 1.0}
     tiles.train(words, contexts, **options, begin=0, end=csr.nnz, epoch=0, threads=2)
-    trace = _core.stop_trace()
-    assert sorted(trace[:, 0]) == list(range(len(slices)))
-    starts, ends = trace[np.argsort(trace[:, 0]), 2:].T
+    trace = sorted(_core.stop_trace(), key=lambda one: one[1])
+    assert [item for _, item, *_ in trace] == list(range(len(slices)))
+    starts, ends = np.array([one[3:5] for one in trace]).T
     for side in (0, 1):
         for block in range(slices[:, side].max() + 1):
             own = np.flatnonzero(slices[:, side] == block)

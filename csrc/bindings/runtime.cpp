@@ -47,6 +47,7 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
     check_begins(offset, n_offsets - 1, n, "offsets");
     std::vector<std::vector<std::int64_t>> counted(static_cast<std::size_t>(threads));
     parallel_shares(n, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
+        const Traced traced("count words", thread, thread);
         std::vector<std::int64_t>& mine = counted[static_cast<std::size_t>(thread)];
         mine.assign(static_cast<std::size_t>(n_words), 0);
         in_steps(begin, end, 1 << 22, [&](std::int64_t from, std::int64_t to) {
@@ -59,7 +60,8 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
             }
         });
     });
-    parallel_shares(n_words, threads, [&](std::int64_t begin, std::int64_t end, int) {
+    parallel_shares(n_words, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
+        const Traced traced("add up words", thread, thread);
         std::fill(counts + begin, counts + end, 0);
         for (const std::vector<std::int64_t>& part : counted) {
             for (std::int64_t w = begin; w < end; ++w) counts[w] += part[static_cast<std::size_t>(w)];
@@ -68,13 +70,11 @@ Array<std::int64_t> count_words(const py::array_t<std::int32_t>& ids, const py::
     return result;
 }
 
-// The work items since start_trace: (item, thread, begin, end in nanoseconds) of each.
-Array<std::int64_t> stop_trace() {
-    const std::vector<TracedItem> items = Traced::stop();
-    Array<std::int64_t> result({static_cast<py::ssize_t>(items.size()), py::ssize_t{4}});
-    std::int64_t* to = result.mutable_data();
-    for (const TracedItem& one : items) {
-        for (const std::int64_t value : {one.item, one.thread, one.begin, one.end}) *to++ = value;
+// The work items since start_trace: (work, item, thread, begin, end, CPU time) of each, in nanoseconds.
+py::list stop_trace() {
+    py::list result;
+    for (const TracedItem& one : Traced::stop()) {
+        result.append(py::make_tuple(one.work, one.item, one.thread, one.begin, one.end, one.cpu));
     }
     return result;
 }

@@ -21,6 +21,7 @@ constexpr std::int64_t kAhead = 8;  // places between a prefetch and its use
 // Costs are in additions of a weight to a sum, which take about a nanosecond.
 constexpr std::int64_t kItemsPerThread = 32;
 constexpr std::int64_t kLeastCost = 1 << 14, kMostCost = 1 << 22;  // of a work item
+constexpr std::int64_t kPagePlaces = 512;                          // in the smallest page of memory
 constexpr std::int64_t kBetweenChecks = 1 << 12;                   // places of a row
 constexpr std::int64_t kChunk = 1 << 18;                           // non-zeros for which a thread asks for memory
 
@@ -203,11 +204,16 @@ Places::Places(const CooccurrenceTask& task, const std::int64_t* counts, std::in
         });
     };
     parallel_shares(task.n_tokens, n_threads, [&](long long begin, long long end, int thread) {
+        const Traced traced("count places", thread, thread);
         std::vector<std::int64_t>& counted = next[static_cast<std::size_t>(thread)];
         counted.assign(span, 0);
+        // Memory is made when it is first written to: here each thread writes to an equal share of it.
+        const std::int64_t total = begin_.back(), own_end = total * (thread + 1) / n_threads;
+        for (std::int64_t i = total * thread / n_threads; i < own_end; i += kPagePlaces) positions[i] = 0;
         if (thread + 1 < n_threads) each(begin, end, [&](std::uint32_t word, long long) { ++counted[word]; });
     });
-    parallel_shares(n, n_threads, [&](long long begin, long long end, int) {
+    parallel_shares(n, n_threads, [&](long long begin, long long end, int thread) {
+        const Traced traced("share places", thread, thread);
         std::vector<std::int64_t> at(begin_.begin() + begin, begin_.begin() + end);
         for (std::vector<std::int64_t>& of_thread : next) {
             for (auto word = static_cast<std::size_t>(begin); word < static_cast<std::size_t>(end); ++word) {
@@ -217,6 +223,7 @@ Places::Places(const CooccurrenceTask& task, const std::int64_t* counts, std::in
         }
     });
     parallel_shares(task.n_tokens, n_threads, [&](long long begin, long long end, int thread) {
+        const Traced traced("write places", thread, thread);
         std::int64_t* const to = next[static_cast<std::size_t>(thread)].data();
         each(begin, end, [&](std::uint32_t word, long long p) { positions[to[word]++] = p; });
     });
@@ -329,7 +336,7 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
         Accumulator* sums = accumulators.take(task.n_words);
         for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items.size();) {
             check_interrupt();
-            const Traced traced(static_cast<std::int64_t>(i), thread);
+            const Traced traced("count rows", static_cast<std::int64_t>(i), thread);
             const CountItem& item = items[i];
             if (item.parts > 1) {
                 each_near(item.row, item.begin, item.end,
@@ -385,8 +392,9 @@ std::int64_t count_rows(const CooccurrenceTask& task, const DocumentStarts& star
     std::vector<std::int64_t> begins{0};
     for (const Result& result : results) begins.push_back(begins.back() + result.size);
     next = 0;
-    parallel(n_threads, [&](int) {
+    parallel(n_threads, [&](int thread) {
         for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items.size();) {
+            const Traced traced("copy rows", static_cast<std::int64_t>(i), thread);
             std::copy_n(results[i].columns, results[i].size, columns + begins[i]);
             std::copy_n(results[i].values, results[i].size, values + begins[i]);
         }

@@ -131,7 +131,7 @@ GloveTally train_glove(Glove task, const GloveSlices& slices, int n_threads, voi
     parallel(n_threads, [&](int thread) {
         for (std::int32_t i; (i = space.queue.take()) != Queue::kNone; space.queue.done(i)) {
             const GloveSlice& slice = slices[i];
-            const Traced traced(i, thread);
+            const Traced traced("train slices", i, thread);
             if (stopped.load(std::memory_order_relaxed)) continue;
             space.costs[i] = kernels.slice(task, slices.entries + slice.begin, slice.end - slice.begin, slice.first_row,
                                            slice.first_column);

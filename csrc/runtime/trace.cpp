@@ -1,6 +1,7 @@
 #include "runtime/trace.hpp"
 
-#include <chrono>
+#include <time.h>
+
 #include <mutex>
 #include <utility>
 
@@ -10,18 +11,25 @@ namespace {
 std::mutex guard;
 std::vector<TracedItem> items;
 
+std::int64_t now(clockid_t clock) {
+    timespec time{};
+    clock_gettime(clock, &time);
+    return std::int64_t{1'000'000'000} * time.tv_sec + time.tv_nsec;
+}
+
 }  // namespace
 
 std::atomic<bool> Traced::on_{false};
 
-std::int64_t Traced::now() {
-    return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+void Traced::begin(const char* work, std::int64_t item, int thread) {
+    item_ = {work, item, thread, now(CLOCK_MONOTONIC), 0, -now(CLOCK_THREAD_CPUTIME_ID)};
 }
 
-void Traced::record() const {
-    const std::int64_t end = now();
+void Traced::end() {
+    item_.cpu += now(CLOCK_THREAD_CPUTIME_ID);
+    item_.end = now(CLOCK_MONOTONIC);
     const std::lock_guard lock(guard);
-    items.push_back({item_, thread_, begin_, end});
+    items.push_back(item_);
 }
 
 void Traced::start() {

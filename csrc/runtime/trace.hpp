@@ -8,18 +8,21 @@
 namespace firth {
 
 struct TracedItem {
-    std::int64_t item, thread;
-    std::int64_t begin, end;  // in nanoseconds
+    const char* work;
+    std::int64_t item;
+    int thread;
+    std::int64_t begin, end, cpu;  // in nanoseconds; what the thread computed between them
 };
 
 // While work is traced, an object of this type records the time from its construction to its destruction.
 class Traced {
   public:
-    Traced(std::int64_t item, int thread) : item_(item), thread_(on_.load(std::memory_order_relaxed) ? thread : -1) {
-        if (thread_ >= 0) begin_ = now();
+    // `work` must be a literal.
+    Traced(const char* work, std::int64_t item, int thread) {
+        if (on_.load(std::memory_order_relaxed)) begin(work, item, thread);
     }
     ~Traced() {
-        if (thread_ >= 0) record();
+        if (item_.work != nullptr) end();
     }
     Traced(const Traced&) = delete;
     Traced& operator=(const Traced&) = delete;
@@ -29,12 +32,11 @@ class Traced {
     static std::vector<TracedItem> stop();
 
   private:
-    static std::int64_t now();
-    void record() const;
+    void begin(const char* work, std::int64_t item, int thread);
+    void end();
 
     static std::atomic<bool> on_;
-    std::int64_t item_, begin_ = 0;
-    int thread_;
+    TracedItem item_{};
 };
 
 }  // namespace firth

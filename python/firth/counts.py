@@ -26,7 +26,7 @@ Weighting = Literal["flat", "harmonic", "dynamic"]
 # A record of GloVe's programs: rows and columns from 1.
 _GLOVE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])
 _FEW = 1 << 22  # tokens of a corpus so small that the memory for counting does not matter
-_STEPS = 16  # ranges of rows, at least: Ctrl-C is checked and the bar moves after each
+_STEPS = 4  # ranges of rows, at least: the bar moves after each, and the copies of its rows are freed; all threads wait
 _RECORDS = 1 << 20  # GloVe records handled at once
 _ENTRIES = 1 << 18  # of a matrix, handled at once in float64: they stay in cache
 
