@@ -294,7 +294,7 @@ def test_a_bias_of_fewer_axes_has_a_gradient_of_as_many(shape):
 )
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dims", [(150, 33, 20), (150, 64, 64), (5, 64, 32), (1, 64, 64)])
-@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("threads", [2, 3, 8, 64])
 def test_bits_do_not_depend_on_threads(route, options, dims, kind):
     n_queries, width, value_width = dims
     options = {  # of the last queries, where there are fewer

@@ -222,6 +222,13 @@ def test_deterministic_training_gives_the_same_bits(route, options):
             assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8, 64])
+def test_deterministic_training_gives_the_same_bits_with_threads(threads):
+    case = Case(random_documents([5000, 3, 9000, 1]), deterministic=True, learning_rate=0.01)
+    for a, b in zip(case.train(), case.train(threads), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 def test_products_of_windows_and_targets_pass_2_to_the_31():
     case = Case(random_documents([900], words=50), words=50, size=4, window=300, negative=9999, subwords=3)
     sampling = reference.random_key(7, 2 * case.epoch)
