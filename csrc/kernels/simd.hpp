@@ -7,6 +7,8 @@
 #include <cstdint>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define FIRTH_INLINE static FIRTH_INLINE_MEMBER
@@ -100,6 +102,8 @@ FIRTH_INLINE bool any_nan(Vec x) {
 #elif defined(__x86_64__)
     const auto v = reinterpret_cast<__m128>(x);
     return _mm_movemask_ps(_mm_cmpunord_ps(v, v)) != 0;
+#elif defined(__aarch64__)
+    return vminvq_u32(reinterpret_cast<uint32x4_t>(x == x)) == 0;
 #else
     const VecInt nan = x != x;
     std::int32_t any = 0;
@@ -150,7 +154,8 @@ FIRTH_INLINE Vec log_positive(Vec x) {
 }
 
 // 1 / sqrt(x) for normal positive x: the processor's estimate and one step of Newton's, within a few units in the
-// last place. A division and a square root would take several times as long.
+// last place; ARM's estimate has 8 bits and takes one step more. A division and a square root would take several times
+// as long.
 FIRTH_INLINE Vec inverse_sqrt(Vec x) {
 #if defined(__AVX512F__)
     const Vec y = reinterpret_cast<Vec>(_mm512_rsqrt14_ps(reinterpret_cast<__m512>(x)));
@@ -158,6 +163,9 @@ FIRTH_INLINE Vec inverse_sqrt(Vec x) {
     const Vec y = reinterpret_cast<Vec>(_mm256_rsqrt_ps(reinterpret_cast<__m256>(x)));
 #elif defined(__x86_64__)
     const Vec y = reinterpret_cast<Vec>(_mm_rsqrt_ps(reinterpret_cast<__m128>(x)));
+#elif defined(__aarch64__)
+    const Vec estimate = vrsqrteq_f32(x);
+    const Vec y = estimate * vrsqrtsq_f32(x * estimate, estimate);
 #else
     Vec y;
     for (int lane = 0; lane < kWidth; ++lane) y[lane] = 1.0f / __builtin_sqrtf(x[lane]);
@@ -184,6 +192,8 @@ FIRTH_INLINE Vec4 sum4(Vec a, Vec b, Vec c, Vec d) {
     const Vec s = FIRTH_SHUFFLE(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) + FIRTH_SHUFFLE(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
     const auto v = reinterpret_cast<__m256>(s);
     return reinterpret_cast<Vec4>(_mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)));
+#elif defined(__aarch64__)
+    return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
 #else
     const Vec ab = FIRTH_SHUFFLE(a, b, 0, 4, 1, 5) + FIRTH_SHUFFLE(a, b, 2, 6, 3, 7);
     const Vec cd = FIRTH_SHUFFLE(c, d, 0, 4, 1, 5) + FIRTH_SHUFFLE(c, d, 2, 6, 3, 7);

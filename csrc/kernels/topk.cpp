@@ -33,6 +33,8 @@ FIRTH_INLINE unsigned greater(Vec a, Vec b) {
 #elif defined(__x86_64__)
     return static_cast<unsigned>(
         _mm_movemask_ps(_mm_cmpgt_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b))));
+#elif defined(__aarch64__)
+    return vaddvq_u32(reinterpret_cast<uint32x4_t>((a > b) & VecInt{1, 2, 4, 8}));
 #else
     const VecInt mask = a > b;
     unsigned bits = 0;

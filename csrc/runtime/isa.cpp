@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <stdexcept>
@@ -13,6 +14,13 @@
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#elif defined(__aarch64__) && !defined(FIRTH_ONE_ISA)
+#define FIRTH_ARM_ISAS
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 #endif
 
@@ -89,6 +97,20 @@ bool runs_x86_64_v4_amx() { return runs_x86_64_v4_bf16() && has_amx() && tiles !
 #if defined(FIRTH_TILE_MODEL)
 bool runs_x86_64_v2_tiles() { return runs_x86_64_v2(); }
 #endif
+#elif defined(FIRTH_ARM_ISAS)
+bool runs_aarch64() { return true; }
+bool runs_aarch64_bf16() {
+#if defined(__linux__)
+    constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which older headers lack
+    return (getauxval(AT_HWCAP2) & kBf16) != 0;
+#elif defined(__APPLE__)
+    int has = 0;
+    std::size_t size = sizeof has;
+    return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) == 0 && has != 0;
+#else
+    return false;
+#endif
+}
 #else
 bool runs_baseline() { return true; }
 #endif

@@ -45,6 +45,8 @@ FIRTH_INLINE Vec exp2_of(Vec x) {
 FIRTH_INLINE float lanes_sum(Vec x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps(reinterpret_cast<__m512>(x));
+#elif defined(__aarch64__)
+    return vaddvq_f32(x);
 #else
     float sum = 0;
     for (int lane = 0; lane < kWidth; ++lane) sum += x[lane];
@@ -55,6 +57,8 @@ FIRTH_INLINE float lanes_sum(Vec x) {
 FIRTH_INLINE float lanes_max(Vec x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps(reinterpret_cast<__m512>(x));
+#elif defined(__aarch64__)
+    return vmaxvq_f32(x);
 #else
     float most = x[0];
     for (int lane = 1; lane < kWidth; ++lane) most = x[lane] > most ? x[lane] : most;

@@ -17,8 +17,14 @@ FIRTH_INLINE Vec fetch(const float* row, std::int64_t stride, std::int64_t j, st
 // -1 where a key may be seen.
 FIRTH_INLINE VecInt fetch(const unsigned char* row, std::int64_t stride, std::int64_t j, std::int64_t n) {
     if (stride == 1 && n >= kWidth) {
+#if defined(__aarch64__)  // GCC loads byte by byte
+        std::uint32_t bytes;
+        __builtin_memcpy(&bytes, row + j, sizeof bytes);
+        return reinterpret_cast<VecInt>(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(bytes))))) != 0;
+#else
         typedef unsigned char Bytes __attribute__((vector_size(kWidth), aligned(1), may_alias));
         return __builtin_convertvector(*reinterpret_cast<const Bytes*>(row + j), VecInt) != 0;
+#endif
     }
     VecInt seen{};
     for (int lane = 0; lane < kWidth && lane < n; ++lane) seen[lane] = row[(j + lane) * stride] != 0 ? -1 : 0;
@@ -39,6 +45,8 @@ FIRTH_INLINE bool any(VecInt mask) {
 #if defined(__AVX512F__)
     const auto lanes = reinterpret_cast<__m512i>(mask);
     return _mm512_test_epi32_mask(lanes, lanes) != 0;
+#elif defined(__aarch64__)
+    return vmaxvq_u32(reinterpret_cast<uint32x4_t>(mask)) != 0;
 #else
     std::int32_t found = 0;
     for (int lane = 0; lane < kWidth; ++lane) found |= mask[lane];
