@@ -28,6 +28,8 @@ def cpu_info() -> dict[str, Any]:
 
     ``x86-64-v4+amx`` differs from ``x86-64-v4`` in bf16 attention only, whose first call asks Linux for AMX. If Linux
     refuses, ``x86-64-v4`` is used and reported from then on.
+
+    On ARM, ``aarch64+bf16`` differs from ``aarch64`` in bf16 attention only.
     """
     return {
         "isa": _core.current_isa(),

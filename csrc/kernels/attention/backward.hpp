@@ -164,7 +164,7 @@ void attention_begin_keys(const Attention& task, [[maybe_unused]] const Attentio
     *room.state = {batch, key_head, begin, n, 0, 0, 0, false, false, false};
     for (std::int64_t i = 0; i < n * padded(task.width); ++i) room.key_sums[i] = 0;
     for (std::int64_t i = 0; i < n * padded(task.value_width); ++i) room.value_sums[i] = 0;
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
     room.state->halves = halves(task) && in_pairs(gradients.out, task.value_width);
     if (room.state->halves) {
         pack(pairs_of(task.k, batch, key_head, begin), n, task.width / 2, room.keys_packed);
@@ -210,18 +210,15 @@ FIRTH_INLINE bool meet(const Attention& task, const AttentionBackward& gradients
     return partial;
 }
 
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
 
 // Two rows of floats become one, in each lane a number of both, rounded.
 FIRTH_INLINE void pair_rows(const float* rows, int n, int columns, float* pairs) {
     for (int i = 0; i < n; i += 2) {
         const float* const row = rows + i * kAttentionBlock;
         for (int j = 0; j < columns; j += kWidth) {
-            const __m512i low = _mm512_cvtepu16_epi32(rounded(row + j));
-            const __m512i high = i + 1 < n
-                                     ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded(row + kAttentionBlock + j)), 16)
-                                     : _mm512_setzero_si512();
-            _mm512_storeu_si512(pairs + i / 2 * kAttentionBlock + j, _mm512_or_si512(low, high));
+            const VecHalf high = i + 1 < n ? narrowed(load(row + kAttentionBlock + j)) : VecHalf{};
+            store(pairs + i / 2 * kAttentionBlock + j, paired(narrowed(load(row + j)), high));
         }
     }
 }
@@ -249,7 +246,7 @@ void attention_meet(const Attention& task, const AttentionBackward& gradients, s
     const auto may_meet_zeros = [&] {
         return all_finite(wide_outs(), n, task.value_width) && all_finite(wide_queries(), n, task.width);
     };
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
     if (state.halves) {
         state.pairs = meet<Halves>(task, gradients, head, begin, n, room, pairs_of(task.q, state.batch, head, begin),
                                    pairs_of(gradients.out, state.batch, head, begin)) ||
@@ -260,9 +257,9 @@ void attention_meet(const Attention& task, const AttentionBackward& gradients, s
             pair_rows(room.weights, n, whole, room.weight_pairs);
             pair_rows(room.slopes, n, whole, room.slope_pairs);
             for (int i = 0; i < n; ++i) {
-                for (int j = 0; j < whole; j += kWidth) {
-                    _mm256_storeu_si256(reinterpret_cast<__m256i*>(room.slope_halves + (i * kAttentionBlock + j) / 2),
-                                        rounded(room.slopes + i * kAttentionBlock + j));
+                const int row = i * kAttentionBlock;
+                for (int j = row; j < row + whole; j += kWidth) {
+                    store_bf16(reinterpret_cast<std::uint16_t*>(room.slope_halves) + j, load(room.slopes + j));
                 }
             }
             const Rows outs = interleaved(gradients.out, state.batch, head, begin, n, task.value_width, room.out_pairs);
@@ -316,7 +313,7 @@ void attention_add_queries(const Attention& task, const AttentionBackward& gradi
             return;
         }
     }
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
     if (state.halves && !state.wide) {
         add(Halves{}, room.slope_halves, kAttentionBlock / 2, Rows{room.key_pairs, padded(task.width)},
             (state.n + 1) / 2);

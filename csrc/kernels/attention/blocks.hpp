@@ -76,30 +76,45 @@ FIRTH_INLINE VecInt lane_numbers() {
 FIRTH_INLINE float widened(std::uint16_t bits) {
     return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
 }
-FIRTH_INLINE Vec load_bf16(const std::uint16_t* p) {
+
+// As many numbers in bf16 as a Vec has floats, and their memory.
+typedef std::uint16_t VecHalf __attribute__((vector_size(2 * kWidth)));
+typedef std::uint16_t VecHalfMemory __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
+
+// Their bits, as the lower halves of lanes.
+FIRTH_INLINE VecInt extended(VecHalf x) {
 #if defined(__AVX512F__)  // GCC makes two halves of it
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return reinterpret_cast<Vec>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+    return reinterpret_cast<VecInt>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(x)));
+#elif defined(__aarch64__)  // GCC extends number by number
+    return reinterpret_cast<VecInt>(vmovl_u16(x));
 #else
-    typedef std::uint16_t Halves __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
-    return reinterpret_cast<Vec>(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), VecInt) << 16);
+    return __builtin_convertvector(x, VecInt);
 #endif
 }
+FIRTH_INLINE Vec load_bf16(const std::uint16_t* p) {
+    return reinterpret_cast<Vec>(extended(*reinterpret_cast<const VecHalfMemory*>(p)) << 16);
+}
+
 // To the nearest, ties to even; a NaN stays one.
 FIRTH_INLINE std::uint16_t narrowed(float x) {
     const auto bits = __builtin_bit_cast(std::uint32_t, x);
     if (x != x) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
     return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
-
-FIRTH_INLINE void store_bf16(std::uint16_t* p, Vec x) {
+FIRTH_INLINE VecHalf narrowed(Vec x) {
 #if defined(__AVX512BF16__)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x))));
+    return reinterpret_cast<VecHalf>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    return vreinterpret_u16_bf16(vcvt_bf16_f32(x));
 #else
-    for (int lane = 0; lane < kWidth; ++lane) p[lane] = narrowed(x[lane]);
+    typedef std::uint32_t VecBits __attribute__((vector_size(4 * kWidth)));
+    const auto bits = reinterpret_cast<VecBits>(x);
+    const auto nearest = reinterpret_cast<Vec>(bits + 0x7FFF + (bits >> 16 & 1));
+    const auto nan = reinterpret_cast<Vec>(bits | 0x400000);
+    return __builtin_convertvector(reinterpret_cast<VecBits>(select(x == x, nearest, nan)) >> 16, VecHalf);
 #endif
 }
+FIRTH_INLINE void store_bf16(std::uint16_t* p, Vec x) { *reinterpret_cast<VecHalfMemory*>(p) = narrowed(x); }
 
 // Rows of floats.
 struct Rows {
@@ -210,7 +225,8 @@ void pack(const Rows& rows, std::int64_t n, int width, float* panels) {
     }
 }
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define FIRTH_HALVES  // bf16 is multiplied without conversion
 
 // Whether rows may be read as lanes of two numbers each.
 FIRTH_INLINE bool in_pairs(const AttentionArray& array, int width) {
@@ -223,6 +239,24 @@ FIRTH_INLINE Rows pairs_of(const AttentionArray& array, std::int64_t batch, std:
     return {reinterpret_cast<const float*>(static_cast<const std::uint16_t*>(array.data) + at), array.time / 2};
 }
 
+// Lanes with a number of each.
+FIRTH_INLINE Vec paired(VecHalf low, VecHalf high) {
+    return reinterpret_cast<Vec>(extended(low) | extended(high) << 16);
+}
+
+// The first n numbers at p, and zeros.
+FIRTH_INLINE VecHalf load_some(const std::uint16_t* p, int n) {
+#if defined(__AVX512F__)
+    const auto there = static_cast<__mmask16>(n < kWidth ? (1u << n) - 1 : 0xFFFF);
+    return reinterpret_cast<VecHalf>(_mm256_maskz_loadu_epi16(there, p));
+#else
+    if (n >= kWidth) return *reinterpret_cast<const VecHalfMemory*>(p);
+    VecHalf x{};
+    for (int lane = 0; lane < n; ++lane) x[lane] = p[lane];
+    return x;
+#endif
+}
+
 // Rows 2p and 2p + 1 become row p, each lane with one number of both. Rows beyond n count as zeros.
 FIRTH_INLINE Rows interleaved(const AttentionArray& array, std::int64_t batch, std::int64_t head, std::int64_t begin,
                               std::int64_t n, int width, float* room) {
@@ -232,12 +266,8 @@ FIRTH_INLINE Rows interleaved(const AttentionArray& array, std::int64_t batch, s
                               (begin + i) * array.time;
         const std::uint16_t* const b = a + array.time;
         for (int d = 0; d < width; d += kWidth) {
-            const auto there = static_cast<__mmask16>(width - d < kWidth ? (1u << (width - d)) - 1 : 0xFFFF);
-            const __m256i low = _mm256_maskz_loadu_epi16(there, a + d);
-            const __m256i high = _mm256_maskz_loadu_epi16(i + 1 < n ? there : 0, b + d);
-            _mm512_storeu_si512(
-                room + i / 2 * stride + d,
-                _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
+            const VecHalf low = load_some(a + d, width - d), high = load_some(b + d, i + 1 < n ? width - d : 0);
+            store(room + i / 2 * stride + d, paired(low, high));
         }
     }
     return {room, stride};
@@ -247,10 +277,6 @@ FIRTH_INLINE Rows interleaved(const AttentionArray& array, std::int64_t batch, s
 FIRTH_INLINE bool halves(const Attention& task) {
     return task.bf16 && in_pairs(task.q, task.width) && in_pairs(task.k, task.width) &&
            in_pairs(task.v, task.value_width);
-}
-
-FIRTH_INLINE __m256i rounded(const float* p) {
-    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(load(p))));
 }
 
 #endif
@@ -273,6 +299,18 @@ struct Halves {
                                                       reinterpret_cast<__m512bh>(y)));
     }
 };
+#elif defined(FIRTH_HALVES)
+struct Halves {
+    static constexpr int kNumbers = 2;
+    // Only loads: the instruction itself repeats the lane.
+    FIRTH_INLINE bfloat16x4_t broadcast(const float* lane) {
+        typedef std::int32_t Bits __attribute__((aligned(4), may_alias));
+        return vreinterpret_bf16_s32(int32x2_t{*reinterpret_cast<const Bits*>(lane), 0});
+    }
+    FIRTH_INLINE Vec multiply_add(bfloat16x4_t x, Vec y, Vec sum) {
+        return vbfdotq_lane_f32(sum, vreinterpretq_bf16_f32(y), x, 0);
+    }
+};
 #endif
 
 // scores[r * stride + j] = scale * rows[r] . key j of a panel; `width` lanes.
@@ -286,7 +324,7 @@ FIRTH_INLINE void score_panel(const float* const* rows, const float* panel, int 
         for (int v = 0; v < kVectors; ++v) keys[v] = load(panel + v * kWidth);
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
-            const Vec x = Arithmetic::broadcast(rows[r] + d);
+            const auto x = Arithmetic::broadcast(rows[r] + d);
 #pragma GCC unroll 4
             for (int v = 0; v < kVectors; ++v) sum[r][v] = Arithmetic::multiply_add(x, keys[v], sum[r][v]);
         }
@@ -310,7 +348,7 @@ FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int
         for (int v = 0; v < N; ++v) x[v] = load(from + v * kWidth);
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
-            const Vec weight = Arithmetic::broadcast(weights + r * row);
+            const auto weight = Arithmetic::broadcast(weights + r * row);
 #pragma GCC unroll 4
             for (int v = 0; v < N; ++v) sum[r][v] = Arithmetic::multiply_add(weight, x[v], sum[r][v]);
         }

@@ -105,13 +105,13 @@ FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Qu
         return;
     }
     const Rows from{values.lanes[skip / Arithmetic::kNumbers], values.lanes.stride};
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
     if constexpr (Arithmetic::kNumbers == 2) {
         // Weights in bf16 in the first half of their memory: nothing reads them as floats any more.
         for (int r = 0; r < R; ++r) {
             float* const s = scores + r * stride;
             for (std::int64_t j = 0; j < whole - begin; j += kWidth) {
-                _mm256_storeu_si256(reinterpret_cast<__m256i*>(s + j / 2), rounded(s + j));
+                store_bf16(reinterpret_cast<std::uint16_t*>(s) + j, load(s + j));
             }
         }
     }
@@ -151,7 +151,7 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
     const int lanes = task.width / Arithmetic::kNumbers;
     const auto rows_in_lanes = [&](const AttentionArray& array, std::int64_t h, std::int64_t from, std::int64_t n,
                                    float* copies) FIRTH_INLINE_LAMBDA {
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
         if constexpr (Arithmetic::kNumbers == 2) return pairs_of(array, batch, h, from);
 #endif
         return rows_of(task, array, batch, h, from, n, task.width, false, copies);
@@ -171,7 +171,7 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
                 values.lanes =
                     rows_of(task, task.v, batch, key_head, from, to - from, task.value_width, true, room.values);
             }
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
             if constexpr (Arithmetic::kNumbers == 2) {
                 values.lanes = interleaved(task.v, batch, key_head, from, to - from, task.value_width, room.pairs);
             }
@@ -232,7 +232,7 @@ void attention_forward(const Attention& task, std::int64_t batch, std::int64_t h
     if (task.bf16) return forward_in_tiles(task, batch, head, begin, end, TileRoom(arena, task));
 #endif
     const ForwardRoom room(arena, task, kAttentionQueries);
-#if defined(__AVX512BF16__)
+#if defined(FIRTH_HALVES)
     if (halves(task)) return forward<Halves>(task, batch, head, begin, end, room);
 #endif
     forward<Wide>(task, batch, head, begin, end, room);
