@@ -17,9 +17,11 @@ from firth._core import (
     GLOVE_MOST_BLOCKS,
     GLOVE_SLICE_ENTRIES,
     GLOVE_TILE_ENTRIES,
+    GROUP,
     NEIGHBORS,
     POOL,
     ROUND_TOKENS,
+    STRETCH_TOKENS,
     TARGETS,
 )
 
@@ -98,21 +100,30 @@ def logistic_loss(hidden, targets, labels):
     return float(np.logaddexp(0, -(2 * labels - 1)[:, None] * (targets @ hidden.T)).sum())
 
 
-def logistic_step(vectors, context, hidden, targets, labels, learning_rate):
-    """One gradient step, in place, for the rows `hidden` of vectors and `targets` of context; returns the loss before.
+def logistic_gradient(hidden, targets, labels, learning_rate):
+    """What each pair moves its rows by, along the other one, (n, m); and the loss."""
+    gradient = hidden.dtype.type(learning_rate) * (labels[:, None] - expit(targets @ hidden.T))
+    return gradient, logistic_loss(hidden, targets, labels)
+
+
+def move_rows(vectors, context, hidden, targets, gradient):
+    """Move the rows `hidden` of vectors and `targets` of context, in place.
 
     Rows may be named more than once: then they move by the sum of their moves, a hidden row with each of its.
     """
-    dots = context[targets] @ vectors[hidden].T
-    gradient = vectors.dtype.type(learning_rate) * (labels[:, None] - expit(dots))  # (n, m)
     before = context[targets].copy()
     moves = np.zeros_like(before)
-    loss = logistic_loss(vectors[hidden], before, labels)
     for i, row in enumerate(hidden):
         moves += np.outer(gradient[:, i], vectors[row])
         vectors[row] += gradient[:, i] @ before
     for j, row in enumerate(targets):
         context[row] += moves[j]
+
+
+def logistic_step(vectors, context, hidden, targets, labels, learning_rate):
+    """One step, in place, for the rows `hidden` of vectors and `targets` of context; returns the loss before."""
+    gradient, loss = logistic_gradient(vectors[hidden], context[targets], labels, learning_rate)
+    move_rows(vectors, context, hidden, targets, gradient)
     return loss
 
 
@@ -142,7 +153,8 @@ def word2vec(
 
     `noise` gives negatives, or `paths`, a (nodes, turns) for each word, the way through a tree; `bags`, if any, the
     rows that each word is made of. Returns loss, examples, centers. As the kernel has it, a step of plain skip-gram
-    takes at most NEIGHBORS neighbors, each step with a draw of its own, and every step at most TARGETS targets.
+    takes at most NEIGHBORS neighbors, each step with a draw of its own, and every step at most TARGETS targets. GROUP
+    bags of rows, of neighboring centers in one stretch of tokens, predict a word each, with negatives that they share.
     `deterministic`: [begin, end) is one block, whose negatives come from a pool.
     """
     n_tokens = sum(map(len, documents))
@@ -150,27 +162,68 @@ def word2vec(
 
     pool = noise_pool(noise, drawing, begin) if deterministic and noise is not None else []
 
-    def chosen(word, draw):
-        if paths is not None:
-            nodes, turns = paths[word]
-            return list(nodes), (np.array(turns) > 0).astype(vectors.dtype)
-        targets = [word]
-        for k in range(negative):
-            number = draw * negative + k
-            if deterministic:
-                other = pool[(random_at(drawing, number & _MASK) >> 32) * POOL >> 32]
-            else:
-                other = noise_word(noise, drawing, number)
-            if other != word:
-                targets.append(other)
-        return targets, np.array([1.0] + [0.0] * (len(targets) - 1), vectors.dtype)
+    def negatives(draw):
+        numbers = [draw * negative + k for k in range(negative)]
+        if deterministic:
+            return [pool[(random_at(drawing, number & _MASK) >> 32) * POOL >> 32] for number in numbers]
+        return [noise_word(noise, drawing, number) for number in numbers]
 
-    def predict(matrix, hidden, word, draw, rate):
-        targets, labels = chosen(word, draw)
+    def chosen_own(word):
+        if paths is None:
+            return [word], np.ones(1)
+        nodes, turns = paths[word]
+        return list(nodes), (np.array(turns) > 0).astype(vectors.dtype)
+
+    def chosen(word, draw):
+        targets, labels = chosen_own(word)
+        others = [other for other in negatives(draw) if other != word] if paths is None else []
+        return targets + others, np.append(labels, np.zeros(len(others)))
+
+    def steps(targets, labels):
         groups = [slice(first, first + TARGETS) for first in range(0, len(targets), TARGETS)]
-        return sum(logistic_step(matrix, context, hidden, targets[group], labels[group], rate) for group in groups)
+        return [(targets[group], labels[group]) for group in groups]
+
+    def train_bags(group):
+        """`group`: of each center the rows of its bag, whether their mean is taken, its (word, draw)s, its rate."""
+        loss, rate = 0.0, group[0][3] if group else 0.0
+        hidden = [vectors[rows].sum(axis=0) / vectors.dtype.type(len(rows) if mean else 1) for rows, mean, *_ in group]
+        moved = [one.copy()[None] for one in hidden]
+        for turn in range(max((len(predicted) for _, _, predicted, _ in group), default=0)):
+            active = [(i, *predicted[turn]) for i, (_, _, predicted, _) in enumerate(group) if turn < len(predicted)]
+            own = [chosen_own(word) for _, word, _ in active]
+            shared = negatives(active[0][2]) if paths is None else []
+            at = 0
+            while any(own_targets for own_targets, _ in own) or at < len(shared):
+                room = TARGETS - min(TARGETS, max(len(targets) for targets, _ in own))
+                now, at = shared[at : at + room], at + room
+                found = []
+                for (i, word, _), (targets, labels) in zip(active, own, strict=True):
+                    of_pairs = [
+                        logistic_gradient(moved[i], context[rows], signs, rate)
+                        for rows, signs in ((now, np.zeros(len(now))), (targets[:TARGETS], labels[:TARGETS]))
+                    ]
+                    of_pairs[0][0][[other == word for other in now]] = 0  # a word is not its own negative
+                    apart = [other for other in now if other != word]
+                    loss += logistic_loss(moved[i], context[apart], np.zeros(len(apart))) + of_pairs[1][1]
+                    found.append((moved[i].copy(), *(gradient for gradient, _ in of_pairs)))
+                before = context[now].copy()
+                for (i, *_), (h, gradient, _) in zip(active, found, strict=True):
+                    moved[i] += gradient.T @ before
+                    for j, row in enumerate(now):
+                        context[row] += gradient[j] * h[0]
+                for (i, *_), (targets, _), (h, _, gradient) in zip(active, own, found, strict=True):
+                    before = context[targets[:TARGETS]].copy()
+                    moved[i] += gradient.T @ before
+                    for j, row in enumerate(targets[:TARGETS]):
+                        context[row] += gradient[j] * h[0]
+                own = [(targets[TARGETS:], labels[TARGETS:]) for targets, labels in own]
+        for (rows, mean, *_), before, after in zip(group, hidden, moved, strict=True):
+            for row in rows:
+                vectors[row] += (after[0] - before) / vectors.dtype.type(1 if mean else len(rows))
+        return loss
 
     loss, examples, centers, start = 0.0, 0, 0, 0
+    group, stretch = [], None
     for document in documents:
         positions = range(start, start + len(document))
         kept = [p for p in positions if random_at(sampling, p) % 2**32 <= keep[document[p - start]]]
@@ -178,6 +231,9 @@ def word2vec(
             if not begin <= p < end:
                 continue
             centers += 1
+            if len(group) == GROUP or p // STRETCH_TOKENS != stretch:
+                loss += train_bags(group)
+                group, stretch = [], p // STRETCH_TOKENS
             reach = 1 + ((random_at(sampling, p) >> 32) * window >> 32)
             before, behind = kept[max(0, i - reach) : i], kept[i + 1 : i + 1 + reach]
             near = [document[q - start] for q in before + behind]
@@ -187,28 +243,19 @@ def word2vec(
             rate = learning_rate - (learning_rate - min_learning_rate) * (epoch * n_tokens + p) / (epochs * n_tokens)
             if not cbow and bags is None:
                 for first in range(0, len(near), NEIGHBORS):
-                    loss += predict(
-                        vectors, near[first : first + NEIGHBORS], center, first // NEIGHBORS * n_tokens + p, rate
-                    )
+                    hidden, draw = near[first : first + NEIGHBORS], first // NEIGHBORS * n_tokens + p
+                    for targets, labels in steps(*chosen(center, draw)):
+                        loss += logistic_step(vectors, context, hidden, targets, labels, rate)
                 examples += len(near)
                 continue
             rows = [row for word in (near if cbow else [center]) for row in (bags[word] if bags else [word])]
-            mean = not cbow or cbow_mean
-            hidden = vectors[rows].sum(axis=0, keepdims=True) / vectors.dtype.type(len(rows) if mean else 1)
-            moved = hidden.copy()
-            if cbow:
-                loss += predict(moved, [0], center, p, rate)
-                examples += 1
-            else:
-                for j, word in enumerate(near):
-                    place = j if j < len(before) else j + 1  # in the window, the center included
-                    loss += predict(moved, [0], word, p * 2 * window + place, rate)
-                    examples += 1
-            move = (moved - hidden)[0] / vectors.dtype.type(1 if mean else len(rows))
-            for row in rows:
-                vectors[row] += move
+            places = [j if j < len(before) else j + 1 for j in range(len(near))]  # in the window, the center included
+            draws = [p] if cbow else [p * 2 * window + place for place in places]
+            predicted = [center] if cbow else near
+            group.append((rows, not cbow or cbow_mean, list(zip(predicted, draws, strict=True)), rate))
+            examples += len(predicted)
         start += len(document)
-    return loss, examples, centers
+    return loss + train_bags(group), examples, centers
 
 
 def noise_word(noise, key, number):

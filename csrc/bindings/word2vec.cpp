@@ -89,6 +89,8 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
     require(task.n_documents >= 1 && task.offsets[0] == 0 && task.offsets[task.n_documents] == task.n_tokens,
             "offsets must run from 0 to the number of ids");
     require(0 <= begin && begin <= end && end <= task.n_tokens, "begin and end must lie in 0 .. the number of ids");
+    require(begin % kStretchTokens == 0 && (end % kStretchTokens == 0 || end == task.n_tokens),
+            "begin and end must be multiples of " + std::to_string(kStretchTokens) + ", or the number of ids");
     require(epochs >= 1 && 0 <= epoch && epoch < epochs, "epoch must lie in 0 .. epochs - 1");
     threads = threads_of(threads);
     Word2VecTally tally;
@@ -98,7 +100,7 @@ py::tuple train(py::array_t<float>& vectors, py::array_t<float>& context, const 
             const Pages workspace(static_cast<std::size_t>(train_word2vec_rounds_bytes(task, threads)));
             tally = train_word2vec_rounds(task, begin, end, threads, workspace.as<void>());
         } else {
-            const AlignedBytes workspace(train_word2vec_bytes(task, threads));
+            const AlignedBytes workspace(train_word2vec_bytes(task, begin, end, threads));
             tally = train_word2vec(task, begin, end, threads, workspace.data);
         }
     }
@@ -127,6 +129,8 @@ void bind_word2vec(py::module_& m) {
     m.attr("ROW_FLOATS") = kRowFloats;
     m.attr("TARGETS") = kTargets;
     m.attr("NEIGHBORS") = kHidden;
+    m.attr("STRETCH_TOKENS") = kStretchTokens;
+    m.attr("GROUP") = kGroup;
     m.attr("BLOCK_TOKENS") = kBlockTokens;
     m.attr("ROUND_TOKENS") = kRoundTokens;
     m.attr("POOL") = kPool;

@@ -98,7 +98,7 @@ FIRTH_INLINE void apply_some(const float* g, float* const* hidden, float* const*
                              float* moves) {
     const Rows none{nullptr, 0};
     with_count<kTargets>(n, [&](auto count) FIRTH_INLINE_LAMBDA {
-        apply<count.n, true>(g, 1, hidden, 1, targets, floats, none, moves);
+        apply<count.n, true>(g, 1, hidden, 1, targets, floats, none, &moves);
     });
 }
 
@@ -191,7 +191,7 @@ struct Chosen {
         const int n = objective.choose(example.labels[0], draw, scratch.targets, scratch.signs);
         return in_steps(n, [&](int first, int some) {
             return step(&scratch.hidden, 1, scratch.targets + first, some, scratch.signs + first, rate, floats,
-                        Rows{nullptr, 0}, pairs, scratch.moves);
+                        Rows{nullptr, 0}, pairs, &scratch.moves);
         });
     }
 };
@@ -213,7 +213,7 @@ struct OneVersusAll {
         for (int i = 0; i < example.n_labels; ++i) scratch.signs[example.labels[i]] = 1;
         const bool finite = in_steps(task.model.n_labels, [&](int first, int some) {
             return step(&scratch.hidden, 1, scratch.targets + first, some, scratch.signs + first, rate, floats,
-                        Rows{nullptr, 0}, pairs, scratch.moves);
+                        Rows{nullptr, 0}, pairs, &scratch.moves);
         });
         for (int i = 0; i < example.n_labels; ++i) scratch.signs[example.labels[i]] = -1;
         return finite;

@@ -94,10 +94,10 @@ struct Rows {
 // step will write are prefetched on the way, one line of each at a time: all at once they would fill the queue of
 // outstanding misses.
 //
-// With kBag there is one hidden row, a bag's, which stays where it is: what moves is `moves`, for the bag's rows.
+// With kBag hidden rows are those of bags, and stay as they are: what moves is moves[i], for the rows of bag i.
 template <int N, bool kBag>
 FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, float* const* targets, int floats,
-                        const Rows& upcoming, float* moves) {
+                        const Rows& upcoming, float* const* moves) {
     for (int d = 0; d < floats; d += kWidth) {
         if (d % kLine == 0) {
             for (std::int64_t r = 0; r < upcoming.n; ++r) __builtin_prefetch(upcoming.rows[r] + d, 1, 3);
@@ -108,9 +108,9 @@ FIRTH_INLINE void apply(const float* g, int m4, float* const* hidden, int m, flo
             target[j] = load(targets[j] + d);
             move[j] = Vec{};
         }
-        for (int i = 0; i < (kBag ? 1 : m); ++i) {
+        for (int i = 0; i < m; ++i) {
             const Vec h = load(hidden[i] + d);
-            float* const to = (kBag ? moves : hidden[i]) + d;
+            float* const to = (kBag ? moves : hidden)[i] + d;
             Vec moved{};
 #pragma GCC unroll 6
             for (int j = 0; j < N; ++j) {
@@ -137,18 +137,10 @@ FIRTH_INLINE constexpr int round_up(int n, int step) { return (n + step - 1) / s
 // From one target's pairs to the next.
 FIRTH_INLINE int pitch(int m) { return m == 1 ? 1 : round_up(m, 4); }
 
-// The update rule. signs: (N, pitch(m)), +1 where a pair is to be predicted and -1 where not. With z = sign * (h . t)
-// the loss of a pair is -log sigma(z), and its step is learning_rate * sign * sigma(-z) along the other row. Where
-// `moves` is given the one hidden row is a bag's (see apply). Returns false, and has written nothing, if a dot product
-// is not finite.
+// dots[j * pitch(m) + i] = hidden[i] . targets[j]; of a last group of fewer than four hidden rows the others give 0.
 template <int N>
-FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targets, const float* signs,
-                                float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch,
-                                float* moves) {
+FIRTH_INLINE void dot_pairs(float* dots, float* const* hidden, int m, float* const* targets, int floats) {
     const int m4 = pitch(m);
-    const int pairs = round_up(N * m4, kWidth);
-    float* const dots = scratch.dots;
-    store(dots + pairs - kWidth, Vec{});
     if (m == 1) {
         dot_row<N>(dots, hidden[0], targets, floats);
     } else if constexpr (N > kTargetsAtOnce) {
@@ -157,11 +149,14 @@ FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targe
     } else {
         dot_rows<N>(dots, m4, hidden, m, targets, floats);
     }
+}
 
+// Turns the dot products of pairs into what each pair moves its rows by, along the other row: see logistic_step.
+// `pairs` is a multiple of kWidth. False, with nothing changed, if one is not finite.
+FIRTH_INLINE bool gradients(float* dots, const float* signs, float learning_rate, int pairs, StepScratch& scratch) {
     Vec finite{};
     for (int p = 0; p < pairs; p += kWidth) finite += load(dots + p) * 0.0f;
     if (any_nan(finite)) return false;
-
     for (int p = 0; p < pairs; p += kWidth) {
         const Vec sign = load(signs + p);
         // Beyond +-87 e^-z leaves the floats, and sigma is 0 or 1 to the last bit long before.
@@ -170,6 +165,23 @@ FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targe
         multiply(scratch.loss, factor);
         store(dots + p, sign * learning_rate * e / factor);
     }
+    return true;
+}
+
+// The update rule. signs: (N, pitch(m)), +1 where a pair is to be predicted and -1 where not. With z = sign * (h . t)
+// the loss of a pair is -log sigma(z), and its step is learning_rate * sign * sigma(-z) along the other row. Where
+// `moves` is given the hidden rows are bags' (see apply). Returns false, and has written nothing, if a dot product
+// is not finite.
+template <int N>
+FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targets, const float* signs,
+                                float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch,
+                                float* const* moves) {
+    const int m4 = pitch(m);
+    const int pairs = round_up(N * m4, kWidth);
+    float* const dots = scratch.dots;
+    store(dots + pairs - kWidth, Vec{});
+    dot_pairs<N>(dots, hidden, m, targets, floats);
+    if (!gradients(dots, signs, learning_rate, pairs, scratch)) return false;
     scratch.padding += pairs - N * m;
     if (moves != nullptr) {
         apply<N, true>(dots, m4, hidden, m, targets, floats, upcoming, moves);
@@ -181,7 +193,7 @@ FIRTH_INLINE bool logistic_step(float* const* hidden, int m, float* const* targe
 
 FIRTH_INLINE bool step(float* const* hidden, int m, float* const* targets, int n, const float* signs,
                        float learning_rate, int floats, const Rows& upcoming, StepScratch& scratch,
-                       float* moves = nullptr) {
+                       float* const* moves = nullptr) {
     return with_count<kTargets>(n, [&](auto count) FIRTH_INLINE_LAMBDA {
         return logistic_step<count.n>(hidden, m, targets, signs, learning_rate, floats, upcoming, scratch, moves);
     });

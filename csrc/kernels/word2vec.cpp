@@ -4,20 +4,20 @@
 // the work is then small dense blocks instead of single dot products. Everything else has one hidden vector made of a
 // bag of rows: CBOW of its window's, a word of its character n-grams. Every row of the bag is moved by the whole
 // gradient, so the bag's mean moves by exactly that: it is gathered once and scattered once, whatever it predicts in
-// between.
+// between. A few neighboring centers are trained side by side.
 //
 // Objective: a word is distinguished from random ones, or found along its path in a Huffman tree. Either way it is a
 // list of target rows with a sign for each.
 
 #include "kernels/word2vec.hpp"
 
+#include "kernels/hot_rows.hpp"
 #include "kernels/logistic.hpp"
 
 namespace firth::FIRTH_ISA {
 namespace {
 
-// Tokens of a range handled at once, and steps between a prefetch and its use.
-constexpr int kBlock = kMostKept;
+// Steps between a prefetch and its use.
 constexpr int kAhead = 2;
 constexpr std::int64_t kRowsAhead = 8;  // rows between asking for one and copying or merging it
 
@@ -85,12 +85,33 @@ void sample_stretch(const Sampler& sampler, std::int64_t begin, std::int64_t end
     kept.n = n;
 }
 
-// Where rows lie: in the matrices, which all threads share...
+bool has_bags(const Word2Vec& task) { return task.cbow || task.bag_begins != nullptr; }
+
+// Where rows lie: in the matrices, which all threads share, but for the hot ones...
 struct SharedRows {
     static constexpr bool kOwn = false;
     const Word2Vec& task;
-    float* in(std::int64_t row) const { return task.vectors + row * task.stride; }
-    float* out(std::int64_t row) const { return task.context + row * task.stride; }
+    HotRows hot_in, hot_out;
+
+    // The most frequent words come first, and the root of the tree last.
+    SharedRows(Arena& arena, const Word2Vec& given, float rate)
+        : task(given),
+          hot_in(arena, task.vectors, task.stride, 0, hot(task.n_words), task.threads, kCurvature * rate * pairs_in()),
+          hot_out(arena, task.context, task.stride, task.noise ? 0 : task.n_rows_out - hot(task.n_rows_out),
+                  hot(task.n_rows_out), task.threads, kCurvature * rate * pairs_out()) {}
+    static std::int64_t hot(std::int64_t rows) { return rows < kHotRows ? rows : kHotRows; }
+    // In one use, a row is paired with about so many of the other matrix. Of CBOW's bag it is one among many.
+    float pairs_in() const {
+        const int targets = task.noise ? 1 + task.negative : task.longest_path / 2;
+        return static_cast<float>(targets) / static_cast<float>(task.cbow ? task.window + 1 : 1);
+    }
+    float pairs_out() const { return static_cast<float>(has_bags(task) ? kGroup : task.window + 1); }
+    void finish() const {
+        hot_in.finish();
+        hot_out.finish();
+    }
+    float* in(std::int64_t row) const { return hot_in.use(row); }
+    float* out(std::int64_t row) const { return hot_out.use(row); }
     // The same for the word of kept token `at`.
     float* kept_in(int, std::int32_t word) const { return in(word); }
     float* kept_out(int, std::int32_t word) const { return out(word); }
@@ -122,20 +143,39 @@ struct NegativeSampling {
     const Access& access;
     std::uint64_t key;
 
+    Drawn drawn(std::uint64_t number) const {
+        if constexpr (Access::kOwn) {
+            const std::uint32_t place = random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool));
+            return {access.block.pool[place], access.block.pool_out[place]};
+        } else {
+            const std::int32_t other = draw_noise(task.noise, task.n_words, key, number);
+            return {other, access.out(other)};
+        }
+    }
+
+    // Targets of one word at most: with its negatives, or without them.
     static int most(const Word2Vec& task) { return 1 + task.negative; }
+    static int most_own(const Word2Vec&) { return 1; }
+    // Negatives that the words of a group share.
+    static int shared(const Word2Vec& task) { return task.negative; }
 
     // Rows to compare with for `word`, that of kept token `at`; `draw` is a number that no other draw of the epoch has.
     int choose(int at, std::int32_t word, std::uint64_t draw, float** targets, float*) const {
-        const auto drawn = [&](std::uint64_t number) FIRTH_INLINE_LAMBDA -> Drawn {
-            if constexpr (Access::kOwn) {
-                const std::uint32_t place = random_below(random_at(key, number), static_cast<std::uint32_t>(task.pool));
-                return {access.block.pool[place], access.block.pool_out[place]};
-            } else {
-                const std::int32_t other = draw_noise(task.noise, task.n_words, key, number);
-                return {other, access.out(other)};
-            }
-        };
-        return negative_targets(word, access.kept_out(at, word), task.negative, draw, drawn, targets);
+        const auto draw_one = [&](std::uint64_t number) FIRTH_INLINE_LAMBDA { return drawn(number); };
+        return negative_targets(word, access.kept_out(at, word), task.negative, draw, draw_one, targets);
+    }
+    int choose_own(int at, std::int32_t word, float** targets, float* signs) const {
+        targets[0] = access.kept_out(at, word);
+        signs[0] = 1;
+        return 1;
+    }
+    void choose_shared(std::uint64_t draw, float** targets, std::int32_t* words) const {
+        const std::uint64_t first = draw * static_cast<std::uint64_t>(task.negative);
+        for (int k = 0; k < task.negative; ++k) {
+            const Drawn other = drawn(first + static_cast<std::uint64_t>(k));
+            targets[k] = other.row;
+            words[k] = other.which;
+        }
     }
 };
 
@@ -148,14 +188,20 @@ struct HierarchicalSoftmax {
     std::uint64_t key;
 
     static int most(const Word2Vec& task) { return task.longest_path; }
+    static int most_own(const Word2Vec& task) { return task.longest_path; }
+    static int shared(const Word2Vec&) { return 0; }
 
-    int choose(int, std::int32_t word, std::uint64_t, float** targets, float* signs) const {
+    int choose(int at, std::int32_t word, std::uint64_t, float** targets, float* signs) const {
+        return choose_own(at, word, targets, signs);
+    }
+    int choose_own(int, std::int32_t word, float** targets, float* signs) const {
         return path_targets(task, word, [&](std::int32_t node) { return access.out(node); }, targets, signs);
     }
+    void choose_shared(std::uint64_t, float**, std::int32_t*) const {}
 };
 
 KeptTokens room_for_tokens(Arena& arena, int window) {
-    const int tokens = kBlock + 2 * window + 1;  // one more: the filter writes before it decides
+    const int tokens = kStretchTokens + 2 * window + 1;  // one more: the filter writes before it decides
     KeptTokens kept;
     kept.words = arena.take<std::int32_t>(tokens);
     kept.first = arena.take<std::int32_t>(tokens);
@@ -310,38 +356,64 @@ struct RowsOfTheirOwn {
 
 // --- A bag of rows: CBOW, and words composed of n-grams -------------------------------------------------------------
 
-// A center to come: the rows of its bag, then the targets of each word that the bag predicts.
+// A center: the rows of its bag, and the words that the bag predicts, each with the targets that are its own.
 struct Center {
     std::int64_t position;
     std::int64_t n_rows;
-    int n_predicted;     // 0 with n_rows 0: there is no such center
-    float** rows;        // (n_rows + all targets), the targets word by word
-    std::int64_t* ends;  // (n_predicted) where each word's targets end in `rows`
-    float* signs;        // of each target, and room for one vector more
+    int n_predicted;
+    float** rows;                  // (n_rows + all targets), the targets word by word
+    float* signs;                  // of each target, and room for a step more
+    std::int64_t* ends;            // (n_predicted) where each word's targets end in `rows`
+    std::int32_t* words;           // (n_predicted)
+    std::uint64_t* draws;          // (n_predicted) a number that no other draw of the epoch has
+    float *mean, *moves, *hidden;  // (stride) the bag's vector as gathered, what it has moved by, and their sum
+    float* from;                   // the vector now: `mean` or `hidden`
+
+    std::int64_t begin_of(int word) const { return word == 0 ? n_rows : ends[word - 1]; }
+    std::int64_t n_all() const { return begin_of(n_predicted); }
+};
+
+// Neighboring centers, trained side by side: their bags predict one word each, then the next one each. The words that
+// are predicted at the same time share their negatives, so that a row of them is fetched once for several bags; and
+// several chains of operations that wait for each other take little longer than one.
+struct Group {
+    Center centers[kGroup];
+    int n;
+    int most_predicted;   // by one of them
+    float** shared;       // (most_predicted, K)
+    std::int32_t* drawn;  // (most_predicted, K) their words
 };
 
 template <class Objective>
 struct BagOfRows {
     KeptTokens kept;
-    Center centers[2];
-    float *mean, *moves, *hidden;  // the bag's vector as gathered, what it has moved by, and their sum
+    Group groups[2];
+    float *dots, *signs;  // of a step's pairs
+
+    static constexpr int kPairs = 2 * kGroup * kTargets + kWidth;  // a step's at most, and room for a vector more
 
     BagOfRows(Arena& arena, const Word2Vec& task) {
         const std::int64_t words = 2 * static_cast<std::int64_t>(task.window);
         const std::int64_t most_rows = (task.cbow ? words : 1) * task.longest_bag;
         const std::int64_t predicted = task.cbow ? 1 : words;
-        const std::int64_t most_targets = predicted * Objective::most(task) + 1;
-        for (Center& center : centers) {
-            center.rows = arena.take<float*>(most_rows + most_targets);
-            center.ends = arena.take<std::int64_t>(predicted);
-            center.signs = arena.take<float>(most_targets + kTargets + kWidth);
-            if (arena.base != nullptr) {
-                for (std::int64_t i = 0; i < most_targets + kTargets + kWidth; ++i) center.signs[i] = 0;
+        const std::int64_t most_targets = predicted * Objective::most_own(task);
+        static_assert(kGroup % 4 == 0);  // as `pitch` rounds
+        for (Group& group : groups) {
+            for (Center& center : group.centers) {
+                center.rows = arena.take<float*>(most_rows + most_targets);
+                center.signs = arena.take<float>(most_targets + kTargets);
+                center.ends = arena.take<std::int64_t>(predicted);
+                center.words = arena.take<std::int32_t>(predicted);
+                center.draws = arena.take<std::uint64_t>(predicted);
+                center.mean = arena.take<float>(task.stride);
+                center.moves = arena.take<float>(task.stride);
+                center.hidden = arena.take<float>(task.stride);
             }
+            group.shared = arena.take<float*>(predicted * Objective::shared(task));
+            group.drawn = arena.take<std::int32_t>(predicted * Objective::shared(task));
         }
-        mean = arena.take<float>(task.stride);
-        moves = arena.take<float>(task.stride);
-        hidden = arena.take<float>(task.stride);
+        dots = arena.take<float>(kPairs);
+        signs = arena.take<float>(kPairs);
     }
 
     void add_word(const Objective& objective, int at, Center& center) {
@@ -357,18 +429,16 @@ struct BagOfRows {
     }
 
     void predict(const Objective& objective, int at, std::uint64_t draw, Center& center) {
-        const std::int64_t from = center.n_predicted == 0 ? center.n_rows : center.ends[center.n_predicted - 1];
-        float* const signs = center.signs + (from - center.n_rows);
-        const int n = objective.choose(at, kept.words[at], draw, center.rows + from, signs);
-        if constexpr (Objective::kFirstAlonePositive) {
-            signs[0] = 1;
-            for (int i = 1; i < n; ++i) signs[i] = -1;
-        }
-        center.ends[center.n_predicted++] = from + n;
+        const int number = center.n_predicted++;
+        const std::int64_t from = center.begin_of(number);
+        center.words[number] = kept.words[at];
+        center.draws[number] = draw;
+        center.ends[number] =
+            from + objective.choose_own(at, kept.words[at], center.rows + from, center.signs + (from - center.n_rows));
     }
 
-    // The next center from kept token `at` on that has a neighbor and something to predict; returns the token after
-    // it.
+    // The next center from kept token `at` on that has a neighbor; returns the token after it. Without one n_predicted
+    // is 0.
     int prepare(const Sampler& sampler, const Objective& objective, int at, Center& center) {
         const Word2Vec& task = sampler.task;
         center.n_rows = center.n_predicted = 0;
@@ -397,46 +467,186 @@ struct BagOfRows {
         return at;
     }
 
+    int prepare(const Sampler& sampler, const Objective& objective, int at, Group& group) {
+        group.n = group.most_predicted = 0;
+        const int shared = Objective::shared(sampler.task);
+        while (group.n < kGroup) {
+            const Center& center = group.centers[group.n];
+            at = prepare(sampler, objective, at, group.centers[group.n]);
+            if (center.n_predicted == 0) break;
+            ++group.n;
+            // The first center that predicts a word number `most_predicted` draws for all that do.
+            for (int& word = group.most_predicted; word < center.n_predicted; ++word) {
+                objective.choose_shared(center.draws[word], group.shared + word * shared, group.drawn + word * shared);
+            }
+        }
+        return at;
+    }
+
+    // A step of the bags that predict a word number `word`.
+    struct Step {
+        Center* centers[kGroup];
+        float *hidden[kGroup], *moves[kGroup];
+        int m = 0;
+        float* const* shared;  // of the shared targets the step's
+        const std::int32_t* drawn;
+        int n_shared;
+        float** own[kGroup];  // the same of the targets of each bag
+        int n_own[kGroup];
+    };
+
+    // Fills `dots` and `signs` of a step: (n_shared, pitch(m)) pairs with shared targets, then those of each bag.
+    // Returns how many numbers that are.
+    int pairs_of(const Step& now, int word, int floats, StepScratch& scratch) const {
+        const int m4 = pitch(now.m);
+        int n = now.n_shared * m4, real = 0;
+        if (n > 0) {
+            with_count<kTargets>(now.n_shared, [&](auto count) FIRTH_INLINE_LAMBDA {
+                dot_pairs<count.n>(dots, now.hidden, now.m, now.shared, floats);
+            });
+        }
+        for (int j = 0; j < now.n_shared; ++j) {
+            for (int i = 0; i < m4; ++i) {
+                // A word is not its own negative.
+                const bool pair = i < now.m && now.drawn[j] != now.centers[i]->words[word];
+                signs[j * m4 + i] = pair ? -1.0f : 0.0f;
+                real += pair;
+            }
+        }
+        for (int i = 0; i < now.m; ++i) {
+            if (now.n_own[i] == 0) continue;
+            const Center& center = *now.centers[i];
+            with_count<kTargets>(now.n_own[i], [&](auto count) FIRTH_INLINE_LAMBDA {
+                dot_row<count.n>(dots + n, now.hidden[i], now.own[i], floats);
+            });
+            const float* const own = center.signs + (now.own[i] - (center.rows + center.n_rows));
+            for (int j = 0; j < now.n_own[i]; ++j) signs[n + j] = own[j];
+            n += now.n_own[i];
+            real += now.n_own[i];
+        }
+        store(dots + n, Vec{});
+        store(signs + n, Vec{});
+        n = round_up(n, kWidth);
+        scratch.padding += n - real;
+        return n;
+    }
+
+    // The center of the first dot product that is not finite.
+    const Center* diverged(const Step& now) const {
+        for (int i = 0; i < now.m; ++i) {
+            int own = now.n_shared * pitch(now.m);
+            for (int other = 0; other < i; ++other) own += now.n_own[other];
+            for (int j = 0; j < now.n_own[i]; ++j) {
+                if (!(dots[own + j] * 0.0f == 0.0f)) return now.centers[i];
+            }
+            for (int j = 0; j < now.n_shared; ++j) {
+                if (!(dots[j * pitch(now.m) + i] * 0.0f == 0.0f)) return now.centers[i];
+            }
+        }
+        return now.centers[0];
+    }
+
+    // Of `all` rows those to prefetch while number `word` of `n` is trained.
+    static Rows part(float** rows, std::int64_t all, int word, int n) {
+        if (n == 1) return {rows, all};  // CBOW's, without two divisions
+        const std::int64_t from = all * word / n;
+        return {rows + from, all * (word + 1) / n - from};
+    }
+
+    // Trains the bags of a group that predict a word number `word`, in steps of at most kTargets targets of each. A
+    // step's gradients are those before it. Returns the center where a dot product is not finite, whose step is not
+    // taken, or null.
+    const Center* predict_words(Group& group, const Group& next, int word, float rate, const Word2Vec& task,
+                                StepScratch& scratch) {
+        const int floats = round_up(task.vector_size, kWidth), all_shared = Objective::shared(task);
+        Step now;
+        int all_own = 0;
+        for (int i = 0; i < group.n; ++i) {
+            Center& center = group.centers[i];
+            if (word >= center.n_predicted) continue;
+            now.centers[now.m] = &center;
+            now.moves[now.m++] = center.moves;
+            const auto own = static_cast<int>(center.ends[word] - center.begin_of(word));
+            all_own = own > all_own ? own : all_own;
+        }
+        for (int own = 0, shared = 0; own < all_own || shared < all_shared;) {
+            const bool first = own == 0;
+            const int most_own = all_own - own < kTargets ? all_own - own : kTargets;
+            now.n_shared = all_shared - shared < kTargets - most_own ? all_shared - shared : kTargets - most_own;
+            now.shared = group.shared + word * all_shared + shared;
+            now.drawn = group.drawn + word * all_shared + shared;
+            for (int i = 0; i < now.m; ++i) {
+                Center& center = *now.centers[i];
+                now.hidden[i] = center.from;
+                now.own[i] = center.rows + center.begin_of(word) + own;
+                const auto left = static_cast<int>(center.ends[word] - center.begin_of(word)) - own;
+                now.n_own[i] = left < 0 ? 0 : left < most_own ? left : most_own;
+            }
+            own += most_own;
+            shared += now.n_shared;
+
+            if (!gradients(dots, signs, rate, pairs_of(now, word, floats, scratch), scratch)) return diverged(now);
+            const float* g = dots;
+            if (now.n_shared > 0) {
+                const Rows upcoming =
+                    part(next.shared, first ? next.most_predicted * all_shared : 0, word, group.most_predicted);
+                with_count<kTargets>(now.n_shared, [&](auto count) FIRTH_INLINE_LAMBDA {
+                    apply<count.n, true>(g, pitch(now.m), now.hidden, now.m, now.shared, floats, upcoming, now.moves);
+                });
+                g += now.n_shared * pitch(now.m);
+            }
+            for (int i = 0; i < now.m; ++i) {
+                Center& center = *now.centers[i];
+                if (now.n_own[i] > 0) {
+                    const Center& coming = next.centers[i];
+                    const Rows upcoming =
+                        part(coming.rows, first && i < next.n ? coming.n_all() : 0, word, center.n_predicted);
+                    with_count<kTargets>(now.n_own[i], [&](auto count) FIRTH_INLINE_LAMBDA {
+                        apply<count.n, true>(g, 1, now.hidden + i, 1, now.own[i], floats, upcoming, now.moves + i);
+                    });
+                    g += now.n_own[i];
+                }
+                for (int d = 0; d < floats; d += kWidth) {
+                    store(center.hidden + d, load(center.mean + d) + load(center.moves + d));
+                }
+                center.from = center.hidden;
+            }
+        }
+        return nullptr;
+    }
+
     bool train(const Sampler& sampler, const Objective& objective, StepScratch& scratch, Word2VecTally* tally) {
         const Word2Vec& task = sampler.task;
         const int floats = round_up(task.vector_size, kWidth);
-        int at = prepare(sampler, objective, kept.begin, centers[0]);
-        for (int slot = 0; centers[slot].n_predicted > 0; slot = 1 - slot) {
-            const Center& now = centers[slot];
-            Center& next = centers[1 - slot];
+        const bool of_mean = !task.cbow || task.cbow_mean;
+        int at = prepare(sampler, objective, kept.begin, groups[0]);
+        for (int slot = 0; groups[slot].n > 0; slot = 1 - slot) {
+            Group& now = groups[slot];
+            Group& next = groups[1 - slot];
             at = prepare(sampler, objective, at, next);
-            const std::int64_t coming = next.n_predicted == 0 ? 0 : next.ends[next.n_predicted - 1];
-            const bool of_mean = !task.cbow || task.cbow_mean;
-            const float share = 1.0f / static_cast<float>(now.n_rows);
-            gather(now.rows, now.n_rows, of_mean ? share : 1.0f, floats, mean);
-            clear(moves, floats);
-            float* from = mean;
-            const float rate = rate_at(task, now.position);
-            std::int64_t target = now.n_rows;
-            const std::int64_t last = now.ends[now.n_predicted - 1];
-            for (int word = 0; word < now.n_predicted; ++word) {
-                // The next center's rows are prefetched in as many parts as there are words.
-                const std::int64_t part = coming * word / now.n_predicted, end = coming * (word + 1) / now.n_predicted;
-                Rows upcoming{next.rows + part, end - part};
-                while (target < now.ends[word]) {
-                    const std::int64_t left = now.ends[word] - target;
-                    const int n = left < kTargets ? static_cast<int>(left) : kTargets;
-                    if (!step(&from, 1, now.rows + target, n, now.signs + (target - now.n_rows), rate, floats, upcoming,
-                              scratch, moves)) {
-                        tally->diverged_at = now.position;
-                        return false;
-                    }
-                    target += n;
-                    upcoming.n = 0;
-                    if (target == last) break;
-                    for (int d = 0; d < floats; d += kWidth) store(hidden + d, load(mean + d) + load(moves + d));
-                    from = hidden;
+            for (int i = 0; i < now.n; ++i) {
+                Center& center = now.centers[i];
+                const float share = 1.0f / static_cast<float>(center.n_rows);
+                gather(center.rows, center.n_rows, of_mean ? share : 1.0f, floats, center.mean);
+                clear(center.moves, floats);
+                center.from = center.mean;
+            }
+            const float rate = rate_at(task, now.centers[0].position);
+            for (int word = 0; word < now.most_predicted; ++word) {
+                const Center* const bad = predict_words(now, next, word, rate, task, scratch);
+                if (bad != nullptr) {
+                    tally->diverged_at = bad->position;
+                    return false;
                 }
             }
-            // The bag's vector moves by its gradient, whether it is the rows' mean or their sum.
-            scatter(now.rows, now.n_rows, of_mean ? 1.0f : share, floats, moves);
-            // In the tree of a single word there is nothing to decide, and so no example.
-            if (last > now.n_rows) tally->examples += now.n_predicted;
+            for (int i = 0; i < now.n; ++i) {
+                const Center& center = now.centers[i];
+                // The bag's vector moves by its gradient, whether it is the rows' mean or their sum.
+                const float share = of_mean ? 1.0f : 1.0f / static_cast<float>(center.n_rows);
+                scatter(center.rows, center.n_rows, share, floats, center.moves);
+                // In the tree of a single word there is nothing to decide, and so no example.
+                if (center.n_all() > center.n_rows) tally->examples += center.n_predicted;
+            }
         }
         return true;
     }
@@ -467,8 +677,6 @@ void train_stretches(const Word2Vec& task, const Access& access, Next& next, Wor
     }
 }
 
-bool has_bags(const Word2Vec& task) { return task.cbow || task.bag_begins != nullptr; }
-
 template <class Access, class Next>
 void train(const Word2Vec& task, const Access& access, Next next, Word2VecTally* tally, Arena arena) {
     if (has_bags(task) && task.noise) {
@@ -485,6 +693,7 @@ void train(const Word2Vec& task, const Access& access, Next next, Word2VecTally*
 std::int64_t word2vec_scratch_bytes(const Word2Vec& task) {
     Arena arena{nullptr};
     room_for_tokens(arena, task.window);
+    SharedRows(arena, task, 0);
     if (has_bags(task)) {
         if (task.noise)
             BagOfRows<NegativeSampling<SharedRows>>(arena, task);
@@ -499,18 +708,20 @@ std::int64_t word2vec_scratch_bytes(const Word2Vec& task) {
     return arena.used;
 }
 
-void word2vec_range(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, void* scratch) {
+void word2vec_range(const Word2Vec& task, std::int64_t* next_begin, std::int64_t end, Word2VecTally* tally,
+                    void* scratch) {
     Arena arena{static_cast<char*>(scratch)};
     KeptTokens room = room_for_tokens(arena, task.window);
+    const SharedRows rows(arena, task, rate_at(task, *next_begin));
     const auto next = [&](const Sampler& sampler, KeptTokens& kept) {
+        const std::int64_t begin = __atomic_fetch_add(next_begin, kStretchTokens, __ATOMIC_RELAXED);
         if (begin >= end) return false;
-        const std::int64_t stop = begin + kBlock < end ? begin + kBlock : end;
-        sample_stretch(sampler, begin, stop, room);
+        sample_stretch(sampler, begin, begin + kStretchTokens < end ? begin + kStretchTokens : end, room);
         kept = room;
-        begin = stop;
         return true;
     };
-    train(task, SharedRows{task}, next, tally, arena);
+    train(task, rows, next, tally, arena);
+    rows.finish();
 }
 
 void word2vec_sample(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecBlock* block) {

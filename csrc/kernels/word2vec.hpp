@@ -10,11 +10,12 @@ struct Word2VecKernels {
     // Bytes of scratch, aligned to 64, that one thread needs.
     std::int64_t (*scratch_bytes)(const Word2Vec& task);
 
-    // Trains on the centers in [begin, end); windows reach beyond it, so that the cut does not change the result.
-    // vectors and context are shared with other threads without locks, on purpose (Hogwild: Recht et al. 2011).
-    void (*range)(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecTally* tally, void* scratch);
+    // Trains on stretches of the centers in [*begin, end), of which several threads take one after the other. Windows
+    // reach beyond a stretch, so that the cuts do not change the result. vectors and context are shared without locks,
+    // on purpose (Hogwild: Recht et al. 2011).
+    void (*range)(const Word2Vec& task, std::int64_t* begin, std::int64_t end, Word2VecTally* tally, void* scratch);
 
-    // The tokens of [begin, end) that subsampling keeps, at most kMostKept, and the pool of negatives.
+    // The tokens of [begin, end) that subsampling keeps, at most kStretchTokens, and the pool of negatives.
     void (*sample)(const Word2Vec& task, std::int64_t begin, std::int64_t end, Word2VecBlock* block);
 
     // Fills the copies.

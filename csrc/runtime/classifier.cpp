@@ -25,9 +25,10 @@ ClassifierTally train_classifier(const ClassifierTraining& task, std::int64_t be
                                  void* workspace) {
     const ClassifierKernels& kernels = classifier_kernels();
     return train_racing<ClassifierTally>(
-        begin, end, training_scratch_bytes(task), n_threads, workspace,
-        [&](std::int64_t from, std::int64_t to, ClassifierTally* tally, void* scratch) {
-            kernels.range(task, from, to, tally, scratch);
+        training_scratch_bytes(task), n_threads, workspace,
+        [&](int thread, ClassifierTally* tally, void* scratch) {
+            const auto cut = [&](int t) { return begin + (end - begin) * t / n_threads; };
+            kernels.range(task, cut(thread), cut(thread + 1), tally, scratch);
         },
         [](const ClassifierTally& tally, ClassifierTally& all) {
             all.loss += tally.loss;

@@ -1,5 +1,4 @@
-// Training in which threads update the same vectors at once. Each trains its share of a range, with its own scratch
-// and tally.
+// Training in which threads update the same vectors at once. Each has its own scratch and tally.
 #pragma once
 
 #include "runtime/scratch.hpp"
@@ -24,15 +23,14 @@ std::int64_t racing_bytes(std::int64_t scratch_bytes, int n_threads) {
     return arena.used;
 }
 
-// Calls train(begin, end, tally, scratch) for each thread's share of [begin, end) and add(tally, all) for its tally.
+// Calls train(thread, tally, scratch) on each thread and add(tally, all) for its tally.
 template <class Tally, class Train, class Add>
-Tally train_racing(std::int64_t begin, std::int64_t end, std::int64_t scratch_bytes, int n_threads, void* workspace,
-                   Train&& train, Add&& add) {
+Tally train_racing(std::int64_t scratch_bytes, int n_threads, void* workspace, Train&& train, Add&& add) {
     Arena arena{static_cast<char*>(workspace)};
     const RacingSpace<Tally> space(arena, scratch_bytes, n_threads);
-    parallel_shares(end - begin, n_threads, [&](long long from, long long to, int thread) {
+    parallel(n_threads, [&](int thread) {
         Tally tally;  // on the thread's stack: in the workspace, threads would share cache lines
-        train(begin + from, begin + to, &tally, space.scratch.of(thread));
+        train(thread, &tally, space.scratch.of(thread));
         space.tallies[thread] = tally;
     });
     Tally all;

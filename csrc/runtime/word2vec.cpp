@@ -201,6 +201,12 @@ void add(const Word2VecTally& tally, Word2VecTally& all) {
     if (all.diverged_at < 0) all.diverged_at = tally.diverged_at;
 }
 
+// The threads that find a stretch to train on.
+int busy_threads(std::int64_t begin, std::int64_t end, int n_threads) {
+    const std::int64_t stretches = (end - begin + kStretchTokens - 1) / kStretchTokens;
+    return static_cast<int>(std::clamp<std::int64_t>(stretches, 1, n_threads));
+}
+
 // Rounds of blocks, and which of their tasks run side by side. The rows that a round needs are found before the
 // previous round is trained. So a round has two phases: it is trained while the next round's needs are found, and
 // merged while the round after that is sampled. Hence there are two slots.
@@ -350,19 +356,17 @@ class Rounds {
 
 }  // namespace
 
-std::int64_t train_word2vec_bytes(const Word2Vec& task, int n_threads) {
-    return racing_bytes<Word2VecTally>(word2vec_kernels().scratch_bytes(task), n_threads);
+std::int64_t train_word2vec_bytes(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads) {
+    task.threads = busy_threads(begin, end, n_threads);
+    return racing_bytes<Word2VecTally>(word2vec_kernels().scratch_bytes(task), task.threads);
 }
 
-Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads,
-                             void* workspace) {
+Word2VecTally train_word2vec(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads, void* workspace) {
     const Word2VecKernels& kernels = word2vec_kernels();
+    task.threads = busy_threads(begin, end, n_threads);
     return train_racing<Word2VecTally>(
-        begin, end, kernels.scratch_bytes(task), n_threads, workspace,
-        [&](std::int64_t from, std::int64_t to, Word2VecTally* tally, void* scratch) {
-            kernels.range(task, from, to, tally, scratch);
-        },
-        add);
+        kernels.scratch_bytes(task), task.threads, workspace,
+        [&](int, Word2VecTally* tally, void* scratch) { kernels.range(task, &begin, end, tally, scratch); }, add);
 }
 
 std::int64_t train_word2vec_rounds_bytes(Word2Vec task, int n_threads) {

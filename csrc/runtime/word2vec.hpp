@@ -9,9 +9,8 @@
 namespace firth {
 
 // Threads race for rows, on purpose: the result depends on their number and on chance.
-std::int64_t train_word2vec_bytes(const Word2Vec& task, int n_threads);
-Word2VecTally train_word2vec(const Word2Vec& task, std::int64_t begin, std::int64_t end, int n_threads,
-                             void* workspace);
+std::int64_t train_word2vec_bytes(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads);
+Word2VecTally train_word2vec(Word2Vec task, std::int64_t begin, std::int64_t end, int n_threads, void* workspace);
 
 // The same bits for any number of threads. The epoch is cut into rounds of a few blocks of tokens, which are trained
 // side by side. A row that only one block needs is trained in place. If several blocks need a row, each trains a copy

@@ -12,6 +12,13 @@ namespace firth {
 // evaluated at one point, the center's row overshoots, and training diverges at the usual learning rates.
 constexpr int kHidden = 16;
 
+// Threads take the text in stretches of so many tokens, which begin at its multiples.
+constexpr int kStretchTokens = 4096;
+
+// Neighboring centers whose bags of rows (CBOW, subwords) are trained side by side: each sees the rows as they were
+// before the group.
+constexpr int kGroup = 4;
+
 // Deterministic training: rounds of blocks of tokens. The blocks of a round do not see each other's moves. Rounds of
 // 2,048 tokens are as good as no rounds; of 4,096 they cost a point or two of similarity.
 constexpr std::int64_t kBlockTokens = 512;
@@ -59,11 +66,12 @@ struct Word2Vec {
     float learning_rate;
     float min_learning_rate;
     std::uint64_t seed;
-    int pool;  // negatives that each block draws from, where blocks are trained (word2vec_block)
+    int threads;  // that train on these matrices at once
+    int pool;     // negatives that each block draws from, where blocks are trained (word2vec_block)
 };
 
 // A stretch of tokens after subsampling, with as many neighbors on either side as a window can reach. Each array has
-// room for kMostKept tokens and both windows.
+// room for kStretchTokens tokens and both windows.
 struct KeptTokens {
     std::int32_t* words;
     std::int32_t* first;  // where in this list the token's document begins, and ends
@@ -73,7 +81,6 @@ struct KeptTokens {
     int n;                    // of all
 };
 
-constexpr int kMostKept = 4096;
 constexpr int kMostBlocks = 16;  // side by side
 static_assert(kRoundBlocks <= kMostBlocks && kMostBlocks <= 16);
 
