@@ -392,10 +392,13 @@ def test_gradients_of_a_long_sequence_are_those_of_its_parts():
     ids=["all", "lengths", "window", "causal window", "alibi and dropout", "mask", "parts that are all hidden"],
 )
 @pytest.mark.parametrize("n_queries", [1, 3])
-def test_a_long_cache(route, options, n_queries):
-    q, k, v, g = inputs(4, 2, 2, 1, n_queries, 20_000, 16, 12, spread=3)
-    check(q, k, v, g, options, threads=route.threads, backward=False)
-    same_bits(*([attention(q, k, v, threads=threads, **options)] for threads in (1, route.threads)))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value_width", [12, 32])  # copied and padded; in place
+def test_a_long_cache(route, options, n_queries, kind, value_width):
+    q, k, v, g = inputs(4, 2, 2, 1, n_queries, 20_000, 32, value_width, spread=3)
+    check(q, k, v, g, options, threads=route.threads, kind=kind, backward=False)
+    take, give = ways_of(kind)
+    same_bits(*([give(attention(*map(take, (q, k, v)), threads=threads, **options))] for threads in (1, route.threads)))
 
 
 @pytest.mark.parametrize("n_queries", range(1, 27))
@@ -404,10 +407,13 @@ def test_as_many_queries_as_there_are_ways(route, n_queries):
     check(*inputs(5, 1, 2, 1, n_queries, 90, 20, 18), {"causal": True}, threads=route.threads)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("heads", [1, 2, 3, 5, 6, 7, 8, 24, 25])
+@pytest.mark.parametrize("width", [32, 192])
 @one_thread
-def test_one_query_of_heads_that_share_keys(route, heads):
-    check(*inputs(5, 2, 2 * heads, 2, 1, 100, 32, 32), {"lengths": [100, 37]}, threads=route.threads)
+def test_one_query_of_heads_that_share_keys(route, heads, width, kind):
+    options = {"lengths": [100, 37]}
+    check(*inputs(5, 2, 2 * heads, 2, 1, 100, width, width), options, threads=route.threads, kind=kind)
 
 
 def test_a_text_written_word_by_word_equals_the_text():
@@ -542,16 +548,17 @@ HIDING = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
 @pytest.mark.parametrize("n_queries", [3, 80])
+@pytest.mark.parametrize("width", [20, 32])  # copied and padded; in place
 @pytest.mark.parametrize("hiding", HIDING.values(), ids=HIDING)
 @several_threads
-def test_what_is_hidden_is_not_felt(route, hiding, n_queries, bad, kind):
+def test_what_is_hidden_is_not_felt(route, hiding, width, n_queries, bad, kind):
     options = {
         name: value[..., -n_queries:, :]
         if name in ("mask", "bias") and value.ndim > 1 and value.shape[-2] > 1
         else value
         for name, value in hiding.items()
     }
-    q, k, v, g = inputs(10, 2, 4, 2, n_queries, 70, 20, 16)
+    q, k, v, g = inputs(10, 2, 4, 2, n_queries, 70, width, 32)
     shape = (2, 4, n_queries, 70)
     seen = reference.attention_seen(shape, **without_terms(options))
     by_query = seen.any(axis=3)

@@ -19,7 +19,7 @@ constexpr int kAttentionQueries = 192;
 // Queries, and keys, of one block of the backward pass.
 constexpr int kAttentionBlock = 64;
 // Keys of one segment: several threads may work on one query, each on another segment.
-constexpr std::int64_t kAttentionSegment = 4096;
+constexpr std::int64_t kAttentionSegment = 512;
 
 // The smallest range with all keys that any of the queries [begin, end) sees.
 struct KeyRange {

@@ -116,12 +116,28 @@ FIRTH_INLINE VecHalf narrowed(Vec x) {
 }
 FIRTH_INLINE void store_bf16(std::uint16_t* p, Vec x) { *reinterpret_cast<VecHalfMemory*>(p) = narrowed(x); }
 
-// Rows of floats.
-struct Rows {
-    const float* data;
+// A vector of floats, whatever the type of its numbers in memory.
+FIRTH_INLINE Vec load_any(const float* p) { return load(p); }
+FIRTH_INLINE Vec load_any(const std::uint16_t* p) { return load_bf16(p); }
+
+// Rows of numbers: floats or, in bf16, std::uint16_t.
+template <class Number>
+struct RowsOf {
+    const Number* data;
     std::int64_t stride;
-    const float* operator[](std::int64_t i) const { return data + i * stride; }
+    const Number* operator[](std::int64_t i) const { return data + i * stride; }
 };
+using Rows = RowsOf<float>;
+using HalfRows = RowsOf<std::uint16_t>;
+
+// Prefetches n numbers of a row that comes after `row`, far enough that memory delivers it in time. The processor's own
+// prefetching does not follow rows so well.
+template <class Number>
+FIRTH_INLINE void prefetch_ahead(const Number* row, std::int64_t stride, int n) {
+    constexpr int kSize = static_cast<int>(sizeof(Number));
+    const Number* const coming = row + kRowsAhead * 4 / kSize * stride;
+    for (int d = 0; d < n; d += 64 / kSize) __builtin_prefetch(coming + d);
+}
 
 // Rows [begin, begin + n) of an array: in place if they are contiguous floats and, where whole vectors are read, their
 // width is a multiple of kWidth. Otherwise they are copied to `room` and padded with zeros.
@@ -337,26 +353,27 @@ FIRTH_INLINE void score_panel(const float* const* rows, const float* panel, int 
 }
 
 // to[r] = before[r] * to[r] + scale * sum_j weights[r * row + j * next] * from[j], over N vectors of columns.
-template <class Arithmetic, int R, int N>
-FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int64_t next, const float* from,
+template <class Arithmetic, int R, int N, bool Streamed, class Number>
+FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int64_t next, const Number* from,
                                 std::int64_t from_stride, std::int64_t n, const float* before, float scale, float* to,
                                 std::int64_t to_stride) {
     Vec sum[R][N] = {};
     for (std::int64_t j = 0; j < n; ++j, from += from_stride, weights += next) {
+        if constexpr (Streamed) prefetch_ahead(from, from_stride, N * kWidth);
         Vec x[N];
-#pragma GCC unroll 4
-        for (int v = 0; v < N; ++v) x[v] = load(from + v * kWidth);
+#pragma GCC unroll 8
+        for (int v = 0; v < N; ++v) x[v] = load_any(from + v * kWidth);
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
             const auto weight = Arithmetic::broadcast(weights + r * row);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int v = 0; v < N; ++v) sum[r][v] = Arithmetic::multiply_add(weight, x[v], sum[r][v]);
         }
     }
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
         const Vec kept = splat(before[r]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < N; ++v) {
             float* const at = to + r * to_stride + v * kWidth;
             store(at, load(at) * kept + sum[r][v] * scale);
@@ -364,20 +381,22 @@ FIRTH_INLINE void weigh_columns(const float* weights, std::int64_t row, std::int
     }
 }
 
-// The same over all columns, `vectors` of them.
-template <class Arithmetic, int R>
-FIRTH_INLINE void weigh(const float* weights, std::int64_t row, std::int64_t next, const Rows& from, std::int64_t n,
-                        const float* before, float scale, float* to, std::int64_t to_stride, int vectors) {
+// The same over all columns, `vectors` of them. Streamed rows come from memory rather than from a cache.
+template <class Arithmetic, int R, bool Streamed = false, class Number>
+FIRTH_INLINE void weigh(const float* weights, std::int64_t row, std::int64_t next, const RowsOf<Number>& from,
+                        std::int64_t n, const float* before, float scale, float* to, std::int64_t to_stride,
+                        int vectors) {
     // Groups of equal size, so that none is too narrow to hide a multiplication's latency.
-    const int groups = (vectors + kVectors - 1) / kVectors;
+    constexpr int kMost = Streamed && R <= 2 ? 2 * kVectors : kVectors;
+    const int groups = (vectors + kMost - 1) / kMost;
     for (int g = 0, first = 0; g < groups; ++g) {
         const int some = (vectors - first + groups - g - 1) / (groups - g);
-        const float* const x = from.data + first * kWidth;
+        const Number* const x = from.data + first * kWidth;
         float* const y = to + first * kWidth;
         first += some;
-        with_count<kVectors>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
-            weigh_columns<Arithmetic, R, decltype(count)::n>(weights, row, next, x, from.stride, n, before, scale, y,
-                                                             to_stride);
+        with_count<kMost>(some, [&](auto count) FIRTH_INLINE_LAMBDA {
+            weigh_columns<Arithmetic, R, decltype(count)::n, Streamed>(weights, row, next, x, from.stride, n, before,
+                                                                       scale, y, to_stride);
         });
     }
 }

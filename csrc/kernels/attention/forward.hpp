@@ -63,11 +63,12 @@ FIRTH_INLINE void weights_of(const Attention& task, const Dropout& dropout, cons
 }
 
 // Values of a chunk: as lanes for products and, on request, as floats.
+template <class Number>
 struct Values {
     const Attention& task;
     std::int64_t batch, key_head, begin, n;
     float* room;
-    Rows lanes;
+    RowsOf<Number> lanes;
     Rows wide = {nullptr, 0};
     std::int32_t infinite[kChunk + 1] = {};  // of the first i rows, how many are not finite
 
@@ -87,10 +88,10 @@ struct Values {
 
 // Adds the keys [begin, end) to the sums of R rows. `scores` are their scores; their values begin at row `skip` of
 // `values`.
-template <class Arithmetic, int R>
+template <class Arithmetic, int R, bool Streamed = false, class Number>
 FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Query* queries, std::int64_t begin,
                          std::int64_t end, float* scores, std::int64_t stride, const Gathered& rows, std::int64_t first,
-                         Values& values, std::int64_t skip) {
+                         Values<Number>& values, std::int64_t skip) {
     bool partial = false;
     const std::int64_t whole = begin + (end - begin + kWidth - 1) / kWidth * kWidth;
     for (int r = 0; r < R; ++r) partial |= settle(task, queries[r], begin, whole, scores + r * stride);
@@ -104,7 +105,7 @@ FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Qu
         weigh_pairs(R, scores, stride, 1, from, end - begin, before, 1, to, rows.stride, vectors);
         return;
     }
-    const Rows from{values.lanes[skip / Arithmetic::kNumbers], values.lanes.stride};
+    const RowsOf<Number> from{values.lanes[skip / Arithmetic::kNumbers], values.lanes.stride};
 #if defined(FIRTH_HALVES)
     if constexpr (Arithmetic::kNumbers == 2) {
         // Weights in bf16 in the first half of their memory: nothing reads them as floats any more.
@@ -116,7 +117,7 @@ FIRTH_INLINE void gather(const Attention& task, const Dropout& dropout, const Qu
         }
     }
 #endif
-    weigh<Arithmetic, R>(scores, stride, 1, from, n, before, 1, to, rows.stride, vectors);
+    weigh<Arithmetic, R, Streamed>(scores, stride, 1, from, n, before, 1, to, rows.stride, vectors);
 }
 
 // Scratch for attention_forward and attention_few.
@@ -165,7 +166,7 @@ FIRTH_INLINE void walk(const Attention& task, std::int64_t batch, std::int64_t h
         const std::int64_t from = chunk > all.begin ? chunk : all.begin / kPanel * kPanel;
         const std::int64_t to = chunk + kChunk < last ? chunk + kChunk : last;
         pack(rows_in_lanes(task.k, key_head, from, to - from, room.keys), to - from, lanes, room.packed);
-        Values values{task, batch, key_head, from, to - from, room.values, {nullptr, 0}};
+        Values<float> values{task, batch, key_head, from, to - from, room.values, {nullptr, 0}};
         if (with_values) {
             if constexpr (Arithmetic::kNumbers == 1) {
                 values.lanes =
@@ -208,7 +209,7 @@ FIRTH_INLINE void forward(const Attention& task, std::int64_t batch, std::int64_
     room.rows.clear(end - begin);
     walk<Arithmetic>(task, batch, head, begin, end, room, true,
                      [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first,
-                         Values& values, std::int64_t skip) FIRTH_INLINE_LAMBDA {
+                         Values<float>& values, std::int64_t skip) FIRTH_INLINE_LAMBDA {
                          gather<Arithmetic, decltype(count)::n>(task, dropout, of, low, high, room.scores, kChunk,
                                                                 room.rows, first, values, skip);
                      });
@@ -238,11 +239,18 @@ void attention_forward(const Attention& task, std::int64_t batch, std::int64_t h
     forward<Wide>(task, batch, head, begin, end, room);
 }
 
-void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_head, std::int64_t begin,
-                   std::int64_t end, float* partial, void* scratch) {
-    Arena arena{static_cast<char*>(scratch)};
+// Whether keys and values in bf16 can be read in place.
+FIRTH_INLINE bool whole_halves(const Attention& task) {
+    return task.bf16 && task.k.column == 1 && task.v.column == 1 && task.width % kWidth == 0 &&
+           task.value_width % kWidth == 0;
+}
+
+// Number is std::uint16_t where keys and values are whole_halves: copies in floats would not fit into the first-level
+// cache.
+template <class Number>
+FIRTH_INLINE void few(const Attention& task, std::int64_t batch, std::int64_t key_head, std::int64_t begin,
+                      std::int64_t end, float* partial, const ForwardRoom& room) {
     const std::int64_t n_rows = few_rows(task), group = task.n_heads / task.n_key_heads;
-    const ForwardRoom room(arena, task, n_rows);
     const Dropout dropout(task);
     room.rows.clear(n_rows);
     const std::int64_t width = padded(task.width);
@@ -258,14 +266,17 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
     // From a multiple of kWidth on: as segments end at one too, the last vector of a segment has no key of the next.
     for (std::int64_t chunk = begin < end ? begin / kWidth * kWidth : end; chunk < end; chunk += kChunk) {
         const std::int64_t to = chunk + kChunk < end ? chunk + kChunk : end;
-        const Rows keys = rows_of(task, task.k, batch, key_head, chunk, to - chunk, task.width, true, room.keys);
-        Values values{task,
-                      batch,
-                      key_head,
-                      chunk,
-                      to - chunk,
-                      room.values,
-                      rows_of(task, task.v, batch, key_head, chunk, to - chunk, task.value_width, true, room.values)};
+        const auto rows_at = [&](const AttentionArray& array, int numbers, float* copies) FIRTH_INLINE_LAMBDA {
+            if constexpr (sizeof(Number) == 2) {
+                const std::int64_t at = batch * array.batch + key_head * array.head + chunk * array.time;
+                return HalfRows{static_cast<const std::uint16_t*>(array.data) + at, array.time};
+            } else {
+                return rows_of(task, array, batch, key_head, chunk, to - chunk, numbers, true, copies);
+            }
+        };
+        const RowsOf<Number> keys = rows_at(task.k, task.width, room.keys);
+        Values<Number> values{
+            task, batch, key_head, chunk, to - chunk, room.values, rows_at(task.v, task.value_width, room.values)};
         for (std::int64_t first = 0; first < n_rows; first += kRows) {
             const int some = n_rows - first < kRows ? static_cast<int>(n_rows - first) : kRows;
             Query of[kRows];
@@ -278,13 +289,16 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
                 const float* const queries = room.queries + first * width;
                 for (std::int64_t j = 0; j < to - chunk; j += 4) {
                     // The last key stands in for keys beyond the end; its extra scores are masked later.
-                    const float* key[4];
-                    for (int c = 0; c < 4; ++c) key[c] = keys[j + c < to - chunk ? j + c : to - chunk - 1];
+                    const Number* key[4];
+                    for (int c = 0; c < 4; ++c) {
+                        key[c] = keys[j + c < to - chunk ? j + c : to - chunk - 1];
+                        prefetch_ahead(key[c], keys.stride, task.width);
+                    }
                     Vec sum[R][4] = {};
                     for (int d = 0; d < width; d += kWidth) {
                         Vec x[4];
 #pragma GCC unroll 4
-                        for (int c = 0; c < 4; ++c) x[c] = load(key[c] + d);
+                        for (int c = 0; c < 4; ++c) x[c] = load_any(key[c] + d);
 #pragma GCC unroll 6
                         for (int r = 0; r < R; ++r) {
                             const Vec q = load(queries + r * width + d);
@@ -297,7 +311,7 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
                         store4(room.scores + r * kChunk + j, sum4(sum[r][0], sum[r][1], sum[r][2], sum[r][3]));
                     }
                 }
-                gather<Wide, R>(task, dropout, of, chunk, to, room.scores, kChunk, room.rows, first, values, 0);
+                gather<Wide, R, true>(task, dropout, of, chunk, to, room.scores, kChunk, room.rows, first, values, 0);
             });
         }
     }
@@ -308,6 +322,14 @@ void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_h
         result[stride] = lanes_sum(load(room.rows.sums + row * kWidth));
         result[stride + 1] = room.rows.most[row];
     }
+}
+
+void attention_few(const Attention& task, std::int64_t batch, std::int64_t key_head, std::int64_t begin,
+                   std::int64_t end, float* partial, void* scratch) {
+    Arena arena{static_cast<char*>(scratch)};
+    const ForwardRoom room(arena, task, few_rows(task));
+    if (whole_halves(task)) return few<std::uint16_t>(task, batch, key_head, begin, end, partial, room);
+    few<float>(task, batch, key_head, begin, end, partial, room);
 }
 
 void attention_merge(const Attention& task, std::int64_t batch, std::int64_t key_head, float* partials,
@@ -341,16 +363,16 @@ void attention_weights(const Attention& task, std::int64_t batch, std::int64_t h
     for (std::int64_t j = 0; j < task.n_keys; ++j) weights[j] = 0;
     const float lse = task.lse[(batch * task.n_heads + head) * task.n_queries + query] * kLog2e;
     walk<Wide>(task, batch, head, query, query + 1, room, false,
-               [&](auto, const Query* of, std::int64_t low, std::int64_t high, std::int64_t, Values&, std::int64_t)
-                   FIRTH_INLINE_LAMBDA {
-                       const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
-                       settle(task, of[0], low, whole, room.scores);
-                       for (std::int64_t j = low; j < whole; j += kWidth) {
-                           const Vec x = load(room.scores + (j - low));
-                           store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(min(Vec{}, x - lse))));
-                       }
-                       for (std::int64_t j = low; j < high; ++j) weights[j] = room.scores[j - low];
-                   });
+               [&](auto, const Query* of, std::int64_t low, std::int64_t high, std::int64_t, Values<float>&,
+                   std::int64_t) FIRTH_INLINE_LAMBDA {
+                   const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
+                   settle(task, of[0], low, whole, room.scores);
+                   for (std::int64_t j = low; j < whole; j += kWidth) {
+                       const Vec x = load(room.scores + (j - low));
+                       store(room.scores + (j - low), select(x == -kInfinity, Vec{}, exp2_of(min(Vec{}, x - lse))));
+                   }
+                   for (std::int64_t j = low; j < high; ++j) weights[j] = room.scores[j - low];
+               });
 }
 
 void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t head, std::int64_t begin,
@@ -360,7 +382,7 @@ void attention_entropies(const Attention& task, std::int64_t batch, std::int64_t
     const std::int64_t row = (batch * task.n_heads + head) * task.n_queries;
     room.rows.clear(end - begin);
     walk<Wide>(task, batch, head, begin, end, room, false,
-               [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first, Values&,
+               [&](auto count, const Query* of, std::int64_t low, std::int64_t high, std::int64_t first, Values<float>&,
                    std::int64_t) FIRTH_INLINE_LAMBDA {
                    const std::int64_t whole = low + (high - low + kWidth - 1) / kWidth * kWidth;
                    for (int r = 0; r < decltype(count)::n; ++r) {

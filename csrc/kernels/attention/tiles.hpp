@@ -17,13 +17,6 @@ constexpr std::int64_t kTileChunk = 256;  // keys between two updates of the gre
 
 FIRTH_INLINE std::int64_t in_pairs_of_tiles(std::int64_t n) { return (n + kPair - 1) / kPair * kPair; }
 
-// Rows of numbers in bf16.
-struct HalfRows {
-    const std::uint16_t* data;
-    std::int64_t stride;
-    const std::uint16_t* operator[](std::int64_t i) const { return data + i * stride; }
-};
-
 // Rows [begin, begin + n) of an array: in place if their width fills whole tiles, otherwise (or if `copy`) copied to
 // `room` and padded with zeros.
 FIRTH_INLINE HalfRows half_rows_of(const AttentionArray& array, std::int64_t batch, std::int64_t head,
