@@ -24,7 +24,6 @@ import scaling
 
 THREADS = (1, 2, 4, 8, 16, 32, 64, 128)
 MOST = 64  # threads that firth starts on any machine
-STRETCH = 4096  # tokens that a thread of word2vec takes at a time, if it takes the next ones whenever it is free
 CHUNK_SECONDS = 0.3  # of training, between two of which all threads wait
 QUICK_TOKENS = 500_000
 REPEATS = 3  # of which the run with the least CPU time counts
@@ -151,6 +150,7 @@ def glove(corpus: Any) -> dict[int, float]:
 def word2vec(corpus: Any) -> dict[int, float]:
     """Seconds of an epoch of skip-gram, whose threads take stretches of tokens."""
     import firth
+    from firth._core import STRETCH_TOKENS
 
     n, train = firth.Word2Vec(threads=1, epochs=1)._begin(corpus, progress=False)
 
@@ -159,7 +159,7 @@ def word2vec(corpus: Any) -> dict[int, float]:
         train(begin, end, 0)
         return time.process_time() - start
 
-    costs = [cpu_of(begin, min(begin + STRETCH, n)) for begin in range(0, n, STRETCH)]
+    costs = [cpu_of(begin, min(begin + STRETCH_TOKENS, n)) for begin in range(0, n, STRETCH_TOKENS)]
     call = common.median(cpu_of(0, 0) for _ in range(20))  # a call without work
     costs = [max(cost - call, 0.0) for cost in costs]
     found = {}
